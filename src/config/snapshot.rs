@@ -1,0 +1,247 @@
+//! The checked configuration as the data path uses it: flat, indexed by id, nothing left to parse.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use ipnet::IpNet;
+
+use crate::{
+    policy::{
+        balance::Balance,
+        rewrite::Rewrite,
+        route::{RouteId, Router},
+    },
+    wire::{HeadLimits, path::PathRules},
+};
+
+/// Index of an upstream in `Snapshot::upstreams`.
+pub type UpstreamId = u32;
+
+/// One worker's copy of everything configured.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Counts loads of the configuration, from 1.
+    pub generation: u64,
+    pub runtime: Runtime,
+    pub listeners: Vec<ListenerRule>,
+    pub router: Router,
+    /// By [`RouteId`].
+    pub routes: Vec<Route>,
+    /// By [`UpstreamId`].
+    pub upstreams: Vec<Upstream>,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub forwarding: Forwarding,
+    pub paths: PathRules,
+}
+
+impl Snapshot {
+    pub fn route(&self, id: RouteId) -> &Route {
+        &self.routes[id as usize]
+    }
+
+    pub fn upstream(&self, id: UpstreamId) -> &Upstream {
+        &self.upstreams[id as usize]
+    }
+}
+
+/// Settings of the process, fixed at start.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    pub workers: Workers,
+    pub io: Io,
+    /// Submission queue entries of each worker's ring.
+    pub ring_entries: u32,
+    /// How long a drain may take before connections are cut.
+    pub drain_timeout_ms: u64,
+    /// How long an idle kept connection is left open while draining, so that a request already on
+    /// its way is answered with `Connection: close`.
+    pub drain_idle_ms: u64,
+}
+
+/// Configuration key `runtime.workers`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// One per core this process may use (affinity and cgroup quota).
+    Auto,
+    Count(u32),
+    /// One on each of these cores.
+    Cores(Vec<u32>),
+}
+
+/// Configuration key `runtime.io`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// io_uring, or epoll where the kernel or the container refuses it.
+    Auto,
+    IoUring,
+    Epoll,
+}
+
+#[derive(Clone, Debug)]
+pub struct ListenerRule {
+    pub name: String,
+    pub bind: Bind,
+    pub backlog: u32,
+    pub half_close: HalfClose,
+}
+
+/// What a client's FIN while its response is pending means. A half-closed connection and one that
+/// was closed for good look alike until something is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfClose {
+    /// The client only stopped sending: it gets its answer.
+    Answer,
+    /// The client is gone: the exchange ends and its upstream connection is freed.
+    Abort,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    Tcp(SocketAddr),
+    Unix { path: PathBuf, mode: u32 },
+}
+
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub name: String,
+    pub action: Action,
+    pub rewrite: Rewrite,
+    /// Bytes of a request body; a larger one is refused before the upstream is touched.
+    pub body_bytes_max: u64,
+    /// From the request's head to the last byte of the response; `None` is no bound.
+    pub timeout_ms: Option<u64>,
+    /// Whether `Upgrade` (WebSocket and others) may pass.
+    pub upgrade: bool,
+    /// Tries in all, the first included.
+    pub tries_max: u8,
+}
+
+#[derive(Clone, Debug)]
+pub enum Action {
+    Forward(UpstreamId),
+    Respond(Respond),
+    Redirect(Redirect),
+}
+
+/// A fixed response.
+#[derive(Clone, Debug)]
+pub struct Respond {
+    pub status: u16,
+    pub content_type: String,
+    pub body: Vec<u8>,
+    pub headers: Vec<(String, String)>,
+}
+
+/// A redirect; parts left `None` are the request's own.
+#[derive(Clone, Debug)]
+pub struct Redirect {
+    pub status: u16,
+    pub scheme: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    /// Path: kept, prefix replaced, or a template, exactly as for forwarding.
+    pub path: crate::policy::rewrite::PathRewrite,
+    pub keep_query: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub name: String,
+    pub endpoints: Vec<Endpoint>,
+    pub balance: Balance,
+    pub connect_timeout_ms: u64,
+    /// From the request sent to the first byte of the response.
+    pub first_byte_timeout_ms: u64,
+    /// Between two reads or writes of a body.
+    pub idle_timeout_ms: u64,
+    /// Idle connections kept per worker and endpoint.
+    pub pool_idle_max: u32,
+    pub pool_idle_timeout_ms: u64,
+    /// A connection older than this serves no further request.
+    pub pool_lifetime_ms: u64,
+    /// How long an endpoint that refused a connection is avoided while others are left.
+    pub connect_cooldown_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// As written: `10.0.0.1:80`, `app.internal:80`, `unix:/run/app.sock`.
+    pub name: String,
+    pub address: EndpointAddress,
+    /// At least 1.
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug)]
+pub enum EndpointAddress {
+    /// Addresses of one name, tried in order.
+    Tcp(Vec<SocketAddr>),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub head: HeadLimits,
+    /// Open client connections of one worker.
+    pub connections_per_worker_max: u32,
+    /// Open client connections of the process.
+    pub connections_max: u32,
+    /// Requests one client connection may make before it is closed.
+    pub requests_per_connection_max: u32,
+    /// Interim (1xx) responses accepted before a final one.
+    pub interim_responses_max: u32,
+    /// Bytes of one relay buffer of a body.
+    pub relay_buffer_bytes: u32,
+    /// Bytes of one relay buffer of a body over 1 MiB.
+    pub relay_buffer_large_bytes: u32,
+    /// Slowest a client may send or read a body, in bytes per second, after a grace; 0 is off.
+    pub client_rate_min: u32,
+}
+
+/// Waits for the client, in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// From a request's first byte (or the connection's start) to the end of its head.
+    pub head_ms: u64,
+    /// Between two reads of a request body.
+    pub body_ms: u64,
+    /// Between two writes of a response to a client that does not read.
+    pub write_ms: u64,
+    /// Between a response and the next request.
+    pub keep_alive_ms: u64,
+    /// After this much idle time a kept connection gives its buffer back.
+    pub park_ms: u64,
+    /// How long the rest of a refused request body is read and discarded before closing.
+    pub linger_ms: u64,
+    /// Silence on a tunnel (WebSocket, any 101).
+    pub tunnel_idle_ms: u64,
+}
+
+/// Which fields tell the upstream about the client.
+#[derive(Clone, Debug)]
+pub struct Forwarding {
+    /// Peers whose forwarding fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    pub fields: ForwardedFields,
+    /// Pseudonym in Via; empty sends none.
+    pub via: String,
+    pub request_id: RequestId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedFields {
+    /// X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host
+    XForwarded,
+    /// Forwarded (RFC 7239)
+    Forwarded,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestId {
+    /// Keep a valid X-Request-Id of the client, else make one.
+    Keep,
+    /// Always make one.
+    Make,
+    Off,
+}

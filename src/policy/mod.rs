@@ -1,0 +1,13 @@
+//! Pure decisions about one exchange. No I/O and no clock: `now` and random numbers are passed in.
+//!
+//! A policy is a plain value compiled from the configuration, plus (where it needs one) a state
+//! value that the worker owns and indexes by id. Nothing here knows about sockets.
+
+pub mod balance;
+pub mod client;
+pub mod refusal;
+pub mod retry;
+pub mod rewrite;
+pub mod route;
+
+pub use refusal::Refusal;

@@ -1,0 +1,71 @@
+//! A refusal: the gateway answers instead of the upstream.
+
+use crate::{reasons, wire::Reason};
+
+reasons! { POLICY_REASONS:
+    METHOD_REFUSED = "method.refused", 405, "CONNECT and TRACE are not served by this gateway.", "RFC 9110 §9.3";
+    ROUTE_NOT_FOUND = "route.not_found", 404, "No route matches the request.", "";
+    ROUTE_METHOD = "route.method", 405, "A route matches the path, but not with this method.", "RFC 9110 §15.5.6";
+    ROUTE_HOST = "route.host", 421, "No route serves this host here.", "RFC 9110 §15.5.20";
+    BODY_TOO_LARGE = "limit.body_bytes", 413, "The request body is larger than the route allows.", "RFC 9110 §15.5.14";
+    HEAD_TIMEOUT = "client.head_timeout", 408, "The request head did not arrive in time.", "RFC 9110 §15.5.9";
+    BODY_TIMEOUT = "client.body_timeout", 408, "The request body did not arrive in time.", "RFC 9110 §15.5.9";
+    CLIENT_ABORTED = "client.aborted", 499, "The client closed the connection before the exchange was complete.", "";
+    CLIENT_STALLED = "client.stalled", 499, "The client did not read the response in time.", "";
+    OVERLOADED = "gateway.overloaded", 503, "The gateway has as many connections as it may have.", "RFC 9110 §15.6.4";
+    INTERNAL = "gateway.internal", 500, "The gateway failed while handling the request.", "RFC 9110 §15.6.1";
+    REQUEST_TIMEOUT = "route.timeout", 504, "The exchange took longer than the route allows.", "RFC 9110 §15.6.5";
+    UPSTREAM_CONNECT = "upstream.connect", 503, "No endpoint of the upstream could be connected.", "RFC 9110 §15.6.4";
+    UPSTREAM_CONNECT_TIMEOUT = "upstream.connect_timeout", 504, "Connecting to the upstream took too long.", "RFC 9110 §15.6.5";
+    UPSTREAM_TIMEOUT = "upstream.first_byte_timeout", 504, "The upstream did not begin its response in time.", "RFC 9110 §15.6.5";
+    UPSTREAM_IDLE = "upstream.idle_timeout", 504, "The upstream stopped in the middle of its response.", "RFC 9110 §15.6.5";
+    UPSTREAM_CLOSED = "upstream.closed", 502, "The upstream closed or reset the connection before its response was complete.", "RFC 9110 §15.6.3";
+    UPSTREAM_INVALID = "upstream.invalid_response", 502, "The upstream's response is not valid HTTP/1.1.", "RFC 9110 §15.6.3";
+    UPSTREAM_UPGRADE = "upstream.unasked_upgrade", 502, "The upstream switched protocols without being asked to.", "RFC 9110 §7.8";
+}
+
+/// Why and how a request is answered by the gateway itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: &'static Reason,
+    /// For 405: the methods that would have been served, as a [`MethodSet`]'s bits.
+    pub allow: MethodSet,
+    /// For 503 and 429: seconds after which to try again; 0 means the field is not sent.
+    pub retry_after_s: u32,
+}
+
+impl From<&'static Reason> for Refusal {
+    fn from(reason: &'static Reason) -> Refusal {
+        Refusal { reason, allow: MethodSet::default(), retry_after_s: 0 }
+    }
+}
+
+/// A set of the known methods; methods outside the standard ones are not listed in Allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MethodSet(pub u16);
+
+impl MethodSet {
+    pub fn insert(&mut self, method: crate::wire::Method) {
+        self.0 |= 1 << method as u16;
+    }
+
+    pub fn contains(self, method: crate::wire::Method) -> bool {
+        self.0 & (1 << method as u16) != 0
+    }
+
+    pub fn union(self, other: MethodSet) -> MethodSet {
+        MethodSet(self.0 | other.0)
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The names, in a fixed order, for an Allow field.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        crate::wire::Method::KNOWN
+            .into_iter()
+            .filter(move |(m, _)| self.contains(*m))
+            .map(|(_, n)| n)
+    }
+}

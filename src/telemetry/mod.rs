@@ -1,0 +1,1 @@
+//! What is observed: counters owned by one worker each, the request id, log set-up.

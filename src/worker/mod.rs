@@ -1,0 +1,1 @@
+//! All data-path I/O of one core.
