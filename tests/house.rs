@@ -25,7 +25,12 @@ const LONG_FILES: rules::Exceeding<'_> = &[];
 
 /// The only files with `unsafe`, each for what no safe interface offers. Every block says why it is
 /// sound (`clippy::undocumented_unsafe_blocks`).
-const UNSAFE_FILES: &[&str] = &[];
+const UNSAFE_FILES: &[&str] = &[
+    "loadtest/src/ring.rs",
+    "src/worker/buffers.rs",
+    "src/worker/deadline.rs",
+    "src/worker/net.rs",
+];
 
 /// Where reasons are declared, and what the reference lists.
 const REASON_LISTS: [(&str, &[&Reason]); 2] =
@@ -200,6 +205,7 @@ fn unsafe_is_listed() {
 fn prose_is_plain() {
     finds(1, &rules::wording(&one("src/wire/a.rs", "fn robust() {} // TODO: more\n")));
     finds(2, &rules::wording(&one("a.md", "A blazing, seamless gateway.\n")));
+    finds(1, &rules::wording(&one("a.md", "Do not `leverage`; `a` leverage `b`.\n")));
     finds(1, &rules::wording(&one("a.md", "Fast \u{1F680}\n")));
     let mut all = product();
     all.extend(documents());
@@ -354,4 +360,13 @@ fn every_list_of_reasons_is_in_the_reference() {
     declared.sort();
     known.sort();
     assert_eq!(declared, known, "list it in REASON_LISTS");
+}
+
+#[test]
+fn every_reason_is_given() {
+    let declared = "reasons! { ALL: A = \"a\", 400; B_B = \"b\", 500; }\n";
+    finds(2, &rules::unused_reasons(&one("src/wire/a.rs", declared)));
+    let used = format!("{declared}fn f() {{ g(A) }} // B_B\n");
+    finds(1, &rules::unused_reasons(&one("src/wire/a.rs", &used)));
+    none(&rules::unused_reasons(&product()));
 }

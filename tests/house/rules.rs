@@ -187,11 +187,14 @@ pub fn macros(files: &[File]) -> Vec<String> {
     wrong
 }
 
-/// `unsafe` only in the listed files, which are the worker's, and each listed file still needs it.
+/// `unsafe` only in the listed files, and each listed file still needs it. In the gateway they are
+/// the worker's.
 pub fn unsafe_code(files: &[File], listed: &[&str]) -> Vec<String> {
     let mut wrong = Vec::new();
-    for path in listed.iter().filter(|path| !path.starts_with("src/worker/")) {
-        wrong.push(format!("{path}: only files of src/worker/ may be listed"));
+    let may_be_listed =
+        |path: &str| ["src/worker/", "loadtest/"].iter().any(|p| path.starts_with(p));
+    for path in listed.iter().filter(|path| !may_be_listed(path)) {
+        wrong.push(format!("{path}: of src/, only files of src/worker/ may be listed"));
     }
     let mut used = Vec::new();
     for file in product(files) {
@@ -216,7 +219,9 @@ pub fn wording(files: &[File]) -> Vec<String> {
             if file.path.ends_with(".rs") { prose_of(&file.text) } else { file.text.clone() };
         for (number, line) in prose.lines().enumerate() {
             let at = format!("{}:{}", file.path, number + 1);
-            let lower = line.to_lowercase();
+            // What stands in backquotes is quoted, not said.
+            let said: String = line.split('`').step_by(2).collect::<Vec<_>>().join(" ");
+            let lower = said.to_lowercase();
             let inside = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
             for word in lower.split(|c: char| !inside(c)) {
                 if let Some((_, instead)) = BANNED.iter().find(|(banned, _)| *banned == word) {
@@ -288,6 +293,26 @@ fn paths_named(line: &str) -> impl Iterator<Item = &str> {
         let named = folder.iter().any(|f| piece.starts_with(f) && piece.len() > f.len());
         named && !piece.contains('*')
     })
+}
+
+/// Every reason that `reasons!` declares is given by some code: the reference lists nothing that
+/// cannot happen.
+pub fn unused_reasons(files: &[File]) -> Vec<String> {
+    let codes: Vec<String> = product(files).map(tested_code).collect();
+    let uses = |name: &str| -> usize {
+        codes.iter().map(|code| words(code).filter(|(_, word)| *word == name).count()).sum()
+    };
+    let mut wrong = Vec::new();
+    for (file, code) in product(files).zip(&codes) {
+        let Some(start) = code.find("reasons! {") else { continue };
+        // A declaration is `NAME = "token", ...;`, its literals blanked out here.
+        let end = code[start..].find('}').map_or(code.len(), |n| start + n);
+        let body = code[start..end].split_once(':').map_or("", |(_, body)| body);
+        let names = body.split(';').filter_map(|entry| entry.split_once('='));
+        let idle = names.map(|(name, _)| name.trim()).filter(|name| uses(name) < 2);
+        wrong.extend(idle.map(|name| format!("{}: nothing answers with {name}", file.path)));
+    }
+    wrong
 }
 
 /// What a document tells the reader to type: lines of its ```sh and ```console blocks, without
