@@ -9,6 +9,8 @@
 //! Invariant: a slot is removed before its socket is closed, so a reused descriptor number can
 //! never be shut down for somebody else's deadline.
 
+#![expect(unsafe_code, reason = "borrowing descriptors of live sockets")]
+
 use std::{
     cell::RefCell,
     os::fd::{BorrowedFd, RawFd},

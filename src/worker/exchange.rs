@@ -79,7 +79,12 @@ impl Exchange {
 
     /// The host, without port.
     pub fn host(&self) -> &[u8] {
-        crate::wire::authority::host(self.text(self.head().authority))
+        let authority = self.text(self.head().authority);
+        // The codec has checked it: a colon behind the last bracket begins the port.
+        match memchr::memrchr2(b':', b']', authority) {
+            Some(at) if authority[at] == b':' => &authority[..at],
+            _ => authority,
+        }
     }
 
     /// What routes match on.
