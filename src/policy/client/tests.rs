@@ -36,7 +36,8 @@ fn forwarded(value: &'static str) -> (&'static str, &'static str) {
 
 #[test]
 fn who_the_client_is() {
-    let cases: &[(&str, &[(&str, &str)], &str)] = &[
+    type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+    let cases: &[Case] = &[
         // Nobody vouches for what an untrusted peer says.
         ("192.0.2.1", &[], "192.0.2.1"),
         ("192.0.2.1", &[xff("198.51.100.1")], "192.0.2.1"),
@@ -48,7 +49,11 @@ fn who_the_client_is() {
         ("10.0.0.1", &[xff("192.0.2.1")], "192.0.2.1"),
         ("10.0.0.1", &[xff("198.51.100.1, 192.0.2.1")], "192.0.2.1"),
         ("10.0.0.1", &[xff("198.51.100.1, 192.0.2.1, 10.0.0.2")], "192.0.2.1"),
-        ("10.0.0.1", &[xff("198.51.100.1"), xff("192.0.2.1,10.0.0.3"), xff("10.2.0.2")], "192.0.2.1"),
+        (
+            "10.0.0.1",
+            &[xff("198.51.100.1"), xff("192.0.2.1,10.0.0.3"), xff("10.2.0.2")],
+            "192.0.2.1",
+        ),
         ("10.0.0.1", &[xff("10.0.0.3, 10.0.0.2")], "10.0.0.3"),
         // What is malformed, unknown or hidden ends the chain.
         ("10.0.0.1", &[xff("192.0.2.1, nonsense, 10.0.0.2")], "10.0.0.2"),
@@ -63,7 +68,11 @@ fn who_the_client_is() {
         ("::ffff:10.0.0.1", &[xff("192.0.2.1")], "192.0.2.1"),
         ("::ffff:192.0.2.1", &[xff("198.51.100.1")], "192.0.2.1"),
         // Forwarded counts where there is no X-Forwarded-For.
-        ("10.0.0.1", &[forwarded("for=198.51.100.1, for=\"192.0.2.1:80\";proto=https")], "192.0.2.1"),
+        (
+            "10.0.0.1",
+            &[forwarded("for=198.51.100.1, for=\"192.0.2.1:80\";proto=https")],
+            "192.0.2.1",
+        ),
         ("10.0.0.1", &[forwarded("for=192.0.2.1"), forwarded("for=10.0.0.9")], "192.0.2.1"),
         ("10.0.0.1", &[forwarded("for=192.0.2.1, proto=http")], "10.0.0.1"),
         ("10.0.0.1", &[forwarded("for=192.0.2.1, for=\"[::1\"")], "10.0.0.1"),
@@ -88,7 +97,8 @@ fn what_the_upstream_is_told() {
     let proto = ("X-Forwarded-Proto", "https");
     let host = ("X-Forwarded-Host", "public.com");
     let spoofed = [xff("1.2.3.4"), proto, host, forwarded("for=5.6.7.8")];
-    let cases: &[(ForwardedFields, &str, &[(&str, &str)], String)] = &[
+    type Case<'a> = (ForwardedFields, &'a str, &'a [(&'a str, &'a str)], String);
+    let cases: &[Case<'_>] = &[
         (X, "192.0.2.1", &[], format!("X-Forwarded-For: 192.0.2.1\r\n{own}")),
         (X, "192.0.2.1", &spoofed, format!("X-Forwarded-For: 192.0.2.1\r\n{own}")),
         (X, "::ffff:192.0.2.1", &[], format!("X-Forwarded-For: 192.0.2.1\r\n{own}")),
@@ -104,17 +114,26 @@ fn what_the_upstream_is_told() {
         (
             X,
             "10.0.0.1",
-            &[forwarded("for=\"[2001:db8::7]\";proto=https;host=\"p.com:8\", for=10.0.0.2;proto=http")],
+            &[forwarded(
+                "for=\"[2001:db8::7]\";proto=https;host=\"p.com:8\", for=10.0.0.2;proto=http",
+            )],
             "X-Forwarded-For: 2001:db8::7, 10.0.0.2, 10.0.0.1\r\n\
              X-Forwarded-Proto: https\r\nX-Forwarded-Host: p.com:8\r\n"
                 .into(),
         ),
-        (F, "192.0.2.1", &spoofed, "Forwarded: for=192.0.2.1;host=\"h.com:81\";proto=http\r\n".into()),
+        (
+            F,
+            "192.0.2.1",
+            &spoofed,
+            "Forwarded: for=192.0.2.1;host=\"h.com:81\";proto=http\r\n".into(),
+        ),
         (F, "unix", &spoofed, "Forwarded: for=unknown;proto=http\r\n".into()),
         (
             F,
             "fd00::1",
-            &[forwarded("for=6.6.6.6, for=192.0.2.1;proto=https;host=p.com, for=10.0.0.2, for=\"[fd00::2]\"")],
+            &[forwarded(
+                "for=6.6.6.6, for=192.0.2.1;proto=https;host=p.com, for=10.0.0.2, for=\"[fd00::2]\"",
+            )],
             "Forwarded: for=192.0.2.1;host=p.com;proto=https, for=10.0.0.2, for=\"[fd00::2]\", \
              for=\"[fd00::1]\";host=\"h.com:81\";proto=http\r\n"
                 .into(),
