@@ -502,11 +502,8 @@ impl FromText for PathTemplate {
     }
 }
 
-/// Compiles `text` so that it matches only whole inputs.
-fn whole_regex(text: &str) -> Result<Regex, Bad> {
-    // Compiled alone first, so that the message is about what was written.
-    let compiled = Regex::new(text).and_then(|_| Regex::new(&format!(r"\A(?:{text})\z")));
-    compiled.map_err(|error| {
+fn regex(text: &str) -> Result<Regex, Bad> {
+    Regex::new(text).map_err(|error| {
         let message = error.to_string();
         let last = message.lines().last().unwrap_or_default().trim();
         let label = last.strip_prefix("error: ").unwrap_or(last).to_owned();
@@ -531,7 +528,7 @@ impl FromText for PathRegex {
     const EXAMPLE: &'static str = "/v[0-9]+/.*";
 
     fn read(text: &str) -> Result<Self, Bad> {
-        Ok(PathRegex { text: text.to_owned(), regex: whole_regex(text)? })
+        Ok(PathRegex { text: text.to_owned(), regex: regex(text)? })
     }
 
     fn show(&self) -> String {
@@ -784,8 +781,8 @@ impl Decode for Matches {
     fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
         sink.table(value, place, "write { \"Name\" = \"value\" }")?;
         let named = Named::<MatchValue>::decode(value, place, sink)?;
-        let good = named.0.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        Some(Matches(good.collect()))
+        let good = named.0.into_iter().map(|(name, value)| Some((name, value?)));
+        good.collect::<Option<Vec<_>>>().map(Matches)
     }
 
     fn written(&self) -> Option<String> {
