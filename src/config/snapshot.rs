@@ -259,35 +259,42 @@ pub struct RedirectedRequest<'a> {
 }
 
 impl Redirect {
-    /// Appends the value of the Location field (RFC 9110 §10.2.2). A scheme of its own without port
-    /// means that scheme's usual port, not the one this request came to. Refused when the path
-    /// cannot be made safely; `out` is then of no use.
+    /// Appends the value of the Location field (RFC 9110 §10.2.2): relative unless scheme, host or
+    /// port are to change. Another scheme or host does not keep the port this request came to.
+    /// Refused when the path cannot be made safely; `out` is then of no use.
     pub fn location(
         &self,
         request: &RedirectedRequest<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), &'static Reason> {
-        let (host, port) = split_port(request.authority);
-        let host = self.host.as_ref().map_or(host, |host| host.as_bytes());
-        if !host.is_empty() {
-            out.extend_from_slice(self.scheme.as_deref().unwrap_or(request.scheme).as_bytes());
-            out.extend_from_slice(b"://");
-            out.extend_from_slice(host);
-            match (self.port, port) {
-                (Some(port), _) => out.extend_from_slice(format!(":{port}").as_bytes()),
-                (None, Some(port)) if self.scheme.is_none() => {
-                    out.push(b':');
-                    out.extend_from_slice(port);
-                }
-                _ => {}
-            }
-        }
+        self.origin(request, out);
         self.path.apply(request.forward_path, request.matched, request.matched_path, out)?;
         if let Some(query) = request.query.filter(|_| self.keep_query) {
             out.push(b'?');
             out.extend_from_slice(query);
         }
         Ok(())
+    }
+
+    fn origin(&self, request: &RedirectedRequest<'_>, out: &mut Vec<u8>) {
+        let (own_host, own_port) = split_port(request.authority);
+        let host = self.host.as_ref().map_or(own_host, |host| host.as_bytes());
+        let is_same = self.scheme.is_none() && self.host.is_none() && self.port.is_none();
+        if is_same || host.is_empty() {
+            return;
+        }
+        out.extend_from_slice(self.scheme.as_deref().unwrap_or(request.scheme).as_bytes());
+        out.extend_from_slice(b"://");
+        out.extend_from_slice(host);
+        let kept = own_port.filter(|_| self.scheme.is_none() && self.host.is_none());
+        match (self.port, kept) {
+            (Some(port), _) => out.extend_from_slice(format!(":{port}").as_bytes()),
+            (None, Some(port)) => {
+                out.push(b':');
+                out.extend_from_slice(port);
+            }
+            (None, None) => {}
+        }
     }
 }
 

@@ -112,6 +112,7 @@ written_as_text!(
     EndpointName,
     HostPattern,
     HostName,
+    BareHost,
     MethodName,
     PathText,
     PathTemplate,
@@ -393,6 +394,27 @@ impl FromText for HostName {
             return bad(label, fix);
         }
         Ok(HostName(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// A host without port, as in a Location field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BareHost(pub String);
+
+impl FromText for BareHost {
+    const WHAT: &'static str = "a host without port";
+    const EXAMPLE: &'static str = "www.example.com";
+
+    fn read(text: &str) -> Result<Self, Bad> {
+        if !is_host_name(text) {
+            let (label, fix) = host_fix(text);
+            return bad(label, fix);
+        }
+        Ok(BareHost(text.to_owned()))
     }
 
     fn show(&self) -> String {
