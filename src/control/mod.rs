@@ -1,4 +1,10 @@
-//! Everything that is not the data path.
+//! Everything that is not the data path: command line, start, signals, demo.
+
+mod cli;
+pub mod cores;
+pub mod demo;
+pub mod explain;
+pub mod run;
 
 pub mod cores;
 pub mod demo;
@@ -6,10 +12,5 @@ pub mod run;
 
 /// Runs the program and answers with its exit code.
 pub fn main() -> std::process::ExitCode {
-    crate::telemetry::log::start("info");
-    let args: Vec<String> = std::env::args().collect();
-    match args.get(1).map(String::as_str) {
-        Some("demo") => demo::demo(),
-        _ => run::run(std::path::Path::new(&args[2])),
-    }
+    cli::main()
 }
