@@ -36,8 +36,8 @@ fn forwarded(value: &'static str) -> (&'static str, &'static str) {
 
 #[test]
 fn who_the_client_is() {
-    type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
-    let cases: &[Case] = &[
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: &[Case<'_>] = &[
         // Nobody vouches for what an untrusted peer says.
         ("192.0.2.1", &[], "192.0.2.1"),
         ("192.0.2.1", &[xff("198.51.100.1")], "192.0.2.1"),
