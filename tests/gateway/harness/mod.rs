@@ -12,7 +12,7 @@ pub use client::Client;
 pub use gateway::{Failed, Gateway, Launch};
 pub use message::{Head, ReadError, Response};
 pub use server::{Pattern, Server};
-pub use upstream::{Conn, Received, Upstream};
+pub use upstream::{Conn, Received, Upstream, replay};
 
 /// How long a test waits for something that should happen at once. Generous, because many tests
 /// share the machine; a test that passes never waits for it.

@@ -204,8 +204,17 @@ impl Upstream {
         self.shared.tapes.lock().unwrap().iter().map(|t| t.lock().unwrap().clone()).collect()
     }
 
-    pub fn recorded_len(&self) -> usize {
-        self.recorded().iter().map(Vec::len).sum()
+    /// How much each connection has received so far, for [`Upstream::since`].
+    pub fn marks(&self) -> Vec<usize> {
+        self.shared.tapes.lock().unwrap().iter().map(|t| t.lock().unwrap().len()).collect()
+    }
+
+    /// What was received after `marks` were taken, one entry per connection that received any.
+    pub fn since(&self, marks: &[usize]) -> Vec<Vec<u8>> {
+        let tapes = self.shared.tapes.lock().unwrap();
+        let from = |i: usize| marks.get(i).copied().unwrap_or(0);
+        let rest = tapes.iter().enumerate().map(|(i, t)| t.lock().unwrap()[from(i)..].to_vec());
+        rest.filter(|t| !t.is_empty()).collect()
     }
 
     /// Complete requests received so far, read back strictly from what was recorded.
