@@ -10,5 +10,9 @@
 
 mod harness;
 
+mod forwarding;
 mod framing;
+mod proxying;
+mod routing;
 mod smoke;
+mod upgrade;
