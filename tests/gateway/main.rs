@@ -12,7 +12,11 @@ mod harness;
 
 mod forwarding;
 mod framing;
+mod lifecycle;
+mod limits;
 mod proxying;
 mod routing;
 mod smoke;
+mod streaming;
 mod upgrade;
+mod upstreams;
