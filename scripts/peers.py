@@ -5,6 +5,7 @@ is stopped when the script ends, however it ends.
 """
 
 import atexit
+import functools
 import os
 import re
 import shutil
@@ -159,7 +160,16 @@ def fill(template, values):
     return re.sub(r"@([A-Z]+)@", lambda m: str(values[m[1]]), (PEERS / template).read_text())
 
 
-def start_nginx(directory, origin_port, routes=0, extra="", **options):
+FIELDS = """
+    proxy_set_header X-Forwarded-For $remote_addr;
+    proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header X-Forwarded-Host $http_host;
+    proxy_set_header X-Request-Id $request_id;
+    add_header X-Request-Id $request_id;
+"""
+
+
+def start_nginx(directory, origin_port, routes=0, extra="", fields="", **options):
     """NGINX with the tuned configuration, in front of an origin."""
     directory = Path(directory) / f"nginx-{free_port()}"
     directory.mkdir()
@@ -169,7 +179,7 @@ def start_nginx(directory, origin_port, routes=0, extra="", **options):
     config = directory / "nginx.conf"
     config.write_text(fill("nginx.conf.in", {
         "LISTEN": f"127.0.0.1:{port}", "ORIGIN": f"127.0.0.1:{origin_port}",
-        "DIR": directory, "ROUTES": locations + extra}))
+        "DIR": directory, "FIELDS": fields, "ROUTES": locations + extra}))
     command = ["nginx", "-c", config, "-p", directory, "-e", directory / "error.log"]
     nginx = Proxy("nginx", command, directory / "log", **options).wait_port(port)
     nginx.port, nginx.worker = port, nginx.children()[0]
@@ -194,7 +204,11 @@ def start_ringway(directory, origin_port, routes=0, workers=1, io="auto", extra=
     return ringway
 
 
-START = {"nginx": start_nginx, "ringway": start_ringway}
+START = {
+    "nginx": start_nginx,
+    "nginx-fields": functools.partial(start_nginx, fields=FIELDS),
+    "ringway": start_ringway,
+}
 
 
 def start_origin(directory, port, body=1024, **options):
