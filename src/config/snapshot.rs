@@ -13,6 +13,8 @@ use crate::{
     wire::{HeadLimits, path::PathRules},
 };
 
+pub use crate::policy::client::ForwardedFields;
+
 /// Index of an upstream in `Snapshot::upstreams`.
 pub type UpstreamId = u32;
 
@@ -226,15 +228,6 @@ pub struct Forwarding {
     /// Pseudonym in Via; empty sends none.
     pub via: String,
     pub request_id: RequestId,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForwardedFields {
-    /// X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host
-    XForwarded,
-    /// Forwarded (RFC 7239)
-    Forwarded,
-    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
