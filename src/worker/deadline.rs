@@ -184,9 +184,8 @@ fn gone_clients(states: &[State], watched: &[usize]) -> Vec<usize> {
     if poll(&mut polled, Some(&now)).is_err() {
         return Vec::new();
     }
-    let gone = |p: &PollFd<'_>| {
-        p.revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::RDHUP)
-    };
+    let gone =
+        |p: &PollFd<'_>| p.revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::RDHUP);
     watched.iter().zip(&polled).filter(|(_, p)| gone(p)).map(|(slot, _)| *slot).collect()
 }
 

@@ -1,6 +1,6 @@
 //! One exchange: a request, its response, and what the phases learn on the way.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, rc::Rc};
 
 use super::{Worker, buffers::Buffer, clock::NEVER_MS};
 use crate::{
@@ -35,6 +35,8 @@ pub struct Exchange {
     pub until_ms: u64,
     pub client: ClientAddress,
     pub peer: Option<IpAddr>,
+    /// The peer's address as written in fields; empty for a Unix socket.
+    pub peer_text: Rc<[u8]>,
     pub id: RequestId,
     pub route: Option<RouteId>,
     /// The client's FIN means it is gone (listener key `half_close = "abort"`).
@@ -161,7 +163,6 @@ pub struct OwnResponse<'a> {
     pub fields: &'a [(String, String)],
     pub body: &'a [u8],
 }
-
 
 impl Worker {
     /// A request object for the next exchange, with the memory of an earlier one.

@@ -150,7 +150,11 @@ impl<'c> H1Sink<'c> {
         result
     }
 
-    async fn send_then(&mut self, buf: Buffer, after: Option<Vec<u8>>) -> (Result<(), Refusal>, Buffer) {
+    async fn send_then(
+        &mut self,
+        buf: Buffer,
+        after: Option<Vec<u8>>,
+    ) -> (Result<(), Refusal>, Buffer) {
         let (mut result, buf) = self.send(buf).await;
         if let (Ok(()), Some(after)) = (&result, after) {
             result = self.send_bytes(&after).await;
