@@ -29,6 +29,7 @@ const UNSAFE_FILES: &[&str] = &[
     "loadtest/src/ring.rs",
     "src/worker/buffers.rs",
     "src/worker/deadline.rs",
+    "src/worker/listener.rs",
     "src/worker/net.rs",
 ];
 
@@ -52,7 +53,7 @@ fn files(places: &[&str], endings: &[&str]) -> Vec<File> {
 
 fn collect(place: &Path, endings: &[&str], found: &mut Vec<File>) {
     let name = place.file_name().and_then(|name| name.to_str()).unwrap_or("");
-    if place.is_dir() && !matches!(name, "target" | "corpus" | "fuzz" | ".git") {
+    if place.is_dir() && !matches!(name, "target" | "corpus" | "fuzz" | "__pycache__" | ".git") {
         let entries = fs::read_dir(place).expect("a folder of the repository can be listed");
         for entry in entries {
             collect(&entry.expect("a folder's entry can be read").path(), endings, found);
