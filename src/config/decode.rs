@@ -76,12 +76,17 @@ impl<T: Clone> At<Option<T>> {
     }
 }
 
+/// In [`Sink`]'s path: an entry of a list of values.
+const ENTRY: &str = "[]";
+
 /// Collects problems while decoding and checking.
 #[derive(Debug, Default)]
 pub struct Sink {
     pub problems: Vec<Problem>,
     /// Keys from the top of the file to the value being decoded.
     path: Vec<String>,
+    /// Known keys that an unknown one was taken for: section's start, key, and the wrong key.
+    misspelt: Vec<(usize, &'static str, Place)>,
 }
 
 impl Sink {
@@ -91,11 +96,12 @@ impl Sink {
 
     /// The dotted name of the key being decoded.
     pub fn name(&self) -> String {
-        if self.path.is_empty() {
-            "the file".to_owned()
-        } else {
-            format!("`{}`", self.path.join("."))
+        if let Some((ENTRY, keys)) = self.path.split_last().map(|(last, keys)| (&**last, keys)) {
+            return format!("an entry of `{}`", keys.join("."));
         }
+        let keys: Vec<&str> =
+            self.path.iter().map(String::as_str).filter(|key| *key != ENTRY).collect();
+        if keys.is_empty() { "the file".to_owned() } else { format!("`{}`", keys.join(".")) }
     }
 
     /// Runs `inner` with `key` as the innermost part of the name.
@@ -134,19 +140,22 @@ impl Sink {
     }
 
     /// Reports each key of `table` that is not in `known`.
-    pub fn refuse_unknown(&mut self, table: &DeTable<'_>, known: &[&str]) {
+    pub fn refuse_unknown(&mut self, table: &DeTable<'_>, owner: Place, known: &[&'static str]) {
         for (key, _) in table.iter() {
             let name: &str = key.get_ref();
             if known.contains(&name) {
                 continue;
             }
-            let owner =
+            let inside =
                 if self.path.is_empty() { String::new() } else { format!(" in {}", self.name()) };
             let fix = match nearest(name, known) {
-                Some(near) => format!("write `{near}`"),
+                Some(near) => {
+                    self.misspelt.push((owner.start, near, key.span().into()));
+                    format!("write `{near}`")
+                }
                 None => format!("the keys here are {}", list(known)),
             };
-            let title = format!("unknown key `{}`{owner}", printable(name));
+            let title = format!("unknown key `{}`{inside}", short(name));
             self.push(Problem::error(key.span().into(), title).fix(fix));
         }
     }
@@ -162,6 +171,12 @@ impl Sink {
         bounds: Option<(T, T)>,
     ) -> Option<At<T>> {
         let Some(value) = table.get(name) else {
+            let misspelt =
+                self.misspelt.iter().find(|(at, key, _)| (*at, *key) == (owner.start, name));
+            if let Some((.., wrong)) = misspelt {
+                let origin = Origin::Wrong(*wrong);
+                return default.map(|value| At { value, origin });
+            }
             if default.is_none() {
                 let title = match self.path.last() {
                     Some(_) => format!("{} needs the key `{name}`", self.name()),
@@ -327,7 +342,7 @@ macro_rules! section {
             ) -> Option<Self> {
                 let fix = concat!("write a table with the keys ", $("`", stringify!($key), "` "),+);
                 let table = sink.table(value, place, fix.trim_end())?;
-                sink.refuse_unknown(table, Self::KEYS);
+                sink.refuse_unknown(table, place, Self::KEYS);
                 $( let $key = sink.key::<$ty>(
                     table,
                     place,
@@ -460,13 +475,12 @@ pub fn list(words: &[&str]) -> String {
     }
 }
 
-/// A name from the file as it may appear in a message: short, and without control characters.
-pub fn printable(name: &str) -> String {
-    let mut text: String = name.chars().take(60).flat_map(char::escape_debug).collect();
-    if name.chars().nth(60).is_some() {
-        text.push('…');
+/// A text from the file as it may appear in a message: not too long.
+pub fn short(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
     }
-    text
 }
 
 fn type_with_article(value: &DeValue<'_>) -> &'static str {
@@ -636,14 +650,19 @@ impl<T: Decode> Decode for Vec<At<T>> {
             sink.wrong_type(value, place, Self::EXPECTED, &fix);
             return None;
         };
+        let is_section = matches!(T::shape(), Shape::Section(_));
         let mut values = Vec::with_capacity(array.len());
         for element in array.iter() {
             let place = Place::from(element.span());
-            if let Some(value) = T::decode(element.get_ref(), place, sink) {
-                values.push(At::written(value, place));
-            }
+            let decoded = if is_section {
+                T::decode(element.get_ref(), place, sink)
+            } else {
+                sink.within(ENTRY, |sink| T::decode(element.get_ref(), place, sink))
+            };
+            values.extend(decoded.map(|value| At::written(value, place)));
         }
-        Some(values)
+        // A list of values with one missing is not what was meant; sections stand each alone.
+        (is_section || values.len() == array.len()).then_some(values)
     }
 
     fn written(&self) -> Option<String> {

@@ -8,8 +8,9 @@ use super::{
     snapshot::{ForwardedFields, HalfClose, Io, RequestId, Workers},
     units::{Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, millis, minutes, seconds},
     values::{
-        BindAddress, EncodedSlash, EndpointText, FieldValue, FileMode, HostName, HostPattern,
-        Matches, MethodName, Name, Network, PathRegex, PathTemplate, PathText, Pseudonym, Scheme,
+        BareHost, BindAddress, EncodedSlash, EndpointText, FieldValue, FileMode, HostName,
+        HostPattern, Matches, MethodName, Name, Network, PathRegex, PathTemplate, PathText,
+        Pseudonym, Scheme,
     },
 };
 use crate::{config::decode::At, policy::balance::Balance, section};
@@ -153,8 +154,8 @@ section! {
         status: u16 = 308 => 301..=308;
         /// `"http"` or `"https"`.
         scheme: Option<Scheme> = None, eg "\"https\"";
-        /// Host, without port.
-        host: Option<HostName> = None, eg "\"www.example.com\"";
+        /// Host. Without `port`, another scheme or host means that scheme's usual port.
+        host: Option<BareHost> = None, eg "\"www.example.com\"";
         /// Port.
         port: Option<u16> = None => Some(1)..=Some(65535), eg "8443";
         /// Path. `{name}` stands for a parameter of `path_template` or a group of `path_regex`.

@@ -80,7 +80,7 @@ impl Problem {
     pub fn error(place: Place, title: impl Into<String>) -> Problem {
         Problem {
             severity: Severity::Error,
-            title: title.into(),
+            title: visible(title.into()),
             place: Some(place),
             label: String::new(),
             related: None,
@@ -98,17 +98,17 @@ impl Problem {
     }
 
     pub fn label(mut self, label: impl Into<String>) -> Problem {
-        self.label = label.into();
+        self.label = visible(label.into());
         self
     }
 
     pub fn fix(mut self, fix: impl Into<String>) -> Problem {
-        self.fix = fix.into();
+        self.fix = visible(fix.into());
         self
     }
 
     pub fn related(mut self, place: Place, what: impl Into<String>) -> Problem {
-        self.related = Some((place, what.into()));
+        self.related = Some((place, visible(what.into())));
         self
     }
 
@@ -219,6 +219,16 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
+
+/// Control characters, which a name from the file may have, as escapes.
+fn visible(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let escaped =
+        |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
 
 /// `1 error`, `2 errors`.
 pub fn plural(count: usize, what: &str) -> String {

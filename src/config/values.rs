@@ -112,6 +112,7 @@ written_as_text!(
     EndpointName,
     HostPattern,
     HostName,
+    BareHost,
     MethodName,
     PathText,
     PathTemplate,
@@ -400,6 +401,27 @@ impl FromText for HostName {
     }
 }
 
+/// A host without port, as in a Location field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BareHost(pub String);
+
+impl FromText for BareHost {
+    const WHAT: &'static str = "a host without port";
+    const EXAMPLE: &'static str = "www.example.com";
+
+    fn read(text: &str) -> Result<Self, Bad> {
+        if !is_host_name(text) {
+            let (label, fix) = host_fix(text);
+            return bad(label, fix);
+        }
+        Ok(BareHost(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// RFC 9110 §5.6.2
 pub fn is_token(text: &str) -> bool {
     !text.is_empty()
@@ -502,11 +524,8 @@ impl FromText for PathTemplate {
     }
 }
 
-/// Compiles `text` so that it matches only whole inputs.
-fn whole_regex(text: &str) -> Result<Regex, Bad> {
-    // Compiled alone first, so that the message is about what was written.
-    let compiled = Regex::new(text).and_then(|_| Regex::new(&format!(r"\A(?:{text})\z")));
-    compiled.map_err(|error| {
+fn regex(text: &str) -> Result<Regex, Bad> {
+    Regex::new(text).map_err(|error| {
         let message = error.to_string();
         let last = message.lines().last().unwrap_or_default().trim();
         let label = last.strip_prefix("error: ").unwrap_or(last).to_owned();
@@ -531,7 +550,7 @@ impl FromText for PathRegex {
     const EXAMPLE: &'static str = "/v[0-9]+/.*";
 
     fn read(text: &str) -> Result<Self, Bad> {
-        Ok(PathRegex { text: text.to_owned(), regex: whole_regex(text)? })
+        Ok(PathRegex { text: text.to_owned(), regex: regex(text)? })
     }
 
     fn show(&self) -> String {
@@ -784,8 +803,8 @@ impl Decode for Matches {
     fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
         sink.table(value, place, "write { \"Name\" = \"value\" }")?;
         let named = Named::<MatchValue>::decode(value, place, sink)?;
-        let good = named.0.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        Some(Matches(good.collect()))
+        let good = named.0.into_iter().map(|(name, value)| Some((name, value?)));
+        good.collect::<Option<Vec<_>>>().map(Matches)
     }
 
     fn written(&self) -> Option<String> {

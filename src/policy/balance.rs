@@ -183,7 +183,7 @@ impl Balancer {
 
     fn random(&self, among: Among<'_>, random: u64) -> Option<usize> {
         let total: u64 = self.eligible(among).map(|(_, e)| u64::from(e.weight)).sum();
-        let mut at = (u128::from(random) * u128::from(total) >> 64) as u64;
+        let mut at = ((u128::from(random) * u128::from(total)) >> 64) as u64;
         let found = self.eligible(among).find(|(_, e)| {
             let weight = u64::from(e.weight);
             let here = at < weight;
@@ -208,7 +208,7 @@ impl Among<'_> {
 
 /// A number below `bound`, uniform as far as 32 random bits go.
 fn below(random: u32, bound: usize) -> usize {
-    (u64::from(random) * bound as u64 >> 32) as usize
+    ((u64::from(random) * bound as u64) >> 32) as usize
 }
 
 #[cfg(test)]

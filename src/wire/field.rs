@@ -55,6 +55,40 @@ pub enum FieldId {
     XRequestId,
 }
 
+impl FieldId {
+    /// The number of the field called `name` in any letter case: by length, then at most three
+    /// comparisons.
+    #[inline]
+    pub fn recognise(name: &[u8]) -> FieldId {
+        use FieldId::*;
+        let candidates: &[(FieldId, &[u8])] = match name.len() {
+            2 => &[(Te, b"te")],
+            3 => &[(Via, b"via")],
+            4 => &[(Host, b"host"), (Date, b"date")],
+            6 => &[(Expect, b"expect"), (Server, b"server")],
+            7 => &[(Upgrade, b"upgrade"), (Trailer, b"trailer")],
+            9 => &[(Forwarded, b"forwarded"), (XRealIp, b"x-real-ip")],
+            10 => &[(Connection, b"connection"), (KeepAlive, b"keep-alive")],
+            12 => &[(XRequestId, b"x-request-id"), (MaxForwards, b"max-forwards")],
+            14 => &[(ContentLength, b"content-length"), (Http2Settings, b"http2-settings")],
+            15 => &[(XForwardedFor, b"x-forwarded-for")],
+            16 => &[
+                (XForwardedHost, b"x-forwarded-host"),
+                (XForwardedPort, b"x-forwarded-port"),
+                (ProxyConnection, b"proxy-connection"),
+            ],
+            17 => {
+                &[(TransferEncoding, b"transfer-encoding"), (XForwardedProto, b"x-forwarded-proto")]
+            }
+            18 => &[(ProxyAuthenticate, b"proxy-authenticate")],
+            19 => &[(ProxyAuthorization, b"proxy-authorization")],
+            _ => return Other,
+        };
+        let found = candidates.iter().find(|(_, text)| name.eq_ignore_ascii_case(text));
+        found.map_or(Other, |&(id, _)| id)
+    }
+}
+
 /// One field line of a head or trailer section.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Field {
@@ -79,4 +113,55 @@ pub struct Connection {
     pub upgrade: bool,
     /// `TE: trailers` was sent (and named by Connection).
     pub te_trailers: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [(&str, FieldId); 24] = [
+        ("Host", FieldId::Host),
+        ("Connection", FieldId::Connection),
+        ("Content-Length", FieldId::ContentLength),
+        ("Transfer-Encoding", FieldId::TransferEncoding),
+        ("Keep-Alive", FieldId::KeepAlive),
+        ("Proxy-Connection", FieldId::ProxyConnection),
+        ("Proxy-Authenticate", FieldId::ProxyAuthenticate),
+        ("Proxy-Authorization", FieldId::ProxyAuthorization),
+        ("TE", FieldId::Te),
+        ("Trailer", FieldId::Trailer),
+        ("Upgrade", FieldId::Upgrade),
+        ("HTTP2-Settings", FieldId::Http2Settings),
+        ("Expect", FieldId::Expect),
+        ("Via", FieldId::Via),
+        ("Date", FieldId::Date),
+        ("Server", FieldId::Server),
+        ("Max-Forwards", FieldId::MaxForwards),
+        ("Forwarded", FieldId::Forwarded),
+        ("X-Forwarded-For", FieldId::XForwardedFor),
+        ("X-Forwarded-Proto", FieldId::XForwardedProto),
+        ("X-Forwarded-Host", FieldId::XForwardedHost),
+        ("X-Forwarded-Port", FieldId::XForwardedPort),
+        ("X-Real-IP", FieldId::XRealIp),
+        ("X-Request-Id", FieldId::XRequestId),
+    ];
+
+    #[test]
+    fn recognises_every_field_in_any_case() {
+        for (name, id) in NAMES {
+            for text in [name.to_owned(), name.to_lowercase(), name.to_uppercase()] {
+                assert_eq!(FieldId::recognise(text.as_bytes()), id, "{text}");
+            }
+            let longer = format!("{name}x");
+            assert_eq!(FieldId::recognise(longer.as_bytes()), FieldId::Other, "{longer}");
+            let shorter = &name[..name.len() - 1];
+            assert_eq!(FieldId::recognise(shorter.as_bytes()), FieldId::Other, "{shorter}");
+            let underscore = name.replace('-', "_");
+            if underscore != name {
+                assert_eq!(FieldId::recognise(underscore.as_bytes()), FieldId::Other);
+            }
+        }
+        // The last variant's number: each of the others is in the table above.
+        assert_eq!(FieldId::XRequestId as usize, NAMES.len());
+    }
 }

@@ -6,15 +6,19 @@
 //! The one rule that matters: whatever two implementations could read differently is refused here
 //! ([`Reason`] says why), so that nothing ambiguous is ever forwarded.
 
+pub mod authority;
 pub mod chunked;
 pub mod emit;
 pub mod field;
 pub mod forwarded;
+mod grammar;
+mod head;
 pub mod method;
 pub mod path;
 pub mod reason;
 pub mod request;
 pub mod response;
+mod scan;
 pub mod span;
 
 pub use field::{Connection, Field, FieldId, Framing, Version};

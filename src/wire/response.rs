@@ -1,5 +1,8 @@
 //! The response head of an upstream: parsed in place, as strictly as a client's (RFC 9112 §4).
 
+use super::head::{self, Lines, Summary};
+use super::reason::*;
+use super::scan;
 use super::{Connection, Field, Framing, HeadLimits, Method, Parsed, Reason, Span, Version};
 
 /// A parsed response head; spans refer to the buffer it was parsed from.
@@ -23,13 +26,105 @@ pub struct ResponseHead {
 
 impl ResponseHead {
     /// Parses the response head at the start of `buf`, the answer to a request with `method`.
+    ///
+    /// As for requests, the outcome does not depend on how the bytes were split. A reason's
+    /// `status` speaks of a client's message; whatever the reason, the client of a bad response
+    /// gets a 502.
     pub fn parse(
         &mut self,
         buf: &[u8],
         method: Method,
         limits: &HeadLimits,
     ) -> Result<Parsed<()>, &'static Reason> {
-        let _ = (buf, method, limits);
-        Ok(Parsed::Partial)
+        let head = head::within(buf, limits);
+        match self.lines(head, limits) {
+            Lines::Whole(summary) => {
+                self.classify(head, method, &summary)?;
+                Ok(Parsed::Complete(()))
+            }
+            Lines::Partial if head.len() < limits.head_bytes_max as usize => Ok(Parsed::Partial),
+            _ => head::verdict(scan::response(head, limits), head.len(), limits),
+        }
+    }
+
+    /// Status line and field lines, without what they mean.
+    #[inline]
+    fn lines(&mut self, head: &[u8], limits: &HeadLimits) -> Lines {
+        // httparse skips empty lines before the status line.
+        if matches!(head.first(), Some(b'\r' | b'\n')) {
+            return Lines::Suspect;
+        }
+        let mut slots = head::slots();
+        let slots = &mut slots[..head::slots_used(limits)];
+        let mut response = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            head,
+            slots,
+        );
+        let len = match parsed {
+            Ok(httparse::Status::Complete(len)) => len,
+            Ok(httparse::Status::Partial) => return Lines::Partial,
+            Err(_) => return Lines::Suspect,
+        };
+        let (Some(minor), Some(status @ 100..=599)) = (response.version, response.code) else {
+            return Lines::Suspect;
+        };
+        let line_end = head::fields_start(head, response.headers, len) - 2;
+        if head[line_end] != b'\r' {
+            return Lines::Suspect;
+        }
+        // `HTTP/1.1 200 OK`: the phrase and even the space before it may be missing.
+        self.phrase = Span::new("HTTP/1.1 200 ".len().min(line_end), line_end);
+        self.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
+        self.status = status;
+        match head::collect(head, response.headers, len, &mut self.fields) {
+            Some(summary) => Lines::Whole(summary),
+            None => Lines::Suspect,
+        }
+    }
+
+    #[inline]
+    fn classify(
+        &mut self,
+        head: &[u8],
+        method: Method,
+        summary: &Summary,
+    ) -> Result<(), &'static Reason> {
+        self.len = summary.len;
+        self.upgrade = summary.upgrade.value;
+        self.content_length = None;
+        let chunked = summary.chunked(head, self.version)?;
+        self.content_length = summary.length(head)?;
+        self.connection = summary.connection(head, self.version, &mut self.fields)?;
+        self.framing = self.body_framing(method, chunked)?;
+        if self.framing == Framing::UntilClose {
+            self.connection.persistent = false;
+        }
+        Ok(())
+    }
+
+    /// RFC 9112 §6.3, in its order.
+    fn body_framing(&self, method: Method, chunked: bool) -> Result<Framing, &'static Reason> {
+        let never = self.status < 200 || self.status == 204;
+        // Neither field may be sent with these (RFC 9112 §6.1, RFC 9110 §8.6). A length of 0 says
+        // nothing false and is common; anything else makes a reader wait for a body.
+        if never && chunked {
+            return Err(CODING_UNSUPPORTED);
+        }
+        if never && self.content_length.is_some_and(|length| length != 0) {
+            return Err(LENGTH_INVALID);
+        }
+        Ok(if never || self.status == 304 || method == Method::Head {
+            Framing::None
+        } else if chunked {
+            Framing::Chunked
+        } else {
+            self.content_length.map_or(Framing::UntilClose, Framing::Length)
+        })
     }
 }
+
+#[cfg(test)]
+#[path = "tests/response.rs"]
+mod tests;

@@ -8,6 +8,8 @@
 //! owned by exactly one operation or one task at a time. [`Buffers`] keeps a bounded number of
 //! free ones per size, last used first, so that hot requests meet warm memory.
 
+#![expect(unsafe_code, reason = "memory lent to the kernel")]
+
 use std::{cell::RefCell, mem::MaybeUninit};
 
 use monoio::buf::{IoBuf, IoBufMut};

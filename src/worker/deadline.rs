@@ -9,6 +9,8 @@
 //! Invariant: a slot is removed before its socket is closed, so a reused descriptor number can
 //! never be shut down for somebody else's deadline.
 
+#![expect(unsafe_code, reason = "borrowing descriptors of live sockets")]
+
 use std::{
     cell::RefCell,
     os::fd::{BorrowedFd, RawFd},
@@ -182,9 +184,8 @@ fn gone_clients(states: &[State], watched: &[usize]) -> Vec<usize> {
     if poll(&mut polled, Some(&now)).is_err() {
         return Vec::new();
     }
-    let gone = |p: &PollFd<'_>| {
-        p.revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::RDHUP)
-    };
+    let gone =
+        |p: &PollFd<'_>| p.revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::RDHUP);
     watched.iter().zip(&polled).filter(|(_, p)| gone(p)).map(|(slot, _)| *slot).collect()
 }
 

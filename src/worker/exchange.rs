@@ -1,6 +1,6 @@
 //! One exchange: a request, its response, and what the phases learn on the way.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, rc::Rc};
 
 use super::{Worker, buffers::Buffer, clock::NEVER_MS};
 use crate::{
@@ -35,6 +35,8 @@ pub struct Exchange {
     pub until_ms: u64,
     pub client: ClientAddress,
     pub peer: Option<IpAddr>,
+    /// The peer's address as written in fields; empty for a Unix socket.
+    pub peer_text: Rc<[u8]>,
     pub id: RequestId,
     pub route: Option<RouteId>,
     /// The client's FIN means it is gone (listener key `half_close = "abort"`).
@@ -79,7 +81,12 @@ impl Exchange {
 
     /// The host, without port.
     pub fn host(&self) -> &[u8] {
-        crate::wire::authority::host(self.text(self.head().authority))
+        let authority = self.text(self.head().authority);
+        // The codec has checked it: a colon behind the last bracket begins the port.
+        match memchr::memrchr2(b':', b']', authority) {
+            Some(at) if authority[at] == b':' => &authority[..at],
+            _ => authority,
+        }
     }
 
     /// What routes match on.
@@ -156,7 +163,6 @@ pub struct OwnResponse<'a> {
     pub fields: &'a [(String, String)],
     pub body: &'a [u8],
 }
-
 
 impl Worker {
     /// A request object for the next exchange, with the memory of an earlier one.

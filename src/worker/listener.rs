@@ -6,6 +6,8 @@
 //! peer repeats elsewhere or after we are gone), lets the ones under way finish, accepts until the
 //! queue is empty, and closes only then.
 
+#![expect(unsafe_code, reason = "borrowing descriptors of live sockets")]
+
 use std::{
     io,
     net::IpAddr,
@@ -18,7 +20,7 @@ use std::{
 };
 
 use monoio::{
-    io::{CancelHandle, operation_canceled},
+    io::CancelHandle,
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
 };
 use rustix::net::SocketFlags;
@@ -28,7 +30,7 @@ use super::{
     clock::NEVER_MS,
     h1::{self, Client},
     isolate::isolate,
-    net::{Stream, Wait},
+    net::{self, Stream, Wait},
 };
 use crate::{
     config::snapshot::Bind,
@@ -70,8 +72,10 @@ pub struct Listener {
 
 impl Listener {
     /// Must be called inside the worker's runtime.
-    pub fn new(index: u32, bound: Bound) -> io::Result<Listener> {
+    pub fn new(index: u32, bound: Bound, is_epoll: bool) -> io::Result<Listener> {
         let fd = bound.socket.as_raw_fd();
+        // io_uring waits by itself, and would be told EAGAIN on a non-blocking socket.
+        rustix::io::ioctl_fionbio(&bound.socket, is_epoll)?;
         let socket = match bound.bind {
             Bind::Tcp(_) => Socket::Tcp(TcpListener::from_std(bound.socket.into())?),
             Bind::Unix { .. } => {
@@ -86,7 +90,7 @@ impl Listener {
         loop {
             match self.accept(&worker, stop.clone()).await {
                 Ok((stream, peer)) => admit(&worker, stream, peer, self.index),
-                Err(e) if e.raw_os_error() == operation_canceled().raw_os_error() => break,
+                Err(e) if net::is_cancelled(&e) => break,
                 Err(e) if is_transient(&e) => {}
                 Err(e) => {
                     tracing::error!(error = %e, "cannot accept, resting");
@@ -125,7 +129,7 @@ impl Listener {
         {
             tracing::warn!(error = %e, "cannot stop new handshakes before closing a listener");
         }
-        let _ = rustix::fs::fcntl_setfl(self.as_fd(), rustix::fs::OFlags::NONBLOCK);
+        let _ = rustix::io::ioctl_fionbio(self.as_fd(), true);
         for round in 0..LAST_ACCEPTS {
             if round > 0 {
                 monoio::time::sleep(Duration::from_millis(LAST_ACCEPT_EVERY_MS)).await;
@@ -171,7 +175,7 @@ fn is_transient(e: &io::Error) -> bool {
 
 /// Drops incoming SYNs on a listening socket; handshakes under way still complete.
 fn refuse_handshakes(socket: BorrowedFd<'_>) -> io::Result<()> {
-    use libc::{BPF_ABS, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_ALU, BPF_AND};
+    use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET};
     const TCP_FLAGS_OFFSET: u32 = 13;
     const SYN: u32 = 0x02;
     const SYN_ACK_RST: u32 = 0x16;
@@ -237,13 +241,7 @@ async fn shed(worker: &Worker, stream: Stream) {
 }
 
 /// Binds one socket per worker for `bind`. Port 0 is chosen once and shared by all.
-pub fn bind(
-    name: &str,
-    bind: &Bind,
-    backlog: u32,
-    workers: usize,
-    nonblocking: bool,
-) -> io::Result<Vec<Bound>> {
+pub fn bind(name: &str, bind: &Bind, backlog: u32, workers: usize) -> io::Result<Vec<Bound>> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     let mut bound = Vec::with_capacity(workers);
     let mut bind = bind.clone();
@@ -262,7 +260,6 @@ pub fn bind(
                 None => bind_unix(path, *mode, backlog)?,
             },
         };
-        socket.set_nonblocking(nonblocking)?;
         bound.push(Bound { name: name.to_owned(), bind: bind.clone(), socket: socket.into() });
     }
     Ok(bound)

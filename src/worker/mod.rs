@@ -146,7 +146,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<(Drained, Totals)> {
         let worker = Rc::new(Worker::new(seed.index, seed.snapshot, clients, is_epoll));
         let stop_accepting = Canceller::new();
         for (index, bound) in seed.listeners.into_iter().enumerate() {
-            let listener = Listener::new(index as u32, bound)?;
+            let listener = Listener::new(index as u32, bound, is_epoll)?;
             monoio::spawn(listener.run(worker.clone(), stop_accepting.handle()));
         }
         monoio::spawn(tick(worker.clone()));

@@ -5,6 +5,8 @@
 //! abandoned when its connection dies with it; overdue operations are ended through the slot (see
 //! [`super::deadline`]) and answer [`io::ErrorKind::TimedOut`].
 
+#![expect(unsafe_code, reason = "sockets used by one reader beside one writer")]
+
 use std::{
     cell::UnsafeCell,
     io,
@@ -149,9 +151,8 @@ impl Stream {
         self.deadline.read_by(park_ms.min(by_ms));
         let (result, buf) = on_socket!(self, s => s.cancelable_read(buf, handle).await);
         self.deadline.not_parkable();
-        let cancelled = |e: &io::Error| e.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error());
         match (self.deadline.read_done(), result) {
-            (true, Err(e)) if cancelled(&e) => (Next::Parked, buf),
+            (true, Err(e)) if is_cancelled(&e) => (Next::Parked, buf),
             (_, result) => (Next::Read(result), buf),
         }
     }
@@ -205,10 +206,7 @@ impl Stream {
     pub fn is_stale(&self) -> bool {
         let mut byte = [0u8; 1];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        !matches!(
-            rustix::net::recv(self.as_fd(), &mut byte, flags),
-            Err(rustix::io::Errno::AGAIN)
-        )
+        !matches!(rustix::net::recv(self.as_fd(), &mut byte, flags), Err(rustix::io::Errno::AGAIN))
     }
 
     /// Reads and discards for at most `for_ms` or `bytes_max`, so that a peer that is still
@@ -236,6 +234,11 @@ impl AsFd for Stream {
         // SAFETY: `socket` owns the descriptor and lives as long as `self`.
         unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
+}
+
+/// Whether an operation ended because it was cancelled.
+pub fn is_cancelled(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
 }
 
 async fn in_time<T>(

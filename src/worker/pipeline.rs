@@ -123,12 +123,8 @@ fn is_last_hop(exchange: &Exchange) -> bool {
 async fn options<S: ResponseSink>(sink: &mut S) -> Result<(), Refusal> {
     let names: Vec<&str> = SERVED.names().collect();
     let fields = [("Allow".to_owned(), names.join(", "))];
-    let response = super::exchange::OwnResponse {
-        status: 204,
-        content_type: "",
-        fields: &fields,
-        body: b"",
-    };
+    let response =
+        super::exchange::OwnResponse { status: 204, content_type: "", fields: &fields, body: b"" };
     sink.own(response).await
 }
 

@@ -26,14 +26,14 @@ pub async fn redirect<S: ResponseSink>(
     rule: &Redirect,
     sink: &mut S,
 ) -> Result<(), Refusal> {
-    let location = location(exchange, matched, rule);
+    let location = location(exchange, matched, rule)?;
     let fields = [("Location".to_owned(), location)];
     let response =
         OwnResponse { status: rule.status, content_type: "", fields: &fields, body: b"" };
     sink.own(response).await
 }
 
-fn location(exchange: &Exchange, matched: &RouteMatch, rule: &Redirect) -> String {
+fn location(exchange: &Exchange, matched: &RouteMatch, rule: &Redirect) -> Result<String, Refusal> {
     let mut to = Vec::with_capacity(256);
     let authority = exchange.text(exchange.head().authority);
     if rule.scheme.is_some() || rule.host.is_some() || rule.port.is_some() {
@@ -54,7 +54,7 @@ fn location(exchange: &Exchange, matched: &RouteMatch, rule: &Redirect) -> Strin
     match &rule.path {
         PathRewrite::Keep => to.extend_from_slice(exchange.forward_path()),
         rewrite => {
-            rewrite.apply(exchange.forward_path(), matched, exchange.matched_path(), &mut to)
+            rewrite.apply(exchange.forward_path(), matched, exchange.matched_path(), &mut to)?;
         }
     }
     if let Some(query) = exchange.query().filter(|_| rule.keep_query) {
@@ -62,7 +62,7 @@ fn location(exchange: &Exchange, matched: &RouteMatch, rule: &Redirect) -> Strin
         to.extend_from_slice(query);
     }
     // The codec lets nothing but visible ASCII into a target or host.
-    String::from_utf8_lossy(&to).into_owned()
+    Ok(String::from_utf8_lossy(&to).into_owned())
 }
 
 /// Sends a refusal as a problem.

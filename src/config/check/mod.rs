@@ -30,7 +30,7 @@ pub(super) fn check(file: &File, folder: &Path, sink: &mut Sink) -> Option<Snaps
     check_timeouts(&file.timeouts, sink);
     check_ring(&file.runtime, sink);
     let upstreams = upstreams::upstreams(file, sink);
-    let (routes, router) = routes::routes(file, folder, paths, sink);
+    let (routes, router) = routes::routes(file, folder, sink);
     Some(Snapshot {
         generation: 1,
         runtime: runtime(&file.runtime, &file.shutdown),

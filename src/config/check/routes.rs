@@ -12,40 +12,39 @@ use crate::{
         file::{File, Redirect, Respond, Route},
         report::{Place, Problem},
         snapshot::{self, Action},
-        values::{MatchValue, Matches, Name, Scheme},
+        values::{MatchValue, Matches, Name, PathText, Scheme},
     },
     policy::{
         rewrite::{PathRewrite, Rewrite},
         route::{ConflictKind, RouteConflict, RouteRule, Router, ValueMatch, ValuePattern},
     },
-    wire::path::PathRules,
 };
 
-/// Routes by id, and the router; no router when routes contradict each other.
+/// Routes by id, and the router; no router when routes are wrong or contradict each other.
 pub(super) fn routes(
     file: &File,
     folder: &Path,
-    paths: PathRules,
     sink: &mut Sink,
 ) -> (Vec<snapshot::Route>, Option<Router>) {
     if file.routes.is_empty() && !file.routes.is_wrong() {
-        let problem = Problem::warning(
-            file.routes.place().unwrap_or(TOP),
-            "no route: every request gets 404",
-        );
+        let title = "no route: every request gets 404";
+        let problem = Problem::warning(file.routes.place().unwrap_or(TOP), title);
         sink.push(problem.fix("add [[routes]] with path = \"/\" and an upstream"));
     }
     let mut names = Names::default();
     let (mut rules, mut routes, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for route in file.routes.iter() {
         let place = route.place().unwrap_or(TOP);
-        let condition = rules::path_condition(route, paths, sink);
+        let condition = rules::path_condition(route, sink);
         let name = names.of(route, &condition, sink);
         routes.push(checked(file, route, place, &condition, &name, folder, sink));
-        places.push(condition.place.unwrap_or(place));
-        rules.push(rule(route, condition, name));
+        if conditions_are_sound(route, &condition) {
+            places.push(condition.place.unwrap_or(place));
+            rules.push(rule(route, condition, name));
+        }
     }
     match Router::compile(&rules) {
+        // With a route left out, the ids would be others; it was reported, so none is needed.
         Ok(router) => (routes, Some(router)),
         Err(conflicts) => {
             for conflict in conflicts {
@@ -54,6 +53,16 @@ pub(super) fn routes(
             (routes, None)
         }
     }
+}
+
+/// Whether the route's conditions are as their author meant them, so that they may be compared
+/// with others'.
+fn conditions_are_sound(route: &Route, condition: &PathCondition) -> bool {
+    condition.is_sound
+        && !route.hosts.is_wrong()
+        && !route.methods.is_wrong()
+        && !route.headers.is_wrong()
+        && !route.query.is_wrong()
 }
 
 fn conflicting(conflict: &RouteConflict, rules: &[RouteRule], places: &[Place]) -> Problem {
@@ -76,10 +85,7 @@ fn conflicting(conflict: &RouteConflict, rules: &[RouteRule], places: &[Place]) 
                 .related(place_of(*because_of), other)
                 .fix("remove it, put it before the other one, or make it more specific")
         }
-        ConflictKind::BadPattern { message } => {
-            Problem::error(place, format!("the path of the route `{name}` cannot be used"))
-                .fix(message.clone())
-        }
+        ConflictKind::BadPattern { message } => rules::from_policy(message, place),
     }
 }
 
@@ -294,8 +300,8 @@ fn rewrite(route: &Route, condition: &PathCondition, sink: &mut Sink) -> Rewrite
     }
     let path = if strip.is_some() {
         PathRewrite::StripPrefix
-    } else if let Some(prefix) = &route.replace_prefix.value {
-        PathRewrite::ReplacePrefix(prefix.0.clone())
+    } else if let Some(prefix) = route.replace_prefix.some() {
+        replace_prefix(&prefix, sink)
     } else if let Some(text) = route.rewrite_path.some() {
         rules::template(&text, condition, sink)
     } else {
@@ -304,8 +310,15 @@ fn rewrite(route: &Route, condition: &PathCondition, sink: &mut Sink) -> Rewrite
     Rewrite { path, host: route.rewrite_host.value.as_ref().map(|host| host.0.clone()) }
 }
 
+fn replace_prefix(prefix: &At<PathText>, sink: &mut Sink) -> PathRewrite {
+    PathRewrite::replace_prefix(&prefix.value.0).unwrap_or_else(|message| {
+        sink.push(rules::from_policy(&message, prefix.place().unwrap_or(TOP)));
+        PathRewrite::Keep
+    })
+}
+
 fn needs_prefix(name: &str, place: Place, condition: &PathCondition, sink: &mut Sink) {
-    if condition.is_prefix() {
+    if condition.is_prefix() || !condition.is_sound {
         return;
     }
     let title = format!("`{name}` needs a prefix, so the route needs `path`");
@@ -361,10 +374,8 @@ fn response_fields(respond: &Respond, sink: &mut Sink) -> Vec<(String, String)> 
     for (name, value) in &respond.headers.value.0 {
         let place = name.place().unwrap_or(TOP);
         if !crate::config::values::is_token(&name.value) {
-            let title = format!(
-                "`{}` is no valid field name",
-                crate::config::decode::printable(&name.value)
-            );
+            let title =
+                format!("`{}` is no valid field name", crate::config::decode::short(&name.value));
             sink.push(Problem::error(place, title).fix("write a name such as X-Reason"));
             continue;
         }
@@ -431,7 +442,7 @@ fn redirect(
         (Some(path), _) => rules::template(&path, condition, sink),
         (None, Some(prefix)) => {
             needs_prefix("replace_prefix", prefix.place().unwrap_or(place), condition, sink);
-            PathRewrite::ReplacePrefix(prefix.value.0)
+            replace_prefix(&prefix, sink)
         }
         (None, None) => PathRewrite::Keep,
     };

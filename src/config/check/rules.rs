@@ -3,16 +3,12 @@
 use super::TOP;
 use crate::{
     config::{
-        decode::{At, Decode, Sink, list, nearest, quoted},
+        decode::{At, Decode, Sink, list, nearest, short},
         file::Route,
         report::{Place, Problem},
         values::PathTemplate,
     },
-    policy::{
-        rewrite::{PathRewrite, Piece},
-        route::{PARAMS_MAX, PathPattern},
-    },
-    wire::path::{NormalPath, PathRules},
+    policy::{rewrite::PathRewrite, route::PathPattern},
 };
 
 /// A value as written, without quotation marks.
@@ -24,8 +20,10 @@ pub(super) fn bare<T: Decode>(value: &T) -> String {
 pub(super) struct PathCondition {
     pub pattern: PathPattern,
     pub place: Option<Place>,
-    /// In the order of `RouteMatch::params`; `None` for a group without name.
-    pub params: Vec<Option<String>>,
+    /// In the order of `RouteMatch::params`.
+    pub params: Vec<String>,
+    /// Nothing about it was reported, so conclusions may be drawn from it.
+    pub is_sound: bool,
 }
 
 impl PathCondition {
@@ -35,184 +33,99 @@ impl PathCondition {
 }
 
 /// The path condition of a route; several are reported, and the first one stands.
-pub(super) fn path_condition(route: &Route, rules: PathRules, sink: &mut Sink) -> PathCondition {
-    let prefix = route.path.some().map(|path| {
-        normal(&path.value.0, path.place(), rules, sink);
-        (path.place(), "path", PathPattern::Prefix(path.value.0))
-    });
-    let exact = route.path_exact.some().map(|path| {
-        normal(&path.value.0, path.place(), rules, sink);
-        (path.place(), "path_exact", PathPattern::Exact(path.value.0))
-    });
-    let template = route
-        .path_template
-        .some()
-        .map(|path| (path.place(), "path_template", PathPattern::Template(path.value.0)));
-    let regex = route
-        .path_regex
-        .some()
-        .map(|path| (path.place(), "path_regex", PathPattern::Regex(path.value.regex)));
-    let mut written = [prefix, exact, template, regex].into_iter().flatten();
-    let Some((place, name, pattern)) = written.next() else {
-        return PathCondition { pattern: PathPattern::Any, place: None, params: Vec::new() };
-    };
-    for (second, second_name, _) in written {
-        let title =
-            format!("a route has one path condition, not both `{name}` and `{second_name}`");
-        let mut problem = Problem::error(second.unwrap_or(TOP), title)
-            .fix("keep one of them, or make two routes");
-        if let Some(place) = place {
-            problem = problem.related(place, "the first one");
-        }
-        sink.push(problem);
-    }
-    let params = params(&pattern, place.unwrap_or(TOP), sink);
-    PathCondition { pattern, place, params }
-}
-
-/// A path in a condition must be as requests' paths are after normalising, or it never matches.
-fn normal(path: &str, place: Option<Place>, rules: PathRules, sink: &mut Sink) {
-    let Some(place) = place else { return };
-    let mut form = NormalPath::default();
-    match form.normalise(path.as_bytes(), rules) {
-        Ok(()) if form.matched_differs => {
-            let want = String::from_utf8_lossy(&form.matched).into_owned();
-            let title = format!("no request matches the path `{path}`");
-            sink.push(
-                Problem::error(place, title)
-                    .label("paths are normalised before matching")
-                    .fix(format!("write {}", quoted(&want))),
-            );
-        }
-        Ok(()) => {}
-        Err(reason) => {
-            let title = format!("no request matches the path `{path}`");
-            sink.push(
-                Problem::error(place, title)
-                    .label("a request with it is refused")
-                    .fix(format!("mend it: {}", reason.meaning)),
-            );
-        }
-    }
-}
-
-fn params(pattern: &PathPattern, place: Place, sink: &mut Sink) -> Vec<Option<String>> {
-    let params: Vec<Option<String>> = match pattern {
-        PathPattern::Template(text) => template_params(text, place, sink),
-        PathPattern::Regex(regex) => {
-            regex.capture_names().skip(1).map(|name| name.map(str::to_owned)).collect()
-        }
-        _ => Vec::new(),
-    };
-    if params.len() > PARAMS_MAX {
-        let title =
-            format!("a path has at most {PARAMS_MAX} parameters, and this one {}", params.len());
-        let fix = "capture less; (?:...) groups without capturing";
-        sink.push(Problem::error(place, title).fix(fix));
-    }
-    params
-}
-
-/// Parameters of `/users/{id}/{*rest}`. What is wrong with a template itself is reported here, so
-/// that every template is judged before the router compiles them.
-fn template_params(text: &str, place: Place, sink: &mut Sink) -> Vec<Option<String>> {
-    let mut names: Vec<Option<String>> = Vec::new();
-    let mut report = |label: String, fix: &str| {
-        let title = format!("`{text}` is no valid path template");
-        sink.push(Problem::error(place, title).label(label).fix(fix));
-    };
-    let segments: Vec<&str> = text.split('/').skip(1).collect();
-    for (at, segment) in segments.iter().enumerate() {
-        let Some(inner) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else {
-            if segment.contains(['{', '}']) {
-                let label = format!("`{segment}` mixes text and a parameter");
-                report(
-                    label,
-                    "let a parameter take a whole segment (`/files/{name}`), or write path_regex",
-                );
-            }
-            continue;
+pub(super) fn path_condition(route: &Route, sink: &mut Sink) -> PathCondition {
+    let (path, exact) = (&route.path, &route.path_exact);
+    let (template, regex) = (&route.path_template, &route.path_regex);
+    let all = [
+        ("path", path.place(), path.value.clone().map(|path| PathPattern::Prefix(path.0))),
+        ("path_exact", exact.place(), exact.value.clone().map(|path| PathPattern::Exact(path.0))),
+        (
+            "path_template",
+            template.place(),
+            template.value.clone().map(|path| PathPattern::Template(path.0)),
+        ),
+        ("path_regex", regex.place(), regex.value.clone().map(|re| PathPattern::Regex(re.regex))),
+    ];
+    let mut written =
+        all.into_iter().filter_map(|(name, place, pattern)| Some((name, place?, pattern)));
+    let Some((name, place, pattern)) = written.next() else {
+        return PathCondition {
+            pattern: PathPattern::Any,
+            place: None,
+            params: Vec::new(),
+            is_sound: true,
         };
-        let name = inner.strip_prefix('*').unwrap_or(inner);
-        let is_name = !name.is_empty()
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-            && !name.starts_with(|c: char| c.is_ascii_digit());
-        if !is_name {
-            report(
-                format!("`{segment}` has no valid name"),
-                "name it with letters, digits and _, such as {id}",
-            );
-        } else if inner.starts_with('*') && at + 1 != segments.len() {
-            report(
-                format!("`{segment}` is not the last segment"),
-                "let {*rest} come last, or write path_regex",
-            );
-        } else if names.iter().any(|known| known.as_deref() == Some(name)) {
-            report(format!("`{name}` is there twice"), "give each parameter a name of its own");
-        }
-        names.push(Some(name.to_owned()));
+    };
+    let mut condition = PathCondition {
+        is_sound: pattern.is_some(),
+        pattern: pattern.unwrap_or_default(),
+        place: Some(place),
+        params: Vec::new(),
+    };
+    for (second, second_place, _) in written {
+        let title = format!("a route has one path condition, not both `{name}` and `{second}`");
+        let problem = Problem::error(second_place, title).related(place, "the first one");
+        sink.push(problem.fix("keep one of them, or make two routes"));
+        condition.is_sound = false;
     }
-    names
+    match condition.pattern.param_names() {
+        Ok(names) => condition.params = names,
+        Err(message) => {
+            condition.is_sound = false;
+            sink.push(from_policy(&message, place));
+        }
+    }
+    condition
 }
 
-/// `/people/{id}` as pieces, for a path condition that captures `params`.
+/// A problem from a message of the policy layer: `what is wrong; what to write`.
+pub(super) fn from_policy(message: &str, place: Place) -> Problem {
+    let (what, fix) = message.split_once("; ").unwrap_or((message, ""));
+    Problem::error(place, what).fix(fix)
+}
+
+/// The path made from a template such as `/people/{id}`.
 pub(super) fn template(
     template: &At<PathTemplate>,
     condition: &PathCondition,
     sink: &mut Sink,
 ) -> PathRewrite {
     let place = template.place().unwrap_or(TOP);
-    let mut pieces = Vec::new();
-    let mut rest = template.value.0.as_str();
-    while let Some(open) = rest.find('{') {
-        let (text, tail) = rest.split_at(open);
-        if !text.is_empty() {
-            pieces.push(Piece::Text(text.to_owned()));
-        }
-        let Some(close) = tail.find('}') else {
-            let problem = Problem::error(place, "a `{` is not closed");
-            sink.push(problem.fix("write the parameter's name and }, such as {id}"));
-            return PathRewrite::Keep;
-        };
-        match param(&tail[1..close], condition) {
-            Some(index) => pieces.push(Piece::Param(index)),
-            None => unknown_param(&tail[1..close], place, condition, sink),
-        }
-        rest = &tail[close + 1..];
+    if !condition.is_sound {
+        return PathRewrite::Keep;
     }
-    if rest.contains('}') {
-        let problem = Problem::error(place, "a `}` without `{` before it");
-        sink.push(problem.fix("remove it, or write it percent-encoded: %7D"));
+    if let Some(name) = unknown_param(&template.value.0, &condition.params) {
+        sink.push(no_param(name, place, condition));
+        return PathRewrite::Keep;
     }
-    if !rest.is_empty() {
-        pieces.push(Piece::Text(rest.to_owned()));
-    }
-    PathRewrite::Template(pieces)
+    PathRewrite::compile(&template.value.0, &condition.params).unwrap_or_else(|message| {
+        sink.push(from_policy(&message, place));
+        PathRewrite::Keep
+    })
 }
 
-/// A name, or from 1 the number of a group of a regular expression.
-fn param(name: &str, condition: &PathCondition) -> Option<u8> {
-    let by_name = condition.params.iter().position(|known| known.as_deref() == Some(name));
-    let by_number = || {
-        let is_regex = matches!(condition.pattern, PathPattern::Regex(_));
-        let number = name.parse::<usize>().ok().filter(|_| is_regex)?;
-        number.checked_sub(1).filter(|index| *index < condition.params.len())
+/// The first parameter of a well-formed template that is not among `known`.
+fn unknown_param<'a>(template: &'a str, known: &[String]) -> Option<&'a str> {
+    let names = template.split('{').skip(1).filter_map(|part| part.split_once('}'));
+    let is_known = |name: &str| {
+        let number = name.parse::<usize>().is_ok_and(|n| (1..=known.len()).contains(&n));
+        number || known.iter().any(|known| known == name)
     };
-    by_name.or_else(by_number).and_then(|index| u8::try_from(index).ok())
+    names.map(|(name, _)| name).find(|name| !is_known(name))
 }
 
-fn unknown_param(name: &str, place: Place, condition: &PathCondition, sink: &mut Sink) {
-    let known: Vec<&str> = condition.params.iter().flatten().map(String::as_str).collect();
+fn no_param(name: &str, place: Place, condition: &PathCondition) -> Problem {
+    let known: Vec<&str> = condition.params.iter().map(String::as_str).collect();
     let fix = match nearest(name, &known) {
         Some(near) => format!("write {{{near}}}"),
         None if !known.is_empty() => format!("the parameters here are {}", list(&known)),
-        None => "capture it: a `path_template` such as /users/{id}, or a group in `path_regex`"
+        None => "capture it: with path_template = \"/users/{id}\", or a group in `path_regex`"
             .to_owned(),
     };
-    let title = format!("the route's path has no parameter `{name}`");
-    let mut problem = Problem::error(place, title).fix(fix);
-    if let Some(at) = condition.place {
-        problem = problem.related(at, "the path");
+    let title = format!("the route's path has no parameter `{}`", short(name));
+    let problem = Problem::error(place, title).fix(fix);
+    match condition.place {
+        Some(at) => problem.related(at, "the path"),
+        None => problem,
     }
-    sink.push(problem);
 }

@@ -5,7 +5,7 @@ use std::net::ToSocketAddrs;
 use super::{Once, TOP, rules::bare};
 use crate::config::{
     decode::{At, Sink, quoted},
-    file::{File, Upstream},
+    file::{File, Route, Upstream},
     report::{Place, Problem},
     snapshot::{self, Endpoint, EndpointAddress},
     values::{EndpointName, EndpointText},
@@ -16,11 +16,7 @@ use crate::config::{
 pub(super) fn upstreams(file: &File, sink: &mut Sink) -> Vec<snapshot::Upstream> {
     let mut checked = Vec::with_capacity(file.upstreams.value.0.len());
     for (name, upstream) in &file.upstreams.value.0 {
-        let used = |route: &At<_>| {
-            let route: &crate::config::file::Route = &route.value;
-            route.upstream.value.as_ref().is_some_and(|upstream| upstream.0 == name.value)
-        };
-        if !file.routes.is_wrong() && !file.routes.iter().any(used) {
+        if is_unused(file, &name.value) {
             let title = format!("no route forwards to the upstream `{}`", name.value);
             let fix = format!("add upstream = {} to a route, or remove it", quoted(&name.value));
             sink.push(Problem::warning(name.place().unwrap_or(TOP), title).fix(fix));
@@ -32,6 +28,17 @@ pub(super) fn upstreams(file: &File, sink: &mut Sink) -> Vec<snapshot::Upstream>
         }
     }
     checked
+}
+
+/// No route forwards there, and none was probably meant to: a route whose upstream does not exist
+/// (reported with the nearest name) may have meant any.
+fn is_unused(file: &File, name: &str) -> bool {
+    let known = &file.upstreams.value.0;
+    let may_mean = |route: &At<Route>| match &route.upstream.value {
+        Some(to) => to.0 == name || !known.iter().any(|(upstream, _)| upstream.value == to.0),
+        None => route.upstream.is_wrong(),
+    };
+    !file.routes.is_wrong() && !file.routes.iter().any(may_mean)
 }
 
 /// Stands for an upstream that was reported as wrong; never leaves the check.
@@ -60,8 +67,7 @@ fn one(name: &At<String>, upstream: &Upstream, sink: &mut Sink) -> snapshot::Ups
         once.check(&bare(&endpoint.address.value), at, "the endpoint", fix, sink);
         endpoints.extend(resolved(endpoint, at, sink));
     }
-    let is_empty = upstream.endpoints.is_empty();
-    if is_empty && !sink.problems.iter().any(|problem| inside(problem, place)) {
+    if upstream.endpoints.is_empty() {
         let title = format!("the upstream `{}` has no endpoint", name.value);
         let fix = "write endpoints = [\"127.0.0.1:8000\"], with the address of your server";
         sink.push(Problem::error(place, title).fix(fix));
@@ -79,10 +85,6 @@ fn one(name: &At<String>, upstream: &Upstream, sink: &mut Sink) -> snapshot::Ups
         connect_cooldown_ms: upstream.connect_cooldown.0,
         ..placeholder(name)
     }
-}
-
-fn inside(problem: &Problem, place: Place) -> bool {
-    problem.place.is_some_and(|at| place.start <= at.start && at.end <= place.end)
 }
 
 fn resolved(endpoint: &EndpointText, place: Place, sink: &mut Sink) -> Option<Endpoint> {

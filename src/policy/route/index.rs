@@ -222,7 +222,7 @@ impl HostIndex {
     ) -> Option<T> {
         match &self.regex_set {
             Some(set) => set.matches(path).iter().find_map(|i| found(&self.regexes[i])),
-            None => self.regexes.iter().filter(|r| r.regex.is_match(path)).find_map(|r| found(r)),
+            None => self.regexes.iter().filter(|r| r.regex.is_match(path)).find_map(found),
         }
     }
 }

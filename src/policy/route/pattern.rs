@@ -283,7 +283,8 @@ pub(in crate::policy) fn normalised(text: &str) -> Result<Vec<u8>, String> {
             (bytes[at - 1], false)
         };
         refuse_byte(text, byte, escaped)?;
-        let plain = is_unreserved(byte) || (!escaped && b"!$&'()*+,=:@/".contains(&byte));
+        let target_byte = byte.is_ascii_graphic() && !b"\"<>".contains(&byte);
+        let plain = is_unreserved(byte) || (!escaped && target_byte);
         if plain {
             out.push(byte);
         } else {
@@ -344,6 +345,9 @@ fn host_fault(name: &str) -> Option<String> {
     if let Some(literal) = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')) {
         let valid = literal.parse::<std::net::Ipv6Addr>().is_ok();
         return (!valid).then(|| "is not an IPv6 address in brackets".to_owned());
+    }
+    if name.contains('/') {
+        return Some("is a URL; write only its host".to_owned());
     }
     if name.contains('*') {
         return Some("has a `*` that is not the whole first label; write `*.example.com`".into());

@@ -11,7 +11,11 @@ use crate::{
         refusal,
     },
     telemetry::counters::count,
-    worker::{clock::now_ms, net::Stream, pool::{Connection, Pool}},
+    worker::{
+        clock::now_ms,
+        net::Stream,
+        pool::{Connection, Pool},
+    },
 };
 
 /// What one worker knows of one upstream, by endpoint.
@@ -24,9 +28,9 @@ pub struct UpstreamState {
 
 impl UpstreamState {
     pub fn new(rule: &Upstream) -> UpstreamState {
-        let weights: Vec<u32> = rule.endpoints.iter().map(|e| e.weight).collect();
+        let weights = rule.endpoints.iter().map(|e| e.weight);
         UpstreamState {
-            balancer: RefCell::new(Balancer::new(rule.balance, &weights)),
+            balancer: RefCell::new(Balancer::new(rule.balance, weights)),
             pools: rule.endpoints.iter().map(|_| Pool::default()).collect(),
             large: std::cell::Cell::new(false),
         }
@@ -36,8 +40,9 @@ impl UpstreamState {
 /// How the search for an endpoint went so far, over all tries of one exchange.
 #[derive(Default)]
 pub struct Seeking {
+    /// Endpoints that could not be connected.
     tried: TriedSet,
-    /// Tries begun, the first included.
+    /// Connections the request was sent on, the first included.
     pub tries: u8,
 }
 
@@ -67,11 +72,11 @@ impl Acquired<'_> {
 }
 
 /// Finds a connection. An endpoint that cannot be connected is avoided for a while and the next
-/// one is tried.
+/// one is tried, each at most once. A second try of the request gets a new connection: the kept
+/// ones may all have died together.
 pub async fn acquire<'a>(
     forward: &Forward<'a>,
     seeking: &mut Seeking,
-    tries_max: u8,
 ) -> Result<Acquired<'a>, Refusal> {
     let (worker, rule) = (forward.worker, forward.rule);
     let state = &worker.upstreams[forward.upstream as usize];
@@ -79,19 +84,25 @@ pub async fn acquire<'a>(
     loop {
         let picked = {
             let mut balancer = state.balancer.borrow_mut();
-            balancer.pick(&seeking.tried, now_ms(), || worker.random.next())
+            balancer.pick(&seeking.tried, now_ms(), worker.random.next())
         };
-        let Some(endpoint) = picked.filter(|_| seeking.tries < tries_max) else {
+        let Some(endpoint) = picked else {
             return Err(Refusal { retry_after_s: 1, ..refused });
         };
-        seeking.tries += 1;
         state.balancer.borrow_mut().started(endpoint);
         let in_flight = InFlight { state, endpoint };
-        if let Some(connection) = state.pools[endpoint].take(rule) {
+        if seeking.tries == 0
+            && let Some(connection) = state.pools[endpoint].take(rule)
+        {
+            seeking.tries += 1;
             return Ok(Acquired { connection, in_flight });
         }
         match open(forward, &rule.endpoints[endpoint]).await {
-            Ok(connection) => return Ok(Acquired { connection, in_flight }),
+            Ok(connection) => {
+                seeking.tries += 1;
+                state.balancer.borrow_mut().connected(endpoint);
+                return Ok(Acquired { connection, in_flight });
+            }
             Err(e) => {
                 refused = failed(forward, endpoint, &e);
                 seeking.tried.insert(endpoint);
@@ -126,9 +137,7 @@ async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connecti
     // Boxed: connecting is rare and must not enlarge every connection's task.
     let stream = Box::pin(async {
         match &endpoint.address {
-            EndpointAddress::Unix(path) => {
-                Stream::connect_unix(path, timeout_ms, deadlines).await
-            }
+            EndpointAddress::Unix(path) => Stream::connect_unix(path, timeout_ms, deadlines).await,
             EndpointAddress::Tcp(addresses) => {
                 let mut last = io::ErrorKind::AddrNotAvailable.into();
                 for address in addresses {

@@ -32,7 +32,7 @@ use crate::{
     },
     policy::{
         Refusal, refusal,
-        retry::{self, Failed, TryOutcome},
+        retry::{self, TryOutcome},
         route::RouteMatch,
     },
     telemetry::counters::count,
@@ -77,10 +77,10 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
         upstream,
         upgrade: route.upgrade && exchange.head().connection.upgrade,
     };
-    let mut bytes = request::compose(&forward, matched, body);
+    let mut bytes = request::compose(&forward, matched, body)?;
     let mut seeking = connect::Seeking::default();
     let result = loop {
-        let acquired = match connect::acquire(&forward, &mut seeking, route.tries_max).await {
+        let acquired = match connect::acquire(&forward, &mut seeking).await {
             Ok(acquired) => acquired,
             Err(refusal) => break Err(refusal),
         };
@@ -93,7 +93,7 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
             }
             Err(broken) => {
                 let method = exchange.head().method;
-                if !retry::may_retry(&broken.outcome, method, seeking.tries, route.tries_max)
+                if !retry::may_retry(broken.outcome, method, seeking.tries, route.tries_max)
                     || now_ms() >= exchange.until_ms
                 {
                     break Err(broken.refusal);
@@ -128,13 +128,12 @@ impl Forward<'_> {
         };
         let result = result.map_err(|refused| Broken {
             refusal: refused.refusal,
-            outcome: TryOutcome::Failed(Failed {
-                reused_connection: connection.reused,
+            outcome: TryOutcome::Failed {
+                reused_connection: connection.reused && !refused.timed_out,
                 request_bytes_sent: true,
                 response_bytes_received: refused.received || sink.begun(),
                 body_replayable: replayable,
-                timed_out: refused.timed_out,
-            }),
+            },
         });
         (result, bytes)
     }
@@ -210,7 +209,12 @@ impl Forward<'_> {
     }
 
     /// After a complete response: keeps the connection, drops it, or becomes a tunnel.
-    async fn settle<S: ResponseSink>(&self, acquired: Acquired<'_>, relayed: Relayed, sink: &mut S) {
+    async fn settle<S: ResponseSink>(
+        &self,
+        acquired: Acquired<'_>,
+        relayed: Relayed,
+        sink: &mut S,
+    ) {
         match relayed {
             Relayed::Reusable => acquired.keep(self.rule),
             Relayed::Spent => {}

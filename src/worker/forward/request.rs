@@ -2,7 +2,7 @@
 
 use super::Forward;
 use crate::{
-    policy::{client, rewrite::PathRewrite, route::RouteMatch},
+    policy::{Refusal, client, rewrite::PathRewrite, route::RouteMatch},
     telemetry::request_id::RequestId,
     wire::{Field, FieldId, Framing, Method, emit},
     worker::{
@@ -16,12 +16,16 @@ use crate::{
 const CHUNK_LINE_BYTES: usize = 32;
 
 /// Writes the head and the arrived part of the body into one buffer.
-pub fn compose<B: RequestBody>(forward: &Forward<'_>, matched: &RouteMatch, body: &B) -> Buffer {
+pub fn compose<B: RequestBody>(
+    forward: &Forward<'_>,
+    matched: &RouteMatch,
+    body: &B,
+) -> Result<Buffer, Refusal> {
     let exchange = forward.exchange;
     let arrived = exchange.text(exchange.arrived);
     let mut head = forward.worker.scratch.take();
     head.clear();
-    request_line(&mut head, forward, matched);
+    request_line(&mut head, forward, matched)?;
     fields(&mut head, forward, matched);
     let chunked = exchange.head().framing == Framing::Chunked;
     if chunked {
@@ -38,10 +42,14 @@ pub fn compose<B: RequestBody>(forward: &Forward<'_>, matched: &RouteMatch, body
         buf.append(&after);
     }
     forward.worker.scratch.set(head);
-    buf
+    Ok(buf)
 }
 
-fn request_line(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
+fn request_line(
+    out: &mut Vec<u8>,
+    forward: &Forward<'_>,
+    matched: &RouteMatch,
+) -> Result<(), Refusal> {
     let exchange = forward.exchange;
     let method = exchange.text(exchange.head().method_text);
     let route = forward.snapshot.route(matched.route);
@@ -51,10 +59,11 @@ fn request_line(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) 
         }
         rewrite => {
             let mut path = Vec::with_capacity(256);
-            rewrite.apply(exchange.forward_path(), matched, exchange.matched_path(), &mut path);
+            rewrite.apply(exchange.forward_path(), matched, exchange.matched_path(), &mut path)?;
             emit::request_line(out, method, &path, exchange.query());
         }
     }
+    Ok(())
 }
 
 fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
@@ -77,10 +86,17 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
         FieldId::XRequestId => made_id,
         FieldId::MaxForwards => count_hops,
         FieldId::Expect => !head.expect_continue,
-        _ => client::is_replaced(field.id, rule.fields, exchange.client.trusted_peer),
+        id => client::drops_field(rule.fields, exchange.client.trusted_peer, id),
     });
-    let scheme = "http";
-    client::write_forwarding(out, rule.fields, &exchange.client, scheme, authority, head, bytes);
+    let received = client::Received {
+        peer: exchange.peer,
+        peer_text: &exchange.peer_text,
+        trusted: &rule.trusted_proxies,
+        scheme: "http",
+        head,
+        buf: bytes,
+    };
+    client::write_forwarding(out, rule.fields, &received);
     if made_id {
         emit::field(out, b"X-Request-Id", exchange.id.text(bytes));
     }

@@ -34,6 +34,8 @@ use crate::{
 pub struct Client {
     pub stream: Stream,
     pub peer: Option<IpAddr>,
+    /// Written once, because every forwarded request names it.
+    peer_text: Rc<[u8]>,
     /// Index of the listener it came in by.
     pub listener: u32,
     /// The body of the request being served has been received to its end.
@@ -42,7 +44,10 @@ pub struct Client {
 
 impl Client {
     pub fn new(stream: Stream, peer: Option<IpAddr>, listener: u32) -> Client {
-        Client { stream, peer, listener, received: Cell::new(true) }
+        let peer = peer.map(|ip| ip.to_canonical());
+        let peer_text = peer.map_or_else(String::new, |ip| ip.to_string());
+        let peer_text = Rc::from(peer_text.into_bytes());
+        Client { stream, peer, peer_text, listener, received: Cell::new(true) }
     }
 }
 
@@ -166,7 +171,9 @@ impl Active<'_> {
         // head sent byte by byte costs no more than one sent at once.
         let mut parsed_len = 0;
         loop {
-            if parsed_len == 0 || has_line_end(&self.buf.bytes()[parsed_len..]) || self.is_full(snapshot)
+            if parsed_len == 0
+                || has_line_end(&self.buf.bytes()[parsed_len..])
+                || self.is_full(snapshot)
             {
                 match self.request.head.parse(self.buf.bytes(), &snapshot.limits.head) {
                     Ok(Parsed::Complete(())) => return Head::Complete,
@@ -273,14 +280,8 @@ impl Active<'_> {
         if !client.received.get() {
             body.carry(&exchange.bytes()[exchange.rest..]);
         }
-        let mut sink = H1Sink::new(
-            worker,
-            snapshot,
-            client,
-            request,
-            keep,
-            wait(snapshot.timeouts.write_ms),
-        );
+        let mut sink =
+            H1Sink::new(worker, snapshot, client, request, keep, wait(snapshot.timeouts.write_ms));
         let outcome = pipeline::serve(worker, snapshot, &mut exchange, &mut body, &mut sink).await;
         let after = match outcome {
             Outcome::Done if sink.keep => After::Keep,
@@ -315,18 +316,14 @@ impl Active<'_> {
             until_ms: NEVER_MS,
             client,
             peer: self.client.peer,
+            peer_text: self.client.peer_text.clone(),
             id,
             route: None,
             fin_is_gone: rule.half_close == HalfClose::Abort,
         }
     }
 
-    fn request_id(
-        &self,
-        snapshot: &Snapshot,
-        head: &wire::RequestHead,
-        bytes: &[u8],
-    ) -> RequestId {
+    fn request_id(&self, snapshot: &Snapshot, head: &wire::RequestHead, bytes: &[u8]) -> RequestId {
         use crate::config::snapshot::RequestId as Rule;
         let received = || head.fields.iter().find(|f| f.id == FieldId::XRequestId);
         match snapshot.forwarding.request_id {
@@ -363,8 +360,7 @@ impl Active<'_> {
         };
         let wait = Wait { idle_ms: snapshot.timeouts.write_ms, until_ms: NEVER_MS };
         let request = (Version::Http11, false);
-        let mut sink =
-            H1Sink::new(self.worker, snapshot, self.client, request, false, wait);
+        let mut sink = H1Sink::new(self.worker, snapshot, self.client, request, false, wait);
         crate::telemetry::counters::count(&self.worker.counters.refusals);
         if respond::refuse(id.text(b""), refusal, &mut sink).await.is_ok() {
             self.linger(snapshot).await;

@@ -101,11 +101,8 @@ impl<'c> H1Sink<'c> {
     fn rewrite(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
         out.clear();
         emit::status_line(out, head.status, head.phrase.of(bytes));
-        let mut has_date = false;
-        emit::kept_fields(out, bytes, &head.fields, |field| {
-            has_date |= field.id == FieldId::Date;
-            false
-        });
+        emit::kept_fields(out, bytes, &head.fields, |_| false);
+        let has_date = head.fields.iter().any(|field| field.id == FieldId::Date);
         self.via(out, head.version);
         self.hop_fields(out, has_date);
     }
@@ -153,7 +150,11 @@ impl<'c> H1Sink<'c> {
         result
     }
 
-    async fn send_then(&mut self, buf: Buffer, after: Option<Vec<u8>>) -> (Result<(), Refusal>, Buffer) {
+    async fn send_then(
+        &mut self,
+        buf: Buffer,
+        after: Option<Vec<u8>>,
+    ) -> (Result<(), Refusal>, Buffer) {
         let (mut result, buf) = self.send(buf).await;
         if let (Ok(()), Some(after)) = (&result, after) {
             result = self.send_bytes(&after).await;
