@@ -6,10 +6,6 @@ pub mod demo;
 pub mod explain;
 pub mod run;
 
-pub mod cores;
-pub mod demo;
-pub mod run;
-
 /// Runs the program and answers with its exit code.
 pub fn main() -> std::process::ExitCode {
     cli::main()

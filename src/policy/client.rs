@@ -47,6 +47,8 @@ pub struct ClientAddress {
 pub struct Received<'a> {
     /// Other end of the connection; `None` for a Unix socket.
     pub peer: Option<IpAddr>,
+    /// `peer` as text, because it is written for every request; empty for a Unix socket.
+    pub peer_text: &'a [u8],
     /// Peers whose forwarding fields are believed.
     pub trusted: &'a [IpNet],
     /// Scheme of the listener: `http` or `https`.
@@ -64,7 +66,7 @@ pub fn client_address(
     head: &RequestHead,
     buf: &[u8],
 ) -> ClientAddress {
-    Received { peer, trusted, scheme: "", head, buf }.client_address()
+    Received { peer, peer_text: b"", trusted, scheme: "", head, buf }.client_address()
 }
 
 /// Whether a received field is not to be forwarded, because `write_forwarding` writes it anew or
@@ -175,6 +177,9 @@ impl<'a> Received<'a> {
     }
 
     fn write_x_forwarded(&self, out: &mut Vec<u8>) {
+        if !self.trusts(self.peer.map(|ip| ip.to_canonical())) {
+            return self.write_own_x_forwarded(out);
+        }
         let chain = self.chain();
         if let Some(peer) = self.peer {
             out.extend_from_slice(b"X-Forwarded-For: ");
@@ -185,10 +190,9 @@ impl<'a> Received<'a> {
             write_display(out, peer.to_canonical());
             out.extend_from_slice(b"\r\n");
         }
-        let trusted_peer = self.trusts(self.peer.map(|ip| ip.to_canonical()));
         let mut line = |id, name: &[u8], believed: Option<&[u8]>, own: &[u8]| {
             let value = believed.unwrap_or(own);
-            if !(value.is_empty() || trusted_peer && self.has(id)) {
+            if !(value.is_empty() || self.has(id)) {
                 for part in [name, value, b"\r\n"] {
                     out.extend_from_slice(part);
                 }
@@ -199,6 +203,23 @@ impl<'a> Received<'a> {
         let scheme = self.scheme.as_bytes();
         line(FieldId::XForwardedProto, b"X-Forwarded-Proto: ", proto, scheme);
         line(FieldId::XForwardedHost, b"X-Forwarded-Host: ", host, authority);
+    }
+
+    /// The usual case: nobody before the peer is believed.
+    fn write_own_x_forwarded(&self, out: &mut Vec<u8>) {
+        let authority = self.head.authority.of(self.buf);
+        let lines: [(&[u8], &[u8]); 3] = [
+            (b"X-Forwarded-For: ", self.peer_text),
+            (b"X-Forwarded-Proto: ", self.scheme.as_bytes()),
+            (b"X-Forwarded-Host: ", authority),
+        ];
+        for (name, value) in lines {
+            if !value.is_empty() {
+                for part in [name, value, b"\r\n"] {
+                    out.extend_from_slice(part);
+                }
+            }
+        }
     }
 
     fn write_forwarded(&self, out: &mut Vec<u8>) {

@@ -62,12 +62,7 @@ pub fn end(out: &mut Vec<u8>) {
 /// Copies the lines of `fields`, which were parsed from `buf`, as they were received, except the
 /// hop-by-hop ones and those `drop` answers `true` for. Neighbouring lines are copied as one.
 #[inline]
-pub fn kept_fields(
-    out: &mut Vec<u8>,
-    buf: &[u8],
-    fields: &[Field],
-    drop: impl Fn(&Field) -> bool,
-) {
+pub fn kept_fields(out: &mut Vec<u8>, buf: &[u8], fields: &[Field], drop: impl Fn(&Field) -> bool) {
     let (mut start, mut end) = (0, 0);
     for field in fields {
         if field.hop_by_hop || drop(field) {

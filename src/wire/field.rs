@@ -77,10 +77,9 @@ impl FieldId {
                 (XForwardedPort, b"x-forwarded-port"),
                 (ProxyConnection, b"proxy-connection"),
             ],
-            17 => &[
-                (TransferEncoding, b"transfer-encoding"),
-                (XForwardedProto, b"x-forwarded-proto"),
-            ],
+            17 => {
+                &[(TransferEncoding, b"transfer-encoding"), (XForwardedProto, b"x-forwarded-proto")]
+            }
             18 => &[(ProxyAuthenticate, b"proxy-authenticate")],
             19 => &[(ProxyAuthorization, b"proxy-authorization")],
             _ => return Other,

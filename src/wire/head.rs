@@ -5,10 +5,10 @@ use std::mem::MaybeUninit;
 
 use httparse::Header;
 
+use super::grammar::{is_token, list};
 use super::reason::*;
 use super::scan::FIELDS_CAP;
 use super::{Connection, Field, FieldId, HeadLimits, Parsed, Span, Version};
-use super::grammar::{is_token, list};
 
 /// Connection options one message may name. Each is compared with every field, so a bound is
 /// needed; real messages name one or two.

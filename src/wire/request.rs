@@ -99,8 +99,8 @@ impl RequestHead {
         };
         let target_start = method.len() + 1;
         let target_end = target_start + target.len();
-        let exact = head::fields_start(head, request.headers, len)
-            == target_end + " HTTP/1.1\r\n".len();
+        let exact =
+            head::fields_start(head, request.headers, len) == target_end + " HTTP/1.1\r\n".len();
         if !exact
             || target.len() > limits.target_bytes_max as usize
             || !target.bytes().all(is_target_byte)
@@ -203,8 +203,7 @@ impl RequestHead {
             return Err(BAD_TARGET);
         };
         let rest = &target[scheme_len..];
-        let authority_len =
-            rest.iter().position(|&b| b == b'/' || b == b'?').unwrap_or(rest.len());
+        let authority_len = rest.iter().position(|&b| b == b'/' || b == b'?').unwrap_or(rest.len());
         let start = self.target.start as usize + scheme_len;
         let authority = Span::new(start, start + authority_len);
         let named = Authority::parse(authority.of(head)).ok_or(BAD_TARGET)?;

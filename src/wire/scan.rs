@@ -197,10 +197,7 @@ fn finish(scan: &Scan<'_>, outcome: Scanned<()>) -> Result<Parsed<usize>, &'stat
 }
 
 /// Scans a request head; `Complete` holds its length. The caller applies `head_bytes_max`.
-pub(super) fn request(
-    buf: &[u8],
-    limits: &HeadLimits,
-) -> Result<Parsed<usize>, &'static Reason> {
+pub(super) fn request(buf: &[u8], limits: &HeadLimits) -> Result<Parsed<usize>, &'static Reason> {
     let mut scan = Scan { buf, at: 0 };
     let outcome = scan
         .method()
@@ -212,10 +209,7 @@ pub(super) fn request(
 }
 
 /// Scans a response head; `Complete` holds its length. The caller applies `head_bytes_max`.
-pub(super) fn response(
-    buf: &[u8],
-    limits: &HeadLimits,
-) -> Result<Parsed<usize>, &'static Reason> {
+pub(super) fn response(buf: &[u8], limits: &HeadLimits) -> Result<Parsed<usize>, &'static Reason> {
     let mut scan = Scan { buf, at: 0 };
     let outcome = scan
         .version()

@@ -6,8 +6,9 @@
 //! ever reaches the receiver.
 
 use crate::wire::{
-    Framing, HeadLimits, Parsed, Reason, reason,
+    Framing, HeadLimits, Parsed, Reason,
     chunked::{CHUNK_HEAD_MAX, ChunkDecoder, LAST_CHUNK, Trailers, write_chunk_head},
+    reason,
 };
 
 use super::{
@@ -204,7 +205,12 @@ pub fn chunk_head(out: &mut Vec<u8>, len: usize) {
 
 /// Ends a chunk in the window of `buf` and, with `last`, the body. `data` says whether there was
 /// any. Answers what did not fit behind the window and must be sent after it.
-pub fn chunk_tail(buf: &mut Buffer, data: bool, last: bool, trailer_lines: &[u8]) -> Option<Vec<u8>> {
+pub fn chunk_tail(
+    buf: &mut Buffer,
+    data: bool,
+    last: bool,
+    trailer_lines: &[u8],
+) -> Option<Vec<u8>> {
     if data {
         buf.append(b"\r\n");
     }

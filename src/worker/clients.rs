@@ -55,13 +55,7 @@ impl Clients {
     /// share.
     pub fn new(open_max: u32, process_max: u32, workers: usize, places: Places) -> Rc<Clients> {
         let batch = (process_max / (32 * workers.max(1) as u32)).clamp(1, 64);
-        Rc::new(Clients {
-            open: Cell::new(0),
-            open_max,
-            spare: Cell::new(0),
-            batch,
-            places,
-        })
+        Rc::new(Clients { open: Cell::new(0), open_max, spare: Cell::new(0), batch, places })
     }
 
     /// A place for one more connection, if there is one.

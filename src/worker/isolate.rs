@@ -14,12 +14,10 @@ pub struct Panicked;
 /// flight, places) are released as it unwinds.
 pub async fn isolate(task: impl Future<Output = ()>) -> Result<(), Panicked> {
     let mut task = pin!(task);
-    std::future::poll_fn(|cx| {
-        match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-            Err(_) => Poll::Ready(Err(Panicked)),
-        }
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+        Err(_) => Poll::Ready(Err(Panicked)),
     })
     .await
 }

@@ -175,7 +175,7 @@ fn is_transient(e: &io::Error) -> bool {
 
 /// Drops incoming SYNs on a listening socket; handshakes under way still complete.
 fn refuse_handshakes(socket: BorrowedFd<'_>) -> io::Result<()> {
-    use libc::{BPF_ABS, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_ALU, BPF_AND};
+    use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET};
     const TCP_FLAGS_OFFSET: u32 = 13;
     const SYN: u32 = 0x02;
     const SYN_ACK_RST: u32 = 0x16;
@@ -241,12 +241,7 @@ async fn shed(worker: &Worker, stream: Stream) {
 }
 
 /// Binds one socket per worker for `bind`. Port 0 is chosen once and shared by all.
-pub fn bind(
-    name: &str,
-    bind: &Bind,
-    backlog: u32,
-    workers: usize,
-) -> io::Result<Vec<Bound>> {
+pub fn bind(name: &str, bind: &Bind, backlog: u32, workers: usize) -> io::Result<Vec<Bound>> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     let mut bound = Vec::with_capacity(workers);
     let mut bind = bind.clone();

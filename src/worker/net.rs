@@ -206,10 +206,7 @@ impl Stream {
     pub fn is_stale(&self) -> bool {
         let mut byte = [0u8; 1];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        !matches!(
-            rustix::net::recv(self.as_fd(), &mut byte, flags),
-            Err(rustix::io::Errno::AGAIN)
-        )
+        !matches!(rustix::net::recv(self.as_fd(), &mut byte, flags), Err(rustix::io::Errno::AGAIN))
     }
 
     /// Reads and discards for at most `for_ms` or `bytes_max`, so that a peer that is still

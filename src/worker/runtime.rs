@@ -77,9 +77,7 @@ fn uring(entries: u32) -> io::Result<Driver> {
 }
 
 fn epoll(entries: u32) -> io::Result<Driver> {
-    let runtime = RuntimeBuilder::<LegacyDriver>::new()
-        .with_entries(entries)
-        .enable_timer()
-        .build()?;
+    let runtime =
+        RuntimeBuilder::<LegacyDriver>::new().with_entries(entries).enable_timer().build()?;
     Ok(Driver { runtime: Either::Epoll(runtime), name: "epoll" })
 }

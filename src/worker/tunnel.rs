@@ -28,7 +28,8 @@ impl Tunnel<'_> {
         let mut down = pin!(self.pump(self.upstream, self.client, from_upstream));
         let (mut up_done, mut down_done) = (false, false);
         let result = std::future::poll_fn(|cx| {
-            for (pump, done) in [(up.as_mut() as _, &mut up_done), (down.as_mut() as _, &mut down_done)]
+            for (pump, done) in
+                [(up.as_mut() as _, &mut up_done), (down.as_mut() as _, &mut down_done)]
             {
                 let pump: std::pin::Pin<&mut dyn Future<Output = io::Result<()>>> = pump;
                 if !*done && let Poll::Ready(result) = pump.poll(cx) {

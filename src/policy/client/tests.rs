@@ -23,7 +23,9 @@ fn with<T>(peer: &str, fields: &[(&str, &str)], look: impl FnOnce(&Received<'_>)
         head.fields.push(Field { value, id, ..Field::default() });
     }
     let peer = peer.parse().ok();
-    look(&Received { peer, trusted: &trusted, scheme: "http", head: &head, buf: &buf })
+    let peer_text = peer.map_or_else(String::new, |ip| ip.to_string());
+    let peer_text = peer_text.as_bytes();
+    look(&Received { peer, peer_text, trusted: &trusted, scheme: "http", head: &head, buf: &buf })
 }
 
 fn xff(value: &'static str) -> (&'static str, &'static str) {

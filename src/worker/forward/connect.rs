@@ -11,7 +11,11 @@ use crate::{
         refusal,
     },
     telemetry::counters::count,
-    worker::{clock::now_ms, net::Stream, pool::{Connection, Pool}},
+    worker::{
+        clock::now_ms,
+        net::Stream,
+        pool::{Connection, Pool},
+    },
 };
 
 /// What one worker knows of one upstream, by endpoint.
@@ -133,9 +137,7 @@ async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connecti
     // Boxed: connecting is rare and must not enlarge every connection's task.
     let stream = Box::pin(async {
         match &endpoint.address {
-            EndpointAddress::Unix(path) => {
-                Stream::connect_unix(path, timeout_ms, deadlines).await
-            }
+            EndpointAddress::Unix(path) => Stream::connect_unix(path, timeout_ms, deadlines).await,
             EndpointAddress::Tcp(addresses) => {
                 let mut last = io::ErrorKind::AddrNotAvailable.into();
                 for address in addresses {

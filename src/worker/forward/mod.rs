@@ -209,7 +209,12 @@ impl Forward<'_> {
     }
 
     /// After a complete response: keeps the connection, drops it, or becomes a tunnel.
-    async fn settle<S: ResponseSink>(&self, acquired: Acquired<'_>, relayed: Relayed, sink: &mut S) {
+    async fn settle<S: ResponseSink>(
+        &self,
+        acquired: Acquired<'_>,
+        relayed: Relayed,
+        sink: &mut S,
+    ) {
         match relayed {
             Relayed::Reusable => acquired.keep(self.rule),
             Relayed::Spent => {}

@@ -16,7 +16,11 @@ use crate::{
 const CHUNK_LINE_BYTES: usize = 32;
 
 /// Writes the head and the arrived part of the body into one buffer.
-pub fn compose<B: RequestBody>(forward: &Forward<'_>, matched: &RouteMatch, body: &B) -> Result<Buffer, Refusal> {
+pub fn compose<B: RequestBody>(
+    forward: &Forward<'_>,
+    matched: &RouteMatch,
+    body: &B,
+) -> Result<Buffer, Refusal> {
     let exchange = forward.exchange;
     let arrived = exchange.text(exchange.arrived);
     let mut head = forward.worker.scratch.take();
@@ -82,10 +86,17 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
         FieldId::XRequestId => made_id,
         FieldId::MaxForwards => count_hops,
         FieldId::Expect => !head.expect_continue,
-        _ => client::is_replaced(field.id, rule.fields, exchange.client.trusted_peer),
+        id => client::drops_field(rule.fields, exchange.client.trusted_peer, id),
     });
-    let scheme = "http";
-    client::write_forwarding(out, rule.fields, &exchange.client, scheme, authority, head, bytes);
+    let received = client::Received {
+        peer: exchange.peer,
+        peer_text: &exchange.peer_text,
+        trusted: &rule.trusted_proxies,
+        scheme: "http",
+        head,
+        buf: bytes,
+    };
+    client::write_forwarding(out, rule.fields, &received);
     if made_id {
         emit::field(out, b"X-Request-Id", exchange.id.text(bytes));
     }

@@ -118,10 +118,8 @@ impl Forward<'_> {
         let method = self.exchange.head().method;
         let mut received = false;
         let mut interims_left = limits.interim_responses_max;
-        let first_byte = Wait {
-            idle_ms: self.rule.first_byte_timeout_ms,
-            until_ms: self.exchange.until_ms,
-        };
+        let first_byte =
+            Wait { idle_ms: self.rule.first_byte_timeout_ms, until_ms: self.exchange.until_ms };
         let by_ms = now_ms().saturating_add(first_byte.idle_ms).min(first_byte.until_ms);
         loop {
             match head.parse(buf.bytes(), method, &limits.head) {

@@ -34,6 +34,8 @@ use crate::{
 pub struct Client {
     pub stream: Stream,
     pub peer: Option<IpAddr>,
+    /// Written once, because every forwarded request names it.
+    peer_text: Rc<[u8]>,
     /// Index of the listener it came in by.
     pub listener: u32,
     /// The body of the request being served has been received to its end.
@@ -42,7 +44,10 @@ pub struct Client {
 
 impl Client {
     pub fn new(stream: Stream, peer: Option<IpAddr>, listener: u32) -> Client {
-        Client { stream, peer, listener, received: Cell::new(true) }
+        let peer = peer.map(|ip| ip.to_canonical());
+        let peer_text = peer.map_or_else(String::new, |ip| ip.to_string());
+        let peer_text = Rc::from(peer_text.into_bytes());
+        Client { stream, peer, peer_text, listener, received: Cell::new(true) }
     }
 }
 
@@ -68,10 +73,10 @@ pub async fn serve(worker: Rc<Worker>, client: Client) {
             Ending::Closed => return,
             Ending::Parked => {}
         }
-        let timeouts_ms = worker.snapshot().timeouts.keep_alive_ms;
-        client.stream.deadline().set_idle(true);
-        let woken = client.stream.readable(now_ms() + timeouts_ms).await;
-        client.stream.deadline().set_idle(false);
+        let keep_alive_ms = worker.snapshot().timeouts.keep_alive_ms;
+        client.stream.deadline().set_idle(now_ms());
+        let woken = client.stream.readable(now_ms() + keep_alive_ms).await;
+        client.stream.deadline().set_idle(NEVER_MS);
         if woken.is_err() {
             let buf = worker.buffers.head();
             return close_gently(&worker, &client, buf).await;
@@ -155,9 +160,8 @@ impl Active<'_> {
             self.buf.consume(skip);
         }
         if self.buf.is_empty() {
-            match self.first_bytes(snapshot, requests).await {
-                Some(ended) => return ended,
-                None => {}
+            if let Some(ended) = self.first_bytes(snapshot, requests).await {
+                return ended;
             }
         }
         self.busy = true;
@@ -166,7 +170,9 @@ impl Active<'_> {
         // head sent byte by byte costs no more than one sent at once.
         let mut parsed_len = 0;
         loop {
-            if parsed_len == 0 || has_line_end(&self.buf.bytes()[parsed_len..]) || self.is_full(snapshot)
+            if parsed_len == 0
+                || has_line_end(&self.buf.bytes()[parsed_len..])
+                || self.is_full(snapshot)
             {
                 match self.request.head.parse(self.buf.bytes(), &snapshot.limits.head) {
                     Ok(Parsed::Complete(())) => return Head::Complete,
@@ -196,13 +202,13 @@ impl Active<'_> {
         let parkable = !self.busy && requests > 0;
         self.buf.reset(0);
         let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
-        deadline.set_idle(true);
+        deadline.set_idle(waited_from);
         let (next, buf) = self
             .client
             .stream
             .read_next(buf, waited_from + timeouts.park_ms, waited_from + wait_ms, parkable)
             .await;
-        deadline.set_idle(false);
+        deadline.set_idle(NEVER_MS);
         self.buf = buf;
         self.busy = now_ms() - waited_from <= BUSY_GAP_MS;
         match next {
@@ -273,14 +279,8 @@ impl Active<'_> {
         if !client.received.get() {
             body.carry(&exchange.bytes()[exchange.rest..]);
         }
-        let mut sink = H1Sink::new(
-            worker,
-            snapshot,
-            client,
-            request,
-            keep,
-            wait(snapshot.timeouts.write_ms),
-        );
+        let mut sink =
+            H1Sink::new(worker, snapshot, client, request, keep, wait(snapshot.timeouts.write_ms));
         let outcome = pipeline::serve(worker, snapshot, &mut exchange, &mut body, &mut sink).await;
         let after = match outcome {
             Outcome::Done if sink.keep => After::Keep,
@@ -315,18 +315,14 @@ impl Active<'_> {
             until_ms: NEVER_MS,
             client,
             peer: self.client.peer,
+            peer_text: self.client.peer_text.clone(),
             id,
             route: None,
             fin_is_gone: rule.half_close == HalfClose::Abort,
         }
     }
 
-    fn request_id(
-        &self,
-        snapshot: &Snapshot,
-        head: &wire::RequestHead,
-        bytes: &[u8],
-    ) -> RequestId {
+    fn request_id(&self, snapshot: &Snapshot, head: &wire::RequestHead, bytes: &[u8]) -> RequestId {
         use crate::config::snapshot::RequestId as Rule;
         let received = || head.fields.iter().find(|f| f.id == FieldId::XRequestId);
         match snapshot.forwarding.request_id {
@@ -363,8 +359,7 @@ impl Active<'_> {
         };
         let wait = Wait { idle_ms: snapshot.timeouts.write_ms, until_ms: NEVER_MS };
         let request = (Version::Http11, false);
-        let mut sink =
-            H1Sink::new(self.worker, snapshot, self.client, request, false, wait);
+        let mut sink = H1Sink::new(self.worker, snapshot, self.client, request, false, wait);
         crate::telemetry::counters::count(&self.worker.counters.refusals);
         if respond::refuse(id.text(b""), refusal, &mut sink).await.is_ok() {
             self.linger(snapshot).await;

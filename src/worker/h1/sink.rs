@@ -150,7 +150,11 @@ impl<'c> H1Sink<'c> {
         result
     }
 
-    async fn send_then(&mut self, buf: Buffer, after: Option<Vec<u8>>) -> (Result<(), Refusal>, Buffer) {
+    async fn send_then(
+        &mut self,
+        buf: Buffer,
+        after: Option<Vec<u8>>,
+    ) -> (Result<(), Refusal>, Buffer) {
         let (mut result, buf) = self.send(buf).await;
         if let (Ok(()), Some(after)) = (&result, after) {
             result = self.send_bytes(&after).await;
@@ -162,6 +166,10 @@ impl<'c> H1Sink<'c> {
 impl ResponseSink for H1Sink<'_> {
     fn begun(&self) -> bool {
         self.begun
+    }
+
+    fn limit(&mut self, until_ms: u64) {
+        self.wait.until_ms = until_ms;
     }
 
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
