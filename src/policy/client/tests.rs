@@ -22,8 +22,8 @@ fn with<T>(peer: &str, fields: &[(&str, &str)], look: impl FnOnce(&Received<'_>)
         let id = SIX.iter().find(|(n, _)| n == name).unwrap().1;
         head.fields.push(Field { value, id, ..Field::default() });
     }
-    let peer = peer.parse().ok();
-    let peer_text = peer.map_or_else(String::new, |ip| ip.to_string());
+    let peer: Option<IpAddr> = peer.parse().ok();
+    let peer_text = peer.map_or_else(String::new, |ip| ip.to_canonical().to_string());
     let peer_text = peer_text.as_bytes();
     look(&Received { peer, peer_text, trusted: &trusted, scheme: "http", head: &head, buf: &buf })
 }
