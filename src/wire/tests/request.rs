@@ -221,10 +221,35 @@ fn targets() {
         assert!(head.authority.of(&bytes).eq_ignore_ascii_case(b"h:81"));
     }
     for target in [
-        "*", "a", "h:81", "?q", "http:/h:81/", "http://", "http:///", "ftp://h:81/", "http:h:81",
-        "https//h:81", "http://u@h:81/", "http://h:81@x/", "http://h:/", "http://h:81\\/",
-        "http://[::1/", "http://h%2e:81/", "ws://h:81/", "/a#b", "/#", "/\"", "/<", "/>", "/\u{e9}",
-        "/\u{7f}", "/\0", "/\u{1}", "http://h:81#f", "#", "javascript:1",
+        "*",
+        "a",
+        "h:81",
+        "?q",
+        "http:/h:81/",
+        "http://",
+        "http:///",
+        "ftp://h:81/",
+        "http:h:81",
+        "https//h:81",
+        "http://u@h:81/",
+        "http://h:81@x/",
+        "http://h:/",
+        "http://h:81\\/",
+        "http://[::1/",
+        "http://h%2e:81/",
+        "ws://h:81/",
+        "/a#b",
+        "/#",
+        "/\"",
+        "/<",
+        "/>",
+        "/\u{e9}",
+        "/\u{7f}",
+        "/\0",
+        "/\u{1}",
+        "http://h:81#f",
+        "#",
+        "javascript:1",
     ] {
         refused(&request("GET", target), BAD_TARGET);
     }
@@ -253,9 +278,8 @@ fn targets() {
 /// RFC 9112 §3.2.
 #[test]
 fn hosts() {
-    let request = |version: &str, lines: &str| {
-        format!("GET / HTTP/{version}\r\n{lines}\r\n").into_bytes()
-    };
+    let request =
+        |version: &str, lines: &str| format!("GET / HTTP/{version}\r\n{lines}\r\n").into_bytes();
     for host in ["h", "H.example.", "127.0.0.1:1", "[::1]:80", "[::1]", "a-b_c"] {
         let bytes = request("1.1", &format!("Host: {host}\r\n"));
         assert_eq!(accepted(&bytes).authority.of(&bytes), host.as_bytes());
@@ -292,8 +316,23 @@ fn framing() {
         assert_eq!(accepted(&with(lines)).framing, want, "{lines:?}");
     }
     for value in [
-        "", "+1", "-1", "1 2", "1,1", "1, 1", "0x1", "1e1", "1.0", "a", "1a", "1;", "\"1\"",
-        "18446744073709551615", "18446744073709551616", "99999999999999999999", "\u{661}",
+        "",
+        "+1",
+        "-1",
+        "1 2",
+        "1,1",
+        "1, 1",
+        "0x1",
+        "1e1",
+        "1.0",
+        "a",
+        "1a",
+        "1;",
+        "\"1\"",
+        "18446744073709551615",
+        "18446744073709551616",
+        "99999999999999999999",
+        "\u{661}",
         "00000000000000000001",
     ] {
         refused(&with(&format!("Content-Length: {value}\r\n")), LENGTH_INVALID);
@@ -302,8 +341,20 @@ fn framing() {
     refused(&with("Content-Length: 1\r\nContent-Length: 1\r\n"), LENGTH_INVALID);
     refused(&with("Content-Length: 1\r\ncontent-length: 2\r\n"), LENGTH_INVALID);
     for value in [
-        "", "identity", "gzip", "gzip, chunked", "chunked, gzip", "chunked, chunked", "xchunked",
-        "chunkedx", "chunked,", ",chunked", "chunked;q=1", "\"chunked\"", "chunk ed", "x",
+        "",
+        "identity",
+        "gzip",
+        "gzip, chunked",
+        "chunked, gzip",
+        "chunked, chunked",
+        "xchunked",
+        "chunkedx",
+        "chunked,",
+        ",chunked",
+        "chunked;q=1",
+        "\"chunked\"",
+        "chunk ed",
+        "x",
     ] {
         refused(&with(&format!("Transfer-Encoding: {value}\r\n")), CODING_UNSUPPORTED);
     }
@@ -349,7 +400,8 @@ fn connection() {
         assert_eq!(accepted(&with(lines)).connection.persistent, http11, "{lines:?}");
         assert_eq!(accepted(&with10(lines)).connection.persistent, http10, "{lines:?}");
     }
-    for value in ["a b", "a;b", "\"a\"", "a=b", "Host", "hOST", "x, Content-Length", "a/b", "\u{e9}"]
+    for value in
+        ["a b", "a;b", "\"a\"", "a=b", "Host", "hOST", "x, Content-Length", "a/b", "\u{e9}"]
     {
         refused(&with(&format!("Connection: {value}\r\n")), CONNECTION_INVALID);
     }

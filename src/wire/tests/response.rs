@@ -2,8 +2,7 @@
 
 use super::*;
 
-const LIMITS: HeadLimits =
-    HeadLimits { head_bytes_max: 4096, target_bytes_max: 0, fields_max: 16 };
+const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 4096, target_bytes_max: 0, fields_max: 16 };
 
 fn parse(bytes: &[u8], method: Method) -> Result<Parsed<ResponseHead>, &'static Reason> {
     let mut head = ResponseHead::default();
