@@ -12,8 +12,11 @@ use ringway::wire::{
     Field, Framing, HeadLimits, Method, Parsed, Reason, RequestHead, ResponseHead, Version,
 };
 
+/// Panics when the input breaks it.
+pub type Property = fn(&[u8]);
+
 /// Every target by name; the corpus of each is replayed by `cargo test`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Property)] = &[
     ("request_head", request_head),
     ("response_head", response_head),
     ("chunked", chunked),
@@ -180,8 +183,11 @@ pub fn response_head(data: &[u8]) {
     }
 }
 
+/// The data of a chunked body, and what follows its last chunk's line.
+type Body<'a> = (Vec<u8>, &'a [u8]);
+
 /// A chunked body decoded naively: line by line, with the whole input at hand.
-fn naive_chunks(mut bytes: &[u8]) -> Result<Option<(Vec<u8>, &[u8])>, ()> {
+fn naive_chunks(mut bytes: &[u8]) -> Result<Option<Body<'_>>, ()> {
     let mut data = Vec::new();
     loop {
         let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
