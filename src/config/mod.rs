@@ -2,7 +2,140 @@
 //!
 //! As written ([`file`]) → as checked (`check`) → as used ([`snapshot`]). Every maximum and default
 //! is in [`file`]. A snapshot is immutable; each worker has its own copy.
+//!
+//! Every error in a file is reported at once ([`Report`]), with its place and the fix.
 
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+mod check;
+pub mod decode;
+pub mod file;
+pub mod reference;
+pub mod report;
+pub mod schema;
 pub mod snapshot;
+pub mod units;
+pub mod values;
 
+pub use report::{Report, Warning};
 pub use snapshot::Snapshot;
+
+use decode::{Decode, Sink};
+use report::{Place, Problem, Severity, Source};
+
+/// Largest configuration read, in bytes.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Reads and checks the configuration file at `path`. Its generation is 1 until the caller sets it.
+pub fn load(path: &Path) -> Result<(Snapshot, Vec<Warning>), Report> {
+    let name = path.display().to_string();
+    let text = match read(path) {
+        Ok(text) => text,
+        Err(problem) => {
+            let source = Arc::new(Source { name, text: String::new() });
+            return Err(Report::new(source, vec![problem]));
+        }
+    };
+    let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    checked(Source { name, text }, &folder)
+}
+
+/// Checks a configuration that is no file; `name` is shown in messages. Files it refers to are
+/// looked for in the current directory.
+pub fn from_text(name: &str, text: &str) -> Result<(Snapshot, Vec<Warning>), Report> {
+    checked(Source { name: name.to_owned(), text: text.to_owned() }, &PathBuf::new())
+}
+
+/// The configuration of an empty file, which has every key at its default.
+pub fn defaults() -> file::File {
+    file::File::default()
+}
+
+fn read(path: &Path) -> Result<String, Problem> {
+    let found = |error: std::io::Error| {
+        let problem = Problem::whole(format!("cannot read the configuration: {error}"));
+        match error.kind() {
+            std::io::ErrorKind::NotFound => problem.fix(
+                "name an existing file, or try `ringway demo`, which needs none; \
+                 a first configuration is in config/quickstart.toml",
+            ),
+            _ => problem.fix("check the file's name and permissions"),
+        }
+    };
+    let length = std::fs::metadata(path).map_err(found)?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(Problem::whole("the configuration is larger than 64 MiB")
+            .fix("name a configuration file"));
+    }
+    let bytes = std::fs::read(path).map_err(found)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+        Problem::whole(format!("the configuration is not UTF-8 text (line {line})"))
+            .fix("save the file as UTF-8")
+    })
+}
+
+/// The file as written, and every problem met while decoding it.
+pub(crate) fn decoded(text: &str, sink: &mut Sink) -> Option<file::File> {
+    let (root, errors) = toml::de::DeTable::parse_recoverable(text);
+    if let Some(error) = errors.first() {
+        let place = error.span().map_or(Place { start: 0, end: 0 }, Place::from);
+        sink.push(syntax(error.message(), text, place));
+        return None;
+    }
+    let place = Place::from(root.span());
+    file::File::decode(&toml::de::DeValue::Table(root.into_inner()), place, sink)
+}
+
+/// A syntax error in the words of this program.
+fn syntax(message: &str, text: &str, place: Place) -> Problem {
+    let (what, expected) = message.split_once(", expected ").unwrap_or((message, ""));
+    let label = match expected {
+        "" | "nothing" => String::new(),
+        expected => format!("expected {expected}"),
+    };
+    let fix = if what.contains("duplicate key") {
+        "remove one of the two, or join them".to_owned()
+    } else if what.contains("string") {
+        "close the string with the quotation mark it began with".to_owned()
+    } else if what.contains("key with no value") {
+        "write key = value, or [section] for a section".to_owned()
+    } else {
+        unquoted(text, place).unwrap_or_else(|| {
+            "the syntax is TOML's: key = \"value\", [section], [[one of several]]; see \
+             https://toml.io"
+                .to_owned()
+        })
+    };
+    Problem::error(place, format!("not valid TOML: {what}")).label(label).fix(fix)
+}
+
+/// The fix for a line such as `bind = 127.0.0.1:8080`.
+fn unquoted(text: &str, place: Place) -> Option<String> {
+    let before = text.get(..place.start)?;
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    let (key, value) = text[start..].lines().next()?.split_once('=')?;
+    let value = value.split('#').next().unwrap_or_default().trim();
+    let is_plain = !value.is_empty() && !value.contains(['"', '\'', '[', '{']);
+    is_plain.then(|| format!("write {} = {}", key.trim(), decode::quoted(value)))
+}
+
+fn checked(source: Source, folder: &Path) -> Result<(Snapshot, Vec<Warning>), Report> {
+    let mut sink = Sink::default();
+    let snapshot =
+        decoded(&source.text, &mut sink).and_then(|file| check::check(&file, folder, &mut sink));
+    let source = Arc::new(source);
+    let failed = sink.problems.iter().any(|problem| problem.severity == Severity::Error);
+    match snapshot {
+        Some(snapshot) if !failed => {
+            let warnings = sink.problems.into_iter();
+            let warning = |problem| Warning { source: Arc::clone(&source), problem };
+            Ok((snapshot, warnings.map(warning).collect()))
+        }
+        _ => Err(Report::new(source, sink.problems)),
+    }
+}

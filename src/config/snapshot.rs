@@ -8,10 +8,12 @@ use crate::{
     policy::{
         balance::Balance,
         rewrite::Rewrite,
-        route::{RouteId, Router},
+        route::{RouteId, RouteMatch, Router},
     },
-    wire::{HeadLimits, path::PathRules},
+    wire::{HeadLimits, Reason, path::PathRules},
 };
+
+pub use crate::policy::client::ForwardedFields;
 
 /// Index of an upstream in `Snapshot::upstreams`.
 pub type UpstreamId = u32;
@@ -229,19 +231,72 @@ pub struct Forwarding {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForwardedFields {
-    /// X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host
-    XForwarded,
-    /// Forwarded (RFC 7239)
-    Forwarded,
-    Off,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestId {
     /// Keep a valid X-Request-Id of the client, else make one.
     Keep,
     /// Always make one.
     Make,
     Off,
+}
+
+/// The request as a [`Redirect`] sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct RedirectedRequest<'a> {
+    pub scheme: &'a str,
+    /// `host[:port]`; empty when the request has none, and then the location is relative.
+    pub authority: &'a [u8],
+    pub forward_path: &'a [u8],
+    pub query: Option<&'a [u8]>,
+    pub matched: &'a RouteMatch,
+    pub matched_path: &'a [u8],
+}
+
+impl Redirect {
+    /// Appends the value of the Location field (RFC 9110 §10.2.2): relative unless scheme, host or
+    /// port are to change. Another scheme or host does not keep the port this request came to.
+    /// Refused when the path cannot be made safely; `out` is then of no use.
+    pub fn location(
+        &self,
+        request: &RedirectedRequest<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), &'static Reason> {
+        self.origin(request, out);
+        self.path.apply(request.forward_path, request.matched, request.matched_path, out)?;
+        if let Some(query) = request.query.filter(|_| self.keep_query) {
+            out.push(b'?');
+            out.extend_from_slice(query);
+        }
+        Ok(())
+    }
+
+    fn origin(&self, request: &RedirectedRequest<'_>, out: &mut Vec<u8>) {
+        let (own_host, own_port) = split_port(request.authority);
+        let host = self.host.as_ref().map_or(own_host, |host| host.as_bytes());
+        let is_same = self.scheme.is_none() && self.host.is_none() && self.port.is_none();
+        if is_same || host.is_empty() {
+            return;
+        }
+        out.extend_from_slice(self.scheme.as_deref().unwrap_or(request.scheme).as_bytes());
+        out.extend_from_slice(b"://");
+        out.extend_from_slice(host);
+        let kept = own_port.filter(|_| self.scheme.is_none() && self.host.is_none());
+        match (self.port, kept) {
+            (Some(port), _) => out.extend_from_slice(format!(":{port}").as_bytes()),
+            (None, Some(port)) => {
+                out.push(b':');
+                out.extend_from_slice(port);
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+/// Host and port of `host[:port]`; the brackets of an IPv6 address stay.
+pub fn split_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match authority.iter().rposition(|b| *b == b':') {
+        Some(colon) if !authority[colon..].contains(&b']') => {
+            (&authority[..colon], Some(&authority[colon + 1..]))
+        }
+        _ => (authority, None),
+    }
 }

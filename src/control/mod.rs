@@ -1,6 +1,12 @@
-//! Everything that is not the data path.
+//! Everything that is not the data path: command line, start, signals, demo.
+
+mod cli;
+pub mod cores;
+pub mod demo;
+pub mod explain;
+pub mod run;
 
 /// Runs the program and answers with its exit code.
 pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    cli::main()
 }

@@ -1,4 +1,8 @@
 //! Which endpoint of an upstream gets the next request.
+//!
+//! A [`Balancer`] is the state of one upstream in one worker: requests in flight, endpoints to
+//! avoid for a while, the turn of the round robin. It allocates only when made. Choosing looks at
+//! every endpoint once or twice at most, of which there are at most [`ENDPOINTS_MAX`].
 
 /// How an upstream chooses (configuration key `balance`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,3 +14,202 @@ pub enum Balance {
     LeastRequest,
     Random,
 }
+
+/// Most endpoints of an upstream.
+pub const ENDPOINTS_MAX: usize = 1024;
+
+/// Endpoints an exchange has tried in vain.
+#[derive(Clone, Debug, Default)]
+pub struct TriedSet {
+    bits: [u64; ENDPOINTS_MAX / 64],
+    len: u16,
+}
+
+impl TriedSet {
+    /// `endpoint` is below [`ENDPOINTS_MAX`].
+    pub fn insert(&mut self, endpoint: usize) {
+        let (word, bit) = (endpoint / 64, 1 << (endpoint % 64));
+        self.len += u16::from(self.bits[word] & bit == 0);
+        self.bits[word] |= bit;
+    }
+
+    pub fn contains(&self, endpoint: usize) -> bool {
+        self.bits[endpoint / 64] & (1 << (endpoint % 64)) != 0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// State of one upstream in one worker; endpoints by their index in the configuration.
+#[derive(Clone, Debug)]
+pub struct Balancer {
+    balance: Balance,
+    endpoints: Vec<EndpointState>,
+    /// No endpoint is cooling down from then on.
+    cool_at_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+struct EndpointState {
+    weight: u32,
+    in_flight: u32,
+    /// Avoided before this time while others are left.
+    cooling_until_ms: u64,
+    /// Smooth weighted round robin: what this endpoint is owed.
+    credit: i64,
+}
+
+/// Which endpoints a choice is between.
+#[derive(Clone, Copy)]
+enum Among<'a> {
+    All,
+    Untried(&'a TriedSet),
+    UntriedAndCool(&'a TriedSet, u64),
+}
+
+impl Balancer {
+    /// `weights` has one entry for each endpoint; 0 counts as 1. More than [`ENDPOINTS_MAX`] are a
+    /// configuration error; those beyond get nothing.
+    pub fn new(balance: Balance, weights: impl IntoIterator<Item = u32>) -> Balancer {
+        let endpoints = weights.into_iter().take(ENDPOINTS_MAX).map(|weight| EndpointState {
+            weight: weight.max(1),
+            in_flight: 0,
+            cooling_until_ms: 0,
+            credit: 0,
+        });
+        Balancer { balance, endpoints: endpoints.collect(), cool_at_ms: 0 }
+    }
+
+    /// The endpoint for the next try; `None` when all were tried. Endpoints that are cooling down
+    /// are chosen only when no other is left, because a try is better than a sure refusal.
+    /// `random` is uniform over all of `u64`.
+    #[inline]
+    pub fn pick(&mut self, tried: &TriedSet, now_ms: u64, random: u64) -> Option<usize> {
+        if self.endpoints.len() == 1 {
+            return (!tried.contains(0)).then_some(0);
+        }
+        if tried.is_empty() && now_ms >= self.cool_at_ms {
+            return self.pick_among(Among::All, random);
+        }
+        self.pick_among(Among::UntriedAndCool(tried, now_ms), random)
+            .or_else(|| self.pick_among(Among::Untried(tried), random))
+    }
+
+    /// A request begins at this endpoint; `finished` follows exactly once.
+    pub fn started(&mut self, endpoint: usize) {
+        self.endpoints[endpoint].in_flight += 1;
+    }
+
+    pub fn finished(&mut self, endpoint: usize) {
+        let in_flight = &mut self.endpoints[endpoint].in_flight;
+        debug_assert!(*in_flight > 0, "finished without started");
+        *in_flight = in_flight.saturating_sub(1);
+    }
+
+    /// The endpoint could not be connected: avoided until `until_ms` while others are left.
+    pub fn connect_failed(&mut self, endpoint: usize, until_ms: u64) {
+        self.endpoints[endpoint].cooling_until_ms = until_ms;
+        self.cool_at_ms = self.cool_at_ms.max(until_ms);
+    }
+
+    /// The endpoint was connected: no longer avoided.
+    pub fn connected(&mut self, endpoint: usize) {
+        self.endpoints[endpoint].cooling_until_ms = 0;
+    }
+
+    /// Requests that began at this endpoint and did not finish.
+    pub fn in_flight(&self, endpoint: usize) -> u32 {
+        self.endpoints[endpoint].in_flight
+    }
+
+    fn pick_among(&mut self, among: Among<'_>, random: u64) -> Option<usize> {
+        match self.balance {
+            Balance::RoundRobin => self.round_robin(among),
+            Balance::LeastRequest => self.least_request(among, random),
+            Balance::Random => self.random(among, random),
+        }
+    }
+
+    fn eligible(&self, among: Among<'_>) -> impl Iterator<Item = (usize, &EndpointState)> {
+        self.endpoints.iter().enumerate().filter(move |(i, e)| among.has(*i, e))
+    }
+
+    /// NGINX's: everyone is given its weight, the richest serves and pays the sum.
+    fn round_robin(&mut self, among: Among<'_>) -> Option<usize> {
+        let mut total = 0;
+        let mut richest: Option<(usize, i64)> = None;
+        for (i, endpoint) in self.endpoints.iter_mut().enumerate() {
+            if !among.has(i, endpoint) {
+                continue;
+            }
+            endpoint.credit += i64::from(endpoint.weight);
+            total += i64::from(endpoint.weight);
+            if richest.is_none_or(|(_, credit)| endpoint.credit > credit) {
+                richest = Some((i, endpoint.credit));
+            }
+        }
+        let (i, _) = richest?;
+        self.endpoints[i].credit -= total;
+        Some(i)
+    }
+
+    /// Two different endpoints at random; the lower (in flight + 1) / weight wins, the first of
+    /// the two if they are equal.
+    fn least_request(&self, among: Among<'_>, random: u64) -> Option<usize> {
+        let count = match among {
+            Among::All => self.endpoints.len(),
+            _ => self.eligible(among).count(),
+        };
+        let first = below(random as u32, count);
+        if count < 2 {
+            return self.nth(among, first).map(|(i, _)| i);
+        }
+        let other = below((random >> 32) as u32, count - 1);
+        let other = other + usize::from(other >= first);
+        let (a, b) = (self.nth(among, first)?, self.nth(among, other)?);
+        let load =
+            |mine: &EndpointState, weight: u32| (u64::from(mine.in_flight) + 1) * u64::from(weight);
+        Some(if load(b.1, a.1.weight) < load(a.1, b.1.weight) { b.0 } else { a.0 })
+    }
+
+    fn nth(&self, among: Among<'_>, n: usize) -> Option<(usize, &EndpointState)> {
+        match among {
+            Among::All => self.endpoints.get(n).map(|e| (n, e)),
+            _ => self.eligible(among).nth(n),
+        }
+    }
+
+    fn random(&self, among: Among<'_>, random: u64) -> Option<usize> {
+        let total: u64 = self.eligible(among).map(|(_, e)| u64::from(e.weight)).sum();
+        let mut at = ((u128::from(random) * u128::from(total)) >> 64) as u64;
+        let found = self.eligible(among).find(|(_, e)| {
+            let weight = u64::from(e.weight);
+            let here = at < weight;
+            at = at.saturating_sub(weight);
+            here
+        });
+        found.map(|(i, _)| i)
+    }
+}
+
+impl Among<'_> {
+    fn has(self, i: usize, endpoint: &EndpointState) -> bool {
+        match self {
+            Among::All => true,
+            Among::Untried(tried) => !tried.contains(i),
+            Among::UntriedAndCool(tried, now_ms) => {
+                !tried.contains(i) && now_ms >= endpoint.cooling_until_ms
+            }
+        }
+    }
+}
+
+/// A number below `bound`, uniform as far as 32 random bits go.
+fn below(random: u32, bound: usize) -> usize {
+    ((u64::from(random) * bound as u64) >> 32) as usize
+}
+
+#[cfg(test)]
+mod tests;

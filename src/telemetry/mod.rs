@@ -1,1 +1,5 @@
-//! What is observed: counters owned by one worker each, the request id, log set-up.
+//! What is observed: counters owned by one worker each, the request id, the log.
+
+pub mod counters;
+pub mod log;
+pub mod request_id;

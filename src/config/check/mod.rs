@@ -1,0 +1,235 @@
+//! From the file as written to the snapshot: everything that concerns more than one key.
+//!
+//! Runs to the end whatever it finds, so that all problems of a file are reported together. The
+//! snapshot it makes counts only when no error was reported.
+
+use std::{collections::HashMap, path::Path};
+
+use super::{
+    decode::{At, Sink},
+    file::{File, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
+    report::{Place, Problem},
+    snapshot::{self, Bind, ListenerRule, Snapshot},
+    units::{Millis, Size},
+    values::{BindAddress, EncodedSlash},
+};
+use crate::wire::{HeadLimits, path::PathRules};
+
+mod routes;
+mod rules;
+mod upstreams;
+
+/// The top of the file, for problems that have no better place.
+const TOP: Place = Place { start: 0, end: 0 };
+
+/// Checks a decoded file; `None` only when no snapshot can be made at all.
+pub(super) fn check(file: &File, folder: &Path, sink: &mut Sink) -> Option<Snapshot> {
+    let paths = PathRules { encoded_slash_keep: *file.paths.encoded_slash == EncodedSlash::Keep };
+    let listeners = listeners(file, sink);
+    check_limits(&file.limits, sink);
+    check_timeouts(&file.timeouts, sink);
+    check_ring(&file.runtime, sink);
+    let upstreams = upstreams::upstreams(file, sink);
+    let (routes, router) = routes::routes(file, folder, sink);
+    Some(Snapshot {
+        generation: 1,
+        runtime: runtime(&file.runtime, &file.shutdown),
+        listeners,
+        router: router?,
+        routes,
+        upstreams,
+        limits: limits(&file.limits),
+        timeouts: timeouts(&file.timeouts),
+        forwarding: snapshot::Forwarding {
+            trusted_proxies: file
+                .forwarding
+                .trusted_proxies
+                .iter()
+                .map(|net| net.value.0)
+                .collect(),
+            fields: *file.forwarding.fields,
+            via: file.forwarding.via.0.clone(),
+            request_id: *file.forwarding.request_id,
+        },
+        paths,
+    })
+}
+
+/// Reports names, addresses or other things that may be there only once.
+#[derive(Default)]
+struct Once {
+    seen: HashMap<String, Place>,
+}
+
+impl Once {
+    /// Reports `text` when it was there before, pointing at both.
+    fn check(&mut self, text: &str, place: Place, what: &str, fix: &str, sink: &mut Sink) {
+        match self.seen.get(text) {
+            Some(first) => sink.push(
+                Problem::error(place, format!("{what} `{text}` is there twice"))
+                    .label("again here")
+                    .related(*first, "first here")
+                    .fix(fix),
+            ),
+            None => {
+                self.seen.insert(text.to_owned(), place);
+            }
+        }
+    }
+}
+
+fn listeners(file: &File, sink: &mut Sink) -> Vec<ListenerRule> {
+    if file.listeners.is_empty() && !file.listeners.is_wrong() && sink.problems.is_empty() {
+        let fix = "add [[listeners]] and below it bind = \"0.0.0.0:8080\"";
+        sink.push(Problem::whole("no listener: nothing would be served").fix(fix));
+    }
+    let (mut binds, mut names) = (Once::default(), Once::default());
+    let mut rules = Vec::with_capacity(file.listeners.len());
+    for listener in file.listeners.iter() {
+        let place = listener.bind.place().unwrap_or(TOP);
+        let text = rules::bare(&listener.bind.value);
+        let is_any_port = matches!(&listener.bind.value, BindAddress::Tcp(to) if to.port() == 0);
+        if !is_any_port {
+            let fix = "give each listener an address of its own";
+            binds.check(&text, place, "the address", fix, sink);
+        }
+        let name = match listener.name.some() {
+            Some(name) => {
+                let fix = "give each listener a name of its own, or leave `name` out";
+                names.check(&name.0, name.place().unwrap_or(TOP), "the listener name", fix, sink);
+                name.value.0
+            }
+            None => text,
+        };
+        rules.push(listener_rule(listener, name, sink));
+    }
+    rules
+}
+
+fn listener_rule(listener: &Listener, name: String, sink: &mut Sink) -> ListenerRule {
+    let bind = match &listener.bind.value {
+        BindAddress::Tcp(address) => {
+            if let Some(place) = listener.mode.place() {
+                let title = "`mode` is for Unix sockets, and this listener has an IP address";
+                sink.push(Problem::error(place, title).fix("remove `mode`"));
+            }
+            Bind::Tcp(*address)
+        }
+        BindAddress::Unix(path) => {
+            let mode = listener.mode.value.map_or(UNIX_MODE_DEFAULT, |mode| mode.0);
+            Bind::Unix { path: path.clone(), mode }
+        }
+    };
+    ListenerRule { name, bind, backlog: *listener.backlog, half_close: *listener.half_close }
+}
+
+fn check_ring(runtime: &Runtime, sink: &mut Sink) {
+    let entries = &runtime.ring_entries;
+    if let Some(place) = entries.place().filter(|_| !entries.value.is_power_of_two()) {
+        let title = "`runtime.ring_entries` must be a power of two";
+        let next = entries.value.next_power_of_two().clamp(256, 32768);
+        sink.push(Problem::error(place, title).fix(format!("write {next}")));
+    }
+}
+
+/// `small` may not be over `large`; reported at the one the file has.
+fn ordered<T: PartialOrd + std::fmt::Display>(
+    (small, small_name): (&At<T>, &str),
+    (large, large_name): (&At<T>, &str),
+    sink: &mut Sink,
+) {
+    if small.value <= large.value || small.is_wrong() || large.is_wrong() {
+        return;
+    }
+    let title =
+        format!("`{small_name}` ({}) is over `{large_name}` ({})", small.value, large.value);
+    let problem = |place| Problem::error(place, &*title);
+    let problem = match (small.place(), large.place()) {
+        (Some(at), Some(other)) => problem(at)
+            .related(other, "the larger should be this")
+            .fix(format!("write at most {}, or raise `{large_name}`", large.value)),
+        (Some(at), None) => problem(at)
+            .label(format!("`{large_name}` is {} by default", large.value))
+            .fix(format!("write at most {}, or set `{large_name}` too", large.value)),
+        (None, Some(at)) => problem(at)
+            .label(format!("`{small_name}` is {} by default", small.value))
+            .fix(format!("write at least {}, or set `{small_name}` too", small.value)),
+        (None, None) => return,
+    };
+    sink.push(problem);
+}
+
+fn check_limits(limits: &Limits, sink: &mut Sink) {
+    ordered((&limits.target, "limits.target"), (&limits.head, "limits.head"), sink);
+    ordered(
+        (&limits.relay_buffer, "limits.relay_buffer"),
+        (&limits.relay_buffer_large, "limits.relay_buffer_large"),
+        sink,
+    );
+    let (one, all) = (&limits.connections_per_worker, &limits.connections);
+    if one.value > all.value
+        && let Some(place) = one.place().filter(|_| !all.is_wrong() && !one.is_wrong())
+    {
+        let title = format!(
+            "`limits.connections_per_worker` ({}) is over `limits.connections` ({}), so it has no effect",
+            one.value, all.value
+        );
+        sink.push(Problem::warning(place, title).fix(format!("write at most {}", all.value)));
+    }
+}
+
+fn check_timeouts(timeouts: &Timeouts, sink: &mut Sink) {
+    let (park, keep) = (&timeouts.park, &timeouts.keep_alive);
+    if let Some(place) = park.place().filter(|_| park.value > keep.value && !keep.is_wrong()) {
+        let title = format!(
+            "`timeouts.park` ({}) is over `timeouts.keep_alive` ({}), so no buffer is ever given back",
+            park.value, keep.value
+        );
+        sink.push(Problem::warning(place, title).fix(format!("write less than {}", keep.value)));
+    }
+}
+
+fn runtime(runtime: &Runtime, shutdown: &Shutdown) -> snapshot::Runtime {
+    snapshot::Runtime {
+        workers: runtime.workers.value.clone(),
+        io: *runtime.io,
+        ring_entries: *runtime.ring_entries,
+        drain_timeout_ms: shutdown.drain_timeout.0,
+        drain_idle_ms: shutdown.drain_idle.0,
+    }
+}
+
+/// A size whose maximum in [`super::file`] is below 4 GiB.
+fn size_u32(size: &At<Size>) -> u32 {
+    u32::try_from(size.value.0).unwrap_or(u32::MAX)
+}
+
+fn limits(limits: &Limits) -> snapshot::Limits {
+    snapshot::Limits {
+        head: HeadLimits {
+            head_bytes_max: size_u32(&limits.head),
+            target_bytes_max: size_u32(&limits.target),
+            fields_max: *limits.fields,
+        },
+        connections_per_worker_max: *limits.connections_per_worker,
+        connections_max: *limits.connections,
+        requests_per_connection_max: *limits.requests_per_connection,
+        interim_responses_max: *limits.interim_responses,
+        relay_buffer_bytes: size_u32(&limits.relay_buffer),
+        relay_buffer_large_bytes: size_u32(&limits.relay_buffer_large),
+        client_rate_min: size_u32(&limits.client_rate_min),
+    }
+}
+
+fn timeouts(timeouts: &Timeouts) -> snapshot::Timeouts {
+    let ms = |value: &At<Millis>| value.value.0;
+    snapshot::Timeouts {
+        head_ms: ms(&timeouts.head),
+        body_ms: ms(&timeouts.body),
+        write_ms: ms(&timeouts.write),
+        keep_alive_ms: ms(&timeouts.keep_alive),
+        park_ms: ms(&timeouts.park),
+        linger_ms: ms(&timeouts.linger),
+        tunnel_idle_ms: ms(&timeouts.tunnel_idle),
+    }
+}

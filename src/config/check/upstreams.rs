@@ -1,0 +1,113 @@
+//! Upstreams: endpoints looked up, none named twice, none unused.
+
+use std::net::ToSocketAddrs;
+
+use super::{Once, TOP, rules::bare};
+use crate::config::{
+    decode::{At, Sink, quoted},
+    file::{File, Route, Upstream},
+    report::{Place, Problem},
+    snapshot::{self, Endpoint, EndpointAddress},
+    values::{EndpointName, EndpointText},
+};
+
+/// By position in the file: the ids of the snapshot. An upstream that is wrong keeps its id, so
+/// that routes to it are not reported as well.
+pub(super) fn upstreams(file: &File, sink: &mut Sink) -> Vec<snapshot::Upstream> {
+    let mut checked = Vec::with_capacity(file.upstreams.value.0.len());
+    for (name, upstream) in &file.upstreams.value.0 {
+        if is_unused(file, &name.value) {
+            let title = format!("no route forwards to the upstream `{}`", name.value);
+            let fix = format!("add upstream = {} to a route, or remove it", quoted(&name.value));
+            sink.push(Problem::warning(name.place().unwrap_or(TOP), title).fix(fix));
+        }
+        if let Some(upstream) = upstream {
+            checked.push(one(name, upstream, sink));
+        } else {
+            checked.push(placeholder(name));
+        }
+    }
+    checked
+}
+
+/// No route forwards there, and none was probably meant to: a route whose upstream does not exist
+/// (reported with the nearest name) may have meant any.
+fn is_unused(file: &File, name: &str) -> bool {
+    let known = &file.upstreams.value.0;
+    let may_mean = |route: &At<Route>| match &route.upstream.value {
+        Some(to) => to.0 == name || !known.iter().any(|(upstream, _)| upstream.value == to.0),
+        None => route.upstream.is_wrong(),
+    };
+    !file.routes.is_wrong() && !file.routes.iter().any(may_mean)
+}
+
+/// Stands for an upstream that was reported as wrong; never leaves the check.
+fn placeholder(name: &At<String>) -> snapshot::Upstream {
+    snapshot::Upstream {
+        name: name.value.clone(),
+        endpoints: Vec::new(),
+        balance: Default::default(),
+        connect_timeout_ms: 0,
+        first_byte_timeout_ms: 0,
+        idle_timeout_ms: 0,
+        pool_idle_max: 0,
+        pool_idle_timeout_ms: 0,
+        pool_lifetime_ms: 0,
+        connect_cooldown_ms: 0,
+    }
+}
+
+fn one(name: &At<String>, upstream: &Upstream, sink: &mut Sink) -> snapshot::Upstream {
+    let place = upstream.endpoints.place().or(name.place()).unwrap_or(TOP);
+    let mut once = Once::default();
+    let mut endpoints = Vec::with_capacity(upstream.endpoints.len());
+    for endpoint in upstream.endpoints.iter() {
+        let at = endpoint.address.place().unwrap_or(place);
+        let fix = "name it once; `weight` gives an endpoint a larger share";
+        once.check(&bare(&endpoint.address.value), at, "the endpoint", fix, sink);
+        endpoints.extend(resolved(endpoint, at, sink));
+    }
+    if upstream.endpoints.is_empty() {
+        let title = format!("the upstream `{}` has no endpoint", name.value);
+        let fix = "write endpoints = [\"127.0.0.1:8000\"], with the address of your server";
+        sink.push(Problem::error(place, title).fix(fix));
+    }
+    let pool = &upstream.pool;
+    snapshot::Upstream {
+        endpoints,
+        balance: *upstream.balance,
+        connect_timeout_ms: upstream.connect_timeout.0,
+        first_byte_timeout_ms: upstream.first_byte_timeout.0,
+        idle_timeout_ms: upstream.idle_timeout.0,
+        pool_idle_max: *pool.idle_max,
+        pool_idle_timeout_ms: pool.idle_timeout.0,
+        pool_lifetime_ms: pool.lifetime.0,
+        connect_cooldown_ms: upstream.connect_cooldown.0,
+        ..placeholder(name)
+    }
+}
+
+fn resolved(endpoint: &EndpointText, place: Place, sink: &mut Sink) -> Option<Endpoint> {
+    let name = bare(&endpoint.address.value);
+    let address = match &endpoint.address.value {
+        EndpointName::Tcp(address) => EndpointAddress::Tcp(vec![*address]),
+        EndpointName::Unix(path) => EndpointAddress::Unix(path.clone()),
+        EndpointName::Named { host, port } => match (host.as_str(), *port).to_socket_addrs() {
+            Ok(found) => {
+                let mut addresses: Vec<_> = found.collect();
+                addresses.dedup();
+                EndpointAddress::Tcp(addresses)
+            }
+            Err(_) => {
+                let title = format!("the name `{host}` cannot be resolved");
+                let fix = format!(
+                    "check the spelling and this machine's resolver (`getent hosts {host}`), or \
+                     write an IP address"
+                );
+                sink.push(Problem::error(place, title).fix(fix));
+                return None;
+            }
+        },
+    };
+    Some(Endpoint { name, address, weight: endpoint.weight })
+}

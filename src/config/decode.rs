@@ -1,0 +1,872 @@
+//! From the parsed TOML tree to typed sections, collecting every error instead of stopping at the
+//! first.
+//!
+//! [`section!`] defines a section once: its keys, their types, defaults and bounds, and their
+//! documentation. The decoder, the list of known keys, the JSON Schema and the reference are all
+//! derived from that one definition.
+
+use std::fmt;
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    report::{Place, Problem},
+    units::{BadQuantity, Millis, MillisOrOff, Size},
+};
+
+/// The section inside `section` that has a key `name`.
+fn inner_section(section: &Section, name: &str) -> Option<&'static str> {
+    let has = |key: &&Key| match key.shape {
+        Shape::Section(inner) => inner().keys.iter().any(|key| key.name == name),
+        _ => false,
+    };
+    section.keys.iter().find(has).map(|key| key.name)
+}
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The key is not in the file.
+    Default,
+    /// The value is the one in the file.
+    Written(Place),
+    /// The file's value is wrong and already reported; this is the default in its stead.
+    Wrong(Place),
+}
+
+/// A value and where it comes from.
+#[derive(Clone, Debug)]
+pub struct At<T> {
+    pub value: T,
+    pub origin: Origin,
+}
+
+impl<T> At<T> {
+    pub fn default_of(value: T) -> At<T> {
+        At { value, origin: Origin::Default }
+    }
+
+    pub fn written(value: T, place: Place) -> At<T> {
+        At { value, origin: Origin::Written(place) }
+    }
+
+    /// The place of a value that is in the file, right or wrong.
+    pub fn place(&self) -> Option<Place> {
+        match self.origin {
+            Origin::Default => None,
+            Origin::Written(place) | Origin::Wrong(place) => Some(place),
+        }
+    }
+
+    /// The file has this key and its value is good.
+    pub fn is_written(&self) -> bool {
+        matches!(self.origin, Origin::Written(_))
+    }
+
+    /// The value does not stand for what the file says, so nothing may be concluded from it.
+    pub fn is_wrong(&self) -> bool {
+        matches!(self.origin, Origin::Wrong(_))
+    }
+}
+
+impl<T> std::ops::Deref for At<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: Clone> At<Option<T>> {
+    /// The value with its place, when the file has it.
+    pub fn some(&self) -> Option<At<T>> {
+        self.value.clone().map(|value| At { value, origin: self.origin })
+    }
+}
+
+/// In [`Sink`]'s path: an entry of a list of values.
+const ENTRY: &str = "[]";
+
+/// Collects problems while decoding and checking.
+#[derive(Debug, Default)]
+pub struct Sink {
+    pub problems: Vec<Problem>,
+    /// Keys from the top of the file to the value being decoded.
+    path: Vec<String>,
+    /// Bounds of the key being decoded, in words, for values no type can hold.
+    bounds: Option<String>,
+    /// Known keys that an unknown one was taken for: section's start, key, and the wrong key.
+    misspelt: Vec<(usize, &'static str, Place)>,
+}
+
+impl Sink {
+    pub fn push(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// The dotted name of the key being decoded.
+    pub fn name(&self) -> String {
+        if let Some((ENTRY, keys)) = self.path.split_last().map(|(last, keys)| (&**last, keys)) {
+            return format!("an entry of `{}`", keys.join("."));
+        }
+        let keys: Vec<&str> =
+            self.path.iter().map(String::as_str).filter(|key| *key != ENTRY).collect();
+        if keys.is_empty() { "the file".to_owned() } else { format!("`{}`", keys.join(".")) }
+    }
+
+    /// Runs `inner` with `key` as the innermost part of the name.
+    pub fn within<R>(&mut self, key: &str, inner: impl FnOnce(&mut Sink) -> R) -> R {
+        self.path.push(key.to_owned());
+        let result = inner(self);
+        self.path.pop();
+        result
+    }
+
+    /// Reports that the value has the wrong type.
+    pub fn wrong_type(&mut self, value: &DeValue<'_>, place: Place, expected: &str, fix: &str) {
+        let title = format!("{} must be {expected}", self.name());
+        let label = format!("this is {}", type_with_article(value));
+        self.push(Problem::error(place, title).label(label).fix(fix));
+    }
+
+    /// Reports a value of the right type that cannot be used.
+    pub fn bad_value(&mut self, place: Place, expected: &str, label: &str, fix: &str) {
+        let title = format!("{} must be {expected}", self.name());
+        self.push(Problem::error(place, title).label(label).fix(fix));
+    }
+
+    /// The keys and values of a table, in the order of the file.
+    pub fn table<'t, 'i>(
+        &mut self,
+        value: &'t DeValue<'i>,
+        place: Place,
+        fix: &str,
+    ) -> Option<&'t DeTable<'i>> {
+        let table = value.as_table();
+        if table.is_none() {
+            self.wrong_type(value, place, "a table", fix);
+        }
+        table
+    }
+
+    /// The keys and values of a section.
+    pub fn section<'t, 'i>(
+        &mut self,
+        value: &'t DeValue<'i>,
+        place: Place,
+        known: &[&str],
+    ) -> Option<&'t DeTable<'i>> {
+        let table = value.as_table();
+        if table.is_none() {
+            let fix = format!("write a table; its keys are {}", list(known));
+            self.wrong_type(value, place, "a table", &fix);
+        }
+        table
+    }
+
+    /// Reports each key of `table` that is not in `known`.
+    pub fn refuse_unknown(
+        &mut self,
+        table: &DeTable<'_>,
+        owner: Place,
+        known: &[&'static str],
+        section: fn() -> Section,
+    ) {
+        for (key, _) in table.iter() {
+            let name: &str = key.get_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let inside =
+                if self.path.is_empty() { String::new() } else { format!(" in {}", self.name()) };
+            let fix = match (inner_section(&section(), name), nearest(name, known)) {
+                (Some(inner), _) => format!("write `{inner}.{name}`"),
+                (None, Some(near)) => {
+                    self.misspelt.push((owner.start, near, key.span().into()));
+                    format!("write `{near}`")
+                }
+                (None, None) => format!("the keys here are {}", list(known)),
+            };
+            let title = format!("unknown key `{}`{inside}", short(name));
+            self.push(Problem::error(key.span().into(), title).fix(fix));
+        }
+    }
+
+    /// Decodes one key of a section. Without a default a missing key is an error, reported at
+    /// the section (`owner`). `None` means that the section cannot be used.
+    pub fn key<T: Decode>(
+        &mut self,
+        table: &DeTable<'_>,
+        owner: Place,
+        rule: KeyRule<T>,
+    ) -> Option<At<T>> {
+        let KeyRule { name, default, bounds, example } = rule;
+        let Some(value) = table.get(name) else {
+            let misspelt =
+                self.misspelt.iter().find(|(at, key, _)| (*at, *key) == (owner.start, name));
+            if let Some((.., wrong)) = misspelt {
+                let origin = Origin::Wrong(*wrong);
+                return default.map(|value| At { value, origin });
+            }
+            if default.is_none() {
+                let title = match self.path.last() {
+                    Some(_) => format!("{} needs the key `{name}`", self.name()),
+                    None => format!("the file needs the key `{name}`"),
+                };
+                self.push(
+                    Problem::error(owner, title)
+                        .fix(format!("add {name} = {}", example.unwrap_or("..."))),
+                );
+            }
+            return default.map(At::default_of);
+        };
+        let place = Place::from(value.span());
+        let in_words = |(min, max): &(T, T)| format!("between {} and {}", min.bare(), max.bare());
+        self.bounds = bounds.as_ref().map(in_words);
+        let decoded = self.within(name, |sink| {
+            let decoded = T::decode(value.get_ref(), place, sink)?;
+            sink.check_bounds(&decoded, place, bounds).then_some(decoded)
+        });
+        match decoded {
+            Some(value) => Some(At::written(value, place)),
+            None => default.map(|value| At { value, origin: Origin::Wrong(place) }),
+        }
+    }
+
+    fn check_bounds<T: Decode>(&mut self, value: &T, place: Place, bounds: Option<(T, T)>) -> bool {
+        let Some((min, max)) = bounds else { return true };
+        let (Some(n), Some(low), Some(high)) = (value.amount(), min.amount(), max.amount()) else {
+            return true;
+        };
+        if (low..=high).contains(&n) {
+            return true;
+        }
+        let (bound, label) = if n < low { (&min, "too small") } else { (&max, "too large") };
+        let expected = format!("between {} and {}", min.bare(), max.bare());
+        let fix = format!(
+            "write {} or {}",
+            bound.written().unwrap_or_default(),
+            if n < low { "more" } else { "less" }
+        );
+        self.bad_value(place, &expected, label, &fix);
+        false
+    }
+}
+
+/// What decoding one key needs to know.
+#[derive(Debug)]
+pub struct KeyRule<T> {
+    pub name: &'static str,
+    pub default: Option<T>,
+    pub bounds: Option<(T, T)>,
+    pub example: Option<&'static str>,
+}
+
+/// What [`section!`] knows of one key.
+#[derive(Debug)]
+pub struct Key {
+    pub name: &'static str,
+    /// Paragraph of the reference.
+    pub about: String,
+    pub required: bool,
+    /// As TOML; `None` when the key has no value unless written.
+    pub default: Option<String>,
+    /// As TOML.
+    pub bounds: Option<(String, String)>,
+    /// A TOML value to show where there is no default.
+    pub example: Option<&'static str>,
+    /// What the value is, in words.
+    pub kind: String,
+    pub shape: Shape,
+}
+
+/// How a type is laid out in the file.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    Value,
+    /// `[name]`
+    Section(SectionFn),
+    /// `[[name]]`
+    Sections(SectionFn),
+    /// `[name.NAME]`
+    Named(SectionFn),
+}
+
+type SectionFn = fn() -> Section;
+
+/// What [`section!`] knows of one section.
+#[derive(Debug)]
+pub struct Section {
+    pub about: String,
+    pub keys: Vec<Key>,
+}
+
+/// A type a key can have.
+pub trait Decode: Sized {
+    /// What is expected, in words, with article: `a duration`.
+    const EXPECTED: &'static str;
+
+    /// The value, or `None` after reporting why not.
+    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self>;
+
+    /// As a TOML value; `None` where there is nothing to write.
+    fn written(&self) -> Option<String>;
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema;
+
+    /// For bounds: the value as a number, where it is one.
+    fn amount(&self) -> Option<u64> {
+        None
+    }
+
+    /// For messages: as written, without quotation marks.
+    fn bare(&self) -> String {
+        self.written().unwrap_or_default().trim_matches('"').to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::Value
+    }
+}
+
+/// Defines sections. In each, a key is `name: Type;` (required), `name: Type = default;`, with
+/// optional bounds `=> min..=max` after the default and an optional example `, eg "TOML"`.
+#[macro_export]
+macro_rules! section {
+    ($(
+        $(#[doc = $about:literal])+
+        pub struct $name:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $key:ident: $ty:ty $(= $default:expr)? $(=> $range:expr)? $(, eg $example:literal)?;
+            )+
+        }
+    )+) => { $(
+        $(#[doc = $about])+
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            $( $(#[doc = $doc])+ pub $key: $crate::config::decode::At<$ty>, )+
+        }
+
+        impl $name {
+            const KEYS: &'static [&'static str] = &[$(stringify!($key)),+];
+
+            /// What the reference and the schema say about this section.
+            pub fn section() -> $crate::config::decode::Section {
+                use $crate::config::decode::{Decode, Key, Section, paragraph};
+                Section {
+                    about: paragraph(&[$($about),+]),
+                    keys: vec![$( Key {
+                        name: stringify!($key),
+                        about: paragraph(&[$($doc),+]),
+                        required: $crate::section!(@option $ty $(, $default)?).is_none(),
+                        default: $crate::section!(@option $ty $(, $default)?)
+                            .and_then(|value| value.written()),
+                        bounds: $crate::section!(@bounds $ty $(, $range)?)
+                            .map(|(min, max)| (min.bare(), max.bare())),
+                        example: $crate::section!(@option &'static str $(, $example)?),
+                        kind: <$ty as Decode>::EXPECTED.to_owned(),
+                        shape: <$ty as Decode>::shape(),
+                    } ),+],
+                }
+            }
+        }
+
+        impl $crate::config::decode::Decode for $name {
+            const EXPECTED: &'static str = "a table";
+
+            fn decode(
+                value: &toml::de::DeValue<'_>,
+                place: $crate::config::report::Place,
+                sink: &mut $crate::config::decode::Sink,
+            ) -> Option<Self> {
+                let table = sink.section(value, place, Self::KEYS)?;
+                sink.refuse_unknown(table, place, Self::KEYS, Self::section);
+                $( let $key = sink.key::<$ty>(table, place, $crate::config::decode::KeyRule {
+                    name: stringify!($key),
+                    default: $crate::section!(@option $ty $(, $default)?),
+                    bounds: $crate::section!(@bounds $ty $(, $range)?),
+                    example: $crate::section!(@option &'static str $(, $example)?),
+                }); )+
+                Some($name { $($key: $key?),+ })
+            }
+
+            fn written(&self) -> Option<String> {
+                None
+            }
+
+            fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                generator.subschema_for::<Self>()
+            }
+
+            fn shape() -> $crate::config::decode::Shape {
+                $crate::config::decode::Shape::Section(Self::section)
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let values = vec![$(<$ty as $crate::config::decode::Decode>::schema(generator)),+];
+                $crate::config::schema::of_section(Self::section(), values)
+            }
+        }
+    )+ };
+    (@option $ty:ty) => { None::<$ty> };
+    (@option $ty:ty, $value:expr) => { Some::<$ty>($value) };
+    (@bounds $ty:ty) => { None::<($ty, $ty)> };
+    (@bounds $ty:ty, $range:expr) => { Some::<($ty, $ty)>($range.into_inner()) };
+}
+
+/// Declares the words a key can have, for an enum of the snapshot.
+#[macro_export]
+macro_rules! choice {
+    ($ty:ty: $( $variant:path = $word:literal ),+ $(,)?) => {
+        impl $crate::config::decode::Decode for $ty {
+            const EXPECTED: &'static str =
+                $crate::config::decode::join_or!($($word),+);
+
+            fn decode(
+                value: &toml::de::DeValue<'_>,
+                place: $crate::config::report::Place,
+                sink: &mut $crate::config::decode::Sink,
+            ) -> Option<Self> {
+                match $crate::config::decode::word(value, place, sink, &[$($word),+], Self::EXPECTED)? {
+                    $( $word => Some($variant), )+
+                    _ => None,
+                }
+            }
+
+            fn written(&self) -> Option<String> {
+                match self { $( $variant => Some(concat!("\"", $word, "\"").to_owned()), )+ }
+            }
+
+            fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "enum": [$($word),+] })
+            }
+        }
+    };
+}
+
+/// `"a", "b" or "c"` as one literal.
+#[macro_export]
+macro_rules! join_or {
+    ($last:literal) => { concat!("\"", $last, "\"") };
+    ($first:literal, $last:literal) => { concat!("\"", $first, "\" or \"", $last, "\"") };
+    ($first:literal, $($rest:literal),+) => {
+        concat!("\"", $first, "\", ", $crate::join_or!($($rest),+))
+    };
+}
+pub use crate::join_or;
+
+/// The word of a choice, or a report naming all and the nearest.
+pub fn word<'a>(
+    value: &'a DeValue<'_>,
+    place: Place,
+    sink: &mut Sink,
+    words: &[&'static str],
+    expected: &str,
+) -> Option<&'a str> {
+    let fix = |text: &str| match nearest(text, words) {
+        Some(near) => format!("write \"{near}\""),
+        None => format!("write {expected}"),
+    };
+    let Some(text) = value.as_str() else {
+        sink.wrong_type(value, place, expected, &fix(""));
+        return None;
+    };
+    if !words.contains(&text) {
+        sink.bad_value(place, expected, "not one of them", &fix(text));
+        return None;
+    }
+    Some(text)
+}
+
+/// Joins the lines of a documentation comment.
+pub fn paragraph(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ").trim().to_owned()
+}
+
+/// The known word most like `name`, if any is like it at all.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    if name.is_empty() || name.len() > 64 {
+        return None;
+    }
+    let folded = name.to_ascii_lowercase().replace('-', "_");
+    known
+        .iter()
+        .map(|word| (strsim::normalized_damerau_levenshtein(&folded, word), *word))
+        .filter(|(likeness, _)| *likeness >= 0.6)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, word)| word)
+}
+
+/// `a`, `b` and `c`.
+pub fn list(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
+/// A text from the file as it may appear in a message: not too long.
+pub fn short(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+fn type_with_article(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a floating-point number",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The text of a string value, or a report that it is none.
+pub fn text<'a>(
+    value: &'a DeValue<'_>,
+    place: Place,
+    sink: &mut Sink,
+    expected: &str,
+    fix: &str,
+) -> Option<&'a str> {
+    let text = value.as_str();
+    if text.is_none() {
+        sink.wrong_type(value, place, expected, fix);
+    }
+    text
+}
+
+/// A TOML basic string.
+pub fn quoted(text: &str) -> String {
+    DeQuoted(text).to_string()
+}
+
+struct DeQuoted<'a>(&'a str);
+
+impl fmt::Display for DeQuoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        toml::Value::String(self.0.to_owned()).fmt(f)
+    }
+}
+
+/// The number of an integer value; `None` when it does not fit.
+pub fn integer(value: &DeValue<'_>) -> Option<i128> {
+    let integer = value.as_integer()?;
+    i128::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+macro_rules! decode_integer {
+    ($($ty:ty),+) => { $(
+        impl Decode for $ty {
+            const EXPECTED: &'static str = "a whole number";
+
+            fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
+                if value.as_integer().is_none() {
+                    let inner = value.as_str().filter(|text| text.parse::<$ty>().is_ok());
+                    let fix = inner.map_or("write a number without quotation marks or unit".to_owned(), |text| {
+                        format!("write {text}, without quotation marks")
+                    });
+                    sink.wrong_type(value, place, Self::EXPECTED, &fix);
+                    return None;
+                }
+                let number = integer(value).and_then(|n| <$ty>::try_from(n).ok());
+                if number.is_none() {
+                    let widest = || format!("between 0 and {}", <$ty>::MAX);
+                    let expected = sink.bounds.clone().unwrap_or_else(widest);
+                    sink.bad_value(place, &expected, "out of range", "write a number in that range");
+                }
+                number
+            }
+
+            fn written(&self) -> Option<String> {
+                Some(self.to_string())
+            }
+
+            fn schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "integer", "minimum": 0, "maximum": <$ty>::MAX })
+            }
+
+            fn amount(&self) -> Option<u64> {
+                Some(u64::from(*self))
+            }
+        }
+    )+ };
+}
+
+decode_integer!(u8, u16, u32);
+
+impl Decode for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
+        let decoded = value.as_bool();
+        if decoded.is_none() {
+            let fix = match value.as_str() {
+                Some("true" | "yes" | "on") => "write true, without quotation marks",
+                Some("false" | "no" | "off") => "write false, without quotation marks",
+                _ => "write true or false",
+            };
+            sink.wrong_type(value, place, Self::EXPECTED, fix);
+        }
+        decoded
+    }
+
+    fn written(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "boolean" })
+    }
+}
+
+impl Decode for String {
+    const EXPECTED: &'static str = "a string";
+
+    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
+        text(value, place, sink, Self::EXPECTED, "write it in quotation marks").map(str::to_owned)
+    }
+
+    fn written(&self) -> Option<String> {
+        Some(quoted(self))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
+impl<T: Decode> Decode for Option<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+
+    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
+        T::decode(value, place, sink).map(Some)
+    }
+
+    fn written(&self) -> Option<String> {
+        self.as_ref().and_then(T::written)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        T::schema(generator)
+    }
+
+    fn amount(&self) -> Option<u64> {
+        self.as_ref().and_then(T::amount)
+    }
+
+    fn shape() -> Shape {
+        T::shape()
+    }
+}
+
+impl<T: Decode> Decode for Vec<At<T>> {
+    const EXPECTED: &'static str = "an array";
+
+    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
+        let Some(array) = value.as_array() else {
+            let name = sink.path.last().map_or("", String::as_str);
+            let fix = match (T::shape(), value) {
+                (Shape::Section(_), DeValue::Table(_)) => {
+                    format!("write [[{name}]], with two brackets: there can be several")
+                }
+                (Shape::Section(_), _) => format!("write [[{name}]] and the keys of one below it"),
+                (_, DeValue::String(text)) => format!("write {name} = [{}]", quoted(text)),
+                _ => format!("write {name} = [...]"),
+            };
+            sink.wrong_type(value, place, Self::EXPECTED, &fix);
+            return None;
+        };
+        let is_section = matches!(T::shape(), Shape::Section(_));
+        let mut values = Vec::with_capacity(array.len());
+        for element in array.iter() {
+            let place = Place::from(element.span());
+            let decoded = if is_section {
+                T::decode(element.get_ref(), place, sink)
+            } else {
+                sink.within(ENTRY, |sink| T::decode(element.get_ref(), place, sink))
+            };
+            values.extend(decoded.map(|value| At::written(value, place)));
+        }
+        // A list of values with one missing is not what was meant; sections stand each alone.
+        (is_section || values.len() == array.len()).then_some(values)
+    }
+
+    fn written(&self) -> Option<String> {
+        let values: Option<Vec<String>> = self.iter().map(|value| value.written()).collect();
+        match T::shape() {
+            Shape::Value => values.map(|values| format!("[{}]", values.join(", "))),
+            _ => None,
+        }
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "array", "items": T::schema(generator) })
+    }
+
+    fn shape() -> Shape {
+        match T::shape() {
+            Shape::Section(section) => Shape::Sections(section),
+            _ => Shape::Value,
+        }
+    }
+}
+
+/// A table whose keys are names given by the operator, in the order of the file. A value that is
+/// wrong is `None`, so that its name is still known.
+#[derive(Clone, Debug)]
+pub struct Named<T>(pub Vec<(At<String>, Option<T>)>);
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Named(Vec::new())
+    }
+}
+
+impl<T: Decode> Decode for Named<T> {
+    const EXPECTED: &'static str = "a table";
+
+    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
+        let name = sink.path.last().cloned().unwrap_or_default();
+        let table =
+            sink.table(value, place, &format!("write [{name}.NAME], with a name of your own"))?;
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let decoded = entries.into_iter().map(|(key, value)| {
+            let name: &str = key.get_ref();
+            let inner =
+                sink.within(name, |sink| T::decode(value.get_ref(), value.span().into(), sink));
+            (At::written(name.to_owned(), key.span().into()), inner)
+        });
+        Some(Named(decoded.collect()))
+    }
+
+    fn written(&self) -> Option<String> {
+        self.0.is_empty().then(|| "{}".to_owned()).filter(|_| matches!(T::shape(), Shape::Value))
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "additionalProperties": T::schema(generator) })
+    }
+
+    fn shape() -> Shape {
+        match T::shape() {
+            Shape::Section(section) => Shape::Named(section),
+            _ => Shape::Value,
+        }
+    }
+}
+
+/// A quantity from text, or a report of why not.
+fn quantity<T>(
+    value: &DeValue<'_>,
+    place: Place,
+    sink: &mut Sink,
+    (expected, unit): (&str, &str),
+    parse: impl Fn(&str) -> Result<T, BadQuantity>,
+) -> Option<T> {
+    let parsed = match value {
+        DeValue::String(text) => parse(text),
+        DeValue::Integer(number) if number.radix() == 10 => Err(BadQuantity {
+            what: "a number without its unit",
+            fix: format!("write \"{number}{unit}\""),
+        }),
+        _ => parse(""),
+    };
+    match parsed {
+        Ok(value) => Some(value),
+        Err(bad) => {
+            sink.bad_value(place, expected, bad.what, &bad.fix);
+            None
+        }
+    }
+}
+
+const DURATION_PATTERN: &str = "^[0-9]+(ms|s|m|h|d)$";
+
+impl Decode for Millis {
+    const EXPECTED: &'static str = "a duration";
+
+    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
+        quantity(value, place, sink, (Self::EXPECTED, "s"), Millis::parse)
+    }
+
+    fn written(&self) -> Option<String> {
+        Some(format!("\"{self}\""))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "duration-with-unit", "pattern": DURATION_PATTERN })
+    }
+
+    fn amount(&self) -> Option<u64> {
+        Some(self.0)
+    }
+}
+
+impl Decode for MillisOrOff {
+    const EXPECTED: &'static str = "a duration, or \"0\" for none";
+
+    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
+        quantity(value, place, sink, (Self::EXPECTED, "s"), |text| match text {
+            "0" => Ok(MillisOrOff(None)),
+            _ => Millis::parse(text).map(|ms| MillisOrOff(Some(ms).filter(|ms| ms.0 > 0))),
+        })
+    }
+
+    fn written(&self) -> Option<String> {
+        self.0.map_or(Some("\"0\"".to_owned()), |ms| ms.written())
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string", "format": "duration-with-unit", "pattern": "^(0|[0-9]+(ms|s|m|h|d))$",
+        })
+    }
+
+    fn amount(&self) -> Option<u64> {
+        self.0.map(|ms| ms.0)
+    }
+}
+
+impl Decode for Size {
+    const EXPECTED: &'static str = "a size";
+
+    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
+        quantity(value, place, sink, (Self::EXPECTED, "B"), Size::parse)
+    }
+
+    fn written(&self) -> Option<String> {
+        Some(format!("\"{self}\""))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string", "format": "size-with-unit", "pattern": "^[0-9]+(B|[KMGT]i?B)$",
+        })
+    }
+
+    fn amount(&self) -> Option<u64> {
+        Some(self.0)
+    }
+}
+
+/// A section decoded from an empty table.
+pub fn section_default<T: Decode>() -> T {
+    let place = Place { start: 0, end: 0 };
+    T::decode(&DeValue::Table(DeTable::new()), place, &mut Sink::default())
+        .expect("invariant: every key of this section has a default")
+}

@@ -1,0 +1,288 @@
+//! The configuration as written: every section, key, default, minimum and maximum.
+//!
+//! This is the only place where they are defined; the decoder, the JSON Schema, `docs/configuration.md`
+//! and `config/reference.toml` follow from it. The comments here are what operators read.
+
+use super::{
+    decode::Named,
+    snapshot::{ForwardedFields, HalfClose, Io, RequestId, Workers},
+    units::{Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, millis, minutes, seconds},
+    values::{
+        BareHost, BindAddress, EncodedSlash, EndpointText, FieldValue, FileMode, HostName,
+        HostPattern, Matches, MethodName, Name, Network, PathRegex, PathTemplate, PathText,
+        Pseudonym, Scheme,
+    },
+};
+use crate::{config::decode::At, policy::balance::Balance, section};
+
+/// Of a Unix socket whose listener gives no `mode`.
+pub const UNIX_MODE_DEFAULT: u32 = 0o660;
+
+/// Largest request body that can be allowed, 16 TiB.
+const BODY_MAX: Size = gib(16 << 10);
+
+section! {
+    /// A configuration file. Every section but `listeners` may be left out.
+    pub struct File {
+        /// Settings of the process, fixed at start.
+        runtime: Runtime = Runtime::default();
+        /// How the process ends.
+        shutdown: Shutdown = Shutdown::default();
+        /// Where clients connect.
+        listeners: Vec<At<Listener>> = Vec::new();
+        /// What is done with which request. The order matters only between routes whose conditions
+        /// are equally specific: the first one wins.
+        routes: Vec<At<Route>> = Vec::new();
+        /// Where requests are forwarded to, by name.
+        upstreams: Named<Upstream> = Named::default();
+        /// Bounds on what one client, or all of them, may use.
+        limits: Limits = Limits::default();
+        /// How long a client may take.
+        timeouts: Timeouts = Timeouts::default();
+        /// What upstreams are told about the client, and whom to believe about it.
+        forwarding: Forwarding = Forwarding::default();
+        /// How request paths are read.
+        paths: Paths = Paths::default();
+    }
+
+    /// Settings of the process, fixed at start.
+    pub struct Runtime {
+        /// Worker threads: `"auto"` is one per core that this process may use (its CPU affinity
+        /// and cgroup quota count), a number is that many, and `"0-7,16-23"` is one on each of
+        /// these cores.
+        workers: Workers = Workers::Auto;
+        /// How sockets are driven. `"auto"` takes io_uring, or epoll where the kernel or the
+        /// container refuses io_uring; the choice is logged.
+        io: Io = Io::Auto;
+        /// Submission queue entries of each worker's ring; a power of two.
+        ring_entries: u32 = 4096 => 256..=32768;
+    }
+
+    /// How the process ends: on SIGTERM or SIGINT it stops accepting and finishes what runs.
+    pub struct Shutdown {
+        /// After this long, connections still open are cut.
+        drain_timeout: Millis = seconds(30) => millis(0)..=hours(24);
+        /// How long an idle kept connection stays open meanwhile, so that a request already on its
+        /// way is answered (with `Connection: close`).
+        drain_idle: Millis = seconds(1) => millis(0)..=minutes(10);
+    }
+
+    /// Where clients connect.
+    pub struct Listener {
+        /// For logs and metrics. Default: the text of `bind`.
+        name: Option<Name> = None, eg "\"public\"";
+        /// The address and port: `"0.0.0.0:8080"` for IPv4, `"[::]:8080"` for IPv6,
+        /// `"unix:/run/ringway.sock"` for a Unix socket.
+        bind: BindAddress, eg "\"0.0.0.0:8080\"";
+        /// Permissions of a Unix socket, in octal. Default: `0660`, owner and group.
+        mode: Option<FileMode> = None, eg "\"0660\"";
+        /// Connections the kernel holds until a worker accepts them.
+        backlog: u32 = 4096 => 1..=65535;
+        /// What it means when a client shuts down its sending side while its response is pending:
+        /// `"answer"` sends the response, `"abort"` takes the client for gone and frees the
+        /// upstream.
+        half_close: HalfClose = HalfClose::Answer;
+    }
+
+    /// What is done with which request: conditions, then one action (`upstream`, `respond` or
+    /// `redirect`), then settings. All conditions must hold; one that is left out always does.
+    pub struct Route {
+        /// For logs, metrics and `ringway explain`. Default: made from the conditions, such as
+        /// `/api/orders`.
+        name: Option<Name> = None, eg "\"orders\"";
+        /// Hosts, without port: exact (`"api.example.com"`) or with one leading wildcard
+        /// (`"*.example.com"`). Default: any.
+        hosts: Vec<At<HostPattern>> = Vec::new();
+        /// Path prefix, on a segment boundary: `/api` takes `/api` and `/api/x`, but not `/apix`.
+        /// Without any path condition every path matches.
+        path: Option<PathText> = None, eg "\"/api/orders\"";
+        /// This path only.
+        path_exact: Option<PathText> = None, eg "\"/login\"";
+        /// Path with parameters: `{id}` is one segment, a final `{*rest}` one or more.
+        path_template: Option<PathTemplate> = None, eg "\"/users/{id}/orders\"";
+        /// Regular expression that the whole path must match.
+        path_regex: Option<PathRegex> = None, eg "'/v[0-9]+/(?<rest>.*)'";
+        /// Methods; `GET` includes `HEAD`. Default: any.
+        methods: Vec<At<MethodName>> = Vec::new();
+        /// Request fields: a value (`{ "X-Tenant" = "blue" }`), a regular expression that the whole
+        /// value must match (`{ regex = "..." }`), or whether it is there (`{ present = true }`).
+        headers: Matches = Matches::default();
+        /// Query parameters, written like `headers`; their names are case-sensitive.
+        query: Matches = Matches::default();
+
+        /// Action: forward to this upstream.
+        upstream: Option<Name> = None, eg "\"orders\"";
+        /// Action: answer with a fixed response.
+        respond: Option<Respond> = None, eg "{ status = 403 }";
+        /// Action: send the client elsewhere.
+        redirect: Option<Redirect> = None, eg "{ scheme = \"https\" }";
+
+        /// With `path` and `upstream`: forward the path without that prefix.
+        strip_prefix: bool = false;
+        /// With `path` and `upstream`: put this in place of that prefix.
+        replace_prefix: Option<PathText> = None, eg "\"/v2\"";
+        /// With `upstream`: forward this path. `{name}` stands for a parameter of `path_template`
+        /// or a group of `path_regex` (`{1}` for a group without name).
+        rewrite_path: Option<PathTemplate> = None, eg "\"/people/{id}\"";
+        /// With `upstream`: send this Host field instead of the client's.
+        rewrite_host: Option<HostName> = None, eg "\"internal.example\"";
+        /// Largest request body. Default: `limits.body`.
+        max_body: Option<Size> = None => Some(bytes(0))..=Some(BODY_MAX), eg "\"10MiB\"";
+        /// With `upstream`: from the request's head to the last byte of the response. `"0"` is no
+        /// bound.
+        timeout: MillisOrOff = MillisOrOff(None)
+            => MillisOrOff(Some(millis(1)))..=MillisOrOff(Some(hours(24)));
+        /// With `upstream`: let `Upgrade` pass (WebSocket and others).
+        upgrade: bool = true;
+        /// With `upstream`: tries in all, the first included. A request is only repeated when
+        /// nothing of a response came back and repeating is safe.
+        tries: u8 = 2 => 1..=10;
+    }
+
+    /// A fixed response.
+    pub struct Respond {
+        /// Status code.
+        status: u16 = 200 => 200..=599;
+        /// The body, as text.
+        body: Option<String> = None, eg "\"no\\n\"";
+        /// File with the body, relative to this configuration; read when it is loaded. At most
+        /// 16 MiB.
+        body_file: Option<String> = None, eg "\"maintenance.html\"";
+        /// Media type of the body.
+        content_type: FieldValue = FieldValue("text/plain; charset=utf-8".to_owned());
+        /// Further fields.
+        headers: Named<FieldValue> = Named::default();
+    }
+
+    /// A redirect. Parts that are left out are the request's own.
+    pub struct Redirect {
+        /// Status code: 308 or 301 for good, 307 or 302 for now, 303 to GET another resource.
+        status: u16 = 308 => 301..=308;
+        /// `"http"` or `"https"`.
+        scheme: Option<Scheme> = None, eg "\"https\"";
+        /// Host. Without `port`, another scheme or host means that scheme's usual port.
+        host: Option<BareHost> = None, eg "\"www.example.com\"";
+        /// Port.
+        port: Option<u16> = None => Some(1)..=Some(65535), eg "8443";
+        /// Path. `{name}` stands for a parameter of `path_template` or a group of `path_regex`.
+        path: Option<PathTemplate> = None, eg "\"/new/{id}\"";
+        /// With the route's `path`: put this in place of that prefix.
+        replace_prefix: Option<PathText> = None, eg "\"/new\"";
+        /// Append the request's query.
+        keep_query: bool = true;
+    }
+
+    /// Where requests are forwarded to.
+    pub struct Upstream {
+        /// Addresses: `"10.0.0.1:80"`, `"[fd00::1]:80"`, `"app.internal:80"` (looked up when the
+        /// configuration is loaded), `"unix:/run/app.sock"`, or
+        /// `{ address = "10.0.0.1:80", weight = 3 }`.
+        endpoints: Vec<At<EndpointText>>, eg "[\"127.0.0.1:8000\"]";
+        /// How an endpoint is chosen. `"round_robin"`: in turn, by weight. `"least_request"`: of two
+        /// taken at random, the one with fewer requests in flight for its weight. `"random"`: at
+        /// random, by weight.
+        balance: Balance = Balance::RoundRobin;
+        /// For one connection to be made.
+        connect_timeout: Millis = seconds(2) => millis(1)..=minutes(10);
+        /// From the request sent to the first byte of the response.
+        first_byte_timeout: Millis = seconds(60) => millis(1)..=hours(24);
+        /// Between two reads or writes of a body.
+        idle_timeout: Millis = seconds(60) => millis(1)..=hours(24);
+        /// How long an endpoint that could not be connected is avoided while others are left.
+        connect_cooldown: Millis = seconds(1) => millis(0)..=hours(1);
+        /// Connections kept open between requests.
+        pool: Pool = Pool::default();
+    }
+
+    /// Connections to an upstream that are kept open between requests.
+    pub struct Pool {
+        /// Idle connections kept, for each worker and endpoint; 0 keeps none.
+        idle_max: u32 = 256 => 0..=65536;
+        /// An idle connection is closed after this long. Keep it below the upstream's own
+        /// keep-alive timeout.
+        idle_timeout: Millis = seconds(60) => millis(1)..=hours(24);
+        /// A connection older than this serves no further request.
+        lifetime: Millis = hours(1) => seconds(1)..=hours(24 * 30);
+    }
+
+    /// Bounds on what one client, or all of them, may use.
+    pub struct Limits {
+        /// A request's head: request line and fields. Larger is refused with 431.
+        head: Size = kib(32) => kib(1)..=mib(1);
+        /// The request target (path and query). Longer is refused with 414.
+        target: Size = kib(8) => bytes(64)..=mib(1);
+        /// Field lines of a request. More are refused with 431.
+        fields: u16 = 100 => 8..=256;
+        /// A request's body, where the route does not say otherwise. Larger is refused with 413.
+        body: Size = gib(1) => bytes(0)..=BODY_MAX;
+        /// Open client connections of the process. Further ones get 503.
+        connections: u32 = 20_000 => 1..=10_000_000;
+        /// Open client connections of one worker. Further ones get 503.
+        connections_per_worker: u32 = 10_000 => 1..=10_000_000;
+        /// Requests on one client connection before it is closed.
+        requests_per_connection: u32 = 100_000 => 1..=4_294_967_295;
+        /// Interim responses (1xx) an upstream may send before the final one.
+        interim_responses: u32 = 16 => 0..=1000;
+        /// Buffer for relaying a body, one for each direction in use.
+        relay_buffer: Size = kib(64) => kib(4)..=mib(16);
+        /// The same for a body over 1 MiB.
+        relay_buffer_large: Size = kib(256) => kib(4)..=mib(16);
+        /// Slowest a client may send or read a body, each second, after a grace. `"0B"` is no
+        /// bound.
+        client_rate_min: Size = bytes(240) => bytes(0)..=mib(100);
+    }
+
+    /// How long a client may take.
+    pub struct Timeouts {
+        /// From a request's first byte (or the connection's start) to the end of its head; then 408.
+        head: Millis = seconds(10) => millis(1)..=hours(1);
+        /// Between two reads of a request's body; then 408.
+        body: Millis = seconds(30) => millis(1)..=hours(24);
+        /// Between two writes of a response to a client that does not read.
+        write: Millis = seconds(30) => millis(1)..=hours(24);
+        /// Between a response and the next request.
+        keep_alive: Millis = seconds(75) => millis(0)..=hours(24);
+        /// After this much idle time a kept connection gives its buffer back.
+        park: Millis = seconds(2) => millis(1)..=hours(1);
+        /// How long the rest of a refused body is read and thrown away before closing, so that the
+        /// client sees the response.
+        linger: Millis = seconds(2) => millis(0)..=minutes(10);
+        /// Silence on a tunnel (WebSocket, any 101), both ways.
+        tunnel_idle: Millis = minutes(5) => millis(1)..=hours(24 * 30);
+    }
+
+    /// What upstreams are told about the client, and whom to believe about it.
+    pub struct Forwarding {
+        /// Networks of proxies in front of this one, whose forwarding fields are believed. From
+        /// anybody else those fields are removed.
+        trusted_proxies: Vec<At<Network>> = Vec::new();
+        /// Which fields are sent: `"x-forwarded"` (X-Forwarded-For, -Proto, -Host), `"forwarded"`
+        /// (RFC 7239) or `"off"`.
+        fields: ForwardedFields = ForwardedFields::XForwarded;
+        /// This gateway's name in the Via field; `""` sends none.
+        via: Pseudonym = Pseudonym("ringway".to_owned());
+        /// X-Request-Id: `"keep"` the client's when valid, else make one; always `"make"` one; or
+        /// `"off"`.
+        request_id: RequestId = RequestId::Keep;
+    }
+
+    /// How request paths are read.
+    pub struct Paths {
+        /// `%2F` and `%5C` in a path: `"refuse"` with 400, since upstreams read them differently,
+        /// or `"keep"` as ordinary text.
+        encoded_slash: EncodedSlash = EncodedSlash::Refuse;
+    }
+}
+
+/// Default of a section whose keys all have defaults.
+macro_rules! all_defaults {
+    ($($section:ident),+) => { $(
+        impl Default for $section {
+            fn default() -> Self {
+                super::decode::section_default()
+            }
+        }
+    )+ };
+}
+
+all_defaults!(File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths);

@@ -1,0 +1,208 @@
+//! The command line: what each command prints and with which code it ends.
+//!
+//! 0 is success, 1 means that the command found something wrong (it says what on standard error),
+//! 2 that the command line itself is wrong.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{demo, explain, run};
+use crate::{
+    config::{self, Snapshot, report::plural},
+    telemetry,
+};
+
+/// An API gateway for Linux io_uring: one shared-nothing worker per core.
+#[derive(Debug, Parser)]
+#[command(name = "ringway", version, disable_version_flag = true, after_help = AFTER_HELP)]
+struct CommandLine {
+    /// What to log on standard error: error, warn, info, debug, trace, or a filter such as
+    /// ringway::worker=debug.
+    #[arg(long, value_name = "LEVEL", default_value = "info", global = true)]
+    log: String,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+First steps:
+  ringway demo                                    try it, no file needed
+  ringway check ringway.toml                      is this configuration right?
+  ringway explain GET http://api.test/orders/7    what would be done with this request?
+  ringway run ringway.toml                        serve";
+
+const FILE_DEFAULT: &str = "ringway.toml";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: run the gateway until SIGTERM or SIGINT, then drain.
+    #[command(after_help = RUN_HELP)]
+    Run(File),
+    /// Check a configuration and report every mistake in it.
+    #[command(after_help = CHECK_HELP)]
+    Check(File),
+    /// Tell what would be done with a request, and why.
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(Request),
+    /// Run two sample upstreams and the gateway in one process.
+    Demo,
+    /// Print a JSON Schema of the configuration, for completion in editors.
+    #[command(after_help = SCHEMA_HELP)]
+    Schema,
+    /// Print the version.
+    Version,
+}
+
+const RUN_HELP: &str = "\
+Signals: TERM and INT stop accepting and finish what runs, bounded by
+shutdown.drain_timeout.
+
+Examples:
+  ringway run
+  ringway run /etc/ringway/ringway.toml
+  ringway --log debug run";
+
+const CHECK_HELP: &str = "\
+Ends with 0 when the configuration can be used (warnings are printed), else with 1.
+
+Examples:
+  ringway check
+  ringway check /etc/ringway/ringway.toml";
+
+const EXPLAIN_HELP: &str = "\
+Nothing is sent. The answer comes from the code that serves requests: the same
+parser, path rules and router. Ends with 0 when the request would be served,
+with 1 when it would be refused.
+
+URL is a path (/orders/7?full=1) or has scheme and host
+(http://api.test/orders/7). It is taken as it is, so that /a/../b and %2e%2e
+show what a hostile client would get. A Host field given with -H goes before
+the URL's host.
+
+Examples:
+  ringway explain GET /api/orders
+  ringway explain GET http://api.test/api/orders -H 'X-Tenant: blue'
+  ringway explain POST /upload -H 'Content-Length: 2000000' --config edge.toml";
+
+const SCHEMA_HELP: &str = "\
+Example, for editors with a TOML language server:
+  ringway schema > ringway.schema.json
+  and as the first line of the configuration:
+  #:schema ./ringway.schema.json";
+
+#[derive(Debug, Args)]
+struct File {
+    /// The configuration.
+    #[arg(default_value = FILE_DEFAULT)]
+    file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Request {
+    /// The method, such as GET.
+    method: String,
+    /// The path or URL.
+    url: String,
+    /// A request field, `Name: value`. Repeatable.
+    #[arg(short = 'H', long = "header", value_name = "FIELD")]
+    headers: Vec<String>,
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = FILE_DEFAULT)]
+    config: PathBuf,
+}
+
+/// Runs the program and answers with its exit code.
+pub(super) fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    telemetry::log::start(&line.log);
+    match line.command {
+        Command::Run(file) => run::run(&file.file),
+        Command::Check(file) => check(&file),
+        Command::Explain(request) => explained(&request),
+        Command::Demo => demo::demo(),
+        Command::Schema => schema(),
+        Command::Version => print(&format!("ringway {}\n", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+/// Writes to standard output. A reader that left early (`| head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("ringway: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Loads a configuration, printing what is wrong with it to standard error.
+pub fn load(path: &std::path::Path) -> Option<Snapshot> {
+    let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    match config::load(path) {
+        Ok((snapshot, warnings)) => {
+            for warning in &warnings {
+                eprintln!("{}\n", warning.render(is_coloured));
+            }
+            Some(snapshot)
+        }
+        Err(report) => {
+            eprintln!("{}", report.render(is_coloured));
+            None
+        }
+    }
+}
+
+fn check(file: &File) -> ExitCode {
+    let Some(snapshot) = load(&file.file) else { return ExitCode::FAILURE };
+    print(&format!(
+        "{}: good ({}, {}, {})\n",
+        file.file.display(),
+        plural(snapshot.listeners.len(), "listener"),
+        plural(snapshot.routes.len(), "route"),
+        plural(snapshot.upstreams.len(), "upstream"),
+    ))
+}
+
+fn explained(request: &Request) -> ExitCode {
+    let Some(snapshot) = load(&request.config) else { return ExitCode::FAILURE };
+    let question =
+        explain::Question { method: &request.method, url: &request.url, fields: &request.headers };
+    match explain::explain(&snapshot, &question) {
+        Ok(answer) => {
+            let printed = print(&answer.text);
+            if answer.is_refused { ExitCode::FAILURE } else { printed }
+        }
+        Err(message) => {
+            eprintln!("ringway: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn schema() -> ExitCode {
+    match serde_json::to_string_pretty(&config::schema::schema()) {
+        Ok(text) => print(&format!("{text}\n")),
+        Err(error) => {
+            eprintln!("ringway: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        CommandLine::command().debug_assert();
+    }
+}

@@ -1,0 +1,317 @@
+//! Starts the workers, waits for signals, and ends in order.
+
+use std::{
+    io,
+    path::Path,
+    process::ExitCode,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
+    iterator::Signals,
+};
+
+use super::cores;
+use crate::{
+    config::{self, Snapshot, snapshot::Bind},
+    telemetry::counters::Totals,
+    worker::{
+        self, Drained, Seed,
+        clients::Places,
+        listener::{self, Bound},
+        mailbox::{self, Message, Sender},
+        runtime::Driver,
+    },
+};
+
+/// What the main thread waits for.
+enum Event {
+    Started { worker: usize, driver: &'static str },
+    Signal(i32),
+    Ended { worker: usize, result: io::Result<(Drained, Totals)> },
+}
+
+/// How long after its own drain timeout a worker may take to end.
+const END_GRACE: Duration = Duration::from_secs(2);
+
+/// `ringway run FILE`.
+pub fn run(path: &Path) -> ExitCode {
+    match config::load(path) {
+        Err(report) => {
+            eprintln!("{report}");
+            ExitCode::FAILURE
+        }
+        Ok((snapshot, warnings)) => {
+            for warning in warnings {
+                eprintln!("{warning}");
+            }
+            serve(snapshot, |_| {})
+        }
+    }
+}
+
+/// Runs the gateway until a signal ends it. `ready` is told the bound addresses.
+pub fn serve(snapshot: Snapshot, ready: impl FnOnce(&[Bind])) -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        tracing::error!(thread = thread.name(), "panic, ending one connection: {panic}");
+    }));
+    match Gateway::start(snapshot) {
+        Ok(gateway) => {
+            ready(&gateway.binds);
+            gateway.wait()
+        }
+        Err(message) => {
+            tracing::error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Gateway {
+    mailboxes: Vec<Sender>,
+    events: mpsc::Receiver<Event>,
+    binds: Vec<Bind>,
+    drain_timeout: Duration,
+    running: usize,
+    totals: Totals,
+    connections_cut: u32,
+    failed: bool,
+}
+
+impl Gateway {
+    fn start(snapshot: Snapshot) -> Result<Gateway, String> {
+        let cores = cores::plan(&snapshot.runtime.workers)?;
+        raise_descriptor_limit(&snapshot);
+        let mut bound = bind_all(&snapshot, cores.len())?;
+        let binds = bound[0].iter().map(|b| b.bind.clone()).collect();
+        let (tell, events) = mpsc::channel();
+        catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
+        let places = Places::new(snapshot.limits.connections_max);
+        let mut mailboxes = Vec::new();
+        for (index, core) in cores.iter().enumerate() {
+            let (sender, mailbox) = mailbox::mailbox().map_err(|e| format!("eventfd: {e}"))?;
+            mailboxes.push(sender);
+            let seed = Seed {
+                index,
+                snapshot: snapshot.clone(),
+                listeners: std::mem::take(&mut bound[index]),
+                mailbox,
+                places: places.clone(),
+                workers: cores.len(),
+            };
+            spawn(seed, *core, tell.clone()).map_err(|e| format!("worker {index}: {e}"))?;
+        }
+        let mut gateway = Gateway {
+            running: mailboxes.len(),
+            mailboxes,
+            events,
+            binds,
+            drain_timeout: Duration::from_millis(snapshot.runtime.drain_timeout_ms),
+            totals: Totals::default(),
+            connections_cut: 0,
+            failed: false,
+        };
+        gateway.await_start()?;
+        gateway.announce(&snapshot, &cores);
+        Ok(gateway)
+    }
+
+    fn await_start(&mut self) -> Result<(), String> {
+        for _ in 0..self.mailboxes.len() {
+            match self.events.recv() {
+                Ok(Event::Started { worker, driver }) => {
+                    tracing::info!(worker, io = driver, "worker started");
+                }
+                Ok(Event::Ended { worker, result: Err(e) }) => {
+                    return Err(format!("worker {worker} cannot start: {e}"));
+                }
+                Ok(Event::Signal(_) | Event::Ended { .. }) | Err(_) => {
+                    return Err("ended while starting".to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn announce(&self, snapshot: &Snapshot, cores: &[u32]) {
+        for (rule, bind) in snapshot.listeners.iter().zip(&self.binds) {
+            match bind {
+                Bind::Tcp(at) => tracing::info!(listener = rule.name, "listening on {at}"),
+                Bind::Unix { path, .. } => {
+                    tracing::info!(listener = rule.name, "listening on unix:{}", path.display());
+                }
+            }
+        }
+        tracing::info!(
+            ?cores,
+            routes = snapshot.routes.len(),
+            upstreams = snapshot.upstreams.len(),
+            "ready"
+        );
+    }
+
+    /// Waits for the end: of every worker, or by signals.
+    fn wait(mut self) -> ExitCode {
+        let mut deadline: Option<Instant> = None;
+        while self.running > 0 {
+            let event = match deadline {
+                None => self.events.recv().ok(),
+                Some(at) => {
+                    self.events.recv_timeout(at.saturating_duration_since(Instant::now())).ok()
+                }
+            };
+            match event {
+                Some(Event::Signal(SIGHUP)) => {
+                    tracing::warn!("SIGHUP: reloading is not available yet, nothing was changed");
+                }
+                Some(Event::Signal(signal)) => match deadline {
+                    None => {
+                        deadline = Some(Instant::now() + self.drain_timeout + END_GRACE);
+                        tracing::info!(signal, timeout = ?self.drain_timeout, "draining");
+                        self.drain();
+                    }
+                    Some(_) => {
+                        tracing::info!(signal, "stopping at once");
+                        self.tell(|| Message::Stop);
+                    }
+                },
+                Some(Event::Ended { worker, result }) => self.ended(worker, result),
+                Some(Event::Started { .. }) => {}
+                None => {
+                    tracing::error!("workers did not end in time");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+        self.last_words()
+    }
+
+    fn drain(&self) {
+        // Unlinked first, so that new clients see at once that nobody is there.
+        for bind in &self.binds {
+            if let Bind::Unix { path, .. } = bind {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        self.tell(|| Message::Drain);
+    }
+
+    fn tell(&self, message: impl Fn() -> Message) {
+        for mailbox in &self.mailboxes {
+            // Full only if the worker is stuck, and then the deadline ends it.
+            if mailbox.send(message()).is_err() {
+                tracing::error!("a worker's mailbox is full");
+            }
+        }
+    }
+
+    fn ended(&mut self, worker: usize, result: io::Result<(Drained, Totals)>) {
+        self.running -= 1;
+        match result {
+            Ok((drained, totals)) => {
+                self.totals += totals;
+                if let Drained::Cut(connections) = drained {
+                    self.connections_cut += connections;
+                }
+            }
+            Err(e) => {
+                tracing::error!(worker, error = %e, "worker failed");
+                self.failed = true;
+            }
+        }
+    }
+
+    fn last_words(self) -> ExitCode {
+        let totals = self.totals;
+        tracing::info!(
+            connections = totals.connections,
+            requests = totals.requests,
+            refusals = totals.refusals,
+            panics = totals.panics,
+            connections_cut = self.connections_cut,
+            "ended"
+        );
+        if self.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
+/// Sockets by worker, then by listener.
+fn bind_all(snapshot: &Snapshot, workers: usize) -> Result<Vec<Vec<Bound>>, String> {
+    let mut by_worker: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
+    for rule in &snapshot.listeners {
+        let sockets = listener::bind(&rule.name, &rule.bind, rule.backlog, workers)
+            .map_err(|e| format!("cannot listen on {} ({}): {e}", rule.name, bind_hint(&e)))?;
+        for (sockets_of_worker, socket) in by_worker.iter_mut().zip(sockets) {
+            sockets_of_worker.push(socket);
+        }
+    }
+    Ok(by_worker)
+}
+
+fn bind_hint(e: &io::Error) -> &'static str {
+    match e.kind() {
+        io::ErrorKind::AddrInUse => "another process uses the address: see `ss -ltnp`",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE, a Unix socket a writable folder"
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface of this host has the address",
+        _ => "see the error",
+    }
+}
+
+fn spawn(seed: Seed, core: u32, tell: mpsc::Sender<Event>) -> io::Result<()> {
+    let worker = seed.index;
+    let body = move || {
+        // Pinned before the runtime is built, so that its memory is local to the core.
+        if let Err(e) = cores::pin(core) {
+            tracing::warn!(worker, core, error = %e, "cannot pin");
+        }
+        let runtime = &seed.snapshot.runtime;
+        let result = Driver::build(runtime.io, runtime.ring_entries).and_then(|driver| {
+            let _ = tell.send(Event::Started { worker, driver: driver.name });
+            worker::run(seed, driver)
+        });
+        // The main thread is gone only if the process is ending.
+        let _ = tell.send(Event::Ended { worker, result });
+    };
+    thread::Builder::new().name(format!("worker-{worker}")).spawn(body)?;
+    Ok(())
+}
+
+fn catch_signals(tell: mpsc::Sender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            if tell.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Raises the soft limit on descriptors to the hard one and says when that is not enough.
+fn raise_descriptor_limit(snapshot: &Snapshot) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(e) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(error = %e, "cannot raise the limit on open descriptors");
+    }
+    // A connection may need one descriptor on each side.
+    let needed = 2 * u64::from(snapshot.limits.connections_max);
+    if let Some(have) = limit.maximum
+        && have < needed
+    {
+        tracing::warn!(
+            have,
+            needed,
+            "limits.connections may need more descriptors than the process may open: raise \
+             LimitNOFILE (ulimit -n) or lower limits.connections"
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! Bodies on their way through: decoded in place, framed again in place.
+//!
+//! Both directions use the same two pieces. [`Decoder`] turns what was read into data bytes,
+//! whatever the sender's framing; [`frame`] puts the receiver's framing around a buffer of data.
+//! So a body is always re-framed: no chunk extension, odd chunk size or stray byte of the sender
+//! ever reaches the receiver.
+
+use crate::wire::{
+    Framing, HeadLimits, Parsed, Reason,
+    chunked::{CHUNK_HEAD_MAX, ChunkDecoder, LAST_CHUNK, Trailers, write_chunk_head},
+    reason,
+};
+
+use super::{
+    Worker,
+    buffers::Buffer,
+    net::{Stream, Wait},
+};
+
+/// Where a body stands.
+pub struct Decoder {
+    kind: Kind,
+    ended: bool,
+    /// Trailer lines that may be forwarded, each with its CRLF. Nearly always empty.
+    trailer_lines: Vec<u8>,
+    limits: HeadLimits,
+}
+
+enum Kind {
+    Length(u64),
+    Chunked(ChunkDecoder),
+    Trailers,
+    UntilClose,
+}
+
+/// What a decoder made of a window: its first `data` bytes are body data, its first `consumed`
+/// bytes are dealt with. What follows them is for the next call, or not part of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Took {
+    pub data: usize,
+    pub consumed: usize,
+}
+
+impl Decoder {
+    /// `limits` bound the trailer section.
+    pub fn new(framing: Framing, limits: HeadLimits) -> Decoder {
+        let kind = match framing {
+            Framing::None => Kind::Length(0),
+            Framing::Length(n) => Kind::Length(n),
+            Framing::Chunked => Kind::Chunked(ChunkDecoder::default()),
+            Framing::UntilClose => Kind::UntilClose,
+        };
+        let ended = matches!(kind, Kind::Length(0));
+        Decoder { kind, ended, trailer_lines: Vec::new(), limits }
+    }
+
+    /// Everything the framing promised has been taken.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Data bytes still to come, when the framing says so.
+    pub fn left(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Length(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    pub fn trailer_lines(&self) -> &[u8] {
+        &self.trailer_lines
+    }
+
+    /// Decodes the front of `window` in place.
+    pub fn take(&mut self, window: &mut [u8]) -> Result<Took, &'static Reason> {
+        if self.ended {
+            return Ok(Took { data: 0, consumed: 0 });
+        }
+        match &mut self.kind {
+            Kind::UntilClose => Ok(Took { data: window.len(), consumed: window.len() }),
+            Kind::Length(left) => {
+                let n = (*left).min(window.len() as u64);
+                *left -= n;
+                self.ended = *left == 0;
+                Ok(Took { data: n as usize, consumed: n as usize })
+            }
+            Kind::Chunked(decoder) => {
+                let decoded = decoder.decode(window)?;
+                let mut took = Took { data: decoded.data, consumed: decoded.consumed };
+                if decoded.end {
+                    self.kind = Kind::Trailers;
+                    took.consumed += self.take_trailers(&window[decoded.consumed..])?;
+                }
+                Ok(took)
+            }
+            Kind::Trailers => Ok(Took { data: 0, consumed: self.take_trailers(window)? }),
+        }
+    }
+
+    fn take_trailers(&mut self, bytes: &[u8]) -> Result<usize, &'static Reason> {
+        if bytes.starts_with(b"\r\n") {
+            self.ended = true;
+            return Ok(2);
+        }
+        let mut trailers = Trailers::default();
+        match trailers.parse(bytes, &self.limits)? {
+            Parsed::Partial if bytes.len() >= self.limits.head_bytes_max as usize => {
+                Err(reason::TRAILER_INVALID)
+            }
+            Parsed::Partial => Ok(0),
+            Parsed::Complete(()) => {
+                for field in trailers.fields.iter().filter(|f| !f.hop_by_hop) {
+                    self.trailer_lines.extend_from_slice(field.line.of(bytes));
+                }
+                self.ended = true;
+                Ok(trailers.len)
+            }
+        }
+    }
+
+    /// The sender closed the connection. Answers whether that ends the body properly.
+    pub fn close(&mut self) -> bool {
+        if matches!(self.kind, Kind::UntilClose) {
+            self.ended = true;
+        }
+        self.ended
+    }
+}
+
+/// Why a body could not be read further.
+#[derive(Clone, Copy, Debug)]
+pub enum ReadError {
+    /// Not well-formed.
+    Invalid(&'static Reason),
+    /// Nothing came for as long as may be.
+    TimedOut,
+    /// The connection ended before the body did.
+    Closed,
+}
+
+/// The rest of a body, read from a stream.
+pub struct Reader<'s> {
+    stream: &'s Stream,
+    pub decoder: Decoder,
+    /// Bytes read but not dealt with: a part of a trailer section, or what follows the body.
+    pub carry: Vec<u8>,
+}
+
+impl<'s> Reader<'s> {
+    pub fn new(stream: &'s Stream, decoder: Decoder) -> Reader<'s> {
+        Reader { stream, decoder, carry: Vec::new() }
+    }
+
+    /// A buffer of the right size for what is left to come.
+    pub fn buffer(&self, worker: &Worker) -> Buffer {
+        worker.buffers.relay(self.decoder.left())
+    }
+
+    /// Reads and decodes once. The window of the returned buffer is data, possibly none; whether
+    /// the body is over is in `decoder.ended()`.
+    pub async fn next(&mut self, mut buf: Buffer, wait: Wait) -> (Result<(), ReadError>, Buffer) {
+        buf.append(&self.carry);
+        let carried = self.carry.len();
+        self.carry.clear();
+        let (result, mut buf) = self.stream.read(buf, wait).await;
+        let result = match result {
+            Ok(0) if carried > 0 => Err(ReadError::Closed),
+            Ok(0) if self.decoder.close() => Ok(()),
+            Ok(0) => Err(ReadError::Closed),
+            Ok(_) => self.settle(&mut buf),
+            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => Err(ReadError::TimedOut),
+            Err(_) => Err(ReadError::Closed),
+        };
+        (result, buf)
+    }
+
+    /// Decodes the window of `buf`, leaves the data in it, and keeps the rest in `carry`.
+    pub fn settle(&mut self, buf: &mut Buffer) -> Result<(), ReadError> {
+        let took = self.decoder.take(buf.bytes_mut()).map_err(ReadError::Invalid)?;
+        if took.consumed < buf.len() {
+            self.carry.extend_from_slice(&buf.bytes()[took.consumed..]);
+        }
+        buf.truncate(took.data);
+        Ok(())
+    }
+}
+
+/// The framing of data that is sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendFraming {
+    /// The bytes themselves (a length was announced, or the close ends the body).
+    Plain,
+    Chunked,
+}
+
+/// Writes the size line of a chunk of `len` bytes to `out`; nothing for no bytes, which would end
+/// the body.
+pub fn chunk_head(out: &mut Vec<u8>, len: usize) {
+    if len > 0 {
+        let mut line = [0u8; CHUNK_HEAD_MAX];
+        let at = write_chunk_head(&mut line, len);
+        out.extend_from_slice(&line[at..]);
+    }
+}
+
+/// Ends a chunk in the window of `buf` and, with `last`, the body. `data` says whether there was
+/// any. Answers what did not fit behind the window and must be sent after it.
+pub fn chunk_tail(
+    buf: &mut Buffer,
+    data: bool,
+    last: bool,
+    trailer_lines: &[u8],
+) -> Option<Vec<u8>> {
+    if data {
+        buf.append(b"\r\n");
+    }
+    if !last {
+        return None;
+    }
+    if trailer_lines.is_empty() {
+        buf.append(LAST_CHUNK);
+        return None;
+    }
+    let mut end = Vec::with_capacity(trailer_lines.len() + 5);
+    end.extend_from_slice(b"0\r\n");
+    end.extend_from_slice(trailer_lines);
+    end.extend_from_slice(b"\r\n");
+    Some(end)
+}
+
+/// Puts the framing around the data in `buf`. Answers what must be sent after it, if anything.
+pub fn frame(
+    buf: &mut Buffer,
+    framing: SendFraming,
+    last: bool,
+    trailer_lines: &[u8],
+) -> Option<Vec<u8>> {
+    if framing == SendFraming::Plain {
+        return None;
+    }
+    let len = buf.len();
+    if len > 0 {
+        let mut line = [0u8; CHUNK_HEAD_MAX];
+        let at = write_chunk_head(&mut line, len);
+        let fits = buf.prepend(&line[at..]);
+        debug_assert!(fits, "a relay buffer has headroom for a chunk head");
+    }
+    chunk_tail(buf, len > 0, last, trailer_lines)
+}

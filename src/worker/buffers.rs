@@ -1,0 +1,294 @@
+//! Memory that is lent to the kernel and parsed in place.
+//!
+//! A [`Buffer`] has a window of bytes `start..end`. Reading appends to the window, consuming moves
+//! its start, and what goes in front of the window (a message head, a chunk size) is written into
+//! the room before it, so that head and body leave in one send without being copied.
+//!
+//! Invariants: `start <= end <= capacity`; every byte of the window is initialised; a buffer is
+//! owned by exactly one operation or one task at a time. [`Buffers`] keeps a bounded number of
+//! free ones per size, last used first, so that hot requests meet warm memory.
+
+#![expect(unsafe_code, reason = "memory lent to the kernel")]
+
+use std::{cell::RefCell, mem::MaybeUninit};
+
+use monoio::buf::{IoBuf, IoBufMut};
+
+/// Room kept before the window for a rewritten head that outgrew the received one.
+pub const HEADROOM: usize = 320;
+/// Room kept after a read for a chunk's CRLF and the last chunk.
+pub const TAILROOM: usize = 8;
+/// Size of the buffer a message head is read into first.
+pub const HEAD_BYTES: usize = 8 * 1024;
+
+/// A window of initialised bytes in a fixed piece of memory.
+pub struct Buffer {
+    mem: Box<[MaybeUninit<u8>]>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    pub fn with_capacity(bytes: usize) -> Buffer {
+        Buffer { mem: Box::new_uninit_slice(bytes), start: 0, end: 0 }
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.mem.len()
+    }
+
+    /// Empties the window and puts it `headroom` bytes into the memory.
+    pub fn reset(&mut self, headroom: usize) {
+        let at = headroom.min(self.mem.len());
+        self.start = at;
+        self.end = at;
+    }
+
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Bytes a read may still append.
+    pub fn room(&self) -> usize {
+        self.mem.len().saturating_sub(TAILROOM + self.end)
+    }
+
+    /// Bytes that can be written in front of the window.
+    pub fn headroom(&self) -> usize {
+        self.start
+    }
+
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        let window = &self.mem[self.start..self.end];
+        // SAFETY: every byte of the window is initialised (invariant of the type), and
+        // `MaybeUninit<u8>` has the layout of `u8`.
+        unsafe { &*(std::ptr::from_ref(window) as *const [u8]) }
+    }
+
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let window = &mut self.mem[self.start..self.end];
+        // SAFETY: as in `bytes`, and the borrow is unique.
+        unsafe { &mut *(std::ptr::from_mut(window) as *mut [u8]) }
+    }
+
+    /// Drops `n` bytes from the front of the window.
+    pub fn consume(&mut self, n: usize) {
+        self.start = (self.start + n).min(self.end);
+    }
+
+    /// Takes consumed bytes back so that the window has `len` bytes again. Nothing may have been
+    /// written in front of the window since.
+    pub fn unconsume(&mut self, len: usize) {
+        self.start = self.end.saturating_sub(len);
+    }
+
+    /// Keeps only the first `n` bytes of the window.
+    pub fn truncate(&mut self, n: usize) {
+        self.end = self.end.min(self.start + n);
+    }
+
+    /// Moves the window to the very start of the memory, so that all room is behind it.
+    pub fn compact(&mut self) {
+        if self.start > 0 {
+            self.mem.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+    }
+
+    /// Appends as much of `bytes` as fits into the whole memory; answers how much that was.
+    pub fn append(&mut self, bytes: &[u8]) -> usize {
+        let n = bytes.len().min(self.mem.len() - self.end);
+        self.mem[self.end..self.end + n].write_copy_of_slice(&bytes[..n]);
+        self.end += n;
+        n
+    }
+
+    /// Puts `bytes` directly in front of the window. Answers false, changing nothing, when they do
+    /// not fit.
+    pub fn prepend(&mut self, bytes: &[u8]) -> bool {
+        let Some(at) = self.start.checked_sub(bytes.len()) else { return false };
+        self.mem[at..self.start].write_copy_of_slice(bytes);
+        self.start = at;
+        true
+    }
+}
+
+// SAFETY: `read_ptr` points at `bytes_init` initialised bytes; the memory is boxed, so moving the
+// value does not move them, and it lives as long as the value.
+unsafe impl IoBuf for Buffer {
+    fn read_ptr(&self) -> *const u8 {
+        self.mem[self.start..].as_ptr().cast()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.len()
+    }
+}
+
+// SAFETY: the kernel may write `bytes_total` bytes from `write_ptr` on, which are in bounds of the
+// boxed memory and not part of the window; `set_init(n)` follows a read of n <= bytes_total bytes.
+unsafe impl IoBufMut for Buffer {
+    fn write_ptr(&mut self) -> *mut u8 {
+        self.mem[self.end..].as_mut_ptr().cast()
+    }
+
+    fn bytes_total(&mut self) -> usize {
+        self.room()
+    }
+
+    unsafe fn set_init(&mut self, n: usize) {
+        self.end += n.min(self.room());
+    }
+}
+
+/// One worker's free buffers, by size.
+pub struct Buffers {
+    head: Shelf,
+    relay: Shelf,
+    large: Shelf,
+}
+
+struct Shelf {
+    bytes: usize,
+    free_max: usize,
+    free: RefCell<Vec<Buffer>>,
+}
+
+/// Bytes of free memory one shelf keeps for reuse.
+const SHELF_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+impl Shelf {
+    fn new(bytes: usize) -> Shelf {
+        let bytes = bytes + TAILROOM + HEADROOM;
+        Shelf { bytes, free_max: (SHELF_BYTES_MAX / bytes).max(4), free: RefCell::default() }
+    }
+
+    fn take(&self) -> Buffer {
+        self.free.borrow_mut().pop().unwrap_or_else(|| Buffer::with_capacity(self.bytes))
+    }
+}
+
+impl Buffers {
+    /// `relay` and `large` are the configured sizes of relay buffers in bytes.
+    pub fn new(relay: usize, large: usize) -> Buffers {
+        Buffers { head: Shelf::new(HEAD_BYTES), relay: Shelf::new(relay), large: Shelf::new(large) }
+    }
+
+    /// For a message head and what comes with it.
+    pub fn head(&self) -> Buffer {
+        let mut buffer = self.head.take();
+        buffer.reset(0);
+        buffer
+    }
+
+    /// For a response head: as [`Buffers::head`], with room in front for the rewritten head.
+    pub fn response(&self, large: bool) -> Buffer {
+        let mut buffer = if large { self.relay.take() } else { self.head.take() };
+        buffer.reset(HEADROOM);
+        buffer
+    }
+
+    /// For the rest of a body of which `left` bytes are still to come, when that is known.
+    pub fn relay(&self, left: Option<u64>) -> Buffer {
+        let shelf = match left {
+            Some(n) if n <= HEAD_BYTES as u64 => &self.head,
+            Some(n) if n > LARGE_BODY_BYTES => &self.large,
+            _ => &self.relay,
+        };
+        let mut buffer = shelf.take();
+        buffer.reset(HEADROOM);
+        buffer
+    }
+
+    /// A buffer with room for `bytes`, whatever the shelves hold.
+    pub fn at_least(&self, bytes: usize) -> Buffer {
+        let mut buffer = if bytes <= self.head.bytes {
+            self.head.take()
+        } else if bytes <= self.relay.bytes {
+            self.relay.take()
+        } else {
+            Buffer::with_capacity(bytes)
+        };
+        buffer.reset(0);
+        buffer
+    }
+
+    /// Takes a buffer back. One of an odd size, or one too many, is freed.
+    pub fn give(&self, buffer: Buffer) {
+        for shelf in [&self.head, &self.relay, &self.large] {
+            let mut free = shelf.free.borrow_mut();
+            if buffer.capacity() == shelf.bytes && free.len() < shelf.free_max {
+                free.push(buffer);
+                return;
+            }
+        }
+    }
+}
+
+/// Bodies with more than this left to come are relayed in large buffers.
+const LARGE_BODY_BYTES: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(text: &[u8]) -> Buffer {
+        let mut buffer = Buffer::with_capacity(64);
+        buffer.reset(16);
+        assert_eq!(buffer.append(text), text.len());
+        buffer
+    }
+
+    #[test]
+    fn a_window_grows_at_both_ends_and_never_outside_its_memory() {
+        let mut b = filled(b"body");
+        assert!(b.prepend(b"head "));
+        assert_eq!(b.bytes(), b"head body");
+        assert!(!b.prepend(&[b'x'; 12]), "only 11 bytes are left in front");
+        assert_eq!(b.bytes(), b"head body");
+        assert_eq!(b.append(&[b'y'; 100]), 64 - 20);
+        b.consume(1000);
+        assert!(b.is_empty());
+    }
+
+    #[test]
+    fn reads_leave_the_tail_room() {
+        let mut b = filled(b"");
+        assert_eq!(b.bytes_total(), 64 - 16 - TAILROOM);
+        // SAFETY: the bytes are not looked at.
+        unsafe { b.set_init(1000) };
+        assert_eq!(b.room(), 0);
+        assert_eq!(b.append(b"\r\n0\r\n\r\n"), 7);
+    }
+
+    #[test]
+    fn compacting_keeps_the_bytes() {
+        let mut b = filled(b"abcdef");
+        b.consume(2);
+        b.compact();
+        assert_eq!((b.bytes(), b.headroom()), (&b"cdef"[..], 0));
+        b.truncate(1);
+        assert_eq!(b.bytes(), b"c");
+    }
+
+    #[test]
+    fn a_shelf_gives_back_the_buffer_used_last_and_keeps_a_bounded_number() {
+        let shelf = Buffers::new(64 * 1024, 256 * 1024);
+        let buffer = shelf.relay(None);
+        let at = buffer.read_ptr();
+        shelf.give(buffer);
+        assert_eq!(shelf.relay(None).read_ptr(), at);
+        for _ in 0..200 {
+            shelf.give(Buffer::with_capacity(shelf.large.bytes));
+        }
+        assert!(shelf.large.free.borrow().len() * shelf.large.bytes <= SHELF_BYTES_MAX);
+        shelf.give(Buffer::with_capacity(3));
+    }
+}

@@ -1,0 +1,57 @@
+//! Time on the data path: milliseconds since boot from the kernel's coarse clock (a few
+//! nanoseconds to read, a few milliseconds of resolution) and the text of the Date field.
+
+use std::cell::{Cell, RefCell};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Never reached: the deadline of something that has none.
+pub const NEVER_MS: u64 = u64::MAX;
+
+/// Milliseconds since boot, coarse. Monotonic.
+#[inline]
+pub fn now_ms() -> u64 {
+    let t = clock_gettime(ClockId::MonotonicCoarse);
+    t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000
+}
+
+/// The current value of the Date field (RFC 9110 §6.6.1), formatted at most once a second.
+#[derive(Default)]
+pub struct DateText {
+    second: Cell<i64>,
+    text: RefCell<String>,
+}
+
+impl DateText {
+    /// Calls `f` with the 29 bytes of an IMF-fixdate.
+    pub fn with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
+        let second = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+        if second != self.second.get() {
+            let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second.max(0) as u64);
+            *self.text.borrow_mut() = httpdate::fmt_http_date(now);
+            self.second.set(second);
+        }
+        f(self.text.borrow().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_is_an_imf_fixdate() {
+        let date = DateText::default();
+        date.with(|text| {
+            let text = std::str::from_utf8(text).expect("ascii");
+            assert_eq!(text.len(), 29);
+            assert!(httpdate::parse_http_date(text).is_ok(), "{text}");
+        });
+    }
+
+    #[test]
+    fn the_coarse_clock_does_not_run_backwards() {
+        let a = now_ms();
+        assert!(a > 0 && now_ms() >= a);
+    }
+}

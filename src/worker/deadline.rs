@@ -1,0 +1,283 @@
+//! Deadlines of one worker's sockets: a slab of plain numbers, swept on a tick.
+//!
+//! A timer per read would cost more than the read. Instead each socket has a slot; arming is one
+//! store, and a sweep every [`TICK_MS`] compares the numbers. What is overdue is ended through its
+//! socket: `shutdown` makes the read or write in flight return with its buffer, and the task that
+//! waits for it finds the reason in the slot. So a deadline may be late by one tick, and no
+//! operation is ever dropped with bytes in it.
+//!
+//! Invariant: a slot is removed before its socket is closed, so a reused descriptor number can
+//! never be shut down for somebody else's deadline.
+
+#![expect(unsafe_code, reason = "borrowing descriptors of live sockets")]
+
+use std::{
+    cell::RefCell,
+    os::fd::{BorrowedFd, RawFd},
+    rc::Rc,
+};
+
+use monoio::io::{CancelHandle, Canceller};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    net::Shutdown,
+};
+
+use super::clock::NEVER_MS;
+
+/// How often deadlines are looked at.
+pub const TICK_MS: u64 = 100;
+/// Most sockets whose client is checked for having gone away in one tick.
+const WATCHED_PER_TICK_MAX: usize = 4096;
+
+/// The slots of one worker.
+#[derive(Default)]
+pub struct Deadlines {
+    slots: RefCell<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    /// When the read (or wait) in flight is overdue, by slot.
+    read_at: Vec<u64>,
+    /// The same for the write in flight.
+    write_at: Vec<u64>,
+    states: Vec<State>,
+    free: Vec<u32>,
+    /// Where the next tick goes on looking for clients that went away.
+    watch_from: usize,
+}
+
+struct State {
+    fd: RawFd,
+    read_expired: bool,
+    write_expired: bool,
+    /// Set while a read may be given up without harm: on expiry it is cancelled, not shut down.
+    parkable: Option<Box<Canceller>>,
+    /// Waits for its next request since then; [`NEVER_MS`] when it does not.
+    idle_since_ms: u64,
+    watch: Option<Watch>,
+}
+
+/// While a client waits for its upstream nobody reads from it, so nobody sees it go. The tick does.
+#[derive(Clone, Copy)]
+struct Watch {
+    /// Slot of the upstream connection to end when the client is gone.
+    upstream: u32,
+    since_ms: u64,
+    /// A FIN counts as gone, not only a reset.
+    fin_is_gone: bool,
+    gone: bool,
+}
+
+/// One socket's slot. Dropping it frees the slot.
+pub struct Deadline {
+    table: Rc<Deadlines>,
+    slot: u32,
+}
+
+impl Deadlines {
+    /// A slot for the socket `fd`, which must stay open until the answer is dropped.
+    pub fn slot(self: &Rc<Self>, fd: RawFd) -> Deadline {
+        let slots = &mut *self.slots.borrow_mut();
+        let state = State {
+            fd,
+            read_expired: false,
+            write_expired: false,
+            parkable: None,
+            idle_since_ms: NEVER_MS,
+            watch: None,
+        };
+        let slot = match slots.free.pop() {
+            Some(slot) => {
+                slots.states[slot as usize] = state;
+                slot
+            }
+            None => {
+                slots.read_at.push(NEVER_MS);
+                slots.write_at.push(NEVER_MS);
+                slots.states.push(state);
+                (slots.states.len() - 1) as u32
+            }
+        };
+        Deadline { table: self.clone(), slot }
+    }
+
+    /// Ends what is overdue at `now_ms` and what waits for a client that went away.
+    pub fn sweep(&self, now_ms: u64) {
+        let slots = &mut *self.slots.borrow_mut();
+        for slot in 0..slots.states.len() {
+            if slots.read_at[slot] <= now_ms {
+                slots.read_at[slot] = NEVER_MS;
+                slots.states[slot].expire_read();
+            }
+            if slots.write_at[slot] <= now_ms {
+                slots.write_at[slot] = NEVER_MS;
+                slots.states[slot].write_expired = true;
+                shut(slots.states[slot].fd, Shutdown::Both);
+            }
+        }
+        slots.end_exchanges_of_gone_clients(now_ms);
+    }
+
+    /// Wakes every connection that has waited for its next request since `since_ms` or longer, so
+    /// that it closes.
+    pub fn close_idle(&self, since_ms: u64) {
+        let slots = &mut *self.slots.borrow_mut();
+        for state in slots.states.iter_mut().filter(|s| s.idle_since_ms <= since_ms) {
+            state.expire_read();
+        }
+    }
+}
+
+impl State {
+    fn expire_read(&mut self) {
+        self.read_expired = true;
+        match self.parkable.take() {
+            Some(canceller) => {
+                canceller.cancel();
+            }
+            None => shut(self.fd, Shutdown::Read),
+        }
+    }
+}
+
+impl Slots {
+    fn end_exchanges_of_gone_clients(&mut self, now_ms: u64) {
+        let count = self.states.len();
+        let mut watched = Vec::new();
+        for step in 0..count {
+            let slot = (self.watch_from + step) % count;
+            if let Some(watch) = self.states[slot].watch
+                && !watch.gone
+                && watch.since_ms + TICK_MS <= now_ms
+            {
+                watched.push(slot);
+                if watched.len() == WATCHED_PER_TICK_MAX {
+                    self.watch_from = (slot + 1) % count;
+                    break;
+                }
+            }
+        }
+        for slot in gone_clients(&self.states, &watched) {
+            let Some(watch) = &mut self.states[slot].watch else { continue };
+            watch.gone = true;
+            let upstream = watch.upstream as usize;
+            shut(self.states[upstream].fd, Shutdown::Both);
+        }
+    }
+}
+
+/// Those of `watched` whose peer reset the connection, or closed it where that counts.
+fn gone_clients(states: &[State], watched: &[usize]) -> Vec<usize> {
+    if watched.is_empty() {
+        return Vec::new();
+    }
+    let mut polled: Vec<PollFd<'_>> = watched
+        .iter()
+        .map(|slot| {
+            let state = &states[*slot];
+            let fin = state.watch.is_some_and(|w| w.fin_is_gone);
+            let events = if fin { PollFlags::RDHUP } else { PollFlags::empty() };
+            PollFd::from_borrowed_fd(borrow(state.fd), events)
+        })
+        .collect();
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut polled, Some(&now)).is_err() {
+        return Vec::new();
+    }
+    let gone =
+        |p: &PollFd<'_>| p.revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::RDHUP);
+    watched.iter().zip(&polled).filter(|(_, p)| gone(p)).map(|(slot, _)| *slot).collect()
+}
+
+fn borrow<'fd>(fd: RawFd) -> BorrowedFd<'fd> {
+    // SAFETY: a slot is removed before its socket is closed (invariant of the module), so the
+    // descriptor of a slot is open.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+fn shut(fd: RawFd, how: Shutdown) {
+    // The only failure is ENOTCONN: the peer was faster, and the operation returns by itself.
+    let _ = rustix::net::shutdown(borrow(fd), how);
+}
+
+impl Deadline {
+    /// From now on the read or readiness wait in flight is overdue at `at_ms`.
+    #[inline]
+    pub fn read_by(&self, at_ms: u64) {
+        self.table.slots.borrow_mut().read_at[self.slot as usize] = at_ms;
+    }
+
+    #[inline]
+    pub fn write_by(&self, at_ms: u64) {
+        self.table.slots.borrow_mut().write_at[self.slot as usize] = at_ms;
+    }
+
+    /// The read is over. Answers whether it was ended because it was overdue.
+    #[inline]
+    pub fn read_done(&self) -> bool {
+        let slots = &mut *self.table.slots.borrow_mut();
+        slots.read_at[self.slot as usize] = NEVER_MS;
+        std::mem::take(&mut slots.states[self.slot as usize].read_expired)
+    }
+
+    /// The write is over. Answers whether it was ended because it was overdue.
+    #[inline]
+    pub fn write_done(&self) -> bool {
+        let slots = &mut *self.table.slots.borrow_mut();
+        slots.write_at[self.slot as usize] = NEVER_MS;
+        slots.states[self.slot as usize].write_expired
+    }
+
+    /// Until the read is done, expiry cancels it through the answer instead of shutting the
+    /// socket down, so that the connection lives on without a buffer.
+    pub fn parkable(&self) -> CancelHandle {
+        let canceller = Box::new(Canceller::new());
+        let handle = canceller.handle();
+        self.state(|s| s.parkable = Some(canceller));
+        handle
+    }
+
+    /// The read that could be parked is over.
+    pub fn not_parkable(&self) {
+        self.state(|s| s.parkable = None);
+    }
+
+    /// Marks that the connection waits for its next request from now on; [`NEVER_MS`]: no longer.
+    pub fn set_idle(&self, since_ms: u64) {
+        self.state(|s| s.idle_since_ms = since_ms);
+    }
+
+    /// From now on, if this client goes away the connection of `upstream` is ended.
+    pub fn watch(&self, upstream: &Deadline, now_ms: u64, fin_is_gone: bool) {
+        let upstream = upstream.slot;
+        self.state(|s| {
+            s.watch = Some(Watch { upstream, since_ms: now_ms, fin_is_gone, gone: false });
+        });
+    }
+
+    /// Stops watching. Answers whether the client went away.
+    pub fn watched_gone(&self) -> bool {
+        self.state(|s| s.watch.take().is_some_and(|w| w.gone))
+    }
+
+    #[inline]
+    fn state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        f(&mut self.table.slots.borrow_mut().states[self.slot as usize])
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        let slots = &mut *self.table.slots.borrow_mut();
+        let slot = self.slot as usize;
+        slots.read_at[slot] = NEVER_MS;
+        slots.write_at[slot] = NEVER_MS;
+        let state = &mut slots.states[slot];
+        state.parkable = None;
+        state.idle_since_ms = NEVER_MS;
+        state.watch = None;
+        slots.free.push(self.slot);
+    }
+}

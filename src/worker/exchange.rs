@@ -1,0 +1,184 @@
+//! One exchange: a request, its response, and what the phases learn on the way.
+
+use std::{net::IpAddr, rc::Rc};
+
+use super::{Worker, buffers::Buffer, clock::NEVER_MS};
+use crate::{
+    policy::{
+        Refusal,
+        client::ClientAddress,
+        route::{RequestView, RouteId},
+    },
+    telemetry::request_id::RequestId,
+    wire::{Method, RequestHead, ResponseHead, Span, path::NormalPath},
+};
+
+/// What the phases need of a request beyond its head; reused from request to request.
+#[derive(Default)]
+pub struct Request {
+    pub head: RequestHead,
+    pub path: NormalPath,
+}
+
+/// A request being served. The head's spans refer to `buf`, which stays put until the end.
+pub struct Exchange {
+    pub request: Box<Request>,
+    /// The client's bytes: the head, what arrived of the body, perhaps the next request.
+    pub buf: Buffer,
+    /// Body data that arrived with the head, decoded, as a span of `buf`.
+    pub arrived: Span,
+    /// Where in `buf` begins what is not part of this request.
+    pub rest: usize,
+    /// When the head was complete, on the coarse clock.
+    pub started_ms: u64,
+    /// When the whole exchange must be over.
+    pub until_ms: u64,
+    pub client: ClientAddress,
+    pub peer: Option<IpAddr>,
+    /// The peer's address as written in fields; empty for a Unix socket.
+    pub peer_text: Rc<[u8]>,
+    pub id: RequestId,
+    pub route: Option<RouteId>,
+    /// The client's FIN means it is gone (listener key `half_close = "abort"`).
+    pub fin_is_gone: bool,
+}
+
+impl Exchange {
+    pub fn head(&self) -> &RequestHead {
+        &self.request.head
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        self.buf.bytes()
+    }
+
+    pub fn text(&self, span: Span) -> &[u8] {
+        span.of(self.buf.bytes())
+    }
+
+    /// The path as forwarded when nothing rewrites it.
+    pub fn forward_path(&self) -> &[u8] {
+        let path = &self.request.path;
+        if path.forward_differs { &path.forward } else { self.raw_path() }
+    }
+
+    /// The path as matched.
+    pub fn matched_path(&self) -> &[u8] {
+        let path = &self.request.path;
+        if path.matched_differs { &path.matched } else { self.forward_path() }
+    }
+
+    pub fn raw_path(&self) -> &[u8] {
+        match self.text(self.head().path) {
+            b"" => b"/",
+            path => path,
+        }
+    }
+
+    pub fn query(&self) -> Option<&[u8]> {
+        self.head().query.map(|q| self.text(q))
+    }
+
+    /// The host, without port.
+    pub fn host(&self) -> &[u8] {
+        let authority = self.text(self.head().authority);
+        // The codec has checked it: a colon behind the last bracket begins the port.
+        match memchr::memrchr2(b':', b']', authority) {
+            Some(at) if authority[at] == b':' => &authority[..at],
+            _ => authority,
+        }
+    }
+
+    /// What routes match on.
+    pub fn view(&self) -> RequestView<'_> {
+        let head = self.head();
+        RequestView {
+            method: head.method,
+            method_text: self.text(head.method_text),
+            host: self.host(),
+            path: self.matched_path(),
+            query: self.query(),
+            head,
+            buf: self.bytes(),
+        }
+    }
+
+    /// The route's bound on the whole exchange begins to count.
+    pub fn limit_to(&mut self, timeout_ms: Option<u64>) {
+        self.until_ms = timeout_ms.map_or(NEVER_MS, |t| self.started_ms.saturating_add(t));
+    }
+
+    pub fn is_head(&self) -> bool {
+        self.head().method == Method::Head
+    }
+}
+
+/// The request's body, whatever protocol brings it.
+pub trait RequestBody {
+    /// More than `bytes_max` bytes are refused with 413; nothing is awaited after `until_ms`.
+    fn limit(&mut self, bytes_max: u64, until_ms: u64);
+    /// Everything has arrived and was handed over.
+    fn ended(&self) -> bool;
+    /// More data, in a buffer with room for framing around it. May be empty.
+    async fn next(&mut self) -> Result<Buffer, Refusal>;
+    /// Trailer lines to forward, once ended.
+    fn trailer_lines(&self) -> &[u8];
+}
+
+/// Where a response goes, whatever protocol carries it.
+pub trait ResponseSink {
+    /// A final response has begun: it can no longer be replaced, only cut off.
+    fn begun(&self) -> bool;
+    /// Nothing is awaited after `until_ms`.
+    fn limit(&mut self, until_ms: u64);
+    /// Sends an interim (1xx) response whose head is `bytes`.
+    async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal>;
+    /// Sends an upstream's head, rewritten, and the data behind it. The window of `buf` begins
+    /// with the head of `head.len` bytes; the rest is decoded data. `last`: the body is complete.
+    async fn head(
+        &mut self,
+        head: &ResponseHead,
+        buf: Buffer,
+        last: bool,
+        trailer_lines: &[u8],
+    ) -> (Result<(), Refusal>, Buffer);
+    /// Sends more data. `last`: the body is complete.
+    async fn data(
+        &mut self,
+        buf: Buffer,
+        last: bool,
+        trailer_lines: &[u8],
+    ) -> (Result<(), Refusal>, Buffer);
+    /// Sends a response of the gateway's own.
+    async fn own(&mut self, response: OwnResponse<'_>) -> Result<(), Refusal>;
+    /// Sends an upstream's 101, whose head is the window of `buf`; a tunnel follows.
+    async fn switch(&mut self, head: &ResponseHead, buf: Buffer) -> (Result<(), Refusal>, Buffer);
+    /// The connection itself, when this exchange has it for itself: it can be watched while an
+    /// upstream is slow, and it can become a tunnel.
+    fn client(&self) -> Option<&super::net::Stream>;
+}
+
+/// A response the gateway makes itself.
+pub struct OwnResponse<'a> {
+    pub status: u16,
+    pub content_type: &'a str,
+    pub fields: &'a [(String, String)],
+    pub body: &'a [u8],
+}
+
+impl Worker {
+    /// A request object for the next exchange, with the memory of an earlier one.
+    pub fn request(&self) -> Box<Request> {
+        self.requests.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub fn give_request(&self, request: Box<Request>) {
+        let mut free = self.requests.borrow_mut();
+        if free.len() < REQUESTS_FREE_MAX {
+            free.push(request);
+        }
+    }
+}
+
+/// Parsed-request objects one worker keeps for reuse.
+const REQUESTS_FREE_MAX: usize = 1024;

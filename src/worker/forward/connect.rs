@@ -1,0 +1,155 @@
+//! A connection to one of an upstream's endpoints: a kept one if there is, else a new one.
+
+use std::{cell::RefCell, io};
+
+use super::Forward;
+use crate::{
+    config::snapshot::{Endpoint, EndpointAddress, Upstream},
+    policy::{
+        Refusal,
+        balance::{Balancer, TriedSet},
+        refusal,
+    },
+    telemetry::counters::count,
+    worker::{
+        clock::now_ms,
+        net::Stream,
+        pool::{Connection, Pool},
+    },
+};
+
+/// What one worker knows of one upstream, by endpoint.
+pub struct UpstreamState {
+    pub balancer: RefCell<Balancer>,
+    pub pools: Vec<Pool>,
+    /// The last response was larger than a head buffer: begin the next with a relay buffer.
+    pub large: std::cell::Cell<bool>,
+}
+
+impl UpstreamState {
+    pub fn new(rule: &Upstream) -> UpstreamState {
+        let weights = rule.endpoints.iter().map(|e| e.weight);
+        UpstreamState {
+            balancer: RefCell::new(Balancer::new(rule.balance, weights)),
+            pools: rule.endpoints.iter().map(|_| Pool::default()).collect(),
+            large: std::cell::Cell::new(false),
+        }
+    }
+}
+
+/// How the search for an endpoint went so far, over all tries of one exchange.
+#[derive(Default)]
+pub struct Seeking {
+    /// Endpoints that could not be connected.
+    tried: TriedSet,
+    /// Connections the request was sent on, the first included.
+    pub tries: u8,
+}
+
+/// A connection in use; its endpoint counts one more request in flight until it is dropped.
+pub struct Acquired<'w> {
+    pub connection: Connection,
+    in_flight: InFlight<'w>,
+}
+
+struct InFlight<'w> {
+    state: &'w UpstreamState,
+    endpoint: usize,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.state.balancer.borrow_mut().finished(self.endpoint);
+    }
+}
+
+impl Acquired<'_> {
+    /// Returns the connection to its pool.
+    pub fn keep(self, rule: &Upstream) {
+        let Acquired { connection, in_flight } = self;
+        in_flight.state.pools[in_flight.endpoint].give(connection, rule);
+    }
+}
+
+/// Finds a connection. An endpoint that cannot be connected is avoided for a while and the next
+/// one is tried, each at most once. A second try of the request gets a new connection: the kept
+/// ones may all have died together.
+pub async fn acquire<'a>(
+    forward: &Forward<'a>,
+    seeking: &mut Seeking,
+) -> Result<Acquired<'a>, Refusal> {
+    let (worker, rule) = (forward.worker, forward.rule);
+    let state = &worker.upstreams[forward.upstream as usize];
+    let mut refused: Refusal = refusal::UPSTREAM_CONNECT.into();
+    loop {
+        let picked = {
+            let mut balancer = state.balancer.borrow_mut();
+            balancer.pick(&seeking.tried, now_ms(), worker.random.next())
+        };
+        let Some(endpoint) = picked else {
+            return Err(Refusal { retry_after_s: 1, ..refused });
+        };
+        state.balancer.borrow_mut().started(endpoint);
+        let in_flight = InFlight { state, endpoint };
+        if seeking.tries == 0
+            && let Some(connection) = state.pools[endpoint].take(rule)
+        {
+            seeking.tries += 1;
+            return Ok(Acquired { connection, in_flight });
+        }
+        match open(forward, &rule.endpoints[endpoint]).await {
+            Ok(connection) => {
+                seeking.tries += 1;
+                state.balancer.borrow_mut().connected(endpoint);
+                return Ok(Acquired { connection, in_flight });
+            }
+            Err(e) => {
+                refused = failed(forward, endpoint, &e);
+                seeking.tried.insert(endpoint);
+                let until_ms = now_ms() + rule.connect_cooldown_ms;
+                state.balancer.borrow_mut().connect_failed(endpoint, until_ms);
+            }
+        }
+        if now_ms() >= forward.exchange.until_ms {
+            return Err(refusal::REQUEST_TIMEOUT.into());
+        }
+    }
+}
+
+fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
+    tracing::debug!(
+        upstream = forward.rule.name,
+        endpoint = forward.rule.endpoints[endpoint].name,
+        error = %e,
+        "cannot connect"
+    );
+    match e.kind() {
+        io::ErrorKind::TimedOut => forward.overdue(refusal::UPSTREAM_CONNECT_TIMEOUT),
+        _ => refusal::UPSTREAM_CONNECT.into(),
+    }
+}
+
+async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connection> {
+    let deadlines = &forward.worker.deadlines;
+    let left_ms = forward.exchange.until_ms.saturating_sub(now_ms());
+    let timeout_ms = forward.rule.connect_timeout_ms.min(left_ms);
+    count(&forward.worker.counters.upstream_connects);
+    // Boxed: connecting is rare and must not enlarge every connection's task.
+    let stream = Box::pin(async {
+        match &endpoint.address {
+            EndpointAddress::Unix(path) => Stream::connect_unix(path, timeout_ms, deadlines).await,
+            EndpointAddress::Tcp(addresses) => {
+                let mut last = io::ErrorKind::AddrNotAvailable.into();
+                for address in addresses {
+                    match Stream::connect_tcp(*address, timeout_ms, deadlines).await {
+                        Ok(stream) => return Ok(stream),
+                        Err(e) => last = e,
+                    }
+                }
+                Err(last)
+            }
+        }
+    })
+    .await?;
+    Ok(Connection { stream, born_ms: now_ms(), reused: false })
+}

@@ -1,0 +1,258 @@
+//! Forwarding one exchange to an upstream: choose, send, relay, and repeat only what may be
+//! repeated.
+//!
+//! The request's head and what arrived of its body leave in one send. If the body is complete then
+//! the task simply waits for the response; only a body that still streams runs beside it. A try
+//! that fails before anything of a response was received may be repeated ([`retry::may_retry`])
+//! because its bytes are still in the buffer.
+
+mod connect;
+mod request;
+mod response;
+
+pub use connect::UpstreamState;
+pub use request::max_forwards;
+
+use std::pin::pin;
+
+use super::{
+    Worker,
+    body::{SendFraming, frame},
+    buffers::Buffer,
+    clock::{NEVER_MS, now_ms},
+    exchange::{Exchange, RequestBody, ResponseSink},
+    net::Wait,
+    pool::Connection,
+    tunnel::Tunnel,
+};
+use crate::{
+    config::{
+        Snapshot,
+        snapshot::{Upstream, UpstreamId},
+    },
+    policy::{
+        Refusal, refusal,
+        retry::{self, TryOutcome},
+        route::RouteMatch,
+    },
+    telemetry::counters::count,
+    wire::Framing,
+};
+use connect::Acquired;
+use response::Relayed;
+
+/// One exchange on its way to one upstream: everything its parts share.
+struct Forward<'a> {
+    worker: &'a Worker,
+    snapshot: &'a Snapshot,
+    exchange: &'a Exchange,
+    rule: &'a Upstream,
+    upstream: UpstreamId,
+    /// The client may be answered with 101.
+    upgrade: bool,
+}
+
+/// A try that came to nothing.
+struct Broken {
+    refusal: Refusal,
+    outcome: TryOutcome,
+}
+
+/// Forwards `exchange` to `upstream` and relays the response into `sink`.
+pub async fn forward<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    exchange: &Exchange,
+    matched: &RouteMatch,
+    upstream: UpstreamId,
+    body: &mut B,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let route = snapshot.route(matched.route);
+    let forward = Forward {
+        worker,
+        snapshot,
+        exchange,
+        rule: snapshot.upstream(upstream),
+        upstream,
+        upgrade: route.upgrade && exchange.head().connection.upgrade,
+    };
+    let mut bytes = request::compose(&forward, matched, body)?;
+    let mut seeking = connect::Seeking::default();
+    let result = loop {
+        let acquired = match connect::acquire(&forward, &mut seeking).await {
+            Ok(acquired) => acquired,
+            Err(refusal) => break Err(refusal),
+        };
+        let (result, back) = forward.attempt(&acquired, bytes, body, sink).await;
+        bytes = back;
+        match result {
+            Ok(relayed) => {
+                forward.settle(acquired, relayed, sink).await;
+                break Ok(());
+            }
+            Err(broken) => {
+                let method = exchange.head().method;
+                if !retry::may_retry(broken.outcome, method, seeking.tries, route.tries_max)
+                    || now_ms() >= exchange.until_ms
+                {
+                    break Err(broken.refusal);
+                }
+                count(&worker.counters.retries);
+            }
+        }
+    };
+    worker.buffers.give(bytes);
+    result
+}
+
+impl Forward<'_> {
+    /// Sends the request and relays its response over one connection. The buffer comes back
+    /// unchanged, for another try.
+    async fn attempt<B: RequestBody, S: ResponseSink>(
+        &self,
+        acquired: &Acquired<'_>,
+        bytes: Buffer,
+        body: &mut B,
+        sink: &mut S,
+    ) -> (Result<Relayed, Broken>, Buffer) {
+        let connection = &acquired.connection;
+        let (sent, bytes) = connection.stream.write_all(bytes, self.wait()).await;
+        let replayable = body.ended();
+        let result = match sent {
+            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => Err(self.timed_out()),
+            // An upstream that closed while we wrote may have answered first: read on.
+            Err(_) => self.download(connection, sink).await,
+            Ok(_) if body.ended() => self.download(connection, sink).await,
+            Ok(_) => self.both_ways(connection, body, sink).await,
+        };
+        let result = result.map_err(|refused| Broken {
+            refusal: refused.refusal,
+            outcome: TryOutcome::Failed {
+                reused_connection: connection.reused && !refused.timed_out,
+                request_bytes_sent: true,
+                response_bytes_received: refused.received || sink.begun(),
+                body_replayable: replayable,
+            },
+        });
+        (result, bytes)
+    }
+
+    /// Relays the rest of the request body while the response is awaited and relayed. The
+    /// response decides: when it is complete, what is left of the body no longer matters.
+    async fn both_ways<B: RequestBody, S: ResponseSink>(
+        &self,
+        connection: &Connection,
+        body: &mut B,
+        sink: &mut S,
+    ) -> Result<Relayed, response::Refused> {
+        let mut upload = pin!(self.upload(connection, body));
+        let mut download = pin!(self.download(connection, sink));
+        let mut uploaded = None;
+        let relayed = std::future::poll_fn(|cx| {
+            use std::task::Poll;
+            if uploaded.is_none()
+                && let Poll::Ready(result) = upload.as_mut().poll(cx)
+            {
+                if let Err(refusal) = result {
+                    return Poll::Ready(Err(refusal.into()));
+                }
+                uploaded = Some(());
+            }
+            download.as_mut().poll(cx)
+        })
+        .await?;
+        // A connection whose request was not finished cannot carry another one.
+        Ok(match (uploaded, relayed) {
+            (None, Relayed::Reusable) => Relayed::Spent,
+            (_, relayed) => relayed,
+        })
+    }
+
+    /// Sends the rest of the request body as it arrives. `Err` only when the client is at fault:
+    /// an upstream that stops reading shows it in its response.
+    async fn upload<B: RequestBody>(
+        &self,
+        connection: &Connection,
+        body: &mut B,
+    ) -> Result<(), Refusal> {
+        let framing = self.request_framing();
+        while !body.ended() {
+            let mut buf = body.next().await?;
+            let last = body.ended();
+            let after = frame(&mut buf, framing, last, body.trailer_lines());
+            let (mut sent, mut buf) = connection.stream.write_all(buf, self.wait()).await;
+            if let (Ok(_), Some(after)) = (&sent, after) {
+                self.worker.buffers.give(buf);
+                buf = self.worker.buffers.at_least(after.len());
+                buf.append(&after);
+                (sent, buf) = connection.stream.write_all(buf, self.wait()).await;
+            }
+            self.worker.buffers.give(buf);
+            match sent {
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+                    return Err(self.timed_out().refusal);
+                }
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// How the request body is framed towards the upstream: as the client framed it.
+    fn request_framing(&self) -> SendFraming {
+        match self.exchange.head().framing {
+            Framing::Chunked => SendFraming::Chunked,
+            _ => SendFraming::Plain,
+        }
+    }
+
+    /// After a complete response: keeps the connection, drops it, or becomes a tunnel.
+    async fn settle<S: ResponseSink>(
+        &self,
+        acquired: Acquired<'_>,
+        relayed: Relayed,
+        sink: &mut S,
+    ) {
+        match relayed {
+            Relayed::Reusable => acquired.keep(self.rule),
+            Relayed::Spent => {}
+            Relayed::Upgraded(early) => {
+                if let Some(client) = sink.client() {
+                    let upstream = &acquired.connection.stream;
+                    let tunnel = Tunnel {
+                        worker: self.worker,
+                        client,
+                        upstream,
+                        idle_ms: self.snapshot.timeouts.tunnel_idle_ms,
+                    };
+                    let from_client = &self.exchange.bytes()[self.exchange.rest..];
+                    // Boxed: a tunnel is rare and must not enlarge every connection's task.
+                    Box::pin(tunnel.run(from_client, &early)).await;
+                }
+            }
+        }
+    }
+
+    fn wait(&self) -> Wait {
+        Wait { idle_ms: self.rule.idle_timeout_ms, until_ms: self.exchange.until_ms }
+    }
+
+    /// The reason for an overdue wait: the whole exchange's bound, or the step's.
+    fn overdue(&self, step: &'static crate::wire::Reason) -> Refusal {
+        match self.exchange.until_ms {
+            NEVER_MS => step.into(),
+            until_ms if now_ms() >= until_ms => refusal::REQUEST_TIMEOUT.into(),
+            _ => step.into(),
+        }
+    }
+
+    fn timed_out(&self) -> response::Refused {
+        response::Refused {
+            refusal: self.overdue(refusal::UPSTREAM_TIMEOUT),
+            received: false,
+            timed_out: true,
+        }
+    }
+}

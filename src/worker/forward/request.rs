@@ -1,0 +1,153 @@
+//! The request as the upstream sees it.
+
+use super::Forward;
+use crate::{
+    policy::{Refusal, client, rewrite::PathRewrite, route::RouteMatch},
+    telemetry::request_id::RequestId,
+    wire::{Field, FieldId, Framing, Method, emit},
+    worker::{
+        body::{chunk_head, chunk_tail},
+        buffers::{Buffer, TAILROOM},
+        exchange::{Exchange, RequestBody},
+    },
+};
+
+/// Room for a chunk's size line between head and body.
+const CHUNK_LINE_BYTES: usize = 32;
+
+/// Writes the head and the arrived part of the body into one buffer.
+pub fn compose<B: RequestBody>(
+    forward: &Forward<'_>,
+    matched: &RouteMatch,
+    body: &B,
+) -> Result<Buffer, Refusal> {
+    let exchange = forward.exchange;
+    let arrived = exchange.text(exchange.arrived);
+    let mut head = forward.worker.scratch.take();
+    head.clear();
+    request_line(&mut head, forward, matched)?;
+    fields(&mut head, forward, matched);
+    let chunked = exchange.head().framing == Framing::Chunked;
+    if chunked {
+        chunk_head(&mut head, arrived.len());
+    }
+    let trailers = body.trailer_lines();
+    let room = head.len() + arrived.len() + trailers.len() + CHUNK_LINE_BYTES + TAILROOM;
+    let mut buf = forward.worker.buffers.at_least(room);
+    buf.append(&head);
+    buf.append(arrived);
+    if chunked
+        && let Some(after) = chunk_tail(&mut buf, !arrived.is_empty(), body.ended(), trailers)
+    {
+        buf.append(&after);
+    }
+    forward.worker.scratch.set(head);
+    Ok(buf)
+}
+
+fn request_line(
+    out: &mut Vec<u8>,
+    forward: &Forward<'_>,
+    matched: &RouteMatch,
+) -> Result<(), Refusal> {
+    let exchange = forward.exchange;
+    let method = exchange.text(exchange.head().method_text);
+    let route = forward.snapshot.route(matched.route);
+    match &route.rewrite.path {
+        PathRewrite::Keep => {
+            emit::request_line(out, method, exchange.forward_path(), exchange.query());
+        }
+        rewrite => {
+            let mut path = Vec::with_capacity(256);
+            rewrite.apply(exchange.forward_path(), matched, exchange.matched_path(), &mut path)?;
+            emit::request_line(out, method, &path, exchange.query());
+        }
+    }
+    Ok(())
+}
+
+fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
+    let (exchange, snapshot) = (forward.exchange, forward.snapshot);
+    let (head, bytes) = (exchange.head(), exchange.bytes());
+    let rule = &snapshot.forwarding;
+    let route = snapshot.route(matched.route);
+    let authority = exchange.text(head.authority);
+    let host = match &route.rewrite.host {
+        Some(host) => host.as_bytes(),
+        None if authority.is_empty() => forward.rule.name.as_bytes(),
+        None => authority,
+    };
+    emit::field(out, b"Host", host);
+    let count_hops = head.method == Method::Options;
+    let made_id = matches!(exchange.id, RequestId::Made(_));
+    emit::kept_fields(out, bytes, &head.fields, |field: &Field| match field.id {
+        FieldId::Other => false,
+        FieldId::Host => true,
+        FieldId::XRequestId => made_id,
+        FieldId::MaxForwards => count_hops,
+        FieldId::Expect => !head.expect_continue,
+        id => client::drops_field(rule.fields, exchange.client.trusted_peer, id),
+    });
+    let received = client::Received {
+        peer: exchange.peer,
+        peer_text: &exchange.peer_text,
+        trusted: &rule.trusted_proxies,
+        scheme: "http",
+        head,
+        buf: bytes,
+    };
+    client::write_forwarding(out, rule.fields, &received);
+    if made_id {
+        emit::field(out, b"X-Request-Id", exchange.id.text(bytes));
+    }
+    if let Some(left) = max_forwards(exchange).filter(|_| count_hops) {
+        out.extend_from_slice(b"Max-Forwards: ");
+        emit::number(out, left.saturating_sub(1));
+        out.extend_from_slice(b"\r\n");
+    }
+    via(out, &rule.via, exchange);
+    connection_fields(out, forward);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Via (RFC 9110 §7.6.3): a gateway must say that it was here.
+fn via(out: &mut Vec<u8>, name: &str, exchange: &Exchange) {
+    if name.is_empty() {
+        return;
+    }
+    out.extend_from_slice(match exchange.head().version {
+        crate::wire::Version::Http10 => b"Via: 1.0 ",
+        crate::wire::Version::Http11 => b"Via: 1.1 ",
+    });
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields that concern our connection to the upstream.
+fn connection_fields(out: &mut Vec<u8>, forward: &Forward<'_>) {
+    let exchange = forward.exchange;
+    let head = exchange.head();
+    if head.framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if head.connection.te_trailers {
+        out.extend_from_slice(b"TE: trailers\r\n");
+    }
+    match (forward.upgrade, head.connection.te_trailers) {
+        (true, true) => out.extend_from_slice(b"Connection: Upgrade, TE\r\n"),
+        (true, false) => out.extend_from_slice(b"Connection: Upgrade\r\n"),
+        (false, true) => out.extend_from_slice(b"Connection: TE\r\n"),
+        (false, false) => {}
+    }
+    if forward.upgrade {
+        for field in head.fields.iter().filter(|f| f.id == FieldId::Upgrade) {
+            emit::field(out, b"Upgrade", exchange.text(field.value));
+        }
+    }
+}
+
+/// Value of Max-Forwards, when there is a valid one (RFC 9110 §7.6.2).
+pub fn max_forwards(exchange: &Exchange) -> Option<u64> {
+    let field = exchange.head().fields.iter().find(|f| f.id == FieldId::MaxForwards)?;
+    std::str::from_utf8(exchange.text(field.value)).ok()?.parse().ok()
+}

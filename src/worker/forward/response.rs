@@ -1,0 +1,286 @@
+//! The upstream's response on its way to the client.
+
+use super::Forward;
+use crate::{
+    policy::{Refusal, refusal},
+    wire::{Framing, Parsed, ResponseHead},
+    worker::{
+        Worker,
+        body::{Decoder, ReadError, Reader},
+        buffers::{Buffer, HEADROOM},
+        clock::now_ms,
+        exchange::ResponseSink,
+        net::{Stream, Wait},
+        pool::Connection,
+    },
+};
+
+/// What is left of the connection after a complete response.
+pub enum Relayed {
+    /// It can carry another request.
+    Reusable,
+    Spent,
+    /// It is a tunnel now; these bytes came behind the 101.
+    Upgraded(Vec<u8>),
+}
+
+/// A response that failed.
+pub struct Refused {
+    pub refusal: Refusal,
+    /// Something of a response had been received.
+    pub received: bool,
+    pub timed_out: bool,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        Refused { refusal, received: true, timed_out: false }
+    }
+}
+
+/// While alive, the tick looks whether the client went away and then ends the upstream's
+/// connection.
+struct Watched<'a>(&'a Stream);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.deadline().watched_gone();
+    }
+}
+
+impl Forward<'_> {
+    /// Awaits and relays the response.
+    pub async fn download<S: ResponseSink>(
+        &self,
+        connection: &Connection,
+        sink: &mut S,
+    ) -> Result<Relayed, Refused> {
+        let worker = self.worker;
+        let state = &worker.upstreams[self.upstream as usize];
+        let mut head = worker.response_heads.borrow_mut().pop().unwrap_or_default();
+        let buf = worker.buffers.response(state.large.get());
+        let (result, buf) = self.relay(connection, sink, &mut head, buf).await;
+        worker.buffers.give(buf);
+        give_head(worker, head);
+        result
+    }
+
+    async fn relay<S: ResponseSink>(
+        &self,
+        connection: &Connection,
+        sink: &mut S,
+        head: &mut ResponseHead,
+        buf: Buffer,
+    ) -> (Result<Relayed, Refused>, Buffer) {
+        let (result, mut buf) = self.final_head(connection, sink, head, buf).await;
+        if let Err(refused) = result {
+            return (Err(refused), buf);
+        }
+        if head.status == 101 {
+            return self.switch(sink, head, buf).await;
+        }
+        let decoder = Decoder::new(head.framing, self.snapshot.limits.head);
+        let mut reader = Reader::new(&connection.stream, decoder);
+        let took = match reader.decoder.take(&mut buf.bytes_mut()[head.len..]) {
+            Ok(took) => took,
+            Err(_) => return (Err(Refusal::from(refusal::UPSTREAM_INVALID).into()), buf),
+        };
+        reader.carry.extend_from_slice(&buf.bytes()[head.len + took.consumed..]);
+        buf.truncate(head.len + took.data);
+        let ended = reader.decoder.ended();
+        let (result, buf) = sink.head(head, buf, ended, reader.decoder.trailer_lines()).await;
+        if let Err(refusal) = result {
+            return (Err(refusal.into()), buf);
+        }
+        self.worker.upstreams[self.upstream as usize].large.set(!ended);
+        let (result, buf) = match ended {
+            true => (Ok(()), buf),
+            false => self.rest(connection, sink, &mut reader, buf).await,
+        };
+        let clean = reader.carry.is_empty() && head.framing != Framing::UntilClose;
+        let relayed = match head.connection.persistent && clean {
+            true => Relayed::Reusable,
+            false => Relayed::Spent,
+        };
+        (result.map(|()| relayed), buf)
+    }
+
+    /// Reads until the final response head is complete at the front of the window. Interim
+    /// responses are passed on as they come.
+    async fn final_head<S: ResponseSink>(
+        &self,
+        connection: &Connection,
+        sink: &mut S,
+        head: &mut ResponseHead,
+        mut buf: Buffer,
+    ) -> (Result<(), Refused>, Buffer) {
+        let limits = &self.snapshot.limits;
+        let method = self.exchange.head().method;
+        let mut received = false;
+        let mut interims_left = limits.interim_responses_max;
+        let first_byte =
+            Wait { idle_ms: self.rule.first_byte_timeout_ms, until_ms: self.exchange.until_ms };
+        let by_ms = now_ms().saturating_add(first_byte.idle_ms).min(first_byte.until_ms);
+        loop {
+            match head.parse(buf.bytes(), method, &limits.head) {
+                Err(_) => return (Err(Refusal::from(refusal::UPSTREAM_INVALID).into()), buf),
+                Ok(Parsed::Complete(())) if !is_interim(head.status) => return (Ok(()), buf),
+                Ok(Parsed::Complete(())) => {
+                    if interims_left == 0 {
+                        return (Err(Refusal::from(refusal::UPSTREAM_INVALID).into()), buf);
+                    }
+                    interims_left -= 1;
+                    if let Err(refusal) = sink.interim(head, buf.bytes()).await {
+                        return (Err(refusal.into()), buf);
+                    }
+                    buf.consume(head.len);
+                    continue;
+                }
+                Ok(Parsed::Partial) => {}
+            }
+            self.grow(&mut buf);
+            let wait = match received {
+                false => first_byte,
+                true => Wait { idle_ms: self.rule.idle_timeout_ms, until_ms: by_ms },
+            };
+            let (result, back) = self.read(&connection.stream, sink, buf, wait).await;
+            buf = back;
+            match result {
+                Ok(0) => return (Err(closed(received)), buf),
+                Ok(_) => received = true,
+                Err(failure) => return (Err(Refused { received, ..failure }), buf),
+            }
+        }
+    }
+
+    /// One read from the upstream, during which a client that goes away is noticed.
+    async fn read<S: ResponseSink>(
+        &self,
+        upstream: &Stream,
+        sink: &mut S,
+        buf: Buffer,
+        wait: Wait,
+    ) -> (Result<usize, Refused>, Buffer) {
+        let watched = sink.client().inspect(|client| {
+            let fin_is_gone = self.exchange.fin_is_gone;
+            client.deadline().watch(upstream.deadline(), now_ms(), fin_is_gone);
+        });
+        let watched = watched.map(Watched);
+        let (result, buf) = upstream.read(buf, wait).await;
+        let gone = watched.as_ref().is_some_and(|w| w.0.deadline().watched_gone());
+        drop(watched);
+        let failure = |refusal, timed_out| Refused { refusal, received: false, timed_out };
+        let result = match result {
+            _ if gone => Err(failure(refusal::CLIENT_ABORTED.into(), false)),
+            Ok(n) => Ok(n),
+            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+                Err(failure(self.overdue(refusal::UPSTREAM_TIMEOUT), true))
+            }
+            Err(_) => Err(failure(refusal::UPSTREAM_CLOSED.into(), false)),
+        };
+        (result, buf)
+    }
+
+    /// Relays the rest of the body, one buffer at a time: what the client does not take is not
+    /// read.
+    async fn rest<S: ResponseSink>(
+        &self,
+        connection: &Connection,
+        sink: &mut S,
+        reader: &mut Reader<'_>,
+        first: Buffer,
+    ) -> (Result<(), Refused>, Buffer) {
+        self.worker.buffers.give(first);
+        let mut buf = reader.buffer(self.worker);
+        loop {
+            buf.reset(HEADROOM);
+            let (result, back) = self.read_body(connection, sink, reader, buf).await;
+            buf = back;
+            if let Err(refusal) = result {
+                return (Err(refusal.into()), buf);
+            }
+            let ended = reader.decoder.ended();
+            if !buf.is_empty() || ended {
+                let trailers = reader.decoder.trailer_lines();
+                let (result, back) = sink.data(buf, ended, trailers).await;
+                buf = back;
+                if let Err(refusal) = result {
+                    return (Err(refusal.into()), buf);
+                }
+            }
+            if ended {
+                return (Ok(()), buf);
+            }
+        }
+    }
+
+    async fn read_body<S: ResponseSink>(
+        &self,
+        connection: &Connection,
+        sink: &mut S,
+        reader: &mut Reader<'_>,
+        buf: Buffer,
+    ) -> (Result<(), Refusal>, Buffer) {
+        let watched = sink.client().inspect(|client| {
+            let fin_is_gone = self.exchange.fin_is_gone;
+            client.deadline().watch(connection.stream.deadline(), now_ms(), fin_is_gone);
+        });
+        let watched = watched.map(Watched);
+        let (result, buf) = reader.next(buf, self.wait()).await;
+        let gone = watched.as_ref().is_some_and(|w| w.0.deadline().watched_gone());
+        let result = match result {
+            _ if gone => Err(refusal::CLIENT_ABORTED.into()),
+            Ok(()) => Ok(()),
+            Err(ReadError::Invalid(_)) => Err(refusal::UPSTREAM_INVALID.into()),
+            Err(ReadError::TimedOut) => Err(self.overdue(refusal::UPSTREAM_IDLE)),
+            Err(ReadError::Closed) => Err(refusal::UPSTREAM_CLOSED.into()),
+        };
+        (result, buf)
+    }
+
+    /// A response head that outgrew its buffer gets a larger one.
+    fn grow(&self, buf: &mut Buffer) {
+        if buf.room() > 0 {
+            return;
+        }
+        let needed = HEADROOM + self.snapshot.limits.head.head_bytes_max as usize + HEADROOM;
+        let mut larger = self.worker.buffers.at_least(needed.max(2 * buf.capacity()));
+        larger.reset(HEADROOM);
+        larger.append(buf.bytes());
+        self.worker.buffers.give(std::mem::replace(buf, larger));
+    }
+
+    /// Passes a 101 on, when it was asked for and the request is complete.
+    async fn switch<S: ResponseSink>(
+        &self,
+        sink: &mut S,
+        head: &ResponseHead,
+        mut buf: Buffer,
+    ) -> (Result<Relayed, Refused>, Buffer) {
+        if !self.upgrade || head.upgrade.is_empty() {
+            return (Err(Refusal::from(refusal::UPSTREAM_UPGRADE).into()), buf);
+        }
+        let early = buf.bytes()[head.len..].to_vec();
+        buf.truncate(head.len);
+        let (result, buf) = sink.switch(head, buf).await;
+        (result.map(|()| Relayed::Upgraded(early)).map_err(Refused::from), buf)
+    }
+}
+
+fn closed(received: bool) -> Refused {
+    Refused { refusal: refusal::UPSTREAM_CLOSED.into(), received, timed_out: false }
+}
+
+fn is_interim(status: u16) -> bool {
+    (100..200).contains(&status) && status != 101
+}
+
+/// Parsed-response objects one worker keeps for reuse.
+const HEADS_FREE_MAX: usize = 1024;
+
+fn give_head(worker: &Worker, head: Box<ResponseHead>) {
+    let mut free = worker.response_heads.borrow_mut();
+    if free.len() < HEADS_FREE_MAX {
+        free.push(head);
+    }
+}

@@ -1,0 +1,391 @@
+//! Client connections over HTTP/1.1.
+//!
+//! A connection is one task. While requests come it runs [`Active::run`], which owns the buffers;
+//! when nothing comes for a while it parks: the active part is dropped, buffers and all, and only
+//! the socket and a readiness wait remain. Requests on one connection are served strictly one after
+//! the other, so pipelined responses are in order by construction.
+
+mod body;
+mod sink;
+
+use std::{cell::Cell, net::IpAddr, rc::Rc};
+
+use body::H1Body;
+use sink::H1Sink;
+
+use super::{
+    Worker,
+    body::{Decoder, Took},
+    buffers::Buffer,
+    clock::{NEVER_MS, now_ms},
+    exchange::{Exchange, Request},
+    net::{Next, Stream, Wait},
+    pipeline::{self, Outcome},
+    respond,
+};
+use crate::{
+    config::{Snapshot, snapshot::HalfClose},
+    policy::{Refusal, client, refusal},
+    telemetry::request_id::{self, RequestId},
+    wire::{self, FieldId, Parsed, Span, Version},
+};
+
+/// One client's connection.
+pub struct Client {
+    pub stream: Stream,
+    pub peer: Option<IpAddr>,
+    /// Written once, because every forwarded request names it.
+    peer_text: Rc<[u8]>,
+    /// Index of the listener it came in by.
+    pub listener: u32,
+    /// The body of the request being served has been received to its end.
+    pub received: Cell<bool>,
+}
+
+impl Client {
+    pub fn new(stream: Stream, peer: Option<IpAddr>, listener: u32) -> Client {
+        let peer = peer.map(|ip| ip.to_canonical());
+        let peer_text = peer.map_or_else(String::new, |ip| ip.to_string());
+        let peer_text = Rc::from(peer_text.into_bytes());
+        Client { stream, peer, peer_text, listener, received: Cell::new(true) }
+    }
+}
+
+/// Requests that arrive within this time of the last response keep the connection in its fast
+/// form, which cannot be parked.
+const BUSY_GAP_MS: u64 = 250;
+/// Bytes of a refused request's body that are discarded before the connection is closed.
+const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+enum Ending {
+    /// Nothing came for a while.
+    Parked,
+    /// The connection is over.
+    Closed,
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(worker: Rc<Worker>, client: Client) {
+    let mut requests = 0;
+    loop {
+        // Boxed, so that a parked connection does not carry the memory of an active one.
+        match Box::pin(active(&worker, &client, &mut requests)).await {
+            Ending::Closed => return,
+            Ending::Parked => {}
+        }
+        let keep_alive_ms = worker.snapshot().timeouts.keep_alive_ms;
+        client.stream.deadline().set_idle(now_ms());
+        let woken = client.stream.readable(now_ms() + keep_alive_ms).await;
+        client.stream.deadline().set_idle(NEVER_MS);
+        if woken.is_err() {
+            let buf = worker.buffers.head();
+            return close_gently(&worker, &client, buf).await;
+        }
+    }
+}
+
+async fn active(worker: &Worker, client: &Client, requests: &mut u32) -> Ending {
+    let mut active = Active {
+        worker,
+        client,
+        buf: worker.buffers.head(),
+        request: worker.request(),
+        busy: false,
+    };
+    let ending = active.run(requests).await;
+    worker.buffers.give(active.buf);
+    worker.give_request(active.request);
+    ending
+}
+
+/// A connection with its buffers.
+struct Active<'c> {
+    worker: &'c Worker,
+    client: &'c Client,
+    /// Bytes received and not yet dealt with.
+    buf: Buffer,
+    request: Box<Request>,
+    /// The last request followed the last response closely.
+    busy: bool,
+}
+
+/// What came of waiting for a request head.
+enum Head {
+    Complete,
+    Refused(Refusal),
+    Parked,
+    Closed,
+}
+
+/// What is done with the connection after an exchange.
+#[derive(PartialEq)]
+enum After {
+    Keep,
+    /// Close, but let the client read our last words first.
+    Linger,
+    /// Close at once: the client is gone or must notice that its response is incomplete.
+    Drop,
+}
+
+impl Active<'_> {
+    async fn run(&mut self, requests: &mut u32) -> Ending {
+        loop {
+            let snapshot = self.worker.snapshot();
+            match self.head(&snapshot, *requests).await {
+                Head::Complete => {}
+                Head::Parked => return Ending::Parked,
+                Head::Closed => return Ending::Closed,
+                Head::Refused(refusal) => {
+                    self.refuse(&snapshot, refusal).await;
+                    return Ending::Closed;
+                }
+            }
+            *requests += 1;
+            let keep = *requests < snapshot.limits.requests_per_connection_max;
+            match self.exchange(&snapshot, keep).await {
+                After::Keep => {}
+                After::Linger => {
+                    self.linger(&snapshot).await;
+                    return Ending::Closed;
+                }
+                After::Drop => return Ending::Closed,
+            }
+        }
+    }
+
+    /// Waits for a whole request head at the front of `buf`.
+    async fn head(&mut self, snapshot: &Snapshot, requests: u32) -> Head {
+        let skip = wire::request::leading_crlf(self.buf.bytes());
+        if requests > 0 && skip > 0 {
+            self.buf.consume(skip);
+        }
+        if self.buf.is_empty() {
+            if let Some(ended) = self.first_bytes(snapshot, requests).await {
+                return ended;
+            }
+        }
+        self.busy = true;
+        let by_ms = now_ms() + snapshot.timeouts.head_ms;
+        // Parse what is there; after that only when a line end makes it worth while, so that a
+        // head sent byte by byte costs no more than one sent at once.
+        let mut parsed_len = 0;
+        loop {
+            if parsed_len == 0
+                || has_line_end(&self.buf.bytes()[parsed_len..])
+                || self.is_full(snapshot)
+            {
+                match self.request.head.parse(self.buf.bytes(), &snapshot.limits.head) {
+                    Ok(Parsed::Complete(())) => return Head::Complete,
+                    Ok(Parsed::Partial) => {}
+                    Err(reason) => return Head::Refused(reason.into()),
+                }
+            }
+            parsed_len = self.buf.len();
+            self.make_room(snapshot);
+            match self.more(NEVER_MS, by_ms).await {
+                Ok(0) => return Head::Closed,
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+                    return Head::Refused(refusal::HEAD_TIMEOUT.into());
+                }
+                Err(_) => return Head::Closed,
+            }
+        }
+    }
+
+    /// The wait between requests. `None`: there are bytes.
+    async fn first_bytes(&mut self, snapshot: &Snapshot, requests: u32) -> Option<Head> {
+        let timeouts = &snapshot.timeouts;
+        let waited_from = now_ms();
+        let wait_ms = if requests == 0 { timeouts.head_ms } else { timeouts.keep_alive_ms };
+        let deadline = self.client.stream.deadline();
+        let parkable = !self.busy && requests > 0;
+        self.buf.reset(0);
+        let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
+        deadline.set_idle(waited_from);
+        let (next, buf) = self
+            .client
+            .stream
+            .read_next(buf, waited_from + timeouts.park_ms, waited_from + wait_ms, parkable)
+            .await;
+        deadline.set_idle(NEVER_MS);
+        self.buf = buf;
+        self.busy = now_ms() - waited_from <= BUSY_GAP_MS;
+        match next {
+            Next::Parked if self.worker.draining.get() => Some(self.close_idle().await),
+            Next::Parked => Some(Head::Parked),
+            Next::Read(Ok(0)) => Some(Head::Closed),
+            Next::Read(Ok(_)) => None,
+            Next::Read(Err(e)) if e.kind() == std::io::ErrorKind::TimedOut => {
+                Some(self.close_idle().await)
+            }
+            Next::Read(Err(_)) => Some(Head::Closed),
+        }
+    }
+
+    async fn close_idle(&mut self) -> Head {
+        let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
+        close_gently(self.worker, self.client, buf).await;
+        Head::Closed
+    }
+
+    async fn more(&mut self, idle_ms: u64, until_ms: u64) -> std::io::Result<usize> {
+        let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
+        let (result, buf) = self.client.stream.read(buf, Wait { idle_ms, until_ms }).await;
+        self.buf = buf;
+        result
+    }
+
+    fn is_full(&self, snapshot: &Snapshot) -> bool {
+        self.buf.len() >= snapshot.limits.head.head_bytes_max as usize
+    }
+
+    /// Makes room for more of a head: at the front of the buffer, or in a larger one.
+    fn make_room(&mut self, snapshot: &Snapshot) {
+        self.buf.compact();
+        if self.buf.room() == 0 {
+            let needed = snapshot.limits.head.head_bytes_max as usize + super::buffers::HEADROOM;
+            let mut larger = self.worker.buffers.at_least(needed.max(2 * self.buf.capacity()));
+            larger.append(self.buf.bytes());
+            self.worker.buffers.give(std::mem::replace(&mut self.buf, larger));
+        }
+    }
+
+    /// Serves the request whose head is at the front of `buf`.
+    async fn exchange(&mut self, snapshot: &Snapshot, keep: bool) -> After {
+        let (worker, client) = (self.worker, self.client);
+        let mut decoder = Decoder::new(self.request.head.framing, snapshot.limits.head);
+        let head_len = self.request.head.len;
+        let took = match decoder.take(&mut self.buf.bytes_mut()[head_len..]) {
+            Ok(took) => took,
+            Err(reason) => {
+                self.refuse(snapshot, reason.into()).await;
+                return After::Drop;
+            }
+        };
+        let mut exchange = self.begin(snapshot, took);
+        let wait = |idle_ms| Wait { idle_ms, until_ms: NEVER_MS };
+        let head = exchange.head();
+        let keep = keep && head.connection.persistent;
+        let request = (head.version, exchange.is_head());
+        let mut body = H1Body::new(
+            worker,
+            client,
+            decoder,
+            took.data as u64,
+            wait(snapshot.timeouts.body_ms),
+            snapshot.limits.client_rate_min,
+        );
+        if !client.received.get() {
+            body.carry(&exchange.bytes()[exchange.rest..]);
+        }
+        let mut sink =
+            H1Sink::new(worker, snapshot, client, request, keep, wait(snapshot.timeouts.write_ms));
+        let outcome = pipeline::serve(worker, snapshot, &mut exchange, &mut body, &mut sink).await;
+        let after = match outcome {
+            Outcome::Done if sink.keep => After::Keep,
+            Outcome::Done => After::Linger,
+            Outcome::Broken(_) => {
+                sink.cut();
+                After::Drop
+            }
+        };
+        let leftover = body.into_leftover();
+        self.finish(exchange, &leftover);
+        after
+    }
+
+    /// Moves buffer and head into an exchange.
+    fn begin(&mut self, snapshot: &Snapshot, took: Took) -> Exchange {
+        let request = std::mem::take(&mut self.request);
+        let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
+        let head = &request.head;
+        let arrived = Span::new(head.len, head.len + took.data);
+        let rest = head.len + took.consumed;
+        let trusted = &snapshot.forwarding.trusted_proxies;
+        let client = client::client_address(self.client.peer, trusted, head, buf.bytes());
+        let id = self.request_id(snapshot, head, buf.bytes());
+        let rule = &snapshot.listeners[self.client.listener as usize];
+        Exchange {
+            request,
+            buf,
+            arrived,
+            rest,
+            started_ms: now_ms(),
+            until_ms: NEVER_MS,
+            client,
+            peer: self.client.peer,
+            peer_text: self.client.peer_text.clone(),
+            id,
+            route: None,
+            fin_is_gone: rule.half_close == HalfClose::Abort,
+        }
+    }
+
+    fn request_id(&self, snapshot: &Snapshot, head: &wire::RequestHead, bytes: &[u8]) -> RequestId {
+        use crate::config::snapshot::RequestId as Rule;
+        let received = || head.fields.iter().find(|f| f.id == FieldId::XRequestId);
+        match snapshot.forwarding.request_id {
+            Rule::Off => RequestId::Off,
+            Rule::Make => RequestId::make(&self.worker.random),
+            Rule::Keep => match received() {
+                Some(field) if request_id::may_keep(field.value.of(bytes)) => {
+                    RequestId::Kept(field.value)
+                }
+                _ => RequestId::make(&self.worker.random),
+            },
+        }
+    }
+
+    /// Takes buffer and head back; what follows the request stays in the buffer.
+    fn finish(&mut self, exchange: Exchange, leftover: &[u8]) {
+        self.request = exchange.request;
+        self.buf = exchange.buf;
+        match leftover {
+            [] => self.buf.consume(exchange.rest),
+            leftover => {
+                let mut buf = self.worker.buffers.at_least(leftover.len());
+                buf.append(leftover);
+                self.worker.buffers.give(std::mem::replace(&mut self.buf, buf));
+            }
+        }
+    }
+
+    /// Answers something that is not a request, and closes.
+    async fn refuse(&mut self, snapshot: &Snapshot, refusal: Refusal) {
+        let id = match snapshot.forwarding.request_id {
+            crate::config::snapshot::RequestId::Off => RequestId::Off,
+            _ => RequestId::make(&self.worker.random),
+        };
+        let wait = Wait { idle_ms: snapshot.timeouts.write_ms, until_ms: NEVER_MS };
+        let request = (Version::Http11, false);
+        let mut sink = H1Sink::new(self.worker, snapshot, self.client, request, false, wait);
+        crate::telemetry::counters::count(&self.worker.counters.refusals);
+        if respond::refuse(id.text(b""), refusal, &mut sink).await.is_ok() {
+            self.linger(snapshot).await;
+        }
+    }
+
+    async fn linger(&mut self, snapshot: &Snapshot) {
+        let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
+        self.client.stream.finish_writing();
+        let linger_ms = snapshot.timeouts.linger_ms;
+        self.buf = self.client.stream.discard(buf, linger_ms, LINGER_BYTES_MAX).await;
+    }
+}
+
+/// A line end that may end a head: no other byte can make a partial head complete.
+fn has_line_end(added: &[u8]) -> bool {
+    memchr::memchr(b'\n', added).is_some()
+}
+
+/// Closes an idle connection so that a request crossing our FIN is not answered by a reset.
+async fn close_gently(worker: &Worker, client: &Client, buf: Buffer) {
+    client.stream.finish_writing();
+    let linger_ms = worker.snapshot().timeouts.linger_ms.min(IDLE_LINGER_MS);
+    let buf = client.stream.discard(buf, linger_ms, LINGER_BYTES_MAX).await;
+    worker.buffers.give(buf);
+}
+
+/// How long an idle connection that we close is watched for a request that crossed our FIN.
+const IDLE_LINGER_MS: u64 = 500;

@@ -1,0 +1,270 @@
+//! A response over HTTP/1.1: the upstream's head rewritten in place, its body framed for this
+//! client.
+
+use super::{Client, body::too_slow};
+use crate::{
+    config::Snapshot,
+    policy::{Refusal, refusal},
+    wire::{FieldId, Framing, ResponseHead, Version, emit},
+    worker::{
+        Worker,
+        body::{SendFraming, chunk_head, chunk_tail, frame},
+        buffers::{Buffer, HEADROOM, TAILROOM},
+        exchange::{OwnResponse, ResponseSink},
+        net::{Stream, Wait},
+    },
+};
+
+/// Where the response to one request goes.
+pub struct H1Sink<'c> {
+    worker: &'c Worker,
+    snapshot: &'c Snapshot,
+    client: &'c Client,
+    version: Version,
+    is_head: bool,
+    /// The client may send another request after this response.
+    pub keep: bool,
+    begun: bool,
+    framing: SendFraming,
+    /// The end of the response is the end of the connection.
+    ends_by_close: bool,
+    wait: Wait,
+    bytes: u64,
+    waited_ms: u64,
+}
+
+impl<'c> H1Sink<'c> {
+    /// `keep`: what the request and the worker's state allow before the response is known.
+    pub fn new(
+        worker: &'c Worker,
+        snapshot: &'c Snapshot,
+        client: &'c Client,
+        request: (Version, bool),
+        keep: bool,
+        wait: Wait,
+    ) -> H1Sink<'c> {
+        H1Sink {
+            worker,
+            snapshot,
+            client,
+            version: request.0,
+            is_head: request.1,
+            keep,
+            begun: false,
+            framing: SendFraming::Plain,
+            ends_by_close: false,
+            wait,
+            bytes: 0,
+            waited_ms: 0,
+        }
+    }
+
+    /// An incomplete response must not look complete: reset instead of closing cleanly.
+    pub fn cut(&self) {
+        if self.begun && self.ends_by_close {
+            self.client.stream.reset_on_close();
+        }
+    }
+
+    /// Decides how the body is framed and whether the connection is kept.
+    fn decide(&mut self, framing: Framing) {
+        self.keep &= self.client.received.get() && !self.worker.draining.get();
+        match (framing, self.version) {
+            (Framing::None | Framing::Length(_), _) => {}
+            (_, Version::Http11) => self.framing = SendFraming::Chunked,
+            (_, Version::Http10) => {
+                self.ends_by_close = true;
+                self.keep = false;
+            }
+        }
+    }
+
+    /// The fields this hop adds, and the end of the head.
+    fn hop_fields(&self, out: &mut Vec<u8>, has_date: bool) {
+        if !has_date {
+            out.extend_from_slice(b"Date: ");
+            self.worker.date.with(|date| out.extend_from_slice(date));
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.framing == SendFraming::Chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        match (self.keep, self.version) {
+            (true, Version::Http11) => {}
+            (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes the rewritten head of an upstream's response.
+    fn rewrite(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
+        out.clear();
+        emit::status_line(out, head.status, head.phrase.of(bytes));
+        emit::kept_fields(out, bytes, &head.fields, |_| false);
+        let has_date = head.fields.iter().any(|field| field.id == FieldId::Date);
+        self.via(out, head.version);
+        self.hop_fields(out, has_date);
+    }
+
+    /// Via (RFC 9110 §7.6.3) with the version the upstream spoke.
+    fn via(&self, out: &mut Vec<u8>, received: Version) {
+        let name = self.snapshot.forwarding.via.as_bytes();
+        if !name.is_empty() {
+            out.extend_from_slice(match received {
+                Version::Http10 => b"Via: 1.0 ",
+                Version::Http11 => b"Via: 1.1 ",
+            });
+            out.extend_from_slice(name);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Sends a window and judges the client's pace.
+    async fn send(&mut self, buf: Buffer) -> (Result<(), Refusal>, Buffer) {
+        let bytes = buf.len() as u64;
+        let (result, buf) = self.client.stream.write_all(buf, self.wait).await;
+        self.bytes += bytes;
+        let result = match result {
+            Ok(waited_ms) => {
+                self.waited_ms += waited_ms;
+                let rate_min = self.snapshot.limits.client_rate_min;
+                match too_slow(self.bytes, self.waited_ms, rate_min) {
+                    true => Err(refusal::CLIENT_STALLED.into()),
+                    false => Ok(()),
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+                Err(refusal::CLIENT_STALLED.into())
+            }
+            Err(_) => Err(refusal::CLIENT_ABORTED.into()),
+        };
+        (result, buf)
+    }
+
+    async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let mut buf = self.worker.buffers.at_least(bytes.len());
+        buf.append(bytes);
+        let (result, buf) = self.send(buf).await;
+        self.worker.buffers.give(buf);
+        result
+    }
+
+    async fn send_then(
+        &mut self,
+        buf: Buffer,
+        after: Option<Vec<u8>>,
+    ) -> (Result<(), Refusal>, Buffer) {
+        let (mut result, buf) = self.send(buf).await;
+        if let (Ok(()), Some(after)) = (&result, after) {
+            result = self.send_bytes(&after).await;
+        }
+        (result, buf)
+    }
+}
+
+impl ResponseSink for H1Sink<'_> {
+    fn begun(&self) -> bool {
+        self.begun
+    }
+
+    fn limit(&mut self, until_ms: u64) {
+        self.wait.until_ms = until_ms;
+    }
+
+    async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
+        if self.version == Version::Http10 {
+            return Ok(());
+        }
+        let mut out = Vec::with_capacity(head.len + 64);
+        emit::status_line(&mut out, head.status, head.phrase.of(bytes));
+        emit::kept_fields(&mut out, bytes, &head.fields, |_| false);
+        self.via(&mut out, head.version);
+        out.extend_from_slice(b"\r\n");
+        self.send_bytes(&out).await
+    }
+
+    async fn head(
+        &mut self,
+        head: &ResponseHead,
+        mut buf: Buffer,
+        last: bool,
+        trailer_lines: &[u8],
+    ) -> (Result<(), Refusal>, Buffer) {
+        self.decide(head.framing);
+        self.begun = true;
+        let mut out = self.worker.scratch.take();
+        self.rewrite(&mut out, head, buf.bytes());
+        buf.consume(head.len);
+        let data = buf.len();
+        let after = match self.framing {
+            SendFraming::Plain => None,
+            SendFraming::Chunked => {
+                chunk_head(&mut out, data);
+                chunk_tail(&mut buf, data > 0, last, trailer_lines)
+            }
+        };
+        let in_place = buf.prepend(&out);
+        let mut result = Ok(());
+        if !in_place {
+            result = self.send_bytes(&out).await;
+        }
+        self.worker.scratch.set(out);
+        match result {
+            Ok(()) => self.send_then(buf, after).await,
+            Err(refusal) => (Err(refusal), buf),
+        }
+    }
+
+    async fn data(
+        &mut self,
+        mut buf: Buffer,
+        last: bool,
+        trailer_lines: &[u8],
+    ) -> (Result<(), Refusal>, Buffer) {
+        let after = frame(&mut buf, self.framing, last, trailer_lines);
+        self.send_then(buf, after).await
+    }
+
+    async fn own(&mut self, response: OwnResponse<'_>) -> Result<(), Refusal> {
+        let has_body = !matches!(response.status, 204 | 304);
+        let length = if has_body { response.body.len() } else { 0 };
+        self.decide(Framing::Length(length as u64));
+        self.begun = true;
+        let mut out = Vec::with_capacity(HEADROOM + TAILROOM + length);
+        emit::status_line(&mut out, response.status, emit::phrase(response.status).as_bytes());
+        if has_body {
+            if !response.content_type.is_empty() {
+                emit::field(&mut out, b"Content-Type", response.content_type.as_bytes());
+            }
+            out.extend_from_slice(b"Content-Length: ");
+            emit::number(&mut out, length as u64);
+            out.extend_from_slice(b"\r\n");
+        }
+        for (name, value) in response.fields {
+            emit::field(&mut out, name.as_bytes(), value.as_bytes());
+        }
+        self.hop_fields(&mut out, false);
+        if has_body && !self.is_head {
+            out.extend_from_slice(response.body);
+        }
+        self.send_bytes(&out).await
+    }
+
+    async fn switch(&mut self, head: &ResponseHead, buf: Buffer) -> (Result<(), Refusal>, Buffer) {
+        self.begun = true;
+        self.keep = false;
+        let mut out = Vec::with_capacity(head.len + HEADROOM);
+        emit::status_line(&mut out, head.status, head.phrase.of(buf.bytes()));
+        emit::kept_fields(&mut out, buf.bytes(), &head.fields, |_| false);
+        self.via(&mut out, head.version);
+        out.extend_from_slice(b"Connection: Upgrade\r\n");
+        emit::field(&mut out, b"Upgrade", head.upgrade.of(buf.bytes()));
+        out.extend_from_slice(b"\r\n");
+        (self.send_bytes(&out).await, buf)
+    }
+
+    fn client(&self) -> Option<&Stream> {
+        Some(&self.client.stream)
+    }
+}

@@ -1,0 +1,45 @@
+//! A panic costs one connection, never a core.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+};
+
+/// The task panicked; the panic hook has logged it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panicked;
+
+/// Runs `task`; a panic in it ends it alone. Guards on its stack (deadline slots, counts in
+/// flight, places) are released as it unwinds.
+pub async fn isolate(task: impl Future<Output = ()>) -> Result<(), Panicked> {
+    let mut task = pin!(task);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+        Err(_) => Poll::Ready(Err(Panicked)),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<F: Future>(future: F) -> F::Output {
+        monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
+            .build()
+            .expect("an epoll runtime")
+            .block_on(future)
+    }
+
+    #[test]
+    fn a_panic_ends_its_own_task_and_no_other() {
+        run(async {
+            let bad = monoio::spawn(isolate(async { panic!("on purpose") }));
+            let good = monoio::spawn(isolate(async {}));
+            assert_eq!(bad.await, Err(Panicked));
+            assert_eq!(good.await, Ok(()));
+        });
+    }
+}

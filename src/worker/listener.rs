@@ -1,0 +1,296 @@
+//! Listening sockets of one worker: accepting, shedding, and ending without losing anybody.
+//!
+//! Every worker has its own socket on each address (SO_REUSEPORT), so the kernel spreads
+//! connections and no worker wakes for another's. Closing such a socket resets what still waits in
+//! its queue. Therefore a drain first stops new handshakes (a socket filter drops SYNs, which the
+//! peer repeats elsewhere or after we are gone), lets the ones under way finish, accepts until the
+//! queue is empty, and closes only then.
+
+#![expect(unsafe_code, reason = "borrowing descriptors of live sockets")]
+
+use std::{
+    io,
+    net::IpAddr,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+        unix::net::UnixListener as StdUnixListener,
+    },
+    rc::Rc,
+    time::Duration,
+};
+
+use monoio::{
+    io::CancelHandle,
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+};
+use rustix::net::SocketFlags;
+
+use super::{
+    Worker,
+    clock::NEVER_MS,
+    h1::{self, Client},
+    isolate::isolate,
+    net::{self, Stream, Wait},
+};
+use crate::{
+    config::snapshot::Bind,
+    policy::{Refusal, refusal},
+    telemetry::counters::count,
+};
+
+/// A bound, listening socket on its way to its worker.
+pub struct Bound {
+    pub name: String,
+    /// As bound: the port is the real one even if 0 was asked for.
+    pub bind: Bind,
+    pub socket: OwnedFd,
+}
+
+/// How long accepting rests when there are no descriptors left.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How often, and how many times, the queue is emptied after SYNs are no longer let in.
+const LAST_ACCEPTS: u32 = 5;
+const LAST_ACCEPT_EVERY_MS: u64 = 50;
+/// A listener that was told to stop has closed after this time.
+pub const FINISH_MS_MAX: u64 = (LAST_ACCEPTS as u64 + 1) * LAST_ACCEPT_EVERY_MS;
+/// Shed connections that are closed politely at one time; more are just closed.
+const SHED_POLITELY_MAX: u32 = 256;
+/// Seconds after which a shed client may come back.
+const SHED_RETRY_AFTER_S: u32 = 1;
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A listening socket inside its worker.
+pub struct Listener {
+    index: u32,
+    socket: Socket,
+    fd: RawFd,
+}
+
+impl Listener {
+    /// Must be called inside the worker's runtime.
+    pub fn new(index: u32, bound: Bound, is_epoll: bool) -> io::Result<Listener> {
+        let fd = bound.socket.as_raw_fd();
+        // io_uring waits by itself, and would be told EAGAIN on a non-blocking socket.
+        rustix::io::ioctl_fionbio(&bound.socket, is_epoll)?;
+        let socket = match bound.bind {
+            Bind::Tcp(_) => Socket::Tcp(TcpListener::from_std(bound.socket.into())?),
+            Bind::Unix { .. } => {
+                Socket::Unix(UnixListener::from_std(StdUnixListener::from(bound.socket))?)
+            }
+        };
+        Ok(Listener { index, socket, fd })
+    }
+
+    /// Accepts until `stop` is cancelled, then empties the queue and closes.
+    pub async fn run(self, worker: Rc<Worker>, stop: CancelHandle) {
+        loop {
+            match self.accept(&worker, stop.clone()).await {
+                Ok((stream, peer)) => admit(&worker, stream, peer, self.index),
+                Err(e) if net::is_cancelled(&e) => break,
+                Err(e) if is_transient(&e) => {}
+                Err(e) => {
+                    tracing::error!(error = %e, "cannot accept, resting");
+                    monoio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+            if worker.draining.get() {
+                break;
+            }
+        }
+        self.finish(&worker).await;
+    }
+
+    async fn accept(
+        &self,
+        worker: &Worker,
+        stop: CancelHandle,
+    ) -> io::Result<(Stream, Option<IpAddr>)> {
+        // Never dropped while it runs: an accept that completed would leak its descriptor.
+        match &self.socket {
+            Socket::Tcp(socket) => {
+                let (stream, peer) = socket.cancelable_accept(stop).await?;
+                Ok((Stream::tcp(stream, &worker.deadlines), Some(peer.ip())))
+            }
+            Socket::Unix(socket) => {
+                let (stream, _) = socket.cancelable_accept(stop).await?;
+                Ok((Stream::unix(stream, &worker.deadlines), None))
+            }
+        }
+    }
+
+    /// Accepts what has already connected, and what is just connecting.
+    async fn finish(self, worker: &Rc<Worker>) {
+        if let Socket::Tcp(_) = self.socket
+            && let Err(e) = refuse_handshakes(self.as_fd())
+        {
+            tracing::warn!(error = %e, "cannot stop new handshakes before closing a listener");
+        }
+        let _ = rustix::io::ioctl_fionbio(self.as_fd(), true);
+        for round in 0..LAST_ACCEPTS {
+            if round > 0 {
+                monoio::time::sleep(Duration::from_millis(LAST_ACCEPT_EVERY_MS)).await;
+            }
+            while let Some((stream, peer)) = self.accept_now(worker) {
+                admit(worker, stream, peer, self.index);
+            }
+        }
+    }
+
+    fn accept_now(&self, worker: &Worker) -> Option<(Stream, Option<IpAddr>)> {
+        let flags = match worker.is_epoll {
+            true => SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            false => SocketFlags::CLOEXEC,
+        };
+        let socket = rustix::net::accept_with(self.as_fd(), flags).ok()?;
+        match &self.socket {
+            Socket::Tcp(_) => {
+                let stream = std::net::TcpStream::from(socket);
+                let peer = stream.peer_addr().ok()?.ip();
+                let stream = TcpStream::from_std(stream).ok()?;
+                Some((Stream::tcp(stream, &worker.deadlines), Some(peer)))
+            }
+            Socket::Unix(_) => {
+                let stream = UnixStream::from_std(socket.into()).ok()?;
+                Some((Stream::unix(stream, &worker.deadlines), None))
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: `socket` owns the descriptor and lives as long as `self`.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
+    }
+}
+
+/// The peer gave up, or a signal came: the next accept may well succeed.
+fn is_transient(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
+}
+
+/// Drops incoming SYNs on a listening socket; handshakes under way still complete.
+fn refuse_handshakes(socket: BorrowedFd<'_>) -> io::Result<()> {
+    use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET};
+    const TCP_FLAGS_OFFSET: u32 = 13;
+    const SYN: u32 = 0x02;
+    const SYN_ACK_RST: u32 = 0x16;
+    let op = |code: u32, jt, jf, k| socket2::SockFilter::new(code as u16, jt, jf, k);
+    // A filter on a TCP socket sees each segment from its TCP header on.
+    let program = [
+        op(BPF_LD | BPF_B | BPF_ABS, 0, 0, TCP_FLAGS_OFFSET),
+        op(BPF_ALU | BPF_AND | BPF_K, 0, 0, SYN_ACK_RST),
+        op(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYN),
+        op(BPF_RET | BPF_K, 0, 0, 0),
+        op(BPF_RET | BPF_K, 0, 0, u32::MAX),
+    ];
+    socket2::SockRef::from(&socket).attach_filter(&program)
+}
+
+/// Takes a connection in, or sheds it when there are too many.
+fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, listener: u32) {
+    count(&worker.counters.connections);
+    let Some(place) = worker.clients.enter() else {
+        count(&worker.counters.connections_shed);
+        if worker.shedding.get() < SHED_POLITELY_MAX {
+            worker.shedding.set(worker.shedding.get() + 1);
+            let worker = worker.clone();
+            monoio::spawn(async move {
+                shed(&worker, stream).await;
+                worker.shedding.set(worker.shedding.get() - 1);
+            });
+        }
+        return;
+    };
+    let worker = worker.clone();
+    monoio::spawn(async move {
+        let counters = worker.clone();
+        let connection = h1::serve(worker, Client::new(stream, peer, listener));
+        if isolate(connection).await.is_err() {
+            count(&counters.counters.panics);
+        }
+        drop(place);
+    });
+}
+
+/// Tells a client that there is no room, without reading its request.
+async fn shed(worker: &Worker, stream: Stream) {
+    let refusal =
+        Refusal { retry_after_s: SHED_RETRY_AFTER_S, ..Refusal::from(refusal::OVERLOADED) };
+    let body = super::respond::problem(refusal, b"");
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n\
+         Content-Length: {}\r\nRetry-After: {SHED_RETRY_AFTER_S}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let timeouts = &worker.snapshot().timeouts;
+    let mut buf = worker.buffers.head();
+    buf.append(head.as_bytes());
+    buf.append(body.as_bytes());
+    let wait = Wait { idle_ms: timeouts.linger_ms, until_ms: NEVER_MS };
+    let (sent, mut buf) = stream.write_all(buf, wait).await;
+    if sent.is_ok() {
+        stream.finish_writing();
+        buf = stream.discard(buf, timeouts.linger_ms, 64 * 1024).await;
+    }
+    worker.buffers.give(buf);
+}
+
+/// Binds one socket per worker for `bind`. Port 0 is chosen once and shared by all.
+pub fn bind(name: &str, bind: &Bind, backlog: u32, workers: usize) -> io::Result<Vec<Bound>> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    let mut bound = Vec::with_capacity(workers);
+    let mut bind = bind.clone();
+    for _ in 0..workers {
+        let socket = match &mut bind {
+            Bind::Tcp(address) => {
+                let socket = bind_tcp(*address, backlog)?;
+                if let Some(real) = socket.local_addr()?.as_socket() {
+                    *address = real;
+                }
+                socket
+            }
+            // Unix sockets have no SO_REUSEPORT: the workers share one queue.
+            Bind::Unix { path, mode } => match bound.first() {
+                Some(Bound { socket, .. }) => socket2::Socket::from(socket.try_clone()?),
+                None => bind_unix(path, *mode, backlog)?,
+            },
+        };
+        bound.push(Bound { name: name.to_owned(), bind: bind.clone(), socket: socket.into() });
+    }
+    Ok(bound)
+}
+
+fn bind_tcp(address: std::net::SocketAddr, backlog: i32) -> io::Result<socket2::Socket> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // [::] means IPv6 only: 0.0.0.0 is a listener of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // Inherited by accepted sockets.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &std::path::Path, mode: u32, backlog: i32) -> io::Result<socket2::Socket> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    // A socket nobody answers on was left behind by an earlier process.
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    socket.listen(backlog)?;
+    Ok(socket)
+}

@@ -1,0 +1,87 @@
+//! The only door into a worker: a bounded queue of messages and an eventfd that wakes its ring.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crossbeam_queue::ArrayQueue;
+use monoio::net::UnixStream;
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Messages a worker may have waiting; control retries when it is full.
+const MESSAGES_MAX: usize = 256;
+
+/// What control tells a worker.
+#[derive(Debug)]
+pub enum Message {
+    /// Accept no more, finish what runs, then end.
+    Drain,
+    /// End now, whatever still runs.
+    Stop,
+}
+
+struct Shared {
+    queue: ArrayQueue<Message>,
+    /// A wake-up is on its way: another write to the eventfd would tell nothing new.
+    notified: AtomicBool,
+    wake: OwnedFd,
+}
+
+/// The sending side; any thread may hold one.
+#[derive(Clone)]
+pub struct Sender(Arc<Shared>);
+
+/// The receiving side, before it has entered its worker's runtime.
+pub struct Mailbox(Arc<Shared>);
+
+/// A new mailbox.
+pub fn mailbox() -> io::Result<(Sender, Mailbox)> {
+    let shared = Arc::new(Shared {
+        queue: ArrayQueue::new(MESSAGES_MAX),
+        notified: AtomicBool::new(false),
+        wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+    });
+    Ok((Sender(shared.clone()), Mailbox(shared)))
+}
+
+impl Sender {
+    /// Leaves a message; gives it back when the mailbox is full.
+    pub fn send(&self, message: Message) -> Result<(), Message> {
+        self.0.queue.push(message)?;
+        if !self.0.notified.swap(true, Ordering::AcqRel) {
+            // Cannot fail: the counter of an eventfd overflows after 2^64 - 2 unread wake-ups.
+            let _ = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
+        }
+        Ok(())
+    }
+}
+
+impl Mailbox {
+    /// Hands every message to `handle` until that answers false. Runs inside a worker's runtime.
+    pub async fn serve(self, mut handle: impl FnMut(Message) -> bool) -> io::Result<()> {
+        // Not a socket, but all that is asked of it is readiness, which any descriptor has.
+        let bell = StdUnixStream::from(self.0.wake.as_fd().try_clone_to_owned()?);
+        let bell = UnixStream::from_std(bell)?;
+        loop {
+            let mut count = [0u8; 8];
+            let _ = rustix::io::read(&self.0.wake, &mut count);
+            self.0.notified.store(false, Ordering::Release);
+            while let Some(message) = self.0.queue.pop() {
+                if !handle(message) {
+                    return Ok(());
+                }
+            }
+            if !self.0.notified.load(Ordering::Acquire) {
+                bell.readable(false).await?;
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The one place where the data path touches sockets.
+//!
+//! A [`Stream`] is a connected TCP or Unix socket with its deadline slot. Buffers go in by value
+//! and come back with the result, because the kernel owns them in between. A read is only ever
+//! abandoned when its connection dies with it; overdue operations are ended through the slot (see
+//! [`super::deadline`]) and answer [`io::ErrorKind::TimedOut`].
+
+#![expect(unsafe_code, reason = "sockets used by one reader beside one writer")]
+
+use std::{
+    cell::UnsafeCell,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    path::Path,
+    rc::Rc,
+    time::Duration,
+};
+
+use monoio::{
+    io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent},
+    net::{TcpStream, UnixStream},
+};
+use rustix::net::{RecvFlags, Shutdown};
+
+use super::{
+    buffers::Buffer,
+    clock::now_ms,
+    deadline::{Deadline, Deadlines},
+};
+
+/// How long an operation may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// For this operation, in milliseconds.
+    pub idle_ms: u64,
+    /// For everything: a point of the coarse clock.
+    pub until_ms: u64,
+}
+
+impl Wait {
+    #[inline]
+    fn at(self) -> u64 {
+        now_ms().saturating_add(self.idle_ms).min(self.until_ms)
+    }
+}
+
+/// What ended the wait for the next request on a kept connection.
+pub enum Next {
+    /// Bytes, end of stream (0), or an error; an overdue wait is `TimedOut`.
+    Read(io::Result<usize>),
+    /// Nothing came for a while: the buffer is free, the connection stays.
+    Parked,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A connected socket and its deadlines. One read and one write may be in flight at a time.
+pub struct Stream {
+    // Declared first: the slot must go before the socket is closed.
+    deadline: Deadline,
+    socket: UnsafeCell<Socket>,
+    fd: RawFd,
+}
+
+macro_rules! on_socket {
+    ($stream:expr, $s:ident => $op:expr) => {
+        match $stream.socket() {
+            Socket::Tcp($s) => $op,
+            Socket::Unix($s) => $op,
+        }
+    };
+}
+
+impl Stream {
+    pub fn tcp(stream: TcpStream, deadlines: &Rc<Deadlines>) -> Stream {
+        let fd = stream.as_raw_fd();
+        Stream { deadline: deadlines.slot(fd), socket: UnsafeCell::new(Socket::Tcp(stream)), fd }
+    }
+
+    pub fn unix(stream: UnixStream, deadlines: &Rc<Deadlines>) -> Stream {
+        let fd = stream.as_raw_fd();
+        Stream { deadline: deadlines.slot(fd), socket: UnsafeCell::new(Socket::Unix(stream)), fd }
+    }
+
+    /// Connects over TCP, without Nagle's delay.
+    pub async fn connect_tcp(
+        address: SocketAddr,
+        timeout_ms: u64,
+        deadlines: &Rc<Deadlines>,
+    ) -> io::Result<Stream> {
+        let stream = in_time(timeout_ms, TcpStream::connect_addr(address)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Stream::tcp(stream, deadlines))
+    }
+
+    pub async fn connect_unix(
+        path: &Path,
+        timeout_ms: u64,
+        deadlines: &Rc<Deadlines>,
+    ) -> io::Result<Stream> {
+        let stream = in_time(timeout_ms, UnixStream::connect(path)).await?;
+        Ok(Stream::unix(stream, deadlines))
+    }
+
+    pub fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+
+    #[expect(clippy::mut_from_ref, reason = "see SAFETY")]
+    fn socket(&self) -> &mut Socket {
+        // SAFETY: monoio's sockets only need `&mut` by their trait: an operation clones the
+        // descriptor and keeps no reference (they implement monoio's `Split`, which permits one
+        // reader beside one writer), and this type is not `Sync`.
+        unsafe { &mut *self.socket.get() }
+    }
+
+    /// Appends what arrives to `buf`'s window. 0 bytes: the peer sends no more, or `buf` is full.
+    pub async fn read(&self, buf: Buffer, wait: Wait) -> (io::Result<usize>, Buffer) {
+        self.deadline.read_by(wait.at());
+        let (result, buf) = on_socket!(self, s => s.read(buf).await);
+        (self.read_ended(result), buf)
+    }
+
+    fn read_ended(&self, result: io::Result<usize>) -> io::Result<usize> {
+        match (self.deadline.read_done(), result) {
+            (true, Ok(0) | Err(_)) => Err(io::ErrorKind::TimedOut.into()),
+            (_, result) => result,
+        }
+    }
+
+    /// Waits for the next request on a kept connection until `by_ms`; gives up the buffer at
+    /// `park_ms` if that comes first. `parkable` costs a little per read, so busy connections go
+    /// without.
+    pub async fn read_next(
+        &self,
+        buf: Buffer,
+        park_ms: u64,
+        by_ms: u64,
+        parkable: bool,
+    ) -> (Next, Buffer) {
+        if !parkable {
+            self.deadline.read_by(by_ms);
+            let (result, buf) = on_socket!(self, s => s.read(buf).await);
+            return (Next::Read(self.read_ended(result)), buf);
+        }
+        let handle = self.deadline.parkable();
+        self.deadline.read_by(park_ms.min(by_ms));
+        let (result, buf) = on_socket!(self, s => s.cancelable_read(buf, handle).await);
+        self.deadline.not_parkable();
+        match (self.deadline.read_done(), result) {
+            (true, Err(e)) if is_cancelled(&e) => (Next::Parked, buf),
+            (_, result) => (Next::Read(result), buf),
+        }
+    }
+
+    /// Waits, without a buffer, until there is something to read.
+    pub async fn readable(&self, by_ms: u64) -> io::Result<()> {
+        self.deadline.read_by(by_ms);
+        let result = on_socket!(self, s => s.readable(false).await);
+        match self.deadline.read_done() {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => result,
+        }
+    }
+
+    /// Writes the whole window. Each write, not the whole, has `wait.idle_ms`. `Ok` is the time it
+    /// took in milliseconds of the coarse clock. The buffer comes back with the window it had.
+    pub async fn write_all(&self, mut buf: Buffer, wait: Wait) -> (io::Result<u64>, Buffer) {
+        let started_ms = now_ms();
+        let len = buf.len();
+        let result = loop {
+            if buf.is_empty() {
+                break Ok(now_ms() - started_ms);
+            }
+            self.deadline.write_by(wait.at());
+            let (result, back) = on_socket!(self, s => s.write(buf).await);
+            buf = back;
+            match (self.deadline.write_done(), result) {
+                (false, Ok(0)) => break Err(io::ErrorKind::WriteZero.into()),
+                (false, Ok(n)) => buf.consume(n),
+                (true, _) => break Err(io::ErrorKind::TimedOut.into()),
+                (false, Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+                (false, Err(e)) => break Err(e),
+            }
+        };
+        buf.unconsume(len);
+        (result, buf)
+    }
+
+    /// Sends FIN: no more will be written, what is on its way arrives.
+    pub fn finish_writing(&self) {
+        let _ = rustix::net::shutdown(self.as_fd(), Shutdown::Write);
+    }
+
+    /// Makes the coming close a reset, so that the peer cannot take what it has for the whole.
+    pub fn reset_on_close(&self) {
+        let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
+    }
+
+    /// Whether an idle connection can no longer be used: closed, broken, or with bytes nobody
+    /// asked for.
+    pub fn is_stale(&self) -> bool {
+        let mut byte = [0u8; 1];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        !matches!(rustix::net::recv(self.as_fd(), &mut byte, flags), Err(rustix::io::Errno::AGAIN))
+    }
+
+    /// Reads and discards for at most `for_ms` or `bytes_max`, so that a peer that is still
+    /// sending gets our last words instead of a reset. Call after [`Stream::finish_writing`].
+    pub async fn discard(&self, mut buf: Buffer, for_ms: u64, bytes_max: u64) -> Buffer {
+        let until_ms = now_ms() + for_ms;
+        let mut bytes = 0;
+        loop {
+            buf.reset(0);
+            let (result, back) = self.read(buf, Wait { idle_ms: for_ms, until_ms }).await;
+            buf = back;
+            match result {
+                Ok(n) if n > 0 && now_ms() < until_ms => bytes += n as u64,
+                _ => return buf,
+            }
+            if bytes > bytes_max {
+                return buf;
+            }
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: `socket` owns the descriptor and lives as long as `self`.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
+    }
+}
+
+/// Whether an operation ended because it was cancelled.
+pub fn is_cancelled(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
+}
+
+async fn in_time<T>(
+    timeout_ms: u64,
+    connect: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let timeout = Duration::from_millis(timeout_ms);
+    monoio::time::timeout(timeout, connect).await.map_err(|_| io::ErrorKind::TimedOut)?
+}

@@ -1,0 +1,172 @@
+//! The life of a request, top to bottom. Every protocol enters [`serve`]; the phases and their
+//! order are written once, in [`phases`].
+//!
+//! ```text
+//! admit (framing and sizes are the codec's; here: method, path)   400 405
+//! route                                                           404 405 421
+//! size                                                            413
+//! forward | respond                                               502 503 504
+//! record (always)
+//! ```
+//!
+//! Client limit, authentication, authorisation, consumer limit, validation, cache and transforms
+//! take their places between `size` and `forward` as they are built.
+
+use super::{
+    Worker,
+    exchange::{Exchange, RequestBody, ResponseSink},
+    forward, respond,
+};
+use crate::{
+    config::{Snapshot, snapshot::Action},
+    policy::{
+        Refusal,
+        refusal::{self, MethodSet},
+        route::RouteMatch,
+    },
+    telemetry::counters::count,
+    wire::{Framing, Method, request::TargetForm},
+};
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A complete response was sent.
+    Done,
+    /// The client got an incomplete response, or none: its connection must end.
+    Broken(Refusal),
+}
+
+/// Serves one request.
+pub async fn serve<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    exchange: &mut Exchange,
+    body: &mut B,
+    sink: &mut S,
+) -> Outcome {
+    let outcome = match phases(worker, snapshot, exchange, body, sink).await {
+        Ok(()) => Outcome::Done,
+        Err(refusal) if sink.begun() || refusal.reason == refusal::CLIENT_ABORTED => {
+            Outcome::Broken(refusal)
+        }
+        Err(refusal) => {
+            count(&worker.counters.refusals);
+            match respond::refuse(exchange.id.text(exchange.bytes()), refusal, sink).await {
+                Ok(()) => Outcome::Done,
+                Err(refusal) => Outcome::Broken(refusal),
+            }
+        }
+    };
+    record(worker, exchange, outcome);
+    outcome
+}
+
+/// The phases, in order.
+async fn phases<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    exchange: &mut Exchange,
+    body: &mut B,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    admit(snapshot, exchange)?;
+    if exchange.head().form == TargetForm::Asterisk || is_last_hop(exchange) {
+        return options(sink).await;
+    }
+    let matched = route(snapshot, exchange)?;
+    let rule = snapshot.route(matched.route);
+    size(exchange, rule.body_bytes_max)?;
+    body.limit(rule.body_bytes_max, exchange.until_ms);
+    sink.limit(exchange.until_ms);
+    match &rule.action {
+        Action::Forward(upstream) => {
+            forward::forward(worker, snapshot, exchange, &matched, *upstream, body, sink).await
+        }
+        Action::Respond(fixed) => respond::fixed(sink, fixed).await,
+        Action::Redirect(to) => respond::redirect(exchange, &matched, to, sink).await,
+    }
+}
+
+/// Refuses what no route may ask for, and settles the one reading of the path.
+fn admit(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<(), Refusal> {
+    #[cfg(debug_assertions)]
+    drill(exchange);
+    let request = &mut *exchange.request;
+    if matches!(request.head.method, Method::Connect | Method::Trace) {
+        return Err(Refusal { allow: SERVED, ..refusal::METHOD_REFUSED.into() });
+    }
+    if request.head.form != TargetForm::Asterisk {
+        let raw = match request.head.path.of(exchange.buf.bytes()) {
+            b"" => b"/",
+            path => path,
+        };
+        request.path.normalise(raw, snapshot.paths)?;
+    }
+    Ok(())
+}
+
+/// In debug builds the test-suite can ask for a panic, to see that it costs one connection only.
+#[cfg(debug_assertions)]
+fn drill(exchange: &Exchange) {
+    let asked = std::env::var_os("RINGWAY_DRILL_PANIC_PATH");
+    if asked.is_some_and(|path| path.as_encoded_bytes() == exchange.raw_path()) {
+        panic!("drill: a panic was asked for");
+    }
+}
+
+/// Every known method but CONNECT and TRACE.
+const SERVED: MethodSet = MethodSet(
+    (1 << Method::Get as u16)
+        | (1 << Method::Head as u16)
+        | (1 << Method::Post as u16)
+        | (1 << Method::Put as u16)
+        | (1 << Method::Delete as u16)
+        | (1 << Method::Patch as u16)
+        | (1 << Method::Options as u16),
+);
+
+/// `OPTIONS` with `Max-Forwards: 0` is answered here (RFC 9110 §7.6.2).
+fn is_last_hop(exchange: &Exchange) -> bool {
+    exchange.head().method == Method::Options
+        && forward::max_forwards(exchange).is_some_and(|left| left == 0)
+}
+
+async fn options<S: ResponseSink>(sink: &mut S) -> Result<(), Refusal> {
+    let names: Vec<&str> = SERVED.names().collect();
+    let fields = [("Allow".to_owned(), names.join(", "))];
+    let response =
+        super::exchange::OwnResponse { status: 204, content_type: "", fields: &fields, body: b"" };
+    sink.own(response).await
+}
+
+fn route(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<RouteMatch, Refusal> {
+    let matched = snapshot.router.find(&exchange.view())?;
+    exchange.route = Some(matched.route);
+    exchange.limit_to(snapshot.route(matched.route).timeout_ms);
+    Ok(matched)
+}
+
+/// Refuses a body known to be too large before the upstream is touched. Of a chunked body that is
+/// only what arrived; the rest is counted while it is read.
+fn size(exchange: &Exchange, bytes_max: u64) -> Result<(), Refusal> {
+    let known = match exchange.head().framing {
+        Framing::Length(bytes) => bytes,
+        _ => exchange.arrived.len() as u64,
+    };
+    if known > bytes_max { Err(refusal::BODY_TOO_LARGE.into()) } else { Ok(()) }
+}
+
+/// What is kept of every exchange, whatever became of it.
+fn record(worker: &Worker, exchange: &Exchange, outcome: Outcome) {
+    count(&worker.counters.requests);
+    if let Outcome::Broken(refusal) = outcome {
+        count(&worker.counters.refusals);
+        tracing::debug!(
+            reason = refusal.reason.token,
+            route = exchange.route,
+            request_id = %exchange.id.text(exchange.bytes()).escape_ascii(),
+            "exchange cut off"
+        );
+    }
+}

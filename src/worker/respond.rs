@@ -1,0 +1,131 @@
+//! Responses the gateway makes itself: fixed ones, redirects, and refusals as problem+json
+//! (RFC 9457).
+
+use super::exchange::{Exchange, OwnResponse, ResponseSink};
+use crate::{
+    config::snapshot::{Redirect, Respond},
+    policy::{Refusal, rewrite::PathRewrite, route::RouteMatch},
+    wire::emit,
+};
+
+/// Sends a fixed response.
+pub async fn fixed<S: ResponseSink>(sink: &mut S, rule: &Respond) -> Result<(), Refusal> {
+    let response = OwnResponse {
+        status: rule.status,
+        content_type: &rule.content_type,
+        fields: &rule.headers,
+        body: &rule.body,
+    };
+    sink.own(response).await
+}
+
+/// Sends the client elsewhere.
+pub async fn redirect<S: ResponseSink>(
+    exchange: &Exchange,
+    matched: &RouteMatch,
+    rule: &Redirect,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let location = location(exchange, matched, rule)?;
+    let fields = [("Location".to_owned(), location)];
+    let response =
+        OwnResponse { status: rule.status, content_type: "", fields: &fields, body: b"" };
+    sink.own(response).await
+}
+
+fn location(exchange: &Exchange, matched: &RouteMatch, rule: &Redirect) -> Result<String, Refusal> {
+    let mut to = Vec::with_capacity(256);
+    let authority = exchange.text(exchange.head().authority);
+    if rule.scheme.is_some() || rule.host.is_some() || rule.port.is_some() {
+        to.extend_from_slice(rule.scheme.as_deref().unwrap_or("http").as_bytes());
+        to.extend_from_slice(b"://");
+        match (&rule.host, rule.port) {
+            // Another scheme on the received port would not be answered there.
+            (None, None) if rule.scheme.is_none() => to.extend_from_slice(authority),
+            (host, port) => {
+                to.extend_from_slice(host.as_ref().map_or(exchange.host(), |h| h.as_bytes()));
+                if let Some(port) = port {
+                    to.push(b':');
+                    emit::number(&mut to, u64::from(port));
+                }
+            }
+        }
+    }
+    match &rule.path {
+        PathRewrite::Keep => to.extend_from_slice(exchange.forward_path()),
+        rewrite => {
+            rewrite.apply(exchange.forward_path(), matched, exchange.matched_path(), &mut to)?;
+        }
+    }
+    if let Some(query) = exchange.query().filter(|_| rule.keep_query) {
+        to.push(b'?');
+        to.extend_from_slice(query);
+    }
+    // The codec lets nothing but visible ASCII into a target or host.
+    Ok(String::from_utf8_lossy(&to).into_owned())
+}
+
+/// Sends a refusal as a problem.
+pub async fn refuse<S: ResponseSink>(
+    request_id: &[u8],
+    refusal: Refusal,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let body = problem(refusal, request_id);
+    let mut fields = Vec::new();
+    if !refusal.allow.is_empty() {
+        let names: Vec<&str> = refusal.allow.names().collect();
+        fields.push(("Allow".to_owned(), names.join(", ")));
+    }
+    if refusal.retry_after_s > 0 {
+        fields.push(("Retry-After".to_owned(), refusal.retry_after_s.to_string()));
+    }
+    if !request_id.is_empty() {
+        let id = String::from_utf8_lossy(request_id).into_owned();
+        fields.push(("X-Request-Id".to_owned(), id));
+    }
+    let response = OwnResponse {
+        status: refusal.reason.status,
+        content_type: "application/problem+json",
+        fields: &fields,
+        body: body.as_bytes(),
+    };
+    sink.own(response).await
+}
+
+/// The problem's JSON. Nothing in it needs escaping: the texts are the gateway's own, and a kept
+/// request id has no special characters.
+pub fn problem(refusal: Refusal, request_id: &[u8]) -> String {
+    use std::fmt::Write;
+    let reason = refusal.reason;
+    let title = emit::phrase(reason.status);
+    let mut body = String::with_capacity(256);
+    // Writing to a String cannot fail.
+    let _ = write!(
+        body,
+        r#"{{"type":"about:blank","title":"{title}","status":{},"reason":"{}","detail":"{}""#,
+        reason.status, reason.token, reason.meaning,
+    );
+    if !request_id.is_empty() {
+        let _ = write!(body, r#","request_id":"{}""#, String::from_utf8_lossy(request_id));
+    }
+    body.push_str("}\n");
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{policy::refusal::POLICY_REASONS, wire::reason::WIRE_REASONS};
+
+    #[test]
+    fn every_problem_is_json_with_its_reason_and_id() {
+        for reason in WIRE_REASONS.iter().chain(POLICY_REASONS) {
+            let text = problem(Refusal::from(*reason), b"abc-1");
+            let json: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
+            assert_eq!(json["reason"], reason.token);
+            assert_eq!(json["status"], reason.status);
+            assert_eq!(json["request_id"], "abc-1");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The ring a worker runs on, chosen by a ladder: the cheapest set of flags the kernel grants,
+//! down to epoll where io_uring is refused (container runtimes do that by default).
+
+use std::io;
+
+use io_uring::IoUring;
+use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder, time::TimeDriver};
+
+use crate::config::snapshot::Io;
+
+/// Completion queue entries per submission queue entry: a burst of completions must fit.
+const CQ_PER_SQ: u32 = 4;
+
+/// A worker's runtime and the name of the rung it stands on.
+pub struct Driver {
+    runtime: Either,
+    pub name: &'static str,
+}
+
+enum Either {
+    Uring(Runtime<TimeDriver<IoUringDriver>>),
+    Epoll(Runtime<TimeDriver<LegacyDriver>>),
+}
+
+impl Driver {
+    /// Builds the runtime on the calling thread, which must be the one that runs it.
+    pub fn build(io: Io, ring_entries: u32) -> io::Result<Driver> {
+        match io {
+            Io::Epoll => epoll(ring_entries),
+            Io::IoUring => uring(ring_entries),
+            Io::Auto => uring(ring_entries).or_else(|refused| {
+                tracing::warn!(error = %refused, "io_uring is not available here, using epoll");
+                epoll(ring_entries)
+            }),
+        }
+    }
+
+    pub fn is_epoll(&self) -> bool {
+        matches!(self.runtime, Either::Epoll(_))
+    }
+
+    pub fn block_on<F: Future>(&mut self, future: F) -> F::Output {
+        match &mut self.runtime {
+            Either::Uring(runtime) => runtime.block_on(future),
+            Either::Epoll(runtime) => runtime.block_on(future),
+        }
+    }
+}
+
+fn uring(entries: u32) -> io::Result<Driver> {
+    type Flags = fn(&mut io_uring::Builder);
+    let ladder: [(&'static str, Flags); 3] = [
+        ("io_uring, deferred task work", |b| {
+            b.setup_single_issuer().setup_defer_taskrun();
+        }),
+        ("io_uring, cooperative task work", |b| {
+            b.setup_coop_taskrun();
+        }),
+        ("io_uring", |_| {}),
+    ];
+    let mut refused = io::Error::from(io::ErrorKind::Unsupported);
+    for (name, flags) in ladder {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(entries * CQ_PER_SQ);
+        flags(&mut builder);
+        let built = RuntimeBuilder::<IoUringDriver>::new()
+            .uring_builder(builder)
+            .with_entries(entries)
+            .enable_timer()
+            .build();
+        match built {
+            Ok(runtime) => return Ok(Driver { runtime: Either::Uring(runtime), name }),
+            Err(e) => refused = e,
+        }
+    }
+    Err(refused)
+}
+
+fn epoll(entries: u32) -> io::Result<Driver> {
+    let runtime =
+        RuntimeBuilder::<LegacyDriver>::new().with_entries(entries).enable_timer().build()?;
+    Ok(Driver { runtime: Either::Epoll(runtime), name: "epoll" })
+}

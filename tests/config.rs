@@ -1,0 +1,256 @@
+//! Configurations from outside: every example passes, every mistake is reported as it should be,
+//! and what is made from the code is as committed.
+//!
+//! `RINGWAY_BLESS=1 cargo test --test config` writes `docs/configuration.md`,
+//! `config/reference.toml` and the reports in `tests/config/mistakes.txt` anew.
+
+use std::{fmt::Write, fs, path::Path};
+
+use proptest::prelude::*;
+use ringway::config::{self, decode, decode::Shape, file::File, reference};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn blessing() -> bool {
+    std::env::var_os("RINGWAY_BLESS").is_some()
+}
+
+/// Compares a committed file with what it should be, or writes it.
+fn as_committed(path: &str, expected: &str) {
+    let path = root().join(path);
+    if blessing() {
+        fs::write(&path, expected).expect("the file can be written");
+        return;
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(found, expected, "{} is out of date; run with RINGWAY_BLESS=1", path.display());
+}
+
+#[test]
+fn the_reference_page_is_made_from_the_code() {
+    as_committed("docs/configuration.md", &reference::page());
+}
+
+#[test]
+fn the_reference_file_is_made_from_the_code() {
+    as_committed("config/reference.toml", &reference::file());
+}
+
+/// Every value of the reference file under `path`, compared with its default.
+fn at_defaults(section: &decode::Section, table: &toml::Table, text: &str, checked: &mut usize) {
+    for key in &section.keys {
+        let mentioned = text
+            .lines()
+            .any(|line| line.trim_start_matches("# ").starts_with(&format!("{} = ", key.name)));
+        let inner = match key.shape {
+            Shape::Section(section) => Some((section(), table.get(key.name))),
+            _ => None,
+        };
+        match (&inner, table.get(key.name), &key.default) {
+            (Some((section, Some(toml::Value::Table(inner)))), ..) => {
+                at_defaults(section, inner, text, checked);
+            }
+            (None, Some(value), Some(default)) => {
+                let expected: toml::Table =
+                    toml::from_str(&format!("value = {default}")).expect("a default is TOML");
+                assert_eq!(value, &expected["value"], "{}", key.name);
+                *checked += 1;
+            }
+            (None, None, Some(default)) => panic!("{} = {default} is missing", key.name),
+            _ => assert!(mentioned || inner.is_some(), "{} is not mentioned", key.name),
+        }
+    }
+}
+
+#[test]
+fn the_reference_file_has_every_key_at_its_default() {
+    let text = reference::file();
+    let table: toml::Table = toml::from_str(&text).expect("the reference file is TOML");
+    let mut checked = 0;
+    for key in File::section().keys {
+        let of = |value: &toml::Value| value.as_table().expect("a section").clone();
+        let value = &table[key.name];
+        let (section, tables) = match key.shape {
+            Shape::Section(section) => (section(), vec![of(value)]),
+            Shape::Named(section) => (section(), of(value).values().map(of).collect()),
+            Shape::Sections(section) => {
+                (section(), value.as_array().expect("sections").iter().map(of).collect::<Vec<_>>())
+            }
+            Shape::Value => panic!("{} is no section", key.name),
+        };
+        // Only the first of several is complete; the others show further actions.
+        at_defaults(&section, &tables[0], &text, &mut checked);
+        for table in &tables[1..] {
+            for action in section.keys.iter().filter(|action| table.contains_key(action.name)) {
+                if let (Shape::Section(inner), Some(table)) =
+                    (action.shape, table[action.name].as_table())
+                {
+                    at_defaults(&inner(), table, &text, &mut checked);
+                }
+            }
+        }
+    }
+    assert!(checked >= 50, "only {checked} keys compared");
+}
+
+fn examples() -> Vec<std::path::PathBuf> {
+    let folder = fs::read_dir(root().join("config")).expect("config/ is there");
+    let mut paths: Vec<_> = folder.map(|entry| entry.expect("readable").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|ext| ext == "toml"));
+    paths.sort();
+    paths
+}
+
+#[test]
+fn every_example_passes_without_warning() {
+    let paths = examples();
+    assert!(paths.len() >= 11, "{paths:?}");
+    for path in paths {
+        match config::load(&path) {
+            Ok((_, warnings)) => assert!(warnings.is_empty(), "{}", warnings[0]),
+            Err(report) => panic!("{report}"),
+        }
+    }
+}
+
+/// One mistake, or several: a configuration and the report it must give.
+struct Case<'a> {
+    name: &'a str,
+    text: &'a str,
+    report: &'a str,
+}
+
+const CASE: &str = "\n=== ";
+const REPORT: &str = "--- report\n";
+
+fn cases(golden: &str) -> Vec<Case<'_>> {
+    let blocks = golden.split(CASE).skip(1);
+    blocks
+        .map(|block| {
+            let (name, rest) = block.split_once('\n').expect("a case has a body");
+            let (text, report) = rest.split_once(REPORT).unwrap_or((rest, ""));
+            Case { name, text, report: report.trim_end() }
+        })
+        .collect()
+}
+
+/// What `ringway check` prints for a configuration: warnings, or the report.
+fn printed(text: &str) -> String {
+    match config::from_text("ringway.toml", text) {
+        Ok((_, warnings)) => {
+            let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            warnings.join("\n\n")
+        }
+        Err(report) => report.to_string(),
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_as_agreed() {
+    let path = root().join("tests/config/mistakes.txt");
+    let golden = fs::read_to_string(&path).expect("the golden file is there");
+    let head = golden.split(CASE).next().unwrap_or_default();
+    let mut blessed = head.to_owned();
+    let all = cases(&golden);
+    assert!(all.len() >= 60, "{} cases", all.len());
+    let mut wrong = String::new();
+    for case in &all {
+        let found = printed(case.text);
+        assert!(!found.is_empty(), "{}: nothing is reported", case.name);
+        if found != case.report {
+            let _ = writeln!(wrong, "{}\nexpected:\n{}\nfound:\n{found}\n", case.name, case.report);
+        }
+        let _ = write!(blessed, "{CASE}{}\n{}{REPORT}{found}\n", case.name, case.text);
+    }
+    if blessing() {
+        fs::write(&path, blessed).expect("the golden file can be written");
+    } else {
+        assert!(wrong.is_empty(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_missing_file_says_so() {
+    let report =
+        config::load(Path::new("no/such/ringway.toml")).expect_err("there is no such file");
+    let text = report.to_string();
+    assert!(text.contains("cannot read the configuration: No such file"), "{text}");
+    assert!(text.contains("ringway demo"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_not_text_says_in_which_line() {
+    let path = std::env::temp_dir().join(format!("ringway-latin1-{}.toml", std::process::id()));
+    fs::write(&path, b"[runtime]\n# caf\xe9\n").expect("a temporary file");
+    let report = config::load(&path).expect_err("not UTF-8").to_string();
+    fs::remove_file(&path).expect("it was made above");
+    assert!(report.contains("not UTF-8 text (line 2)"), "{report}");
+}
+
+/// Loads a text and checks what must hold of every report.
+fn survives(text: &str) -> Result<(), TestCaseError> {
+    if let Err(report) = config::from_text("fuzz.toml", text) {
+        prop_assert!(!report.problems().is_empty());
+        let lines: Vec<&str> = text.split('\n').collect();
+        for (line, column) in report.positions() {
+            prop_assert!((1..=lines.len()).contains(&line), "line {line} of {}", lines.len());
+            let width = lines[line - 1].chars().count();
+            prop_assert!(column <= width + 1, "column {column} of {width}");
+        }
+        for problem in report.problems().iter().filter_map(|problem| problem.place) {
+            prop_assert!(problem.start <= problem.end && problem.end <= text.len());
+        }
+        let _ = (report.render(true), report.render(false));
+    }
+    Ok(())
+}
+
+/// Texts that names would have to be looked up for would make the test slow, and no better.
+fn without_names(text: &str) -> String {
+    text.replace("internal", "127.0.0.1")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_text_panics(text in "\\PC*|(.|\n)*") {
+        survives(&text)?;
+    }
+
+    /// The reference file with a part replaced: reaches what random text never does.
+    #[test]
+    fn no_edit_panics(
+        from in 0usize..12_000,
+        length in 0usize..200,
+        with in "[a-z_=\\[\\]{}\"' 0-9.:/\n#é]{0,12}",
+    ) {
+        let mut text = without_names(&reference::file());
+        let boundary = |text: &str, mut at: usize| {
+            at = at.min(text.len());
+            while !text.is_char_boundary(at) { at -= 1; }
+            at
+        };
+        let from = boundary(&text, from % text.len());
+        let to = boundary(&text, from + length).max(from);
+        text.replace_range(from..to, &with);
+        survives(&text)?;
+    }
+
+    /// Each value of the reference file replaced by one of another type.
+    #[test]
+    fn no_value_panics(line in 0usize..400, value in prop::sample::select(vec![
+        "1", "-1", "\"\"", "\"x\"", "[]", "{}", "true", "1979-05-27", "1.5", "[[1]]", "[{}]", "\"0\"",
+        "9223372036854775807", "{ a = 1 }", "\"/\"", "\"é\\u0000\"",
+    ])) {
+        let text = reference::file();
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let keys: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].contains(" = ")).collect();
+        let at = keys[line % keys.len()];
+        let key = lines[at].trim_start_matches("# ").split(" = ").next().unwrap_or_default().to_owned();
+        lines[at] = format!("{key} = {value}");
+        survives(&lines.join("\n"))?;
+    }
+}

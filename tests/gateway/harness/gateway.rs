@@ -1,0 +1,276 @@
+//! The program under test: started on a free port, watched through its log, killed when dropped.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{Client, PATIENCE, eventually};
+
+/// How to start the gateway.
+#[derive(Default)]
+pub struct Launch {
+    pub toml: String,
+    /// Soft and hard bound on open descriptors.
+    pub descriptors_max: Option<u32>,
+    /// Make the kernel refuse io_uring to the process, as a container would.
+    pub without_io_uring: bool,
+    /// Ignore `RINGWAY_TEST_IO`.
+    pub own_io: bool,
+}
+
+/// The gateway ended instead of getting ready.
+#[derive(Debug)]
+pub struct Failed {
+    pub status: ExitStatus,
+    pub stderr: String,
+}
+
+pub struct Gateway {
+    child: Mutex<Child>,
+    pid: u32,
+    log: Arc<Mutex<String>>,
+    dir: tempfile::TempDir,
+}
+
+impl Gateway {
+    /// Starts with this configuration. A missing `[runtime]` gets two workers, a missing listener
+    /// a free port on 127.0.0.1.
+    #[track_caller]
+    pub fn start(toml: &str) -> Gateway {
+        let launch = Launch { toml: toml.to_string(), ..Launch::default() };
+        launch.start().unwrap_or_else(|failed| panic!("{failed:?}\nwith {toml}"))
+    }
+
+    /// One route: everything to this upstream. `more` is further configuration.
+    #[track_caller]
+    pub fn before(upstream: SocketAddr, more: &str) -> Gateway {
+        Gateway::start(&format!(
+            "{more}\n[[routes]]\npath = \"/\"\nupstream = \"app\"\n\
+             [upstreams.app]\nendpoints = [\"{upstream}\"]\n"
+        ))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Everything the gateway logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The first TCP listener.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        let log = self.log();
+        addresses(&log).next().unwrap_or_else(|| panic!("no TCP listener in {log}")).1
+    }
+
+    /// The TCP listener of this name.
+    #[track_caller]
+    pub fn address_of(&self, listener: &str) -> SocketAddr {
+        let log = self.log();
+        let mut all = addresses(&log);
+        all.find(|(line, _)| named(line, listener)).unwrap_or_else(|| panic!("{log}")).1
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// A directory of this gateway's own, removed with it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Resident memory in bytes.
+    pub fn rss_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    pub fn open_fds(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap().count()
+    }
+
+    /// CPU time used so far, user and system.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
+        let after = stat.rsplit_once(") ").unwrap().1;
+        let ticks: u64 = after.split(' ').skip(11).take(2).map(|t| t.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid as i32), signal).unwrap();
+    }
+
+    pub fn sigterm(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Waits for the program to end by itself.
+    #[track_caller]
+    pub fn wait_exit(&self) -> ExitStatus {
+        wait_exit(&mut self.child.lock().unwrap())
+            .unwrap_or_else(|| panic!("still running:\n{}", self.log()))
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.child.lock().unwrap().try_wait().unwrap().is_none()
+    }
+
+    /// Waits until the log has a line with this text.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        eventually(&format!("{text:?} in the log"), || self.log().contains(text));
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().unwrap_or_else(|e| e.into_inner());
+        let _ = child.kill();
+        let _ = child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the gateway's log\n{}---", self.log());
+        }
+    }
+}
+
+impl Launch {
+    /// Starts the program and waits until it says it is ready, or ends.
+    pub fn start(self) -> Result<Gateway, Failed> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ringway.toml");
+        std::fs::write(&file, self.complete_toml()).unwrap();
+        let mut child = self.spawn(&file);
+        let log = watch(&mut child);
+        let started = Instant::now();
+        loop {
+            if log.lock().unwrap().lines().any(is_ready) {
+                let pid = child.id();
+                return Ok(Gateway { child: Mutex::new(child), pid, log, dir });
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                // The reader may still be behind the last lines.
+                eventually("the log's end", || Arc::strong_count(&log) == 1);
+                let stderr = log.lock().unwrap().clone();
+                return Err(Failed { status, stderr });
+            }
+            if started.elapsed() > PATIENCE {
+                let _ = child.kill();
+                panic!("the gateway is not ready:\n{}", log.lock().unwrap());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn spawn(&self, file: &Path) -> Child {
+        let program = env!("CARGO_BIN_EXE_ringway");
+        let mut command = match self.descriptors_max {
+            None => Command::new(program),
+            Some(max) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {max}; exec \"$0\" \"$@\""), program]);
+                shell
+            }
+        };
+        command.arg("run").arg(file).env("NO_COLOR", "1").env_remove("RUST_LOG");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        if self.without_io_uring {
+            // A filter holds for the thread that sets it and for what that thread starts.
+            return std::thread::scope(|scope| {
+                let spawn = || {
+                    refuse_io_uring();
+                    command.spawn().unwrap()
+                };
+                scope.spawn(spawn).join().unwrap()
+            });
+        }
+        command.spawn().unwrap()
+    }
+
+    fn complete_toml(&self) -> String {
+        let io = std::env::var("RINGWAY_TEST_IO").ok().filter(|_| !self.own_io);
+        let io = io.map_or(String::new(), |io| format!("io = \"{io}\"\n"));
+        let mut toml = self.toml.clone();
+        if let Some(at) = toml.find("[runtime]\n") {
+            toml.insert_str(at + "[runtime]\n".len(), &io);
+        } else {
+            toml.push_str(&format!("\n[runtime]\nworkers = 2\n{io}"));
+        }
+        if !toml.contains("[[listeners]]") {
+            toml.push_str("\n[[listeners]]\nname = \"main\"\nbind = \"127.0.0.1:0\"\n");
+        }
+        toml
+    }
+}
+
+fn refuse_io_uring() {
+    use seccompiler::{SeccompAction, SeccompFilter};
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let rules = [nix::libc::SYS_io_uring_setup].map(|call| (call, vec![])).into_iter().collect();
+    let refused = SeccompAction::Errno(nix::libc::EPERM as u32);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).unwrap();
+    let program: seccompiler::BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
+
+fn watch(child: &mut Child) -> Arc<Mutex<String>> {
+    let log = Arc::new(Mutex::new(String::new()));
+    let (stderr, own) = (child.stderr.take().unwrap(), log.clone());
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let mut log = own.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+    log
+}
+
+fn is_ready(line: &str) -> bool {
+    line.split_whitespace().any(|word| word.trim_end_matches(':') == "ready")
+}
+
+const LISTENING: &str = "listening on ";
+
+fn addresses(log: &str) -> impl Iterator<Item = (&str, SocketAddr)> {
+    log.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(LISTENING)?;
+        Some((line, rest.split_whitespace().next()?.parse().ok()?))
+    })
+}
+
+fn named(line: &str, listener: &str) -> bool {
+    let forms = [format!("listener={listener}"), format!("listener=\"{listener}\"")];
+    line.split_whitespace().any(|word| forms.iter().any(|form| word == form))
+}
+
+fn wait_exit(child: &mut Child) -> Option<ExitStatus> {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE * 2 {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    None
+}
+
+/// Where the program is, for tests of its command line.
+pub fn program() -> PathBuf {
+    env!("CARGO_BIN_EXE_ringway").into()
+}

@@ -1,0 +1,29 @@
+//! What the tests are made of: the program under test, clients and upstreams.
+
+mod client;
+mod gateway;
+mod message;
+mod server;
+mod upstream;
+
+use std::time::{Duration, Instant};
+
+pub use client::Client;
+pub use gateway::{Failed, Gateway, Launch};
+pub use message::{Head, ReadError, Response, Socket};
+pub use server::{Pattern, Server};
+pub use upstream::{Conn, Received, Upstream, replay};
+
+/// How long a test waits for something that should happen at once. Generous, because many tests
+/// share the machine; a test that passes never waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until `condition` holds; fails the test with `what` when it does not within [`PATIENCE`].
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,22 @@
+//! The running gateway over real sockets: one module per feature.
+//!
+//! Every test starts the built program on a port of its own, with its own configuration file, and
+//! talks to it as clients and upstreams do. `RINGWAY_TEST_IO=io_uring` or `epoll` runs the same
+//! suite on that driver; without it the gateway chooses.
+//!
+//! House rules: no test sleeps in order to be right (it waits for a condition, with a deadline),
+//! every test owns what it starts, and every byte an upstream receives is kept.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod harness;
+
+mod forwarding;
+mod framing;
+mod lifecycle;
+mod limits;
+mod proxying;
+mod routing;
+mod smoke;
+mod streaming;
+mod upgrade;
+mod upstreams;
