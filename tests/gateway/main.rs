@@ -10,5 +10,13 @@
 
 mod harness;
 
+mod forwarding;
 mod framing;
+mod lifecycle;
+mod limits;
+mod proxying;
+mod routing;
 mod smoke;
+mod streaming;
+mod upgrade;
+mod upstreams;

@@ -78,7 +78,7 @@ impl Write for Socket {
 }
 
 /// Start line and fields of one message.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
     pub start_line: String,
     pub fields: Vec<(String, String)>,
@@ -243,7 +243,7 @@ pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// One complete response.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
     pub head: Head,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 pub use client::Client;
 pub use gateway::{Failed, Gateway, Launch};
-pub use message::{Head, ReadError, Response};
+pub use message::{Head, ReadError, Response, Socket};
 pub use server::{Pattern, Server};
 pub use upstream::{Conn, Received, Upstream, replay};
 

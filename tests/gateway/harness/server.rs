@@ -27,29 +27,52 @@ pub struct Pattern {
     at: u64,
 }
 
+/// A prime, so that no power-of-two buffer size hides a lost or repeated block.
+const PERIOD: usize = 65_521;
+
+fn base() -> &'static [u8] {
+    static BASE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    BASE.get_or_init(|| {
+        let scramble = |i: u64| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8;
+        (0..PERIOD as u64).map(scramble).collect()
+    })
+}
+
 impl Pattern {
-    fn byte(offset: u64) -> u8 {
-        (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
+    /// Moves on by at most `n` bytes and answers with them.
+    fn step(&mut self, n: usize) -> &'static [u8] {
+        let rest = &base()[(self.at % PERIOD as u64) as usize..];
+        let run = &rest[..n.min(rest.len())];
+        self.at += run.len() as u64;
+        run
     }
 
     /// The next `n` bytes.
     pub fn take(&mut self, n: usize) -> Vec<u8> {
-        let from = self.at;
-        self.at += n as u64;
-        (from..self.at).map(Pattern::byte).collect()
+        let mut bytes = Vec::with_capacity(n);
+        while bytes.len() < n {
+            bytes.extend_from_slice(self.step(n - bytes.len()));
+        }
+        bytes
     }
 
     /// Checks that these are the next bytes.
     #[track_caller]
     pub fn check(&mut self, bytes: &[u8]) {
-        assert!(self.follows(bytes), "the body differs after byte {}", self.at);
+        let from = self.at;
+        assert!(self.follows(bytes), "the body differs after byte {from}");
     }
 
     /// True when these are the next bytes; moves on.
-    pub fn follows(&mut self, bytes: &[u8]) -> bool {
-        let from = self.at;
-        self.at += bytes.len() as u64;
-        bytes.iter().zip(from..).all(|(b, offset)| *b == Pattern::byte(offset))
+    pub fn follows(&mut self, mut bytes: &[u8]) -> bool {
+        let mut same = true;
+        while !bytes.is_empty() {
+            let run = self.step(bytes.len());
+            let (head, rest) = bytes.split_at(run.len());
+            same &= head == run;
+            bytes = rest;
+        }
+        same
     }
 
     /// Bytes made or checked so far.
