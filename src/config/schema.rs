@@ -15,8 +15,8 @@ pub fn schema() -> Schema {
     schema
 }
 
-/// The schema of one section, from what [`crate::section!`] knows of it and the schemas of its keys.
-pub fn of_section(section: Section, values: Vec<Schema>) -> Schema {
+/// The schema of one section, from what [`crate::section!`] knows of it and its keys' schemas.
+pub fn of_section(section: &Section, values: Vec<Schema>) -> Schema {
     let required: Vec<&str> =
         section.keys.iter().filter(|key| key.required).map(|key| key.name).collect();
     let mut properties = Map::new();
