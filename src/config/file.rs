@@ -1,7 +1,8 @@
 //! The configuration as written: every section, key, default, minimum and maximum.
 //!
-//! This is the only place where they are defined; the decoder, the JSON Schema, `docs/configuration.md`
-//! and `config/reference.toml` follow from it. The comments here are what operators read.
+//! This is the only place where they are defined; the decoder, the JSON Schema,
+//! `docs/configuration.md` and `config/reference.toml` follow from it. The comments here are what
+//! operators read.
 
 use super::{
     decode::Named,
@@ -178,9 +179,9 @@ section! {
         /// configuration is loaded), `"unix:/run/app.sock"`, or
         /// `{ address = "10.0.0.1:80", weight = 3 }`.
         endpoints: Vec<At<EndpointText>>, eg "[\"127.0.0.1:8000\"]";
-        /// How an endpoint is chosen. `"round_robin"`: in turn, by weight. `"least_request"`: of two
-        /// taken at random, the one with fewer requests in flight for its weight. `"random"`: at
-        /// random, by weight.
+        /// How an endpoint is chosen. `"round_robin"`: in turn, by weight. `"least_request"`: of
+        /// two taken at random, the one with fewer requests in flight for its weight. `"random"`:
+        /// at random, by weight.
         balance: Balance = Balance::RoundRobin;
         /// For one connection to be made.
         connect_timeout: Millis = seconds(2) => millis(1)..=minutes(10);
@@ -234,7 +235,8 @@ section! {
 
     /// How long a client may take.
     pub struct Timeouts {
-        /// From a request's first byte (or the connection's start) to the end of its head; then 408.
+        /// From a request's first byte (or the connection's start) to the end of its head; then
+        /// 408.
         head: Millis = seconds(10) => millis(1)..=hours(1);
         /// Between two reads of a request's body; then 408.
         body: Millis = seconds(30) => millis(1)..=hours(24);

@@ -15,7 +15,7 @@ pub fn schema() -> Schema {
     schema
 }
 
-/// The schema of one section, from what [`crate::section!`] knows of it and the schemas of its keys.
+/// The schema of one section, from what [`crate::section!`] knows of it and its keys' schemas.
 pub fn of_section(section: Section, values: Vec<Schema>) -> Schema {
     let required: Vec<&str> =
         section.keys.iter().filter(|key| key.required).map(|key| key.name).collect();
