@@ -6,7 +6,8 @@
 //! difference of rounds, is the cost of one lookup without that of compiling the routes.
 //!
 //! ```text
-//! valgrind --tool=callgrind --callgrind-out-file=/dev/null target/release/deps/route-* 10000 exact 20000
+//! valgrind --tool=callgrind --callgrind-out-file=/dev/null \
+//!     target/release/deps/route-* 10000 exact 20000
 //! ```
 
 use std::{hint::black_box, time::Instant};

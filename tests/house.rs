@@ -167,7 +167,7 @@ fn functions_fit_a_screen_and_files_a_sitting() {
     finds(1, &rules::function_lengths(&long, &[("src/wire/a.rs::f", 72)]));
     finds(1, &rules::function_lengths(&short, &[("src/wire/a.rs::f", 72)]));
 
-    let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "x();\n".repeat(50));
+    let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "x();\n\n".repeat(50));
     finds(1, &rules::file_lengths(&one("src/wire/a.rs", &"x();\n".repeat(601)), &[]));
     let beside_tests = "x();\n".repeat(600) + &tests;
     finds(0, &rules::file_lengths(&one("src/wire/a.rs", &beside_tests), &[]));

@@ -180,8 +180,8 @@ section! {
         /// `{ address = "10.0.0.1:80", weight = 3 }`.
         endpoints: Vec<At<EndpointText>>, eg "[\"127.0.0.1:8000\"]";
         /// How an endpoint is chosen. `"round_robin"`: in turn, by weight. `"least_request"`: of
-        /// two taken at random, the one with fewer requests in flight for its weight.
-        /// `"random"`: at random, by weight.
+        /// two taken at random, the one with fewer requests in flight for its weight. `"random"`:
+        /// at random, by weight.
         balance: Balance = Balance::RoundRobin;
         /// For one connection to be made.
         connect_timeout: Millis = seconds(2) => millis(1)..=minutes(10);

@@ -8,8 +8,8 @@
 //!   the method and body.
 //! - **A reused connection died before any of the response came.** The upstream most likely closed
 //!   it as idle while the request was on its way (RFC 9112 §9.3.1). Repeated if the method is
-//!   idempotent or nothing was sent, and the body is still at hand. The worker makes the next try on
-//!   a new connection, so this happens once for an exchange.
+//!   idempotent or nothing was sent, and the body is still at hand. The worker makes the next try
+//!   on a new connection, so this happens once for an exchange.
 //! - **A new connection died.** The upstream failed while working on this very request, which the
 //!   next endpoint would probably do too: not repeated.
 //! - **Some of the response came.** It may already be on its way to the client: not repeated.

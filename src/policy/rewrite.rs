@@ -86,8 +86,8 @@ impl PathRewrite {
     }
 
     /// Appends the new path to `out`. `matched_path` is what `matched` was found with,
-    /// `forward_path` the same path in the form to forward. Refused when the result would have a dot
-    /// segment; `out` is then as it was.
+    /// `forward_path` the same path in the form to forward. Refused when the result would have a
+    /// dot segment; `out` is then as it was.
     pub fn apply(
         &self,
         forward_path: &[u8],

@@ -258,7 +258,7 @@ fn is_scheme(text: &[u8]) -> bool {
 }
 
 /// The token or quoted string at the start of `text`, without its quotes but with its escapes, and
-/// what follows. No value that means something here needs an escape, so one that has it is simply
+/// what follows. No value that means something here needs an escape, so one that has it is
 /// not valid where a node, scheme or host is expected.
 fn parameter_value(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let [b'"', inside @ ..] = text else {

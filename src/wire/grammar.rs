@@ -5,7 +5,8 @@ const TOKEN: u8 = 1;
 /// Bit: may appear in a request target. Everything visible except `"`, `<`, `>` and `#`: wider
 /// than RFC 3986 because browsers send `{`, `|`, `^` and the like as they are.
 const TARGET: u8 = 2;
-/// Bit: may appear in a field value or reason phrase (RFC 9110 §5.5): visible, space, tab, 0x80-0xFF.
+/// Bit: may appear in a field value or reason phrase (RFC 9110 §5.5): visible, space, tab, 0x80
+/// to 0xFF.
 const VALUE: u8 = 4;
 /// Bit: may appear in a registered host name. Narrower than RFC 3986 on purpose: no escapes and no
 /// sub-delimiters, which no name in use has and which implementations read differently.

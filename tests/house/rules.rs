@@ -1,7 +1,9 @@
 //! The house rules. Each takes files and answers with what is wrong, one line per finding, so that
 //! a rule can be shown a bad file as easily as the repository.
 
-use super::scan::{File, code_only, crate_paths, functions, line_of, without_tests, words};
+use super::scan::{
+    File, code_only, crate_paths, functions, line_of, product_lines, without_tests, words,
+};
 
 /// Layers of `src/`, lowest first. A file imports only from its own and lower ones.
 pub const LAYERS: [&str; 6] = ["wire", "policy", "telemetry", "config", "worker", "control"];
@@ -102,12 +104,7 @@ pub fn function_lengths(files: &[File], listed: Exceeding<'_>) -> Vec<String> {
 }
 
 pub fn file_lengths(files: &[File], listed: Exceeding<'_>) -> Vec<String> {
-    let size = |file: &File| {
-        // Comments count, tests do not: blank lines of the file itself stay, blanked tests go.
-        let code = code_only(&file.text);
-        let tests = code.lines().zip(without_tests(&code).lines()).filter(|(a, b)| a != b).count();
-        (file.path.clone(), file.text.lines().count() - tests)
-    };
+    let size = |file: &File| (file.path.clone(), product_lines(&file.text));
     ratchet(&product(files).map(size).collect::<Vec<_>>(), FILE_LINES_MAX, listed)
 }
 

@@ -104,20 +104,33 @@ fn end_of_char(bytes: &[u8], start: usize) -> usize {
     }
 }
 
+const TEST_MARK: &str = "#[cfg(test)]";
+
 /// `code` (see [`code_only`]) without items marked `#[cfg(test)]`.
 pub fn without_tests(code: &str) -> String {
-    const MARK: &str = "#[cfg(test)]";
     let mut out = code.to_string();
     let mut from = 0;
-    while let Some(found) = out[from..].find(MARK) {
+    while let Some(found) = out[from..].find(TEST_MARK) {
         let start = from + found;
-        let end = end_of_item(out.as_bytes(), start + MARK.len());
+        let end = end_of_item(out.as_bytes(), start + TEST_MARK.len());
         let blank: String =
             out[start..end].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
         from = start + blank.len();
         out = [&out[..start], &blank, &out[end..]].concat();
     }
     out
+}
+
+/// Lines of `source` that belong to no `#[cfg(test)]` item.
+pub fn product_lines(source: &str) -> usize {
+    let code = code_only(source);
+    let (mut lines, mut from) = (source.lines().count(), 0);
+    while let Some(found) = code[from..].find(TEST_MARK) {
+        let start = from + found;
+        from = end_of_item(code.as_bytes(), start + TEST_MARK.len());
+        lines -= line_of(&code, from) - line_of(&code, start) + 1;
+    }
+    lines
 }
 
 /// Just past the item starting at `at`: its closing brace, or its `;` when that comes first.

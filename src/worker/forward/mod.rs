@@ -2,7 +2,7 @@
 //! repeated.
 //!
 //! The request's head and what arrived of its body leave in one send. If the body is complete then
-//! the task simply waits for the response; only a body that still streams runs beside it. A try
+//! the task only waits for the response; only a body that still streams runs beside it. A try
 //! that fails before anything of a response was received may be repeated ([`retry::may_retry`])
 //! because its bytes are still in the buffer.
 
