@@ -29,6 +29,7 @@ const UNSAFE_FILES: &[&str] = &[
     "loadtest/src/ring.rs",
     "src/worker/buffers.rs",
     "src/worker/deadline.rs",
+    "src/worker/listener.rs",
     "src/worker/net.rs",
 ];
 
@@ -52,7 +53,7 @@ fn files(places: &[&str], endings: &[&str]) -> Vec<File> {
 
 fn collect(place: &Path, endings: &[&str], found: &mut Vec<File>) {
     let name = place.file_name().and_then(|name| name.to_str()).unwrap_or("");
-    if place.is_dir() && !matches!(name, "target" | "corpus" | "fuzz" | ".git") {
+    if place.is_dir() && !matches!(name, "target" | "corpus" | "fuzz" | "__pycache__" | ".git") {
         let entries = fs::read_dir(place).expect("a folder of the repository can be listed");
         for entry in entries {
             collect(&entry.expect("a folder's entry can be read").path(), endings, found);
@@ -253,7 +254,7 @@ fn documented_commands_exist() {
 fn is_command(line: &str) -> bool {
     use std::os::unix::fs::PermissionsExt;
     let all: Vec<&str> = line.split_whitespace().collect();
-    // Settings before the command, as in `RINGWAY_UPDATE=1 cargo test`.
+    // Settings before the command, as in `RINGWAY_BLESS=1 cargo test`.
     let words: Vec<&str> = all.into_iter().skip_while(|word| word.contains('=')).collect();
     match words.as_slice() {
         ["cargo", "run", .., "--", subcommand] => knows(subcommand),
@@ -282,7 +283,7 @@ fn reason_reference() -> String {
          token never changes its meaning. An upstream's response is held to the rules of the\n\
          `head.*` and `framing.*` tokens too; a client then gets `upstream.invalid_response`.\n\n\
          499 is never sent: the client is gone; it is what the log says.\n\n\
-         This file is generated: `RINGWAY_UPDATE=1 cargo test --test house`.\n\n\
+         This file is generated: `RINGWAY_BLESS=1 cargo test --test house`.\n\n\
          | token | status | meaning | source |\n|---|---|---|---|\n",
     );
     for reason in REASON_LISTS.iter().flat_map(|(_, list)| list.iter()) {
@@ -329,14 +330,14 @@ fn reasons_are_unique_and_documented() {
     none(&bad_reasons(&all));
 
     let path = root().join("docs/reasons.md");
-    if std::env::var_os("RINGWAY_UPDATE").is_some() {
+    if std::env::var_os("RINGWAY_BLESS").is_some() {
         fs::create_dir_all(root().join("docs")).expect("docs/ can be made");
         fs::write(&path, reason_reference()).expect("docs/reasons.md can be written");
     }
     let documented = fs::read_to_string(path).expect("docs/reasons.md exists");
     assert!(
         documented == reason_reference(),
-        "docs/reasons.md is out of date: RINGWAY_UPDATE=1 cargo test --test house"
+        "docs/reasons.md is out of date: RINGWAY_BLESS=1 cargo test --test house"
     );
 }
 

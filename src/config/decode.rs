@@ -15,6 +15,15 @@ use super::{
     units::{BadQuantity, Millis, MillisOrOff, Size},
 };
 
+/// The section inside `section` that has a key `name`.
+fn inner_section(section: &Section, name: &str) -> Option<&'static str> {
+    let has = |key: &&Key| match key.shape {
+        Shape::Section(inner) => inner().keys.iter().any(|key| key.name == name),
+        _ => false,
+    };
+    section.keys.iter().find(has).map(|key| key.name)
+}
+
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -85,6 +94,8 @@ pub struct Sink {
     pub problems: Vec<Problem>,
     /// Keys from the top of the file to the value being decoded.
     path: Vec<String>,
+    /// Bounds of the key being decoded, in words, for values no type can hold.
+    bounds: Option<String>,
     /// Known keys that an unknown one was taken for: section's start, key, and the wrong key.
     misspelt: Vec<(usize, &'static str, Place)>,
 }
@@ -139,8 +150,29 @@ impl Sink {
         table
     }
 
+    /// The keys and values of a section.
+    pub fn section<'t, 'i>(
+        &mut self,
+        value: &'t DeValue<'i>,
+        place: Place,
+        known: &[&str],
+    ) -> Option<&'t DeTable<'i>> {
+        let table = value.as_table();
+        if table.is_none() {
+            let fix = format!("write a table; its keys are {}", list(known));
+            self.wrong_type(value, place, "a table", &fix);
+        }
+        table
+    }
+
     /// Reports each key of `table` that is not in `known`.
-    pub fn refuse_unknown(&mut self, table: &DeTable<'_>, owner: Place, known: &[&'static str]) {
+    pub fn refuse_unknown(
+        &mut self,
+        table: &DeTable<'_>,
+        owner: Place,
+        known: &[&'static str],
+        section: fn() -> Section,
+    ) {
         for (key, _) in table.iter() {
             let name: &str = key.get_ref();
             if known.contains(&name) {
@@ -148,12 +180,13 @@ impl Sink {
             }
             let inside =
                 if self.path.is_empty() { String::new() } else { format!(" in {}", self.name()) };
-            let fix = match nearest(name, known) {
-                Some(near) => {
+            let fix = match (inner_section(&section(), name), nearest(name, known)) {
+                (Some(inner), _) => format!("write `{inner}.{name}`"),
+                (None, Some(near)) => {
                     self.misspelt.push((owner.start, near, key.span().into()));
                     format!("write `{near}`")
                 }
-                None => format!("the keys here are {}", list(known)),
+                (None, None) => format!("the keys here are {}", list(known)),
             };
             let title = format!("unknown key `{}`{inside}", short(name));
             self.push(Problem::error(key.span().into(), title).fix(fix));
@@ -166,10 +199,9 @@ impl Sink {
         &mut self,
         table: &DeTable<'_>,
         owner: Place,
-        name: &str,
-        default: Option<T>,
-        bounds: Option<(T, T)>,
+        rule: KeyRule<T>,
     ) -> Option<At<T>> {
+        let KeyRule { name, default, bounds, example } = rule;
         let Some(value) = table.get(name) else {
             let misspelt =
                 self.misspelt.iter().find(|(at, key, _)| (*at, *key) == (owner.start, name));
@@ -182,11 +214,16 @@ impl Sink {
                     Some(_) => format!("{} needs the key `{name}`", self.name()),
                     None => format!("the file needs the key `{name}`"),
                 };
-                self.push(Problem::error(owner, title).fix(format!("add {}", T::example(name))));
+                self.push(
+                    Problem::error(owner, title)
+                        .fix(format!("add {name} = {}", example.unwrap_or("..."))),
+                );
             }
             return default.map(At::default_of);
         };
         let place = Place::from(value.span());
+        let in_words = |(min, max): &(T, T)| format!("between {} and {}", min.bare(), max.bare());
+        self.bounds = bounds.as_ref().map(in_words);
         let decoded = self.within(name, |sink| {
             let decoded = T::decode(value.get_ref(), place, sink)?;
             sink.check_bounds(&decoded, place, bounds).then_some(decoded)
@@ -215,6 +252,15 @@ impl Sink {
         self.bad_value(place, &expected, label, &fix);
         false
     }
+}
+
+/// What decoding one key needs to know.
+#[derive(Debug)]
+pub struct KeyRule<T> {
+    pub name: &'static str,
+    pub default: Option<T>,
+    pub bounds: Option<(T, T)>,
+    pub example: Option<&'static str>,
 }
 
 /// What [`section!`] knows of one key.
@@ -279,11 +325,6 @@ pub trait Decode: Sized {
         self.written().unwrap_or_default().trim_matches('"').to_owned()
     }
 
-    /// How a key with this type is written, for "add ...".
-    fn example(name: &str) -> String {
-        format!("`{name} = ...`")
-    }
-
     fn shape() -> Shape {
         Shape::Value
     }
@@ -340,16 +381,14 @@ macro_rules! section {
                 place: $crate::config::report::Place,
                 sink: &mut $crate::config::decode::Sink,
             ) -> Option<Self> {
-                let fix = concat!("write a table with the keys ", $("`", stringify!($key), "` "),+);
-                let table = sink.table(value, place, fix.trim_end())?;
-                sink.refuse_unknown(table, place, Self::KEYS);
-                $( let $key = sink.key::<$ty>(
-                    table,
-                    place,
-                    stringify!($key),
-                    $crate::section!(@option $ty $(, $default)?),
-                    $crate::section!(@bounds $ty $(, $range)?),
-                ); )+
+                let table = sink.section(value, place, Self::KEYS)?;
+                sink.refuse_unknown(table, place, Self::KEYS, Self::section);
+                $( let $key = sink.key::<$ty>(table, place, $crate::config::decode::KeyRule {
+                    name: stringify!($key),
+                    default: $crate::section!(@option $ty $(, $default)?),
+                    bounds: $crate::section!(@bounds $ty $(, $range)?),
+                    example: $crate::section!(@option &'static str $(, $example)?),
+                }); )+
                 Some($name { $($key: $key?),+ })
             }
 
@@ -460,8 +499,8 @@ pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let folded = name.to_ascii_lowercase().replace('-', "_");
     known
         .iter()
-        .map(|word| (strsim::jaro_winkler(&folded, word), *word))
-        .filter(|(likeness, _)| *likeness >= 0.8)
+        .map(|word| (strsim::normalized_damerau_levenshtein(&folded, word), *word))
+        .filter(|(likeness, _)| *likeness >= 0.6)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, word)| word)
 }
@@ -545,7 +584,8 @@ macro_rules! decode_integer {
                 }
                 let number = integer(value).and_then(|n| <$ty>::try_from(n).ok());
                 if number.is_none() {
-                    let expected = format!("between 0 and {}", <$ty>::MAX);
+                    let widest = || format!("between 0 and {}", <$ty>::MAX);
+                    let expected = sink.bounds.clone().unwrap_or_else(widest);
                     sink.bad_value(place, &expected, "out of range", "write a number in that range");
                 }
                 number

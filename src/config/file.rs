@@ -15,6 +15,12 @@ use super::{
 };
 use crate::{config::decode::At, policy::balance::Balance, section};
 
+/// Of a Unix socket whose listener gives no `mode`.
+pub const UNIX_MODE_DEFAULT: u32 = 0o660;
+
+/// Largest request body that can be allowed, 16 TiB.
+const BODY_MAX: Size = gib(16 << 10);
+
 section! {
     /// A configuration file. Every section but `listeners` may be left out.
     pub struct File {
@@ -68,8 +74,8 @@ section! {
         /// The address and port: `"0.0.0.0:8080"` for IPv4, `"[::]:8080"` for IPv6,
         /// `"unix:/run/ringway.sock"` for a Unix socket.
         bind: BindAddress, eg "\"0.0.0.0:8080\"";
-        /// Permissions of a Unix socket, in octal.
-        mode: FileMode = FileMode(0o660);
+        /// Permissions of a Unix socket, in octal. Default: `0660`, owner and group.
+        mode: Option<FileMode> = None, eg "\"0660\"";
         /// Connections the kernel holds until a worker accepts them.
         backlog: u32 = 4096 => 1..=65535;
         /// What it means when a client shuts down its sending side while its response is pending:
@@ -121,7 +127,7 @@ section! {
         /// With `upstream`: send this Host field instead of the client's.
         rewrite_host: Option<HostName> = None, eg "\"internal.example\"";
         /// Largest request body. Default: `limits.body`.
-        max_body: Option<Size> = None => Some(bytes(0))..=Some(Size(1 << 50)), eg "\"10MiB\"";
+        max_body: Option<Size> = None => Some(bytes(0))..=Some(BODY_MAX), eg "\"10MiB\"";
         /// With `upstream`: from the request's head to the last byte of the response. `"0"` is no
         /// bound.
         timeout: MillisOrOff = MillisOrOff(None)
@@ -150,7 +156,7 @@ section! {
 
     /// A redirect. Parts that are left out are the request's own.
     pub struct Redirect {
-        /// 301, 302, 303, 307 or 308.
+        /// Status code: 308 or 301 for good, 307 or 302 for now, 303 to GET another resource.
         status: u16 = 308 => 301..=308;
         /// `"http"` or `"https"`.
         scheme: Option<Scheme> = None, eg "\"https\"";
@@ -208,7 +214,7 @@ section! {
         /// Field lines of a request. More are refused with 431.
         fields: u16 = 100 => 8..=256;
         /// A request's body, where the route does not say otherwise. Larger is refused with 413.
-        body: Size = gib(1) => bytes(0)..=Size(1 << 50);
+        body: Size = gib(1) => bytes(0)..=BODY_MAX;
         /// Open client connections of the process. Further ones get 503.
         connections: u32 = 20_000 => 1..=10_000_000;
         /// Open client connections of one worker. Further ones get 503.
@@ -251,7 +257,7 @@ section! {
         /// anybody else those fields are removed.
         trusted_proxies: Vec<At<Network>> = Vec::new();
         /// Which fields are sent: `"x-forwarded"` (X-Forwarded-For, -Proto, -Host), `"forwarded"`
-        /// (RFC 7239) or none.
+        /// (RFC 7239) or `"off"`.
         fields: ForwardedFields = ForwardedFields::XForwarded;
         /// This gateway's name in the Via field; `""` sends none.
         via: Pseudonym = Pseudonym("ringway".to_owned());

@@ -81,7 +81,6 @@ fn read(path: &Path) -> Result<String, Problem> {
 
 /// The file as written, and every problem met while decoding it.
 pub(crate) fn decoded(text: &str, sink: &mut Sink) -> Option<file::File> {
-    // A leading byte order mark is no part of the document, but positions count it.
     let (root, errors) = toml::de::DeTable::parse_recoverable(text);
     if let Some(error) = errors.first() {
         let place = error.span().map_or(Place { start: 0, end: 0 }, Place::from);
@@ -92,19 +91,37 @@ pub(crate) fn decoded(text: &str, sink: &mut Sink) -> Option<file::File> {
     file::File::decode(&toml::de::DeValue::Table(root.into_inner()), place, sink)
 }
 
+/// A syntax error in the words of this program.
 fn syntax(message: &str, text: &str, place: Place) -> Problem {
     let (what, expected) = message.split_once(", expected ").unwrap_or((message, ""));
-    let label = if expected.is_empty() { String::new() } else { format!("expected {expected}") };
+    let label = match expected {
+        "" | "nothing" => String::new(),
+        expected => format!("expected {expected}"),
+    };
     let fix = if what.contains("duplicate key") {
-        "remove one of the two, or join them"
-    } else if text.get(place.start..).is_some_and(|rest| !rest.is_empty())
-        && what.contains("string values must be quoted")
-    {
-        "write strings in quotation marks"
+        "remove one of the two, or join them".to_owned()
+    } else if what.contains("string") {
+        "close the string with the quotation mark it began with".to_owned()
+    } else if what.contains("key with no value") {
+        "write key = value, or [section] for a section".to_owned()
     } else {
-        "the syntax is TOML's: key = \"value\", [section], [[one of several]]; see https://toml.io"
+        unquoted(text, place).unwrap_or_else(|| {
+            "the syntax is TOML's: key = \"value\", [section], [[one of several]]; see \
+             https://toml.io"
+                .to_owned()
+        })
     };
     Problem::error(place, format!("not valid TOML: {what}")).label(label).fix(fix)
+}
+
+/// The fix for a line such as `bind = 127.0.0.1:8080`.
+fn unquoted(text: &str, place: Place) -> Option<String> {
+    let before = text.get(..place.start)?;
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    let (key, value) = text[start..].lines().next()?.split_once('=')?;
+    let value = value.split('#').next().unwrap_or_default().trim();
+    let is_plain = !value.is_empty() && !value.contains(['"', '\'', '[', '{']);
+    is_plain.then(|| format!("write {} = {}", key.trim(), decode::quoted(value)))
 }
 
 fn checked(source: Source, folder: &Path) -> Result<(Snapshot, Vec<Warning>), Report> {

@@ -96,17 +96,31 @@ fn entry(out: &mut String, path: &str, key: &Key) {
 
 fn comment(out: &mut String, text: &str) {
     let mut line = String::from("#");
-    for word in text.split_whitespace() {
+    let text = unbroken_code(text);
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
         if line.chars().count() + 1 + word.chars().count() > WIDTH {
             out.push_str(&line);
             out.push('\n');
             line = String::from("#");
         }
         line.push(' ');
-        line.push_str(word);
+        line.push_str(&word.replace(NO_BREAK, " "));
     }
     out.push_str(&line);
     out.push('\n');
+}
+
+/// Stands for a blank where no line may end.
+const NO_BREAK: char = '\u{a0}';
+
+/// The text on one line, with no break inside of `code`.
+fn unbroken_code(text: &str) -> String {
+    let mut in_code = false;
+    let place = |c: char| {
+        in_code ^= c == '`';
+        if c.is_whitespace() { if in_code { NO_BREAK } else { ' ' } } else { c }
+    };
+    text.chars().map(place).collect()
 }
 
 const PAGE_HEAD: &str = "\

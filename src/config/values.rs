@@ -97,10 +97,6 @@ macro_rules! written_as_text {
             fn schema(_: &mut SchemaGenerator) -> Schema {
                 json_schema!({ "type": "string" })
             }
-
-            fn example(name: &str) -> String {
-                format!("`{name} = \"{}\"`", Self::EXAMPLE)
-            }
         }
     )+ };
 }

@@ -60,7 +60,8 @@ enum Command {
 }
 
 const RUN_HELP: &str = "\
-Signals: TERM and INT stop accepting and finish what runs, bounded by shutdown.drain_timeout.
+Signals: TERM and INT stop accepting and finish what runs, bounded by
+shutdown.drain_timeout.
 
 Examples:
   ringway run
@@ -75,16 +76,19 @@ Examples:
   ringway check /etc/ringway/ringway.toml";
 
 const EXPLAIN_HELP: &str = "\
-Nothing is sent. The answer comes from the code that serves requests: the same parser, path rules
-and router. Ends with 0 when the request would be served, with 1 when it would be refused.
+Nothing is sent. The answer comes from the code that serves requests: the same
+parser, path rules and router. Ends with 0 when the request would be served,
+with 1 when it would be refused.
 
-URL is a path (/orders/7?full=1) or has scheme and host (http://api.test/orders/7). It is taken as it
-is, so that `/a/../b` and `%2e%2e` show what a hostile client would get.
+URL is a path (/orders/7?full=1) or has scheme and host
+(http://api.test/orders/7). It is taken as it is, so that /a/../b and %2e%2e
+show what a hostile client would get. A Host field given with -H goes before
+the URL's host.
 
 Examples:
   ringway explain GET /api/orders
   ringway explain GET http://api.test/api/orders -H 'X-Tenant: blue'
-  ringway explain POST '/upload?part=1' -H 'Content-Length: 2000000' --config edge.toml";
+  ringway explain POST /upload -H 'Content-Length: 2000000' --config edge.toml";
 
 const SCHEMA_HELP: &str = "\
 Example, for editors with a TOML language server:

@@ -8,15 +8,19 @@ use crate::{
     config::{
         Snapshot,
         snapshot::{
-            Action, Bind, Redirect, RedirectedRequest, Respond, Route, Upstream, split_port,
+            Action, Bind, ForwardedFields, Forwarding, Redirect, RedirectedRequest, RequestId,
+            Respond, Route, Upstream, split_port,
         },
         units::{Millis, Size},
     },
     policy::{
-        Refusal, refusal,
+        Refusal,
+        refusal::{self, MethodSet},
         route::{HostKind, Outcome, PathKind, RequestView, RouteMatch},
     },
-    wire::{Framing, Method, Parsed, RequestHead, path::NormalPath, request::TargetForm},
+    wire::{
+        Field, FieldId, Framing, Method, Parsed, RequestHead, path::NormalPath, request::TargetForm,
+    },
 };
 
 /// A request as given on the command line.
@@ -122,10 +126,10 @@ impl Message {
             return Err(crate::wire::reason::MALFORMED_HEAD.into());
         }
         if matches!(head.method, Method::Connect | Method::Trace) {
-            return Err(refusal::METHOD_REFUSED.into());
+            return Err(Refusal { allow: served(), ..refusal::METHOD_REFUSED.into() });
         }
-        if head.form == TargetForm::Asterisk {
-            line(text, "answered", "204 with Allow, by the gateway itself (OPTIONS *)");
+        if head.form == TargetForm::Asterisk || is_last_hop(&head, &self.bytes) {
+            line(text, "answers", "204 with Allow, as the last hop of an OPTIONS request");
             return Ok(());
         }
         let mut path = NormalPath::default();
@@ -144,6 +148,25 @@ impl Message {
         let found = request.route(snapshot, text)?;
         request.action(snapshot, &found, text)
     }
+}
+
+/// Every known method but CONNECT and TRACE.
+fn served() -> MethodSet {
+    let mut set = MethodSet::default();
+    for (method, _) in Method::KNOWN {
+        if !matches!(method, Method::Connect | Method::Trace) {
+            set.insert(method);
+        }
+    }
+    set
+}
+
+/// `OPTIONS` with `Max-Forwards: 0` goes no further (RFC 9110 §7.6.2).
+fn is_last_hop(head: &RequestHead, bytes: &[u8]) -> bool {
+    let is_zero = |field: &Field| {
+        field.id == FieldId::MaxForwards && field.value.of(bytes).iter().all(|b| *b == b'0')
+    };
+    head.method == Method::Options && head.fields.iter().any(is_zero)
 }
 
 /// A request that was understood.
@@ -238,6 +261,7 @@ impl Told<'_> {
             Action::Forward(id) => {
                 let upstream = snapshot.upstream(*id);
                 self.forwarded(route, upstream, found, text)?;
+                line(text, "adds", &added(&snapshot.forwarding).join(", "));
                 bounds(snapshot, route, upstream, text);
             }
             Action::Respond(fixed) => responded(fixed, text),
@@ -302,6 +326,28 @@ fn responded(fixed: &Respond, text: &mut String) {
         line(text, "", &format!("{name}: {value}"));
     }
     line(text, "", &format!("{} bytes of body", fixed.body.len()));
+}
+
+/// Fields that tell the upstream about the client.
+fn added(forwarding: &Forwarding) -> Vec<String> {
+    let mut fields: Vec<String> = Vec::new();
+    match forwarding.fields {
+        ForwardedFields::XForwarded => fields.push("X-Forwarded-For, -Proto and -Host".to_owned()),
+        ForwardedFields::Forwarded => fields.push("Forwarded".to_owned()),
+        ForwardedFields::Off => {}
+    }
+    if !forwarding.via.is_empty() {
+        fields.push(format!("Via: 1.1 {}", forwarding.via));
+    }
+    match forwarding.request_id {
+        RequestId::Keep => fields.push("X-Request-Id (a valid one is kept)".to_owned()),
+        RequestId::Make => fields.push("X-Request-Id".to_owned()),
+        RequestId::Off => {}
+    }
+    if fields.is_empty() {
+        fields.push("nothing".to_owned());
+    }
+    fields
 }
 
 fn bounds(snapshot: &Snapshot, route: &Route, upstream: &Upstream, text: &mut String) {

@@ -55,6 +55,10 @@ pub fn run(path: &Path) -> ExitCode {
 
 /// Runs the gateway until a signal ends it. `ready` is told the bound addresses.
 pub fn serve(snapshot: Snapshot, ready: impl FnOnce(&[Bind])) -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        tracing::error!(thread = thread.name(), "panic, ending one connection: {panic}");
+    }));
     match Gateway::start(snapshot) {
         Ok(gateway) => {
             ready(&gateway.binds);

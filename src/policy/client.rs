@@ -47,7 +47,8 @@ pub struct ClientAddress {
 pub struct Received<'a> {
     /// Other end of the connection; `None` for a Unix socket.
     pub peer: Option<IpAddr>,
-    /// `peer` as text, because it is written for every request; empty for a Unix socket.
+    /// `peer` as text (IPv4 if it is IPv4-mapped), because it is written for every request; empty
+    /// for a Unix socket.
     pub peer_text: &'a [u8],
     /// Peers whose forwarding fields are believed.
     pub trusted: &'a [IpNet],

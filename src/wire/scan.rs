@@ -14,6 +14,7 @@ use super::{Field, HeadLimits, Parsed, Span};
 pub(super) const FIELDS_CAP: usize = 256;
 
 /// Why the scan stopped before the end of the section.
+#[derive(Clone, Copy)]
 enum Stop {
     Refused(&'static Reason),
     MoreNeeded,

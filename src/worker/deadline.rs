@@ -54,8 +54,8 @@ struct State {
     write_expired: bool,
     /// Set while a read may be given up without harm: on expiry it is cancelled, not shut down.
     parkable: Option<Box<Canceller>>,
-    /// Waits for its next request: may be closed when the worker drains.
-    idle: bool,
+    /// Waits for its next request since then; [`NEVER_MS`] when it does not.
+    idle_since_ms: u64,
     watch: Option<Watch>,
 }
 
@@ -85,7 +85,7 @@ impl Deadlines {
             read_expired: false,
             write_expired: false,
             parkable: None,
-            idle: false,
+            idle_since_ms: NEVER_MS,
             watch: None,
         };
         let slot = match slots.free.pop() {
@@ -120,9 +120,11 @@ impl Deadlines {
         slots.end_exchanges_of_gone_clients(now_ms);
     }
 
-    /// Wakes every connection that only waits for its next request, so that it closes.
-    pub fn close_idle(&self) {
-        for state in self.slots.borrow_mut().states.iter_mut().filter(|s| s.idle) {
+    /// Wakes every connection that has waited for its next request since `since_ms` or longer, so
+    /// that it closes.
+    pub fn close_idle(&self, since_ms: u64) {
+        let slots = &mut *self.slots.borrow_mut();
+        for state in slots.states.iter_mut().filter(|s| s.idle_since_ms <= since_ms) {
             state.expire_read();
         }
     }
@@ -242,9 +244,9 @@ impl Deadline {
         self.state(|s| s.parkable = None);
     }
 
-    /// Marks whether the connection only waits for its next request.
-    pub fn set_idle(&self, idle: bool) {
-        self.state(|s| s.idle = idle);
+    /// Marks that the connection waits for its next request from now on; [`NEVER_MS`]: no longer.
+    pub fn set_idle(&self, since_ms: u64) {
+        self.state(|s| s.idle_since_ms = since_ms);
     }
 
     /// From now on, if this client goes away the connection of `upstream` is ended.
@@ -274,7 +276,7 @@ impl Drop for Deadline {
         slots.write_at[slot] = NEVER_MS;
         let state = &mut slots.states[slot];
         state.parkable = None;
-        state.idle = false;
+        state.idle_since_ms = NEVER_MS;
         state.watch = None;
         slots.free.push(self.slot);
     }

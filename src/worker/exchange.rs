@@ -115,8 +115,8 @@ impl Exchange {
 
 /// The request's body, whatever protocol brings it.
 pub trait RequestBody {
-    /// More than this many bytes are refused with 413.
-    fn limit(&mut self, bytes_max: u64);
+    /// More than `bytes_max` bytes are refused with 413; nothing is awaited after `until_ms`.
+    fn limit(&mut self, bytes_max: u64, until_ms: u64);
     /// Everything has arrived and was handed over.
     fn ended(&self) -> bool;
     /// More data, in a buffer with room for framing around it. May be empty.
@@ -129,6 +129,8 @@ pub trait RequestBody {
 pub trait ResponseSink {
     /// A final response has begun: it can no longer be replaced, only cut off.
     fn begun(&self) -> bool;
+    /// Nothing is awaited after `until_ms`.
+    fn limit(&mut self, until_ms: u64);
     /// Sends an interim (1xx) response whose head is `bytes`.
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal>;
     /// Sends an upstream's head, rewritten, and the data behind it. The window of `buf` begins

@@ -219,7 +219,6 @@ async fn drain(worker: Rc<Worker>, stop: Rc<Cell<bool>>, done: Rc<Cell<Option<Dr
     let begun_ms = clock::now_ms();
     // No connection may be overlooked: the listeners empty their queues meanwhile.
     let accepting_ms = listener::FINISH_MS_MAX;
-    let mut idle_closed_ms = 0;
     loop {
         let elapsed_ms = clock::now_ms() - begun_ms;
         if elapsed_ms >= accepting_ms && worker.clients.open() == 0 {
@@ -230,9 +229,8 @@ async fn drain(worker: Rc<Worker>, stop: Rc<Cell<bool>>, done: Rc<Cell<Option<Dr
             done.set(Some(Drained::Cut(worker.clients.open())));
             return;
         }
-        if elapsed_ms >= runtime.drain_idle_ms && elapsed_ms >= idle_closed_ms {
-            worker.deadlines.close_idle();
-            idle_closed_ms = elapsed_ms + TICK_MS;
+        if elapsed_ms >= runtime.drain_idle_ms {
+            worker.deadlines.close_idle(clock::now_ms() - runtime.drain_idle_ms);
         }
         monoio::time::sleep(DRAIN_LOOK).await;
     }

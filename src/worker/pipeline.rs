@@ -77,7 +77,8 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     let matched = route(snapshot, exchange)?;
     let rule = snapshot.route(matched.route);
     size(exchange, rule.body_bytes_max)?;
-    body.limit(rule.body_bytes_max);
+    body.limit(rule.body_bytes_max, exchange.until_ms);
+    sink.limit(exchange.until_ms);
     match &rule.action {
         Action::Forward(upstream) => {
             forward::forward(worker, snapshot, exchange, &matched, *upstream, body, sink).await
@@ -89,6 +90,8 @@ async fn phases<B: RequestBody, S: ResponseSink>(
 
 /// Refuses what no route may ask for, and settles the one reading of the path.
 fn admit(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<(), Refusal> {
+    #[cfg(debug_assertions)]
+    drill(exchange);
     let request = &mut *exchange.request;
     if matches!(request.head.method, Method::Connect | Method::Trace) {
         return Err(Refusal { allow: SERVED, ..refusal::METHOD_REFUSED.into() });
@@ -101,6 +104,15 @@ fn admit(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<(), Refusal> {
         request.path.normalise(raw, snapshot.paths)?;
     }
     Ok(())
+}
+
+/// In debug builds the test-suite can ask for a panic, to see that it costs one connection only.
+#[cfg(debug_assertions)]
+fn drill(exchange: &Exchange) {
+    let asked = std::env::var_os("RINGWAY_DRILL_PANIC_PATH");
+    if asked.is_some_and(|path| path.as_encoded_bytes() == exchange.raw_path()) {
+        panic!("drill: a panic was asked for");
+    }
 }
 
 /// Every known method but CONNECT and TRACE.

@@ -7,7 +7,7 @@ use std::{collections::HashMap, path::Path};
 
 use super::{
     decode::{At, Sink},
-    file::{File, Limits, Listener, Runtime, Shutdown, Timeouts},
+    file::{File, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
     report::{Place, Problem},
     snapshot::{self, Bind, ListenerRule, Snapshot},
     units::{Millis, Size},
@@ -81,13 +81,7 @@ impl Once {
 fn listeners(file: &File, sink: &mut Sink) -> Vec<ListenerRule> {
     if file.listeners.is_empty() && !file.listeners.is_wrong() && sink.problems.is_empty() {
         let fix = "add [[listeners]] and below it bind = \"0.0.0.0:8080\"";
-        sink.push(
-            Problem::error(
-                file.listeners.place().unwrap_or(TOP),
-                "no listener: nothing would be served",
-            )
-            .fix(fix),
-        );
+        sink.push(Problem::whole("no listener: nothing would be served").fix(fix));
     }
     let (mut binds, mut names) = (Once::default(), Once::default());
     let mut rules = Vec::with_capacity(file.listeners.len());
@@ -121,7 +115,10 @@ fn listener_rule(listener: &Listener, name: String, sink: &mut Sink) -> Listener
             }
             Bind::Tcp(*address)
         }
-        BindAddress::Unix(path) => Bind::Unix { path: path.clone(), mode: listener.mode.0 },
+        BindAddress::Unix(path) => {
+            let mode = listener.mode.value.map_or(UNIX_MODE_DEFAULT, |mode| mode.0);
+            Bind::Unix { path: path.clone(), mode }
+        }
     };
     ListenerRule { name, bind, backlog: *listener.backlog, half_close: *listener.half_close }
 }

@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     config::{
-        decode::{At, Sink, nearest, quoted},
+        decode::{At, Sink, nearest, quoted, short},
         file::{File, Redirect, Respond, Route},
-        report::{Place, Problem},
+        report::{Place, Problem, Severity},
         snapshot::{self, Action},
-        values::{MatchValue, Matches, Name, PathText, Scheme},
+        values::{MatchValue, Matches, Name, PathText, Scheme, is_token},
     },
     policy::{
         rewrite::{PathRewrite, Rewrite},
@@ -27,8 +27,8 @@ pub(super) fn routes(
     sink: &mut Sink,
 ) -> (Vec<snapshot::Route>, Option<Router>) {
     if file.routes.is_empty() && !file.routes.is_wrong() {
-        let title = "no route: every request gets 404";
-        let problem = Problem::warning(file.routes.place().unwrap_or(TOP), title);
+        let problem = Problem::whole("no route: every request gets 404");
+        let problem = Problem { severity: Severity::Warning, ..problem };
         sink.push(problem.fix("add [[routes]] with path = \"/\" and an upstream"));
     }
     let mut names = Names::default();
@@ -38,7 +38,7 @@ pub(super) fn routes(
         let condition = rules::path_condition(route, sink);
         let name = names.of(route, &condition, sink);
         routes.push(checked(file, route, place, &condition, &name, folder, sink));
-        if conditions_are_sound(route, &condition) {
+        if field_names_are_sound(route, sink) && conditions_are_sound(route, &condition) {
             places.push(condition.place.unwrap_or(place));
             rules.push(rule(route, condition, name));
         }
@@ -53,6 +53,21 @@ pub(super) fn routes(
             (routes, None)
         }
     }
+}
+
+/// Reports names of header conditions that no field can have.
+fn field_names_are_sound(route: &Route, sink: &mut Sink) -> bool {
+    let names = route.headers.0.iter().map(|(name, _)| name);
+    let wrong: Vec<_> = names.filter(|name| !is_token(&name.value)).collect();
+    for name in &wrong {
+        sink.push(bad_field_name(name));
+    }
+    wrong.is_empty()
+}
+
+fn bad_field_name(name: &At<String>) -> Problem {
+    let title = format!("`{}` is no valid field name", short(&name.value));
+    Problem::error(name.place().unwrap_or(TOP), title).fix("write a name such as X-Tenant")
 }
 
 /// Whether the route's conditions are as their author meant them, so that they may be compared
@@ -373,10 +388,8 @@ fn response_fields(respond: &Respond, sink: &mut Sink) -> Vec<(String, String)> 
     let mut fields = Vec::new();
     for (name, value) in &respond.headers.value.0 {
         let place = name.place().unwrap_or(TOP);
-        if !crate::config::values::is_token(&name.value) {
-            let title =
-                format!("`{}` is no valid field name", crate::config::decode::short(&name.value));
-            sink.push(Problem::error(place, title).fix("write a name such as X-Reason"));
+        if !is_token(&name.value) {
+            sink.push(bad_field_name(name));
             continue;
         }
         let own = OWN_FIELDS.iter().find(|(own, _)| name.value.eq_ignore_ascii_case(own));

@@ -100,8 +100,10 @@ fn resolved(endpoint: &EndpointText, place: Place, sink: &mut Sink) -> Option<En
             }
             Err(_) => {
                 let title = format!("the name `{host}` cannot be resolved");
-                let fix = "check the spelling and this machine's resolver (`getent hosts NAME`), \
-                           or write an IP address";
+                let fix = format!(
+                    "check the spelling and this machine's resolver (`getent hosts {host}`), or \
+                     write an IP address"
+                );
                 sink.push(Problem::error(place, title).fix(fix));
                 return None;
             }

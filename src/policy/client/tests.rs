@@ -22,8 +22,8 @@ fn with<T>(peer: &str, fields: &[(&str, &str)], look: impl FnOnce(&Received<'_>)
         let id = SIX.iter().find(|(n, _)| n == name).unwrap().1;
         head.fields.push(Field { value, id, ..Field::default() });
     }
-    let peer = peer.parse().ok();
-    let peer_text = peer.map_or_else(String::new, |ip| ip.to_string());
+    let peer: Option<IpAddr> = peer.parse().ok();
+    let peer_text = peer.map_or_else(String::new, |ip| ip.to_canonical().to_string());
     let peer_text = peer_text.as_bytes();
     look(&Received { peer, peer_text, trusted: &trusted, scheme: "http", head: &head, buf: &buf })
 }
@@ -38,8 +38,8 @@ fn forwarded(value: &'static str) -> (&'static str, &'static str) {
 
 #[test]
 fn who_the_client_is() {
-    type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
-    let cases: &[Case] = &[
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: &[Case<'_>] = &[
         // Nobody vouches for what an untrusted peer says.
         ("192.0.2.1", &[], "192.0.2.1"),
         ("192.0.2.1", &[xff("198.51.100.1")], "192.0.2.1"),

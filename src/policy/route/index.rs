@@ -197,6 +197,11 @@ impl HostIndex {
         &self.nodes[at as usize]
     }
 
+    #[inline]
+    pub(super) fn has_templates(&self) -> bool {
+        self.node(ROOT).best_rank != NO_RANK
+    }
+
     /// The longest prefix of `path` that a route has, or [`NO_NODE`].
     pub(super) fn longest_prefix(&self, path: &[u8]) -> u32 {
         let mut at = ROOT;

@@ -100,7 +100,8 @@ impl Router {
 }
 
 fn lowered<'a>(host: &'a [u8], buf: &'a mut [u8; HOST_BYTES_MAX]) -> &'a [u8] {
-    if !host.iter().any(u8::is_ascii_uppercase) {
+    // Without an early end, so that it compiles to vector instructions.
+    if !host.iter().fold(false, |upper, byte| upper | byte.is_ascii_uppercase()) {
         return host;
     }
     let buf = &mut buf[..host.len()];
@@ -168,6 +169,9 @@ impl<O: Observer> Search<'_, O> {
     }
 
     fn templates(&mut self, index: &HostIndex) -> Option<RouteMatch> {
+        if !index.has_templates() {
+            return None;
+        }
         let mut walk = Walk {
             index,
             params: [Span::EMPTY; PARAMS_MAX],

@@ -71,8 +71,11 @@ impl<'c> H1Body<'c> {
     }
 
     fn account(&mut self, data: usize, started_ms: u64) -> Result<(), Refusal> {
+        if self.bytes > 0 {
+            // The first bytes may rightly be late: the client may await 100 (Continue).
+            self.waited_ms += now_ms() - started_ms;
+        }
         self.bytes += data as u64;
-        self.waited_ms += now_ms() - started_ms;
         self.received.set(self.reader.decoder.ended());
         if self.bytes > self.bytes_max {
             return Err(refusal::BODY_TOO_LARGE.into());
@@ -85,8 +88,9 @@ impl<'c> H1Body<'c> {
 }
 
 impl RequestBody for H1Body<'_> {
-    fn limit(&mut self, bytes_max: u64) {
+    fn limit(&mut self, bytes_max: u64, until_ms: u64) {
         self.bytes_max = bytes_max;
+        self.wait.until_ms = until_ms;
     }
 
     fn ended(&self) -> bool {
@@ -103,6 +107,9 @@ impl RequestBody for H1Body<'_> {
                 Err(refusal) => refusal,
             },
             Err(ReadError::Invalid(reason)) => reason.into(),
+            Err(ReadError::TimedOut) if now_ms() >= self.wait.until_ms => {
+                refusal::REQUEST_TIMEOUT.into()
+            }
             Err(ReadError::TimedOut) => refusal::BODY_TIMEOUT.into(),
             Err(ReadError::Closed) => refusal::CLIENT_ABORTED.into(),
         };

@@ -73,10 +73,10 @@ pub async fn serve(worker: Rc<Worker>, client: Client) {
             Ending::Closed => return,
             Ending::Parked => {}
         }
-        let timeouts_ms = worker.snapshot().timeouts.keep_alive_ms;
-        client.stream.deadline().set_idle(true);
-        let woken = client.stream.readable(now_ms() + timeouts_ms).await;
-        client.stream.deadline().set_idle(false);
+        let keep_alive_ms = worker.snapshot().timeouts.keep_alive_ms;
+        client.stream.deadline().set_idle(now_ms());
+        let woken = client.stream.readable(now_ms() + keep_alive_ms).await;
+        client.stream.deadline().set_idle(NEVER_MS);
         if woken.is_err() {
             let buf = worker.buffers.head();
             return close_gently(&worker, &client, buf).await;
@@ -160,9 +160,8 @@ impl Active<'_> {
             self.buf.consume(skip);
         }
         if self.buf.is_empty() {
-            match self.first_bytes(snapshot, requests).await {
-                Some(ended) => return ended,
-                None => {}
+            if let Some(ended) = self.first_bytes(snapshot, requests).await {
+                return ended;
             }
         }
         self.busy = true;
@@ -203,13 +202,13 @@ impl Active<'_> {
         let parkable = !self.busy && requests > 0;
         self.buf.reset(0);
         let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
-        deadline.set_idle(true);
+        deadline.set_idle(waited_from);
         let (next, buf) = self
             .client
             .stream
             .read_next(buf, waited_from + timeouts.park_ms, waited_from + wait_ms, parkable)
             .await;
-        deadline.set_idle(false);
+        deadline.set_idle(NEVER_MS);
         self.buf = buf;
         self.busy = now_ms() - waited_from <= BUSY_GAP_MS;
         match next {

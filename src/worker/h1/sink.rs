@@ -168,6 +168,10 @@ impl ResponseSink for H1Sink<'_> {
         self.begun
     }
 
+    fn limit(&mut self, until_ms: u64) {
+        self.wait.until_ms = until_ms;
+    }
+
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
         if self.version == Version::Http10 {
             return Ok(());

@@ -1,0 +1,228 @@
+//! The program as a user runs it: `check`, `explain`, `schema`, `version`.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+fn ringway(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringway"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("the program starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs `explain` on a file of `config/`; the exit code and what was printed.
+fn explain(file: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let file = format!("config/{file}");
+    let output = ringway(&[&["explain", "--config", &file], arguments].concat());
+    assert_eq!(stderr(&output), "", "{arguments:?}");
+    (output.status.code(), stdout(&output))
+}
+
+/// A file in the temporary directory, removed when dropped.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn with(name: &str, text: &str) -> Temporary {
+        let path = std::env::temp_dir().join(format!("ringway-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).expect("a temporary file");
+        Temporary(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("the temporary directory has a plain name")
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn check_says_what_a_good_file_has() {
+    let output = ringway(&["check", "config/quickstart.toml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "config/quickstart.toml: good (1 listener, 1 route, 1 upstream)\n");
+}
+
+#[test]
+fn check_reports_every_mistake_and_fails() {
+    let file = Temporary::with("bad.toml", "[[listeners]]\nbind = 1\n[limits]\nhead = 2\nx = 3\n");
+    let output = ringway(&["check", file.path()]);
+    let text = stderr(&output);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), String::new()), "{text}");
+    assert_eq!(text.matches("error: ").count(), 3, "{text}");
+    assert!(text.contains(&format!("{}: 3 errors, 1 warning", file.path())), "{text}");
+    assert!(!text.contains('\u{1b}'), "colours in a pipe: {text}");
+}
+
+#[test]
+fn check_prints_warnings_and_passes() {
+    let file = Temporary::with("warned.toml", "[[listeners]]\nbind = \"127.0.0.1:0\"\n");
+    let output = ringway(&["check", file.path()]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("warning: no route"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("good (1 listener, 0 routes, 0 upstreams)"));
+}
+
+#[test]
+fn explain_shows_what_is_forwarded() {
+    for (file, request, expected) in [
+        ("routing.toml", &["GET", "/api/orders/7?x=1"][..], "upstream     orders, by round robin"),
+        ("routing.toml", &["GET", "/api/../v1/status"], "normalised from /api/../v1/status"),
+        (
+            "routing.toml",
+            &["GET", "/api/x", "-H", "X-Canary: yes", "-H", "X-Tenant: blue"],
+            "route        canary",
+        ),
+        (
+            "routing.toml",
+            &["GET", "/api/x", "-H", "X-Canary: no"],
+            "the field x-canary does not match",
+        ),
+        ("routing.toml", &["DELETE", "/login"], "not with this method"),
+        ("routing.toml", &["GET", "http://api.example.test/users/7/orders"], "{id} = 7"),
+        ("rewrite.toml", &["GET", "/shop/cart?a=b"], "GET /cart?a=b HTTP/1.1"),
+        ("rewrite.toml", &["GET", "/old/cart"], "GET /v2/cart HTTP/1.1"),
+        ("rewrite.toml", &["GET", "/report-2025/may"], "GET /reports/2025/may HTTP/1.1"),
+        ("rewrite.toml", &["GET", "/legacy/x"], "Host: legacy.internal"),
+        ("upstreams.toml", &["GET", "/"], "127.0.0.1:8001 (weight 3)"),
+        ("upstreams.toml", &["GET", "/slow"], "first byte 90s, idle 30s, whole exchange 2m"),
+        ("behind-a-proxy.toml", &["GET", "/"], "Via: 1.1 edge-1"),
+        ("websocket.toml", &["GET", "/"], "upgrade      does not pass"),
+    ] {
+        let (code, text) = explain(file, request);
+        assert!(text.contains(expected), "{request:?} has no {expected:?}:\n{text}");
+        assert_eq!(code, Some(0), "{request:?}:\n{text}");
+    }
+}
+
+#[test]
+fn explain_shows_what_the_gateway_answers() {
+    let file = "redirects-and-fixed-responses.toml";
+    for (request, expected) in [
+        (["GET", "http://example.test:8080/a?b"], "308 to https://www.example.test/a?b"),
+        (["GET", "http://a.test:8080/old/cart?x=1"], "307 to /new/cart?x=1"),
+        (["GET", "/item/7?x=1"], "308 to /shop/items/7\n"),
+        (["GET", "/x/%2e%2e/%69nternal/y"], "answers      403"),
+        (["GET", "/health"], "Cache-Control: no-store"),
+    ] {
+        let (code, text) = explain(file, &request);
+        assert!(text.contains(expected), "{request:?} has no {expected:?}:\n{text}");
+        assert_eq!(code, Some(0), "{request:?}:\n{text}");
+    }
+}
+
+#[test]
+fn explain_refuses_what_the_gateway_refuses() {
+    for (file, request, expected) in [
+        ("quickstart.toml", &["GET", "/nothing"][..], "404 route.not_found"),
+        ("quickstart.toml", &["GET", "/../etc/passwd"], "400 path.escapes_root"),
+        ("quickstart.toml", &["GET", "/api/orders%2f7"], "400 path.ambiguous"),
+        ("quickstart.toml", &["GET", "/api/orders\\7"], "400 "),
+        ("quickstart.toml", &["GET", "/api/%zz"], "400 path.bad_encoding"),
+        ("quickstart.toml", &["TRACE", "/"], "405 method.refused"),
+        ("quickstart.toml", &["GET", "/", "-H", "Host: a b"], "400 host.invalid"),
+        ("quickstart.toml", &["GET", "/", "-H", "Host: a", "-H", "Host: b"], "400 host.duplicate"),
+        (
+            "quickstart.toml",
+            &["POST", "/api/orders", "-H", "Content-Length: 2000000000"],
+            "413 limit.body_bytes",
+        ),
+        (
+            "quickstart.toml",
+            &["POST", "/api/orders", "-H", "Content-Length: 1", "-H", "Transfer-Encoding: chunked"],
+            "400 framing.length_and_chunked",
+        ),
+    ] {
+        let (code, text) = explain(file, request);
+        assert!(text.contains(expected), "{request:?} has no {expected:?}:\n{text}");
+        assert_eq!(code, Some(1), "{request:?}:\n{text}");
+    }
+}
+
+#[test]
+fn explain_of_what_is_no_request_is_a_usage_error() {
+    for request in [["GET", "ftp://x/y"], ["GET", "/x"]] {
+        let extra: &[&str] = if request[1] == "/x" { &["-H", "no colon"] } else { &[] };
+        let fixed = ["explain", "--config", "config/quickstart.toml"];
+        let output = ringway(&[&fixed[..], &request, extra].concat());
+        assert_eq!(output.status.code(), Some(2), "{request:?}");
+        assert!(stderr(&output).contains("write "), "{}", stderr(&output));
+    }
+}
+
+/// Every object of a schema that describes a section.
+fn sections<'a>(value: &'a serde_json::Value, found: &mut Vec<&'a serde_json::Value>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            if map.contains_key("properties") {
+                found.push(value);
+            }
+            map.values().for_each(|value| sections(value, found));
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| sections(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn schema_describes_every_key_and_refuses_others() {
+    let output = ringway(&["schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let mut found = Vec::new();
+    sections(&schema, &mut found);
+    assert!(found.len() >= 14, "{} sections", found.len());
+    let mut keys = 0;
+    for section in found {
+        assert_eq!(section["additionalProperties"], false, "{section}");
+        for (name, key) in section["properties"].as_object().expect("properties") {
+            let described = key["description"].as_str().is_some_and(|text| !text.is_empty());
+            assert!(described, "{name} has no description");
+            keys += 1;
+        }
+    }
+    assert!(keys >= 80, "{keys} keys");
+    assert_eq!(schema["$defs"]["Limits"]["properties"]["fields"]["maximum"], 256);
+    assert_eq!(schema["$defs"]["Timeouts"]["properties"]["head"]["default"], "10s");
+    assert_eq!(schema["$defs"]["Upstream"]["required"], serde_json::json!(["endpoints"]));
+}
+
+#[test]
+fn version_and_help() {
+    let version = stdout(&ringway(&["version"]));
+    assert_eq!(version, format!("ringway {}\n", env!("CARGO_PKG_VERSION")));
+    let help = stdout(&ringway(&["--help"]));
+    for command in ["run", "check", "explain", "demo", "schema", "version"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} is missing in:\n{help}");
+    }
+    let wrong = ringway(&["serve"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[test]
+fn a_missing_configuration_names_the_way_out() {
+    for command in [&["check"][..], &["explain", "GET", "/"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(command)
+            .current_dir(std::env::temp_dir())
+            .output()
+            .expect("the program starts");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("ringway demo"), "{}", stderr(&output));
+    }
+}
