@@ -154,6 +154,7 @@ fn idle_connections_are_closed_but_a_request_on_its_way_is_answered() {
     let mut late = gateway.client();
     assert_eq!((idle.get("/").text(), late.get("/").text()), ("ok".into(), "ok".into()));
     gateway.sigterm();
+    gateway.wait_for_log("draining");
     let response = late.get("/");
     assert_eq!((response.text().as_str(), response.field("connection")), ("ok", Some("close")));
     late.expect_clean_close();

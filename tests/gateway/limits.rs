@@ -89,6 +89,7 @@ fn a_client_that_does_not_read_is_cut() {
     let gateway = Gateway::before(server.address(), "[timeouts]\nwrite = \"300ms\"\n");
     let mut client = gateway.client();
     client.send("GET /bytes/100000000 HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    eventually("the response has begun", || server.sent_bytes() > 0);
     let fds = gateway.open_fds();
     // Nothing is read until the gateway has given up.
     eventually("the gateway gives up", || gateway.open_fds() < fds);

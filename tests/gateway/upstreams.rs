@@ -360,8 +360,8 @@ fn a_post_that_was_sent_is_never_sent_twice() {
 
 #[test]
 fn unasked_bytes_on_an_idle_connection_are_never_a_response() {
-    let go = Arc::new(AtomicBool::new(false));
-    let told = go.clone();
+    let (go, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (told, tell) = (go.clone(), sent.clone());
     let up = Upstream::scripted(move |conn| {
         if conn.index > 0 {
             return conn.serve();
@@ -372,13 +372,14 @@ fn unasked_bytes_on_an_idle_connection_are_never_a_response() {
             std::thread::sleep(Duration::from_millis(1));
         }
         conn.ok("poison");
+        tell.store(true, Ordering::SeqCst);
         conn.until_closed();
     });
     let gateway = gateway(&quoted(up.address()), "");
     let mut client = gateway.client();
     assert_eq!(client.get("/1").text(), "GET /1");
     go.store(true, Ordering::SeqCst);
-    std::thread::sleep(Duration::from_millis(20));
+    eventually("the bytes are sent", || sent.load(Ordering::SeqCst));
     assert_eq!(client.get("/2").text(), "GET /2");
 }
 

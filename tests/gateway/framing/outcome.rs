@@ -60,6 +60,11 @@ impl Outcome {
         Outcome { reasons: [self.reasons[0], reason], ..self }
     }
 
+    /// The connection may serve further requests: the message was understood to its end.
+    pub const fn may_stay(self) -> Outcome {
+        Outcome { closes: false, ..self }
+    }
+
     pub const fn or_deny(self) -> Outcome {
         Outcome { may_deny: true, closes: false, ..self }
     }
