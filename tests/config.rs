@@ -4,10 +4,12 @@
 //! `RINGWAY_BLESS=1 cargo test --test config` writes `docs/configuration.md`,
 //! `config/reference.toml` and the reports in `tests/config/mistakes.txt` anew.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{fmt::Write, fs, net::SocketAddr, path::Path};
 
 use proptest::prelude::*;
-use ringway::config::{self, decode, decode::Shape, file::File, reference};
+use ringway::config::{
+    self, decode, decode::Shape, file::File, reference, snapshot::EndpointAddress,
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -136,9 +138,36 @@ fn cases(golden: &str) -> Vec<Case<'_>> {
         .collect()
 }
 
+/// A resolver that is the same everywhere: `*.invalid` has no address, all else has two.
+fn look_up(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    if host.ends_with(".invalid") {
+        return Err(std::io::Error::other("no such host"));
+    }
+    Ok(vec![([192, 0, 2, 1], port).into(), ([192, 0, 2, 2], port).into()])
+}
+
+#[test]
+fn a_name_keeps_all_its_addresses() {
+    let text = "[[listeners]]\nbind = \"127.0.0.1:0\"\n[[routes]]\nupstream = \"a\"\n\
+                [upstreams.a]\nendpoints = [\"app.test:81\", \"127.0.0.1:80\"]\n";
+    let (snapshot, warnings) =
+        config::from_text_with("names.toml", text, &look_up).expect("a good configuration");
+    assert!(warnings.is_empty());
+    let endpoints = &snapshot.upstreams[0].endpoints;
+    assert_eq!((endpoints.len(), endpoints[0].name.as_str()), (2, "app.test:81"));
+    match &endpoints[0].address {
+        EndpointAddress::Tcp(addresses) => {
+            let expected: Vec<SocketAddr> =
+                vec![([192, 0, 2, 1], 81).into(), ([192, 0, 2, 2], 81).into()];
+            assert_eq!(addresses, &expected);
+        }
+        EndpointAddress::Unix(path) => panic!("a path: {}", path.display()),
+    }
+}
+
 /// What `ringway check` prints for a configuration: warnings, or the report.
 fn printed(text: &str) -> String {
-    match config::from_text("ringway.toml", text) {
+    match config::from_text_with("ringway.toml", text, &look_up) {
         Ok((_, warnings)) => {
             let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
             warnings.join("\n\n")
@@ -191,7 +220,7 @@ fn a_file_that_is_not_text_says_in_which_line() {
 
 /// Loads a text and checks what must hold of every report.
 fn survives(text: &str) -> Result<(), TestCaseError> {
-    if let Err(report) = config::from_text("fuzz.toml", text) {
+    if let Err(report) = config::from_text_with("fuzz.toml", text, &look_up) {
         prop_assert!(!report.problems().is_empty());
         let lines: Vec<&str> = text.split('\n').collect();
         for (line, column) in report.positions() {
@@ -205,11 +234,6 @@ fn survives(text: &str) -> Result<(), TestCaseError> {
         let _ = (report.render(true), report.render(false));
     }
     Ok(())
-}
-
-/// Texts that names would have to be looked up for would make the test slow, and no better.
-fn without_names(text: &str) -> String {
-    text.replace("internal", "127.0.0.1")
 }
 
 proptest! {
@@ -227,7 +251,7 @@ proptest! {
         length in 0usize..200,
         with in "[a-z_=\\[\\]{}\"' 0-9.:/\n#é]{0,12}",
     ) {
-        let mut text = without_names(&reference::file());
+        let mut text = reference::file();
         let boundary = |text: &str, mut at: usize| {
             at = at.min(text.len());
             while !text.is_char_boundary(at) { at -= 1; }

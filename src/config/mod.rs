@@ -6,7 +6,8 @@
 //! Every error in a file is reported at once ([`Report`]), with its place and the fix.
 
 use std::{
-    path::{Path, PathBuf},
+    net::{SocketAddr, ToSocketAddrs},
+    path::Path,
     sync::Arc,
 };
 
@@ -36,17 +37,42 @@ pub fn load(path: &Path) -> Result<(Snapshot, Vec<Warning>), Report> {
         Ok(text) => text,
         Err(problem) => {
             let source = Arc::new(Source { name, text: String::new() });
-            return Err(Report::new(source, vec![problem]));
+            return Err(Report::new(source, vec![*problem]));
         }
     };
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
-    checked(Source { name, text }, &folder)
+    checked(Source { name, text }, &Surroundings { folder: &folder, look_up: &look_up })
 }
 
 /// Checks a configuration that is no file; `name` is shown in messages. Files it refers to are
 /// looked for in the current directory.
 pub fn from_text(name: &str, text: &str) -> Result<(Snapshot, Vec<Warning>), Report> {
-    checked(Source { name: name.to_owned(), text: text.to_owned() }, &PathBuf::new())
+    from_text_with(name, text, &look_up)
+}
+
+/// As [`from_text`], with names looked up by `look_up`.
+pub fn from_text_with(
+    name: &str,
+    text: &str,
+    look_up: &LookUp<'_>,
+) -> Result<(Snapshot, Vec<Warning>), Report> {
+    let source = Source { name: name.to_owned(), text: text.to_owned() };
+    checked(source, &Surroundings { folder: Path::new(""), look_up })
+}
+
+/// Finds the addresses of a host and port.
+pub type LookUp<'a> = dyn Fn(&str, u16) -> std::io::Result<Vec<SocketAddr>> + 'a;
+
+/// Asks this machine's resolver.
+fn look_up(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    Ok((host, port).to_socket_addrs()?.collect())
+}
+
+/// What checking needs from outside the text.
+struct Surroundings<'a> {
+    /// Where files named in the configuration are.
+    folder: &'a Path,
+    look_up: &'a LookUp<'a>,
 }
 
 /// The configuration of an empty file, which has every key at its default.
@@ -54,28 +80,29 @@ pub fn defaults() -> file::File {
     file::File::default()
 }
 
-fn read(path: &Path) -> Result<String, Problem> {
+fn read(path: &Path) -> Result<String, Box<Problem>> {
     let found = |error: std::io::Error| {
         let problem = Problem::whole(format!("cannot read the configuration: {error}"));
-        match error.kind() {
-            std::io::ErrorKind::NotFound => problem.fix(
+        let fix = match error.kind() {
+            std::io::ErrorKind::NotFound => {
                 "name an existing file, or try `ringway demo`, which needs none; \
-                 a first configuration is in config/quickstart.toml",
-            ),
-            _ => problem.fix("check the file's name and permissions"),
-        }
+                 a first configuration is in config/quickstart.toml"
+            }
+            _ => "check the file's name and permissions",
+        };
+        Box::new(problem.fix(fix))
     };
     let length = std::fs::metadata(path).map_err(found)?.len();
     if length > FILE_BYTES_MAX {
-        return Err(Problem::whole("the configuration is larger than 64 MiB")
-            .fix("name a configuration file"));
+        let problem = Problem::whole("the configuration is larger than 64 MiB");
+        return Err(Box::new(problem.fix("name a configuration file")));
     }
     let bytes = std::fs::read(path).map_err(found)?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
-        Problem::whole(format!("the configuration is not UTF-8 text (line {line})"))
-            .fix("save the file as UTF-8")
+        let title = format!("the configuration is not UTF-8 text (line {line})");
+        Box::new(Problem::whole(title).fix("save the file as UTF-8"))
     })
 }
 
@@ -124,10 +151,10 @@ fn unquoted(text: &str, place: Place) -> Option<String> {
     is_plain.then(|| format!("write {} = {}", key.trim(), decode::quoted(value)))
 }
 
-fn checked(source: Source, folder: &Path) -> Result<(Snapshot, Vec<Warning>), Report> {
+fn checked(source: Source, around: &Surroundings<'_>) -> Result<(Snapshot, Vec<Warning>), Report> {
     let mut sink = Sink::default();
     let snapshot =
-        decoded(&source.text, &mut sink).and_then(|file| check::check(&file, folder, &mut sink));
+        decoded(&source.text, &mut sink).and_then(|file| check::check(&file, around, &mut sink));
     let source = Arc::new(source);
     let failed = sink.problems.iter().any(|problem| problem.severity == Severity::Error);
     match snapshot {

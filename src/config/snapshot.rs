@@ -270,7 +270,7 @@ impl Redirect {
     }
 
     fn origin(&self, request: &RedirectedRequest<'_>, out: &mut Vec<u8>) {
-        let (own_host, own_port) = split_port(request.authority);
+        let (own_host, _) = split_port(request.authority);
         let host = self.host.as_ref().map_or(own_host, |host| host.as_bytes());
         let is_same = self.scheme.is_none() && self.host.is_none() && self.port.is_none();
         if is_same || host.is_empty() {
@@ -279,14 +279,9 @@ impl Redirect {
         out.extend_from_slice(self.scheme.as_deref().unwrap_or(request.scheme).as_bytes());
         out.extend_from_slice(b"://");
         out.extend_from_slice(host);
-        let kept = own_port.filter(|_| self.scheme.is_none() && self.host.is_none());
-        match (self.port, kept) {
-            (Some(port), _) => out.extend_from_slice(format!(":{port}").as_bytes()),
-            (None, Some(port)) => {
-                out.push(b':');
-                out.extend_from_slice(port);
-            }
-            (None, None) => {}
+        // The port received belongs to the old scheme and host.
+        if let Some(port) = self.port {
+            out.extend_from_slice(format!(":{port}").as_bytes());
         }
     }
 }
@@ -298,5 +293,52 @@ pub fn split_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
             (&authority[..colon], Some(&authority[colon + 1..]))
         }
         _ => (authority, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{policy::route::PARAMS_MAX, wire::Span};
+
+    #[test]
+    fn locations() {
+        let to = |scheme: &str, host: &str, port: Option<u16>, keep_query| Redirect {
+            status: 308,
+            scheme: Some(scheme.to_owned()).filter(|text| !text.is_empty()),
+            host: Some(host.to_owned()).filter(|text| !text.is_empty()),
+            port,
+            path: crate::policy::rewrite::PathRewrite::Keep,
+            keep_query,
+        };
+        let matched = RouteMatch {
+            route: 0,
+            params: [Span::EMPTY; PARAMS_MAX],
+            params_len: 0,
+            prefix_len: 0,
+        };
+        for (rule, authority, expected) in [
+            (to("", "", None, true), "a:8080", "/x?q"),
+            (to("", "", None, false), "a:8080", "/x"),
+            (to("https", "", None, true), "a:8080", "https://a/x?q"),
+            (to("https", "", Some(8443), true), "a:8080", "https://a:8443/x?q"),
+            (to("", "b", None, true), "a:8080", "http://b/x?q"),
+            (to("", "", Some(81), true), "[::1]:8080", "http://[::1]:81/x?q"),
+            (to("https", "", None, true), "[::1]", "https://[::1]/x?q"),
+            (to("https", "", None, true), "", "/x?q"),
+            (to("https", "b", None, true), "", "https://b/x?q"),
+        ] {
+            let request = RedirectedRequest {
+                scheme: "http",
+                authority: authority.as_bytes(),
+                forward_path: b"/x",
+                query: Some(b"q"),
+                matched: &matched,
+                matched_path: b"/x",
+            };
+            let mut location = Vec::new();
+            assert_eq!(rule.location(&request, &mut location), Ok(()));
+            assert_eq!(String::from_utf8_lossy(&location), expected, "{rule:?} {authority}");
+        }
     }
 }

@@ -59,7 +59,7 @@ pub fn serve(snapshot: Snapshot, ready: impl FnOnce(&[Bind])) -> ExitCode {
         let thread = thread::current();
         tracing::error!(thread = thread.name(), "panic, ending one connection: {panic}");
     }));
-    match Gateway::start(snapshot) {
+    match Gateway::start(&snapshot) {
         Ok(gateway) => {
             ready(&gateway.binds);
             gateway.wait()
@@ -83,10 +83,10 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn start(snapshot: Snapshot) -> Result<Gateway, String> {
+    fn start(snapshot: &Snapshot) -> Result<Gateway, String> {
         let cores = cores::plan(&snapshot.runtime.workers)?;
-        raise_descriptor_limit(&snapshot);
-        let mut bound = bind_all(&snapshot, cores.len())?;
+        raise_descriptor_limit(snapshot);
+        let mut bound = bind_all(snapshot, cores.len())?;
         let binds = bound[0].iter().map(|b| b.bind.clone()).collect();
         let (tell, events) = mpsc::channel();
         catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
@@ -116,7 +116,7 @@ impl Gateway {
             failed: false,
         };
         gateway.await_start()?;
-        gateway.announce(&snapshot, &cores);
+        gateway.announce(snapshot, &cores);
         Ok(gateway)
     }
 

@@ -72,7 +72,10 @@ pub struct Worker {
     pub is_epoll: bool,
     /// Where heads are written before they go in front of a body.
     scratch: Cell<Vec<u8>>,
+    // Boxed because an exchange holds it across awaits: a pointer keeps its task small.
+    #[expect(clippy::vec_box, reason = "handed out as a box")]
     requests: RefCell<Vec<Box<Request>>>,
+    #[expect(clippy::vec_box, reason = "handed out as a box")]
     response_heads: RefCell<Vec<Box<ResponseHead>>>,
 }
 
@@ -162,7 +165,7 @@ async fn tick(worker: Rc<Worker>) {
         monoio::time::sleep(Duration::from_millis(TICK_MS)).await;
         worker.deadlines.sweep(clock::now_ms());
         ticks += 1;
-        if ticks % POOL_SWEEP_TICKS == 0 {
+        if ticks.is_multiple_of(POOL_SWEEP_TICKS) {
             let snapshot = worker.snapshot();
             for (rule, state) in snapshot.upstreams.iter().zip(&worker.upstreams) {
                 state.pools.iter().for_each(|pool| pool.sweep(rule));

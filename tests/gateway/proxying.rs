@@ -170,7 +170,9 @@ fn a_close_delimited_response_reaches_both_kinds_of_client() {
         if conn.request().is_ok() {
             conn.send("HTTP/1.1 200 OK\r\n\r\n");
             let mut pattern = Pattern::default();
-            (0..10).for_each(|_| drop(conn.send(pattern.take(50_000))));
+            for _ in 0..10 {
+                conn.send(pattern.take(50_000));
+            }
         }
     });
     let gateway = Gateway::before(upstream.address(), "");

@@ -3,9 +3,10 @@
 //! Runs to the end whatever it finds, so that all problems of a file are reported together. The
 //! snapshot it makes counts only when no error was reported.
 
-use std::{collections::HashMap, path::Path};
+use std::collections::HashMap;
 
 use super::{
+    Surroundings,
     decode::{At, Sink},
     file::{File, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
     report::{Place, Problem},
@@ -23,14 +24,14 @@ mod upstreams;
 const TOP: Place = Place { start: 0, end: 0 };
 
 /// Checks a decoded file; `None` only when no snapshot can be made at all.
-pub(super) fn check(file: &File, folder: &Path, sink: &mut Sink) -> Option<Snapshot> {
+pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> Option<Snapshot> {
     let paths = PathRules { encoded_slash_keep: *file.paths.encoded_slash == EncodedSlash::Keep };
     let listeners = listeners(file, sink);
     check_limits(&file.limits, sink);
     check_timeouts(&file.timeouts, sink);
     check_ring(&file.runtime, sink);
-    let upstreams = upstreams::upstreams(file, sink);
-    let (routes, router) = routes::routes(file, folder, sink);
+    let upstreams = upstreams::upstreams(file, around.look_up, sink);
+    let (routes, router) = routes::routes(file, around.folder, sink);
     Some(Snapshot {
         generation: 1,
         runtime: runtime(&file.runtime, &file.shutdown),

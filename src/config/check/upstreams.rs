@@ -1,9 +1,8 @@
 //! Upstreams: endpoints looked up, none named twice, none unused.
 
-use std::net::ToSocketAddrs;
-
 use super::{Once, TOP, rules::bare};
 use crate::config::{
+    LookUp,
     decode::{At, Sink, quoted},
     file::{File, Route, Upstream},
     report::{Place, Problem},
@@ -13,7 +12,11 @@ use crate::config::{
 
 /// By position in the file: the ids of the snapshot. An upstream that is wrong keeps its id, so
 /// that routes to it are not reported as well.
-pub(super) fn upstreams(file: &File, sink: &mut Sink) -> Vec<snapshot::Upstream> {
+pub(super) fn upstreams(
+    file: &File,
+    look_up: &LookUp<'_>,
+    sink: &mut Sink,
+) -> Vec<snapshot::Upstream> {
     let mut checked = Vec::with_capacity(file.upstreams.value.0.len());
     for (name, upstream) in &file.upstreams.value.0 {
         if is_unused(file, &name.value) {
@@ -22,7 +25,7 @@ pub(super) fn upstreams(file: &File, sink: &mut Sink) -> Vec<snapshot::Upstream>
             sink.push(Problem::warning(name.place().unwrap_or(TOP), title).fix(fix));
         }
         if let Some(upstream) = upstream {
-            checked.push(one(name, upstream, sink));
+            checked.push(one(name, upstream, look_up, sink));
         } else {
             checked.push(placeholder(name));
         }
@@ -57,7 +60,12 @@ fn placeholder(name: &At<String>) -> snapshot::Upstream {
     }
 }
 
-fn one(name: &At<String>, upstream: &Upstream, sink: &mut Sink) -> snapshot::Upstream {
+fn one(
+    name: &At<String>,
+    upstream: &Upstream,
+    look_up: &LookUp<'_>,
+    sink: &mut Sink,
+) -> snapshot::Upstream {
     let place = upstream.endpoints.place().or(name.place()).unwrap_or(TOP);
     let mut once = Once::default();
     let mut endpoints = Vec::with_capacity(upstream.endpoints.len());
@@ -65,7 +73,7 @@ fn one(name: &At<String>, upstream: &Upstream, sink: &mut Sink) -> snapshot::Ups
         let at = endpoint.address.place().unwrap_or(place);
         let fix = "name it once; `weight` gives an endpoint a larger share";
         once.check(&bare(&endpoint.address.value), at, "the endpoint", fix, sink);
-        endpoints.extend(resolved(endpoint, at, sink));
+        endpoints.extend(resolved(endpoint, at, look_up, sink));
     }
     if upstream.endpoints.is_empty() {
         let title = format!("the upstream `{}` has no endpoint", name.value);
@@ -87,18 +95,22 @@ fn one(name: &At<String>, upstream: &Upstream, sink: &mut Sink) -> snapshot::Ups
     }
 }
 
-fn resolved(endpoint: &EndpointText, place: Place, sink: &mut Sink) -> Option<Endpoint> {
+fn resolved(
+    endpoint: &EndpointText,
+    place: Place,
+    look_up: &LookUp<'_>,
+    sink: &mut Sink,
+) -> Option<Endpoint> {
     let name = bare(&endpoint.address.value);
     let address = match &endpoint.address.value {
         EndpointName::Tcp(address) => EndpointAddress::Tcp(vec![*address]),
         EndpointName::Unix(path) => EndpointAddress::Unix(path.clone()),
-        EndpointName::Named { host, port } => match (host.as_str(), *port).to_socket_addrs() {
-            Ok(found) => {
-                let mut addresses: Vec<_> = found.collect();
+        EndpointName::Named { host, port } => match look_up(host, *port) {
+            Ok(mut addresses) if !addresses.is_empty() => {
                 addresses.dedup();
                 EndpointAddress::Tcp(addresses)
             }
-            Err(_) => {
+            _ => {
                 let title = format!("the name `{host}` cannot be resolved");
                 let fix = format!(
                     "check the spelling and this machine's resolver (`getent hosts {host}`), or \

@@ -159,10 +159,10 @@ impl Active<'_> {
         if requests > 0 && skip > 0 {
             self.buf.consume(skip);
         }
-        if self.buf.is_empty() {
-            if let Some(ended) = self.first_bytes(snapshot, requests).await {
-                return ended;
-            }
+        if self.buf.is_empty()
+            && let Some(ended) = self.first_bytes(snapshot, requests).await
+        {
+            return ended;
         }
         self.busy = true;
         let by_ms = now_ms() + snapshot.timeouts.head_ms;

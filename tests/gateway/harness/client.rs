@@ -37,7 +37,7 @@ impl Client {
     }
 
     /// How long a read waits before it is [`ReadError::Timeout`].
-    pub fn patience(mut self, wait: Duration) -> Client {
+    pub fn patience(self, wait: Duration) -> Client {
         self.reader.socket.set_read_timeout(wait);
         self
     }

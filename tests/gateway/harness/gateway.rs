@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -58,10 +58,6 @@ impl Gateway {
             "{more}\n[[routes]]\npath = \"/\"\nupstream = \"app\"\n\
              [upstreams.app]\nendpoints = [\"{upstream}\"]\n"
         ))
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.pid
     }
 
     /// Everything the gateway logged so far.
@@ -268,9 +264,4 @@ fn wait_exit(child: &mut Child) -> Option<ExitStatus> {
         std::thread::sleep(Duration::from_millis(2));
     }
     None
-}
-
-/// Where the program is, for tests of its command line.
-pub fn program() -> PathBuf {
-    env!("CARGO_BIN_EXE_ringway").into()
 }

@@ -9,8 +9,8 @@ mod upstream;
 use std::time::{Duration, Instant};
 
 pub use client::Client;
-pub use gateway::{Failed, Gateway, Launch};
-pub use message::{Head, ReadError, Response, Socket};
+pub use gateway::{Gateway, Launch};
+pub use message::{ReadError, Response, Socket};
 pub use server::{Pattern, Server};
 pub use upstream::{Conn, Received, Upstream, replay};
 

@@ -91,7 +91,6 @@ pub struct Server {
 
 #[derive(Default)]
 struct Counts {
-    requests: AtomicUsize,
     connections: AtomicUsize,
     sent_bytes: AtomicU64,
 }
@@ -113,10 +112,6 @@ impl Server {
 
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    pub fn requests(&self) -> usize {
-        self.counts.requests.load(Ordering::SeqCst)
     }
 
     pub fn connections(&self) -> usize {
@@ -165,7 +160,6 @@ async fn answer(
     request: Request<Incoming>,
     counts: Arc<Counts>,
 ) -> Result<Response<Made>, hyper::Error> {
-    counts.requests.fetch_add(1, Ordering::SeqCst);
     let path = request.uri().path().to_string();
     let size = |prefix: &str| path.strip_prefix(prefix).and_then(|n| n.parse::<u64>().ok());
     if let Some(left) = size("/bytes/") {
