@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "loadtest" / "peers"
 LOADTEST = ROOT / "target" / "release" / "loadtest"
 RINGWAY = ROOT / "target" / "release" / "ringway"
+# The same, but able to run under valgrind.
+TRACEABLE = ROOT / "target" / "valgrind" / "release" / "ringway"
 
 # Where Debian keeps each tool.
 PACKAGES = {
@@ -65,6 +67,13 @@ def build(*packages):
     """Builds the release binaries under test."""
     wanted = [word for package in packages for word in ("-p", package)]
     subprocess.run(["cargo", "build", "--release", "--quiet", *wanted], cwd=ROOT, check=True)
+
+
+def build_traceable():
+    """Builds the gateway for valgrind, which hides the vDSO that rustix otherwise looks for."""
+    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "ringway", "--features",
+                    "rustix/use-libc-auxv", "--target-dir", TRACEABLE.parent.parent],
+                   cwd=ROOT, check=True)
 
 
 def workspace():
@@ -186,7 +195,8 @@ def start_nginx(directory, origin_port, routes=0, extra="", fields="", **options
     return nginx
 
 
-def start_ringway(directory, origin_port, routes=0, workers=1, io="auto", extra="", **options):
+def start_ringway(directory, origin_port, routes=0, workers=1, io="auto", extra="", program=RINGWAY,
+                  **options):
     """Ringway with one upstream and `routes` routes besides `/`."""
     directory = Path(directory) / f"ringway-{free_port()}"
     directory.mkdir()
@@ -197,7 +207,7 @@ def start_ringway(directory, origin_port, routes=0, workers=1, io="auto", extra=
     config.write_text(fill("ringway.toml.in", {
         "LISTEN": f"127.0.0.1:{port}", "ORIGIN": f"127.0.0.1:{origin_port}",
         "WORKERS": workers, "IO": io, "ROUTES": tables, "EXTRA": extra}))
-    ringway = Proxy("ringway", [RINGWAY, "run", config], directory / "log", **options)
+    ringway = Proxy("ringway", [program, "run", config], directory / "log", **options)
     # Slow when it runs under valgrind.
     ringway.wait_log("ready", 120).wait_port(port)
     ringway.port, ringway.worker = port, ringway.pid

@@ -192,3 +192,89 @@ fn between(start: &Reading, end: &Reading, requests: u64) -> Value {
             .collect::<Vec<_>>(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockAddr;
+
+    use super::*;
+    use crate::client::Plan;
+
+    const BODY_BYTES: u64 = 3 * 1024 * 1024 + 17;
+
+    /// Loads an origin in the same process; `change` makes the plan differ from the usual.
+    fn load(port: u16, body_bytes: u64, change: impl FnOnce(&mut Plan)) -> Value {
+        let address = SockAddr::from(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+        let mut engine = Engine::new(false, false).expect("io_uring works here");
+        let mut origin = Origin::listen(&address, body_bytes).expect("the port is free");
+        let mut plan = Plan {
+            target: Box::leak(Box::new(address)),
+            requests: vec![b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"],
+            connections: 8,
+            new_connections: false,
+            rate: None,
+            status: 200,
+            body_bytes: Some(body_bytes),
+            timeout_ns: 5_000_000_000,
+        };
+        change(&mut plan);
+        let course = Course {
+            warmup_ns: 0,
+            window_ns: 20_000_000_000,
+            requests: Some(100),
+            watch: vec![std::process::id()],
+        };
+        let mut client = Client::new(plan, engine.now_ns(), true, course.requests);
+        engine.run(&mut client, Some(&mut origin), &course).expect("the ring works")
+    }
+
+    fn assert_all_right(report: &Value) {
+        let load = &report["load"];
+        assert_eq!((&load["succeeded"], &load["lost"]), (&json!(100), &json!(0)), "{report}");
+        assert_eq!(report["origin_served"], 100);
+    }
+
+    #[test]
+    fn kept_connections_with_a_body_of_many_sends() {
+        assert_all_right(&load(17_101, BODY_BYTES, |_| {}));
+    }
+
+    #[test]
+    fn new_connections() {
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        assert_all_right(&load(17_102, BODY_BYTES, |plan| {
+            plan.requests = vec![request];
+            plan.new_connections = true;
+        }));
+    }
+
+    #[test]
+    fn paced_posts() {
+        let mut request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n".to_vec();
+        request.resize(request.len() + 300_000, b'x');
+        assert_all_right(&load(17_103, 0, |plan| {
+            plan.requests = vec![request.leak()];
+            plan.rate = Some(1000.0);
+        }));
+    }
+
+    #[test]
+    fn wrong_lengths_and_statuses_are_lost() {
+        let short = load(17_104, 5, |plan| plan.body_bytes = Some(6));
+        assert_eq!(short["load"]["failures"]["length"], 100);
+        let status = load(17_105, 5, |plan| plan.status = 201);
+        assert_eq!(status["load"]["failures"]["status"], 100);
+        assert_eq!(status["load"]["lost"], 100);
+    }
+
+    #[test]
+    fn a_missing_listener_refuses() {
+        let nobody = SockAddr::from(std::net::SocketAddr::from(([127, 0, 0, 1], 17_107)));
+        let report = load(17_106, 5, |plan| {
+            plan.target = Box::leak(Box::new(nobody));
+            plan.rate = Some(10_000.0);
+        });
+        assert_eq!(report["load"]["failures"]["refused"], 100);
+        assert_eq!(report["load"]["lost"], 0);
+    }
+}

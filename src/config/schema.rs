@@ -16,7 +16,7 @@ pub fn schema() -> Schema {
 }
 
 /// The schema of one section, from what [`crate::section!`] knows of it and its keys' schemas.
-pub fn of_section(section: Section, values: Vec<Schema>) -> Schema {
+pub fn of_section(section: &Section, values: Vec<Schema>) -> Schema {
     let required: Vec<&str> =
         section.keys.iter().filter(|key| key.required).map(|key| key.name).collect();
     let mut properties = Map::new();

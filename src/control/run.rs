@@ -14,9 +14,9 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use super::cores;
+use super::{cli, cores};
 use crate::{
-    config::{self, Snapshot, snapshot::Bind},
+    config::{Snapshot, snapshot::Bind},
     telemetry::counters::Totals,
     worker::{
         self, Drained, Seed,
@@ -39,17 +39,9 @@ const END_GRACE: Duration = Duration::from_secs(2);
 
 /// `ringway run FILE`.
 pub fn run(path: &Path) -> ExitCode {
-    match config::load(path) {
-        Err(report) => {
-            eprintln!("{report}");
-            ExitCode::FAILURE
-        }
-        Ok((snapshot, warnings)) => {
-            for warning in warnings {
-                eprintln!("{warning}");
-            }
-            serve(snapshot, |_| {})
-        }
+    match cli::load(path) {
+        None => ExitCode::FAILURE,
+        Some(snapshot) => serve(snapshot, |_| {}),
     }
 }
 

@@ -41,17 +41,10 @@ impl<'a> Authority<'a> {
 /// Length of the registered name or IPv4 address at the start of `text`.
 #[inline]
 fn name_len(text: &[u8]) -> Option<usize> {
-    let mut previous = b'.';
-    let mut len = 0;
-    for &b in text {
-        if !is_host_byte(b) || (b == b'.' && previous == b'.') {
-            break;
-        }
-        previous = b;
-        len += 1;
-    }
-    // What stopped the loop, if anything, must be the colon; the caller checks that.
-    (len > 0).then_some(len)
+    let len = text.iter().position(|&b| !is_host_byte(b)).unwrap_or(text.len());
+    let empty_label = text[0] == b'.' || text[..len].windows(2).any(|pair| pair == b"..");
+    // What follows, if anything, must be the colon; the caller checks that.
+    (len > 0 && !empty_label).then_some(len)
 }
 
 fn bracketed_len(text: &[u8]) -> Option<usize> {

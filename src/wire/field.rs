@@ -84,7 +84,10 @@ impl FieldId {
             19 => &[(ProxyAuthorization, b"proxy-authorization")],
             _ => return Other,
         };
-        let found = candidates.iter().find(|(_, text)| name.eq_ignore_ascii_case(text));
+        // The first letter settles most names, known or not.
+        let first = name[0] | 0x20;
+        let found =
+            candidates.iter().find(|(_, text)| text[0] == first && name.eq_ignore_ascii_case(text));
         found.map_or(Other, |&(id, _)| id)
     }
 }

@@ -211,6 +211,11 @@ impl Summary {
                 ..Connection::default()
             });
         }
+        // What nearly every message that has the field says, without reading it as a list.
+        let value = self.connection.value.of(head);
+        if self.connection.count == 1 && value.eq_ignore_ascii_case(b"keep-alive") {
+            return Ok(Connection { persistent: true, ..Connection::default() });
+        }
         let options = Options::read(head, fields)?;
         let current = version == Version::Http11;
         Ok(Connection {

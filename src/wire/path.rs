@@ -1,6 +1,7 @@
 //! Normalises a request path once, before anything matches on it.
 //!
-//! Invariants: what is matched and what is forwarded are the same path but for `;parameters`;
+//! Invariants: what is matched and what is forwarded are the same path but for `;parameters` and
+//! for how characters are written (`@` or `%40`), of which the matched form has one each;
 //! normalising twice changes nothing; the matched form has no empty segment (but a final one), no
 //! dot segment and no `;`. A path two servers could read differently is refused.
 
@@ -22,8 +23,8 @@ pub struct NormalPath {
     /// What is forwarded: unreserved characters decoded, escapes upper-cased, empty and dot
     /// segments resolved; path parameters (`;x=y`) kept. Empty unless `forward_differs`.
     pub forward: Vec<u8>,
-    /// What routes match on: as `forward`, with every `;parameters` removed. Empty unless
-    /// `matched_differs`.
+    /// What routes match on: as `forward`, with every `;parameters` removed and each character in
+    /// one form only ([`push_matched`]). Empty unless `matched_differs`.
     pub matched: Vec<u8>,
     /// `forward` is not what was received.
     pub forward_differs: bool,
@@ -45,8 +46,8 @@ const fn path_classes() -> [u8; 256] {
         table[b] = match b as u8 {
             b'/' => SLASH,
             b'.' => DOT,
-            b'%' | b';' | b'\\' | b'?' | b'#' | b'"' | b'<' | b'>' => SPECIAL,
-            _ => 0,
+            b if is_plain(b) => 0,
+            _ => SPECIAL,
         };
         b += 1;
     }
@@ -165,10 +166,7 @@ fn escape(out: &mut Vec<u8>, byte: u8, rules: PathRules) -> Result<(), &'static 
         0..=0x1f | 0x7f => return Err(PATH_ENCODING),
         b'/' | b'\\' if !rules.encoded_slash_keep => return Err(PATH_AMBIGUOUS),
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
-        _ => {
-            let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble)];
-            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
-        }
+        _ => push_escaped(out, byte),
     }
     Ok(())
 }
@@ -191,12 +189,49 @@ fn strip_parameters(path: &[u8], out: &mut Vec<u8>) {
         directory = name.is_empty();
         if !directory {
             out.push(b'/');
-            out.extend_from_slice(name);
+            push_matched(out, name);
         }
     }
     if directory {
         out.push(b'/');
     }
+}
+
+/// Appends a segment of a forwarded path in its matched form: an upstream decodes `%40` and reads
+/// `@`, so a rule about one must not miss the other. What may stand plainly in a segment (RFC 3986
+/// §3.3) does, except `;`; everything else is escaped.
+pub fn push_matched(out: &mut Vec<u8>, segment: &[u8]) {
+    let mut rest = segment;
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match (first, after) {
+            (b'%', [high, low, after @ ..]) => {
+                let byte = match (hex_digit(*high), hex_digit(*low)) {
+                    (Some(high), Some(low)) => high << 4 | low,
+                    _ => b'%',
+                };
+                match is_plain(byte) {
+                    true => out.push(byte),
+                    false => out.extend_from_slice(&[b'%', *high, *low]),
+                }
+                rest = after;
+            }
+            (byte, _) if is_plain(*byte) => out.push(*byte),
+            (byte, _) => push_escaped(out, *byte),
+        }
+    }
+}
+
+/// Characters of a segment that need no escape and mean nothing special.
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte,
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
+        | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@')
+}
+
+fn push_escaped(out: &mut Vec<u8>, byte: u8) {
+    let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble)];
+    out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::{net::IpAddr, rc::Rc};
 
 use super::{Worker, buffers::Buffer, clock::NEVER_MS};
 use crate::{
+    config::snapshot::split_port,
     policy::{
         Refusal,
         client::ClientAddress,
@@ -81,12 +82,8 @@ impl Exchange {
 
     /// The host, without port.
     pub fn host(&self) -> &[u8] {
-        let authority = self.text(self.head().authority);
-        // The codec has checked it: a colon behind the last bracket begins the port.
-        match memchr::memrchr2(b':', b']', authority) {
-            Some(at) if authority[at] == b':' => &authority[..at],
-            _ => authority,
-        }
+        // The codec has checked it.
+        split_port(self.text(self.head().authority)).0
     }
 
     /// What routes match on.

@@ -3,8 +3,8 @@
 
 use super::exchange::{Exchange, OwnResponse, ResponseSink};
 use crate::{
-    config::snapshot::{Redirect, Respond},
-    policy::{Refusal, rewrite::PathRewrite, route::RouteMatch},
+    config::snapshot::{Redirect, RedirectedRequest, Respond},
+    policy::{Refusal, route::RouteMatch},
     wire::emit,
 };
 
@@ -26,43 +26,22 @@ pub async fn redirect<S: ResponseSink>(
     rule: &Redirect,
     sink: &mut S,
 ) -> Result<(), Refusal> {
-    let location = location(exchange, matched, rule)?;
+    let request = RedirectedRequest {
+        scheme: "http",
+        authority: exchange.text(exchange.head().authority),
+        forward_path: exchange.forward_path(),
+        query: exchange.query(),
+        matched,
+        matched_path: exchange.matched_path(),
+    };
+    let mut location = Vec::with_capacity(256);
+    rule.location(&request, &mut location)?;
+    // The codec lets nothing but visible ASCII into a target or host.
+    let location = String::from_utf8_lossy(&location).into_owned();
     let fields = [("Location".to_owned(), location)];
     let response =
         OwnResponse { status: rule.status, content_type: "", fields: &fields, body: b"" };
     sink.own(response).await
-}
-
-fn location(exchange: &Exchange, matched: &RouteMatch, rule: &Redirect) -> Result<String, Refusal> {
-    let mut to = Vec::with_capacity(256);
-    let authority = exchange.text(exchange.head().authority);
-    if rule.scheme.is_some() || rule.host.is_some() || rule.port.is_some() {
-        to.extend_from_slice(rule.scheme.as_deref().unwrap_or("http").as_bytes());
-        to.extend_from_slice(b"://");
-        match (&rule.host, rule.port) {
-            // Another scheme on the received port would not be answered there.
-            (None, None) if rule.scheme.is_none() => to.extend_from_slice(authority),
-            (host, port) => {
-                to.extend_from_slice(host.as_ref().map_or(exchange.host(), |h| h.as_bytes()));
-                if let Some(port) = port {
-                    to.push(b':');
-                    emit::number(&mut to, u64::from(port));
-                }
-            }
-        }
-    }
-    match &rule.path {
-        PathRewrite::Keep => to.extend_from_slice(exchange.forward_path()),
-        rewrite => {
-            rewrite.apply(exchange.forward_path(), matched, exchange.matched_path(), &mut to)?;
-        }
-    }
-    if let Some(query) = exchange.query().filter(|_| rule.keep_query) {
-        to.push(b'?');
-        to.extend_from_slice(query);
-    }
-    // The codec lets nothing but visible ASCII into a target or host.
-    Ok(String::from_utf8_lossy(&to).into_owned())
 }
 
 /// Sends a refusal as a problem.

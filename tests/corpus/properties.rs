@@ -22,6 +22,7 @@ pub const TARGETS: &[(&str, Property)] = &[
     ("chunked", chunked),
     ("path", path),
     ("forwarded", forwarded),
+    ("config", config),
 ];
 
 /// Small, so that inputs of a few hundred bytes reach the limits.
@@ -320,4 +321,18 @@ pub fn forwarded(data: &[u8]) {
     let appended = read(&[&clean[..], b", ::7"].concat());
     assert!(appended[1][0].is_some());
     assert_eq!(appended[1][1..], whole[1]);
+}
+
+/// Any text is either a configuration or refused with positions inside it.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    // No name is looked up: an input must not cause traffic.
+    let resolve = |_: &str| Err(std::io::Error::from(std::io::ErrorKind::Unsupported));
+    if let Err(report) = ringway::config::from_text_with("fuzz", text, &resolve) {
+        let lines = text.lines().count().max(1);
+        for (line, column) in report.positions() {
+            assert!(line >= 1 && line <= lines + 1 && column >= 1, "{line}:{column} of {lines}");
+        }
+        assert!(!report.render(false).is_empty());
+    }
 }

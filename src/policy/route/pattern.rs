@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use regex::bytes::Regex;
 
 use super::{PARAMS_MAX, PathKind, PathPattern};
+use crate::wire::path::push_matched;
 
 /// Most segments of a template or prefix; bounds the depth of every walk.
 pub const SEGMENTS_MAX: usize = 64;
@@ -261,7 +262,9 @@ fn literal(segment: &str) -> Result<Vec<u8>, String> {
             "`{segment}` is a dot segment, which requests lose before matching; leave it out"
         ));
     }
-    Ok(path)
+    let mut matched = Vec::with_capacity(path.len());
+    push_matched(&mut matched, &path);
+    Ok(matched)
 }
 
 /// Text as `wire::path` leaves it: also used for the literal parts of rewrites.
