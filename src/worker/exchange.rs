@@ -146,6 +146,8 @@ pub trait ResponseSink {
         last: bool,
         trailer_lines: &[u8],
     ) -> (Result<(), Refusal>, Buffer);
+    /// The next response is the connection's last.
+    fn close_after(&mut self);
     /// Sends a response of the gateway's own.
     async fn own(&mut self, response: OwnResponse<'_>) -> Result<(), Refusal>;
     /// Sends an upstream's 101, whose head is the window of `buf`; a tunnel follows.

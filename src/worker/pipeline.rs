@@ -52,6 +52,9 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
         }
         Err(refusal) => {
             count(&worker.counters.refusals);
+            if is_suspect(refusal) {
+                sink.close_after();
+            }
             match respond::refuse(exchange.id.text(exchange.bytes()), refusal, sink).await {
                 Ok(()) => Outcome::Done,
                 Err(refusal) => Outcome::Broken(refusal),
@@ -60,6 +63,12 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
     };
     record(worker, exchange, outcome);
     outcome
+}
+
+/// After a malformed request, or one for a tunnel, what follows on the connection is not trusted to
+/// be a request.
+fn is_suspect(refusal: Refusal) -> bool {
+    refusal.reason.status == 400 || refusal.reason == refusal::METHOD_REFUSED
 }
 
 /// The phases, in order.

@@ -27,7 +27,11 @@ impl Driver {
     pub fn build(io: Io, ring_entries: u32) -> io::Result<Driver> {
         match io {
             Io::Epoll => epoll(ring_entries),
-            Io::IoUring => uring(ring_entries),
+            Io::IoUring => uring(ring_entries).map_err(|refused| {
+                let advice =
+                    "io_uring is not available here; write runtime.io = \"auto\" or \"epoll\"";
+                io::Error::new(refused.kind(), format!("{advice} ({refused})"))
+            }),
             Io::Auto => uring(ring_entries).or_else(|refused| {
                 tracing::warn!(error = %refused, "io_uring is not available here, using epoll");
                 epoll(ring_entries)

@@ -155,32 +155,26 @@ impl Active<'_> {
 
     /// Waits for a whole request head at the front of `buf`.
     async fn head(&mut self, snapshot: &Snapshot, requests: u32) -> Head {
-        let skip = wire::request::leading_crlf(self.buf.bytes());
-        if requests > 0 && skip > 0 {
-            self.buf.consume(skip);
-        }
         if self.buf.is_empty()
             && let Some(ended) = self.first_bytes(snapshot, requests).await
         {
             return ended;
         }
-        self.busy = true;
         let by_ms = now_ms() + snapshot.timeouts.head_ms;
         // Parse what is there; after that only when a line end makes it worth while, so that a
         // head sent byte by byte costs no more than one sent at once.
         let mut parsed_len = 0;
+        let mut blank_line = BlankLine::Possible;
         loop {
-            if parsed_len == 0
-                || has_line_end(&self.buf.bytes()[parsed_len..])
-                || self.is_full(snapshot)
-            {
+            blank_line.skip(&mut self.buf);
+            if blank_line != BlankLine::Half && self.worth_parsing(parsed_len, snapshot) {
                 match self.request.head.parse(self.buf.bytes(), &snapshot.limits.head) {
                     Ok(Parsed::Complete(())) => return Head::Complete,
                     Ok(Parsed::Partial) => {}
                     Err(reason) => return Head::Refused(reason.into()),
                 }
             }
-            parsed_len = self.buf.len();
+            parsed_len = if blank_line == BlankLine::Half { 0 } else { self.buf.len() };
             self.make_room(snapshot);
             match self.more(NEVER_MS, by_ms).await {
                 Ok(0) => return Head::Closed,
@@ -210,7 +204,7 @@ impl Active<'_> {
             .await;
         deadline.set_idle(NEVER_MS);
         self.buf = buf;
-        self.busy = now_ms() - waited_from <= BUSY_GAP_MS;
+        self.busy = requests > 0 && now_ms() - waited_from <= BUSY_GAP_MS;
         match next {
             Next::Parked if self.worker.draining.get() => Some(self.close_idle().await),
             Next::Parked => Some(Head::Parked),
@@ -234,6 +228,11 @@ impl Active<'_> {
         let (result, buf) = self.client.stream.read(buf, Wait { idle_ms, until_ms }).await;
         self.buf = buf;
         result
+    }
+
+    /// Whether the bytes after the first `parsed_len`, which were not enough, can make a difference.
+    fn worth_parsing(&self, parsed_len: usize, snapshot: &Snapshot) -> bool {
+        parsed_len == 0 || has_line_end(&self.buf.bytes()[parsed_len..]) || self.is_full(snapshot)
     }
 
     fn is_full(&self, snapshot: &Snapshot) -> bool {
@@ -371,6 +370,29 @@ impl Active<'_> {
         self.client.stream.finish_writing();
         let linger_ms = snapshot.timeouts.linger_ms;
         self.buf = self.client.stream.discard(buf, linger_ms, LINGER_BYTES_MAX).await;
+    }
+}
+
+/// One empty line that an old client may send before a request (RFC 9112 §2.2).
+#[derive(Clone, Copy, PartialEq)]
+enum BlankLine {
+    Possible,
+    /// Its CR has come, its LF not yet.
+    Half,
+    Past,
+}
+
+impl BlankLine {
+    fn skip(&mut self, buf: &mut Buffer) {
+        if *self == BlankLine::Past || buf.is_empty() {
+            return;
+        }
+        if buf.bytes() == b"\r" {
+            *self = BlankLine::Half;
+            return;
+        }
+        *self = BlankLine::Past;
+        buf.consume(wire::request::leading_crlf(buf.bytes()));
     }
 }
 

@@ -226,6 +226,10 @@ impl ResponseSink for H1Sink<'_> {
         self.send_then(buf, after).await
     }
 
+    fn close_after(&mut self) {
+        self.keep = false;
+    }
+
     async fn own(&mut self, response: OwnResponse<'_>) -> Result<(), Refusal> {
         let has_body = !matches!(response.status, 204 | 304);
         let length = if has_body { response.body.len() } else { 0 };
