@@ -103,7 +103,7 @@ fn either_end_can_close() {
     let mut client = gateway.client();
     switch(&mut client);
     client.finish_sending();
-    assert_eq!(client.reader.to_end().unwrap(), b"bye");
+    assert_eq!(client.reader.read_to_end().unwrap(), b"bye");
     upstream.wait_until_idle();
     // The upstream ends first.
     let upstream = Upstream::scripted(|conn| {

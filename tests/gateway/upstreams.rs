@@ -405,8 +405,7 @@ fn idle_connections_end() {
 
 #[test]
 fn concurrent_requests_get_connections_of_their_own() {
-    let waiting = Arc::new(AtomicUsize::new(0));
-    let count = waiting.clone();
+    let count = AtomicUsize::new(0);
     let up = Upstream::scripted(move |conn| {
         while let Ok(request) = conn.request() {
             count.fetch_add(1, Ordering::SeqCst);

@@ -77,11 +77,14 @@ impl Write for Socket {
     }
 }
 
+/// Names and values, in order.
+pub type FieldLines = Vec<(String, String)>;
+
 /// Start line and fields of one message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
     pub start_line: String,
-    pub fields: Vec<(String, String)>,
+    pub fields: FieldLines,
     pub raw: Vec<u8>,
 }
 
@@ -190,7 +193,7 @@ impl Reader {
         }
     }
 
-    pub fn to_end(&mut self) -> Result<Vec<u8>, ReadError> {
+    pub fn read_to_end(&mut self) -> Result<Vec<u8>, ReadError> {
         while self.fill()? > 0 {}
         Ok(std::mem::take(&mut self.buf))
     }
@@ -201,7 +204,7 @@ impl Reader {
     }
 
     /// A chunked body and its trailer section.
-    pub fn chunked(&mut self) -> Result<(Vec<u8>, Vec<(String, String)>), ReadError> {
+    pub fn chunked(&mut self) -> Result<(Vec<u8>, FieldLines), ReadError> {
         let mut body = Vec::new();
         loop {
             let line = inner(self.through(b"\r\n"))?;
@@ -248,7 +251,7 @@ pub struct Response {
     pub status: u16,
     pub head: Head,
     pub body: Vec<u8>,
-    pub trailers: Vec<(String, String)>,
+    pub trailers: FieldLines,
     /// The body ended with the connection.
     pub close_delimited: bool,
 }
@@ -314,7 +317,7 @@ fn read_body(reader: &mut Reader, method: &str, into: &mut Response) -> Result<(
         into.body = reader.exactly(length)?;
     } else {
         into.close_delimited = true;
-        into.body = reader.to_end()?;
+        into.body = reader.read_to_end()?;
     }
     Ok(())
 }
