@@ -13,6 +13,9 @@ use super::{Field, FieldId, HeadLimits, Parsed, Reason};
 /// have, this also bounds what one byte of data can cost.
 pub const CHUNK_LINE_BYTES_MAX: u16 = 256;
 
+/// Bytes of extensions in one body, however many chunks bring them: they are work without data.
+pub const EXTENSION_BYTES_MAX: u32 = 16 * 1024;
+
 const SIZE_DIGITS_MAX: u16 = 16;
 
 /// Room [`write_chunk_head`] may need: 16 hexadecimal digits and CRLF.
@@ -53,6 +56,8 @@ pub struct ChunkDecoder {
     remaining: u64,
     /// Bytes of the current size line so far.
     line_bytes: u16,
+    /// Bytes of extensions so far, over all chunks.
+    extension_bytes: u32,
     state: State,
 }
 
@@ -98,6 +103,11 @@ impl ChunkDecoder {
         Ok(Decoded { data: written, consumed: read, end: self.state == State::Ended })
     }
 
+    /// Data bytes that the current chunk still promises.
+    pub fn promised(&self) -> u64 {
+        if self.state == State::Data { self.remaining } else { 0 }
+    }
+
     /// The last chunk's line was consumed.
     pub fn ended(&self) -> bool {
         self.state == State::Ended
@@ -111,7 +121,11 @@ impl ChunkDecoder {
             State::DataCr if b == b'\r' => Some(State::DataLf),
             State::DataLf if b == b'\n' => Some(State::Size),
             State::SizeLf | State::DataCr | State::DataLf => None,
-            state => extension(state, b),
+            _ if self.extension_bytes == EXTENSION_BYTES_MAX => None,
+            state => {
+                self.extension_bytes += 1;
+                extension(state, b)
+            }
         };
         let Some(next) = next else {
             return self.broken();

@@ -67,6 +67,15 @@ impl Decoder {
         }
     }
 
+    /// Data bytes that are announced and still to come.
+    pub fn promised(&self) -> u64 {
+        match &self.kind {
+            Kind::Length(left) => *left,
+            Kind::Chunked(decoder) => decoder.promised(),
+            Kind::Trailers | Kind::UntilClose => 0,
+        }
+    }
+
     pub fn trailer_lines(&self) -> &[u8] {
         &self.trailer_lines
     }

@@ -112,8 +112,9 @@ impl Exchange {
 
 /// The request's body, whatever protocol brings it.
 pub trait RequestBody {
-    /// More than `bytes_max` bytes are refused with 413; nothing is awaited after `until_ms`.
-    fn limit(&mut self, bytes_max: u64, until_ms: u64);
+    /// More than `bytes_max` bytes are refused with 413, now if they have come or are announced;
+    /// nothing is awaited after `until_ms`.
+    fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal>;
     /// Everything has arrived and was handed over.
     fn ended(&self) -> bool;
     /// More data, in a buffer with room for framing around it. May be empty.

@@ -25,7 +25,7 @@ use crate::{
         route::RouteMatch,
     },
     telemetry::counters::count,
-    wire::{Framing, Method, request::TargetForm},
+    wire::{Method, request::TargetForm},
 };
 
 /// How an exchange ended.
@@ -85,9 +85,8 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     }
     let matched = route(snapshot, exchange)?;
     let rule = snapshot.route(matched.route);
-    size(exchange, rule.body_bytes_max)?;
-    body.limit(rule.body_bytes_max, exchange.until_ms);
     sink.limit(exchange.until_ms);
+    body.limit(rule.body_bytes_max, exchange.until_ms)?;
     match &rule.action {
         Action::Forward(upstream) => {
             forward::forward(worker, snapshot, exchange, &matched, *upstream, body, sink).await
@@ -154,16 +153,6 @@ fn route(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<RouteMatch, Ref
     exchange.route = Some(matched.route);
     exchange.limit_to(snapshot.route(matched.route).timeout_ms);
     Ok(matched)
-}
-
-/// Refuses a body known to be too large before the upstream is touched. Of a chunked body that is
-/// only what arrived; the rest is counted while it is read.
-fn size(exchange: &Exchange, bytes_max: u64) -> Result<(), Refusal> {
-    let known = match exchange.head().framing {
-        Framing::Length(bytes) => bytes,
-        _ => exchange.arrived.len() as u64,
-    };
-    if known > bytes_max { Err(refusal::BODY_TOO_LARGE.into()) } else { Ok(()) }
 }
 
 /// What is kept of every exchange, whatever became of it.

@@ -70,6 +70,12 @@ impl<'c> H1Body<'c> {
         self.reader.carry
     }
 
+    /// Refuses what came and what is announced as soon as it is too much.
+    fn check_size(&self) -> Result<(), Refusal> {
+        let bytes = self.bytes.saturating_add(self.reader.decoder.promised());
+        if bytes > self.bytes_max { Err(refusal::BODY_TOO_LARGE.into()) } else { Ok(()) }
+    }
+
     fn account(&mut self, data: usize, started_ms: u64) -> Result<(), Refusal> {
         if self.bytes > 0 {
             // The first bytes may rightly be late: the client may await 100 (Continue).
@@ -77,9 +83,7 @@ impl<'c> H1Body<'c> {
         }
         self.bytes += data as u64;
         self.received.set(self.reader.decoder.ended());
-        if self.bytes > self.bytes_max {
-            return Err(refusal::BODY_TOO_LARGE.into());
-        }
+        self.check_size()?;
         if too_slow(self.bytes, self.waited_ms, self.rate_min) && !self.ended() {
             return Err(refusal::BODY_TIMEOUT.into());
         }
@@ -88,9 +92,10 @@ impl<'c> H1Body<'c> {
 }
 
 impl RequestBody for H1Body<'_> {
-    fn limit(&mut self, bytes_max: u64, until_ms: u64) {
+    fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
         self.bytes_max = bytes_max;
         self.wait.until_ms = until_ms;
+        self.check_size()
     }
 
     fn ended(&self) -> bool {
