@@ -32,6 +32,12 @@ class App(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def handle_expect_100(self):
+        """The client waits for this answer, so that it cannot wait in the buffer."""
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
+
     def answer(self, status, body=b"", **fields):
         self.send_response(status)
         if status != 304:
