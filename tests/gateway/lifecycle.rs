@@ -296,3 +296,20 @@ fn the_descriptors_come_back() {
     });
     eventually("every descriptor is given back", || gateway.open_fds() <= before);
 }
+
+#[test]
+fn the_demo_works_and_drains() {
+    let launch = Launch { demo: true, ..Launch::default() };
+    let demo = launch.start().unwrap_or_else(|failed| panic!("{failed:?}"));
+    let address = demo.address();
+    demo.wait_for_log(&format!("curl http://{address}"));
+    let mut client = demo.client();
+    let bodies: std::collections::HashSet<String> =
+        (0..10).map(|_| client.get("/fruit").text()).collect();
+    assert!(bodies.len() > 1, "both upstreams share the load: {bodies:?}");
+    assert!(client.get("/hello/ada").text().contains("/greet/ada"));
+    assert_eq!(client.get("/x/../admin").status, 403);
+    assert_eq!(client.get("/nowhere").status, 404);
+    demo.signal(Signal::SIGINT);
+    assert!(demo.wait_exit().success(), "{}", demo.log());
+}

@@ -1,7 +1,7 @@
 //! The program under test: started on a free port, watched through its log, killed when dropped.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -26,6 +26,8 @@ pub struct Launch {
     pub without_io_uring: bool,
     /// Ignore `RINGWAY_TEST_IO`.
     pub own_io: bool,
+    /// `ringway demo` instead of `ringway run` with a file.
+    pub demo: bool,
 }
 
 /// The gateway ended instead of getting ready.
@@ -60,7 +62,7 @@ impl Gateway {
         ))
     }
 
-    /// Everything the gateway logged so far.
+    /// Everything the program said so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -183,8 +185,13 @@ impl Launch {
                 shell
             }
         };
-        command.arg("run").arg(file).env("NO_COLOR", "1").env_remove("RUST_LOG");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        if self.demo {
+            command.arg("demo");
+        } else {
+            command.arg("run").arg(file);
+        }
+        command.env("NO_COLOR", "1").env_remove("RUST_LOG");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if self.without_io_uring {
             // A filter holds for the thread that sets it and for what that thread starts.
             return std::thread::scope(|scope| {
@@ -224,16 +231,21 @@ fn refuse_io_uring() {
     seccompiler::apply_filter(&program).unwrap();
 }
 
+/// Keeps what the program says, on either stream.
 fn watch(child: &mut Child) -> Arc<Mutex<String>> {
     let log = Arc::new(Mutex::new(String::new()));
-    let (stderr, own) = (child.stderr.take().unwrap(), log.clone());
-    std::thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let mut log = own.lock().unwrap();
-            log.push_str(&line);
-            log.push('\n');
-        }
-    });
+    let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().unwrap());
+    let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().unwrap());
+    for stream in [stderr, stdout] {
+        let own = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                let mut log = own.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+    }
     log
 }
 
