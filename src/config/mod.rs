@@ -1,7 +1,7 @@
 //! From the text an operator writes to the [`Snapshot`] a worker uses.
 //!
-//! As written ([`file`]) → as checked (`check`) → as used ([`snapshot`]). Every maximum and default
-//! is in [`file`]. A snapshot is immutable; each worker has its own copy.
+//! As written ([`mod@file`]) → as checked (`check`) → as used ([`snapshot`]). Every maximum and
+//! default is in [`mod@file`]. A snapshot is immutable; each worker has its own copy.
 //!
 //! Every error in a file is reported at once ([`Report`]), with its place and the fix.
 

@@ -41,17 +41,17 @@ const END_GRACE: Duration = Duration::from_secs(2);
 pub fn run(path: &Path) -> ExitCode {
     match cli::load(path) {
         None => ExitCode::FAILURE,
-        Some(snapshot) => serve(snapshot, |_| {}),
+        Some(snapshot) => serve(&snapshot, |_| {}),
     }
 }
 
 /// Runs the gateway until a signal ends it. `ready` is told the bound addresses.
-pub fn serve(snapshot: Snapshot, ready: impl FnOnce(&[Bind])) -> ExitCode {
+pub fn serve(snapshot: &Snapshot, ready: impl FnOnce(&[Bind])) -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         tracing::error!(thread = thread.name(), "panic, ending one connection: {panic}");
     }));
-    match Gateway::start(&snapshot) {
+    match Gateway::start(snapshot) {
         Ok(gateway) => {
             ready(&gateway.binds);
             gateway.wait()

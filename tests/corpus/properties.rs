@@ -327,7 +327,7 @@ pub fn forwarded(data: &[u8]) {
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     // No name is looked up: an input must not cause traffic.
-    let resolve = |_: &str| Err(std::io::Error::from(std::io::ErrorKind::Unsupported));
+    let resolve = |_: &str, _: u16| Err(std::io::Error::from(std::io::ErrorKind::Unsupported));
     if let Err(report) = ringway::config::from_text_with("fuzz", text, &resolve) {
         let lines = text.lines().count().max(1);
         for (line, column) in report.positions() {

@@ -1,9 +1,9 @@
 //! From the parsed TOML tree to typed sections, collecting every error instead of stopping at the
 //! first.
 //!
-//! [`section!`] defines a section once: its keys, their types, defaults and bounds, and their
-//! documentation. The decoder, the list of known keys, the JSON Schema and the reference are all
-//! derived from that one definition.
+//! [`crate::section!`] defines a section once: its keys, their types, defaults and bounds, and
+//! their documentation. The decoder, the list of known keys, the JSON Schema and the reference are
+//! all derived from that one definition.
 
 use schemars::{Schema, SchemaGenerator};
 use toml::de::{DeTable, DeValue};
@@ -264,7 +264,7 @@ pub struct KeyRule<T> {
     pub example: Option<&'static str>,
 }
 
-/// What [`section!`] knows of one key.
+/// What [`crate::section!`] knows of one key.
 #[derive(Debug)]
 pub struct Key {
     pub name: &'static str,
@@ -296,7 +296,7 @@ pub enum Shape {
 
 type SectionFn = fn() -> Section;
 
-/// What [`section!`] knows of one section.
+/// What [`crate::section!`] knows of one section.
 #[derive(Debug)]
 pub struct Section {
     pub about: String,
