@@ -18,27 +18,28 @@ pub enum Balance {
 /// Most endpoints of an upstream.
 pub const ENDPOINTS_MAX: usize = 1024;
 
-/// Endpoints an exchange has tried in vain.
+/// Endpoints an exchange has tried in vain. Allocates only when there are any.
 #[derive(Clone, Debug, Default)]
 pub struct TriedSet {
-    bits: [u64; ENDPOINTS_MAX / 64],
-    len: u16,
+    bits: Vec<u64>,
 }
 
 impl TriedSet {
     /// `endpoint` is below [`ENDPOINTS_MAX`].
     pub fn insert(&mut self, endpoint: usize) {
-        let (word, bit) = (endpoint / 64, 1 << (endpoint % 64));
-        self.len += u16::from(self.bits[word] & bit == 0);
-        self.bits[word] |= bit;
+        let word = endpoint / 64;
+        if self.bits.len() <= word {
+            self.bits.resize(word + 1, 0);
+        }
+        self.bits[word] |= 1 << (endpoint % 64);
     }
 
     pub fn contains(&self, endpoint: usize) -> bool {
-        self.bits[endpoint / 64] & (1 << (endpoint % 64)) != 0
+        self.bits.get(endpoint / 64).is_some_and(|word| word & (1 << (endpoint % 64)) != 0)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.bits.is_empty()
     }
 }
 

@@ -10,7 +10,10 @@
 
 #![expect(unsafe_code, reason = "memory lent to the kernel")]
 
-use std::{cell::RefCell, mem::MaybeUninit};
+use std::{
+    cell::{Cell, RefCell},
+    mem::MaybeUninit,
+};
 
 use monoio::buf::{IoBuf, IoBufMut};
 
@@ -159,6 +162,8 @@ struct Shelf {
     bytes: usize,
     free_max: usize,
     free: RefCell<Vec<Buffer>>,
+    /// Fewest free buffers since the last [`Buffers::trim`]: so many were not needed.
+    unneeded: Cell<usize>,
 }
 
 /// Bytes of free memory one shelf keeps for reuse.
@@ -167,11 +172,25 @@ const SHELF_BYTES_MAX: usize = 8 * 1024 * 1024;
 impl Shelf {
     fn new(bytes: usize) -> Shelf {
         let bytes = bytes + TAILROOM + HEADROOM;
-        Shelf { bytes, free_max: (SHELF_BYTES_MAX / bytes).max(4), free: RefCell::default() }
+        Shelf {
+            bytes,
+            free_max: (SHELF_BYTES_MAX / bytes).max(4),
+            free: RefCell::default(),
+            unneeded: Cell::new(0),
+        }
     }
 
     fn take(&self) -> Buffer {
-        self.free.borrow_mut().pop().unwrap_or_else(|| Buffer::with_capacity(self.bytes))
+        let free = &mut *self.free.borrow_mut();
+        let buffer = free.pop().unwrap_or_else(|| Buffer::with_capacity(self.bytes));
+        self.unneeded.set(self.unneeded.get().min(free.len()));
+        buffer
+    }
+
+    fn trim(&self) {
+        let free = &mut *self.free.borrow_mut();
+        free.drain(..self.unneeded.get().min(free.len()));
+        self.unneeded.set(free.len());
     }
 }
 
@@ -218,6 +237,13 @@ impl Buffers {
         };
         buffer.reset(0);
         buffer
+    }
+
+    /// Frees what was not needed since the last call. Called every second or so.
+    pub fn trim(&self) {
+        for shelf in [&self.head, &self.relay, &self.large] {
+            shelf.trim();
+        }
     }
 
     /// Takes a buffer back. One of an odd size, or one too many, is freed.
@@ -290,5 +316,18 @@ mod tests {
         }
         assert!(shelf.large.free.borrow().len() * shelf.large.bytes <= SHELF_BYTES_MAX);
         shelf.give(Buffer::with_capacity(3));
+    }
+
+    #[test]
+    fn what_is_not_needed_for_a_while_is_freed() {
+        let shelf = Buffers::new(64 * 1024, 256 * 1024);
+        let buffers: Vec<Buffer> = (0..10).map(|_| shelf.head()).collect();
+        buffers.into_iter().for_each(|b| shelf.give(b));
+        shelf.trim();
+        assert_eq!(shelf.head.free.borrow().len(), 10, "they were all in use a moment ago");
+        let in_use = shelf.head();
+        shelf.give(in_use);
+        shelf.trim();
+        assert_eq!(shelf.head.free.borrow().len(), 1, "one was needed since");
     }
 }

@@ -38,20 +38,27 @@ pub struct Deadlines {
 
 #[derive(Default)]
 struct Slots {
-    /// When the read (or wait) in flight is overdue, by slot.
-    read_at: Vec<u64>,
-    /// The same for the write in flight.
-    write_at: Vec<u64>,
+    /// When the read (or wait) and the write in flight are overdue, by slot.
+    at: Vec<At>,
     states: Vec<State>,
     free: Vec<u32>,
     /// Where the next tick goes on looking for clients that went away.
     watch_from: usize,
 }
 
+/// Two points of the coarse clock; [`NEVER_MS`] when nothing is in flight, [`EXPIRED_MS`] when it
+/// was ended for being late.
+#[derive(Clone, Copy)]
+struct At {
+    read_ms: u64,
+    write_ms: u64,
+}
+
+const EXPIRED_MS: u64 = NEVER_MS - 1;
+const NOTHING: At = At { read_ms: NEVER_MS, write_ms: NEVER_MS };
+
 struct State {
     fd: RawFd,
-    read_expired: bool,
-    write_expired: bool,
     /// Set while a read may be given up without harm: on expiry it is cancelled, not shut down.
     parkable: Option<Box<Canceller>>,
     /// Waits for its next request since then; [`NEVER_MS`] when it does not.
@@ -80,22 +87,14 @@ impl Deadlines {
     /// A slot for the socket `fd`, which must stay open until the answer is dropped.
     pub fn slot(self: &Rc<Self>, fd: RawFd) -> Deadline {
         let slots = &mut *self.slots.borrow_mut();
-        let state = State {
-            fd,
-            read_expired: false,
-            write_expired: false,
-            parkable: None,
-            idle_since_ms: NEVER_MS,
-            watch: None,
-        };
+        let state = State { fd, parkable: None, idle_since_ms: NEVER_MS, watch: None };
         let slot = match slots.free.pop() {
             Some(slot) => {
                 slots.states[slot as usize] = state;
                 slot
             }
             None => {
-                slots.read_at.push(NEVER_MS);
-                slots.write_at.push(NEVER_MS);
+                slots.at.push(NOTHING);
                 slots.states.push(state);
                 (slots.states.len() - 1) as u32
             }
@@ -107,13 +106,12 @@ impl Deadlines {
     pub fn sweep(&self, now_ms: u64) {
         let slots = &mut *self.slots.borrow_mut();
         for slot in 0..slots.states.len() {
-            if slots.read_at[slot] <= now_ms {
-                slots.read_at[slot] = NEVER_MS;
-                slots.states[slot].expire_read();
+            if slots.at[slot].read_ms <= now_ms {
+                slots.at[slot].read_ms = EXPIRED_MS;
+                slots.states[slot].end_read();
             }
-            if slots.write_at[slot] <= now_ms {
-                slots.write_at[slot] = NEVER_MS;
-                slots.states[slot].write_expired = true;
+            if slots.at[slot].write_ms <= now_ms {
+                slots.at[slot].write_ms = EXPIRED_MS;
                 shut(slots.states[slot].fd, Shutdown::Both);
             }
         }
@@ -124,15 +122,17 @@ impl Deadlines {
     /// that it closes.
     pub fn close_idle(&self, since_ms: u64) {
         let slots = &mut *self.slots.borrow_mut();
-        for state in slots.states.iter_mut().filter(|s| s.idle_since_ms <= since_ms) {
-            state.expire_read();
+        for (state, at) in slots.states.iter_mut().zip(&mut slots.at) {
+            if state.idle_since_ms <= since_ms {
+                at.read_ms = EXPIRED_MS;
+                state.end_read();
+            }
         }
     }
 }
 
 impl State {
-    fn expire_read(&mut self) {
-        self.read_expired = true;
+    fn end_read(&mut self) {
         match self.parkable.take() {
             Some(canceller) => {
                 canceller.cancel();
@@ -206,28 +206,26 @@ impl Deadline {
     /// From now on the read or readiness wait in flight is overdue at `at_ms`.
     #[inline]
     pub fn read_by(&self, at_ms: u64) {
-        self.table.slots.borrow_mut().read_at[self.slot as usize] = at_ms;
+        self.table.slots.borrow_mut().at[self.slot as usize].read_ms = at_ms;
     }
 
     #[inline]
     pub fn write_by(&self, at_ms: u64) {
-        self.table.slots.borrow_mut().write_at[self.slot as usize] = at_ms;
+        self.table.slots.borrow_mut().at[self.slot as usize].write_ms = at_ms;
     }
 
     /// The read is over. Answers whether it was ended because it was overdue.
     #[inline]
     pub fn read_done(&self) -> bool {
-        let slots = &mut *self.table.slots.borrow_mut();
-        slots.read_at[self.slot as usize] = NEVER_MS;
-        std::mem::take(&mut slots.states[self.slot as usize].read_expired)
+        let at = &mut self.table.slots.borrow_mut().at[self.slot as usize];
+        std::mem::replace(&mut at.read_ms, NEVER_MS) == EXPIRED_MS
     }
 
     /// The write is over. Answers whether it was ended because it was overdue.
     #[inline]
     pub fn write_done(&self) -> bool {
-        let slots = &mut *self.table.slots.borrow_mut();
-        slots.write_at[self.slot as usize] = NEVER_MS;
-        slots.states[self.slot as usize].write_expired
+        let at = &mut self.table.slots.borrow_mut().at[self.slot as usize];
+        std::mem::replace(&mut at.write_ms, NEVER_MS) == EXPIRED_MS
     }
 
     /// Until the read is done, expiry cancels it through the answer instead of shutting the
@@ -272,8 +270,7 @@ impl Drop for Deadline {
     fn drop(&mut self) {
         let slots = &mut *self.table.slots.borrow_mut();
         let slot = self.slot as usize;
-        slots.read_at[slot] = NEVER_MS;
-        slots.write_at[slot] = NEVER_MS;
+        slots.at[slot] = NOTHING;
         let state = &mut slots.states[slot];
         state.parkable = None;
         state.idle_since_ms = NEVER_MS;

@@ -172,13 +172,13 @@ impl Worker {
         self.requests.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub fn give_request(&self, request: Box<Request>) {
+    pub fn give_request(&self, request: Option<Box<Request>>) {
         let mut free = self.requests.borrow_mut();
         if free.len() < REQUESTS_FREE_MAX {
-            free.push(request);
+            free.extend(request);
         }
     }
 }
 
 /// Parsed-request objects one worker keeps for reuse.
-const REQUESTS_FREE_MAX: usize = 1024;
+const REQUESTS_FREE_MAX: usize = 128;

@@ -2,7 +2,6 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
     task::Poll,
 };
 
@@ -12,14 +11,18 @@ pub struct Panicked;
 
 /// Runs `task`; a panic in it ends it alone. Guards on its stack (deadline slots, counts in
 /// flight, places) are released as it unwinds.
-pub async fn isolate(task: impl Future<Output = ()>) -> Result<(), Panicked> {
-    let mut task = pin!(task);
-    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-        Err(_) => Poll::Ready(Err(Panicked)),
+pub fn isolate(
+    task: impl Future<Output = ()> + 'static,
+) -> impl Future<Output = Result<(), Panicked>> {
+    // Boxed once: passing a large future through async functions would store it twice.
+    let mut task = Box::pin(task);
+    std::future::poll_fn(move |cx| {
+        match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+            Err(_) => Poll::Ready(Err(Panicked)),
+        }
     })
-    .await
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use rustix::net::SocketFlags;
 
 use super::{
     Worker,
-    clock::NEVER_MS,
+    clock::{self, NEVER_MS},
     h1::{self, Client},
     isolate::isolate,
     net::{self, Stream, Wait},
@@ -193,6 +193,7 @@ fn refuse_handshakes(socket: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Takes a connection in, or sheds it when there are too many.
 fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, listener: u32) {
+    clock::refresh();
     count(&worker.counters.connections);
     let Some(place) = worker.clients.enter() else {
         count(&worker.counters.connections_shed);
@@ -209,7 +210,7 @@ fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, listener: u3
     let worker = worker.clone();
     monoio::spawn(async move {
         let counters = worker.clone();
-        let connection = h1::serve(worker, Client::new(stream, peer, listener));
+        let connection = h1::serve(worker, Box::new(Client::new(stream, peer, listener)));
         if isolate(connection).await.is_err() {
             count(&counters.counters.panics);
         }

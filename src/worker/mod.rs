@@ -146,6 +146,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<(Drained, Totals)> {
         seed.places,
     );
     driver.block_on(async move {
+        clock::refresh();
         let worker = Rc::new(Worker::new(seed.index, seed.snapshot, clients, is_epoll));
         let stop_accepting = Canceller::new();
         for (index, bound) in seed.listeners.into_iter().enumerate() {
@@ -163,9 +164,10 @@ async fn tick(worker: Rc<Worker>) {
     let mut ticks = 0u64;
     loop {
         monoio::time::sleep(Duration::from_millis(TICK_MS)).await;
-        worker.deadlines.sweep(clock::now_ms());
+        worker.deadlines.sweep(clock::refresh());
         ticks += 1;
         if ticks.is_multiple_of(POOL_SWEEP_TICKS) {
+            worker.buffers.trim();
             let snapshot = worker.snapshot();
             for (rule, state) in snapshot.upstreams.iter().zip(&worker.upstreams) {
                 state.pools.iter().for_each(|pool| pool.sweep(rule));
@@ -219,11 +221,11 @@ async fn obey(
 /// already on its way is still served.
 async fn drain(worker: Rc<Worker>, stop: Rc<Cell<bool>>, done: Rc<Cell<Option<Drained>>>) {
     let runtime = worker.snapshot().runtime.clone();
-    let begun_ms = clock::now_ms();
+    let begun_ms = clock::refresh();
     // No connection may be overlooked: the listeners empty their queues meanwhile.
     let accepting_ms = listener::FINISH_MS_MAX;
     loop {
-        let elapsed_ms = clock::now_ms() - begun_ms;
+        let elapsed_ms = clock::refresh() - begun_ms;
         if elapsed_ms >= accepting_ms && worker.clients.open() == 0 {
             done.set(Some(Drained::Clean));
             return;

@@ -25,7 +25,7 @@ use rustix::net::{RecvFlags, Shutdown};
 
 use super::{
     buffers::Buffer,
-    clock::now_ms,
+    clock::{now_ms, refresh},
     deadline::{Deadline, Deadlines},
 };
 
@@ -122,6 +122,7 @@ impl Stream {
     pub async fn read(&self, buf: Buffer, wait: Wait) -> (io::Result<usize>, Buffer) {
         self.deadline.read_by(wait.at());
         let (result, buf) = on_socket!(self, s => s.read(buf).await);
+        refresh();
         (self.read_ended(result), buf)
     }
 
@@ -145,11 +146,13 @@ impl Stream {
         if !parkable {
             self.deadline.read_by(by_ms);
             let (result, buf) = on_socket!(self, s => s.read(buf).await);
+            refresh();
             return (Next::Read(self.read_ended(result)), buf);
         }
         let handle = self.deadline.parkable();
         self.deadline.read_by(park_ms.min(by_ms));
         let (result, buf) = on_socket!(self, s => s.cancelable_read(buf, handle).await);
+        refresh();
         self.deadline.not_parkable();
         match (self.deadline.read_done(), result) {
             (true, Err(e)) if is_cancelled(&e) => (Next::Parked, buf),
@@ -161,6 +164,7 @@ impl Stream {
     pub async fn readable(&self, by_ms: u64) -> io::Result<()> {
         self.deadline.read_by(by_ms);
         let result = on_socket!(self, s => s.readable(false).await);
+        refresh();
         match self.deadline.read_done() {
             true => Err(io::ErrorKind::TimedOut.into()),
             false => result,
@@ -179,6 +183,7 @@ impl Stream {
             self.deadline.write_by(wait.at());
             let (result, back) = on_socket!(self, s => s.write(buf).await);
             buf = back;
+            refresh();
             match (self.deadline.write_done(), result) {
                 (false, Ok(0)) => break Err(io::ErrorKind::WriteZero.into()),
                 (false, Ok(n)) => buf.consume(n),
@@ -246,5 +251,7 @@ async fn in_time<T>(
     connect: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
     let timeout = Duration::from_millis(timeout_ms);
-    monoio::time::timeout(timeout, connect).await.map_err(|_| io::ErrorKind::TimedOut)?
+    let result = monoio::time::timeout(timeout, connect).await;
+    refresh();
+    result.map_err(|_| io::ErrorKind::TimedOut)?
 }

@@ -276,7 +276,7 @@ fn is_interim(status: u16) -> bool {
 }
 
 /// Parsed-response objects one worker keeps for reuse.
-const HEADS_FREE_MAX: usize = 1024;
+const HEADS_FREE_MAX: usize = 128;
 
 fn give_head(worker: &Worker, head: Box<ResponseHead>) {
     let mut free = worker.response_heads.borrow_mut();

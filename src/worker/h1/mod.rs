@@ -65,7 +65,7 @@ enum Ending {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, client: Client) {
+pub async fn serve(worker: Rc<Worker>, client: Box<Client>) {
     let mut requests = 0;
     loop {
         // Boxed, so that a parked connection does not carry the memory of an active one.
@@ -79,7 +79,7 @@ pub async fn serve(worker: Rc<Worker>, client: Client) {
         client.stream.deadline().set_idle(NEVER_MS);
         if woken.is_err() {
             let buf = worker.buffers.head();
-            return close_gently(&worker, &client, buf).await;
+            return Box::pin(close_gently(&worker, &client, buf)).await;
         }
     }
 }
@@ -89,7 +89,7 @@ async fn active(worker: &Worker, client: &Client, requests: &mut u32) -> Ending 
         worker,
         client,
         buf: worker.buffers.head(),
-        request: worker.request(),
+        request: Some(worker.request()),
         busy: false,
     };
     let ending = active.run(requests).await;
@@ -104,7 +104,8 @@ struct Active<'c> {
     client: &'c Client,
     /// Bytes received and not yet dealt with.
     buf: Buffer,
-    request: Box<Request>,
+    /// `None` while an exchange has it.
+    request: Option<Box<Request>>,
     /// The last request followed the last response closely.
     busy: bool,
 }
@@ -168,7 +169,8 @@ impl Active<'_> {
         loop {
             blank_line.skip(&mut self.buf);
             if blank_line != BlankLine::Half && self.worth_parsing(parsed_len, snapshot) {
-                match self.request.head.parse(self.buf.bytes(), &snapshot.limits.head) {
+                let request = self.request.get_or_insert_default();
+                match request.head.parse(self.buf.bytes(), &snapshot.limits.head) {
                     Ok(Parsed::Complete(())) => return Head::Complete,
                     Ok(Parsed::Partial) => {}
                     Err(reason) => return Head::Refused(reason.into()),
@@ -253,8 +255,9 @@ impl Active<'_> {
     /// Serves the request whose head is at the front of `buf`.
     async fn exchange(&mut self, snapshot: &Snapshot, keep: bool) -> After {
         let (worker, client) = (self.worker, self.client);
-        let mut decoder = Decoder::new(self.request.head.framing, snapshot.limits.head);
-        let head_len = self.request.head.len;
+        let request = self.request.take().unwrap_or_default();
+        let mut decoder = Decoder::new(request.head.framing, snapshot.limits.head);
+        let head_len = request.head.len;
         let took = match decoder.take(&mut self.buf.bytes_mut()[head_len..]) {
             Ok(took) => took,
             Err(reason) => {
@@ -262,7 +265,7 @@ impl Active<'_> {
                 return After::Drop;
             }
         };
-        let mut exchange = self.begin(snapshot, took);
+        let mut exchange = self.begin(snapshot, request, took);
         let wait = |idle_ms| Wait { idle_ms, until_ms: NEVER_MS };
         let head = exchange.head();
         let keep = keep && head.connection.persistent;
@@ -295,8 +298,7 @@ impl Active<'_> {
     }
 
     /// Moves buffer and head into an exchange.
-    fn begin(&mut self, snapshot: &Snapshot, took: Took) -> Exchange {
-        let request = std::mem::take(&mut self.request);
+    fn begin(&mut self, snapshot: &Snapshot, request: Box<Request>, took: Took) -> Exchange {
         let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
         let head = &request.head;
         let arrived = Span::new(head.len, head.len + took.data);
@@ -338,7 +340,7 @@ impl Active<'_> {
 
     /// Takes buffer and head back; what follows the request stays in the buffer.
     fn finish(&mut self, exchange: Exchange, leftover: &[u8]) {
-        self.request = exchange.request;
+        self.request = Some(exchange.request);
         self.buf = exchange.buf;
         match leftover {
             [] => self.buf.consume(exchange.rest),
