@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(in_a.len(), 100);
         assert!(b.enter().is_none());
         drop(in_a);
-        let in_b = std::iter::from_fn(|| b.enter()).count();
+        let in_b = std::iter::from_fn(|| b.enter()).collect::<Vec<_>>().len();
         assert!((98..=100).contains(&in_b), "a keeps at most two batches of one: {in_b}");
     }
 }
