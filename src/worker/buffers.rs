@@ -251,7 +251,7 @@ impl Buffers {
         if freed >= COLLECT_BYTES_MIN {
             // SAFETY: may be called at any time; it returns this thread's free pages to the system,
             // which mimalloc otherwise does only while it allocates, and an idle worker does not.
-            unsafe { libmimalloc_sys::mi_collect(false) };
+            unsafe { libmimalloc_sys::mi_collect(true) };
         }
     }
 
