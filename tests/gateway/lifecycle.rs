@@ -96,6 +96,27 @@ fn without_io_uring_it_does_not_pretend() {
     assert!(!failed.stderr.contains("panicked"), "{}", failed.stderr);
 }
 
+/// Every worker panics several times while other connections are being served.
+#[test]
+fn a_panic_costs_one_connection_only() {
+    let launch = Launch { toml: OK.into(), panic_path: Some("/drill"), ..Launch::default() };
+    let gateway = launch.start().unwrap_or_else(|failed| panic!("{failed:?}"));
+    let mut kept: Vec<Client> = (0..8).map(|_| gateway.client()).collect();
+    kept.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "ok"));
+    let fds = gateway.open_fds();
+    for _ in 0..16 {
+        let mut unlucky = gateway.client();
+        unlucky.send("GET /drill HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        unlucky.expect_closed();
+    }
+    kept.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "ok"));
+    assert_eq!(gateway.log().matches("drill: a panic was asked for").count(), 16);
+    eventually("descriptors are given back", || gateway.open_fds() == fds);
+    gateway.sigterm();
+    assert!(gateway.wait_exit().success());
+    assert!(gateway.log().contains("panics=16"), "{}", gateway.log());
+}
+
 #[test]
 fn each_driver_can_be_chosen() {
     for io in ["epoll", "io_uring"] {

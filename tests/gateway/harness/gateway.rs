@@ -26,6 +26,8 @@ pub struct Launch {
     pub without_io_uring: bool,
     /// Ignore `RINGWAY_TEST_IO`.
     pub own_io: bool,
+    /// Debug builds panic in the task that serves a request for this path.
+    pub panic_path: Option<&'static str>,
     /// `ringway demo` instead of `ringway run` with a file.
     pub demo: bool,
 }
@@ -191,6 +193,9 @@ impl Launch {
             command.arg("run").arg(file);
         }
         command.env("NO_COLOR", "1").env_remove("RUST_LOG");
+        if let Some(path) = self.panic_path {
+            command.env("RINGWAY_DRILL_PANIC_PATH", path);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if self.without_io_uring {
             // A filter holds for the thread that sets it and for what that thread starts.
