@@ -1,9 +1,5 @@
-//! What request and response heads have in common: turning httparse's lines into [`Field`]s, and
-//! reading the fields that govern the connection.
-
-use std::mem::MaybeUninit;
-
-use httparse::Header;
+//! What request and response heads have in common: what their fields say about the message and
+//! the connection, and the final word on a head that was not accepted at once.
 
 use super::grammar::{is_token, list};
 use super::reason::*;
@@ -16,7 +12,7 @@ const CONNECTION_OPTIONS_MAX: usize = 32;
 
 /// Fields that belong to one connection whatever the Connection field says (RFC 9110 §7.6.1, with
 /// the proxy credentials of §11.7, which are for this hop only).
-const HOP_BY_HOP: u32 = bit(FieldId::Connection)
+pub(super) const HOP_BY_HOP: u32 = bit(FieldId::Connection)
     | bit(FieldId::KeepAlive)
     | bit(FieldId::ProxyConnection)
     | bit(FieldId::ProxyAuthenticate)
@@ -26,7 +22,7 @@ const HOP_BY_HOP: u32 = bit(FieldId::Connection)
     | bit(FieldId::Upgrade)
     | bit(FieldId::Http2Settings);
 
-const fn bit(id: FieldId) -> u32 {
+pub(super) const fn bit(id: FieldId) -> u32 {
     1 << id as u32
 }
 
@@ -38,15 +34,16 @@ pub(super) enum Lines {
     Suspect,
 }
 
-/// The header slots httparse fills; on the stack and never initialised.
-pub(super) type Slots<'b> = [MaybeUninit<Header<'b>>; FIELDS_CAP];
-
-pub(super) fn slots<'b>() -> Slots<'b> {
-    [const { MaybeUninit::uninit() }; FIELDS_CAP]
+/// Field lines a head may have.
+pub(super) fn fields_max(limits: &HeadLimits) -> usize {
+    usize::from(limits.fields_max).min(FIELDS_CAP)
 }
 
-pub(super) fn slots_used(limits: &HeadLimits) -> usize {
-    usize::from(limits.fields_max).min(FIELDS_CAP)
+/// The first line of `head`, or all of it when it has no end yet. httparse reads a start line given
+/// alone to its end, then asks for more.
+#[inline]
+pub(super) fn start_line(head: &[u8]) -> &[u8] {
+    memchr::memchr(b'\n', head).map_or(head, |end| &head[..=end])
 }
 
 /// The part of `buf` a head may occupy. Looking no further makes every limit independent of how
@@ -99,60 +96,9 @@ pub(super) struct Summary {
     te: Occurrence,
 }
 
-/// Where `part`, a piece of `buf`, starts in it.
-#[inline]
-pub(super) fn offset(buf: &[u8], part: *const u8) -> usize {
-    part as usize - buf.as_ptr() as usize
-}
-
-/// Offset of the first field line, or of the empty line when there is none.
-#[inline]
-pub(super) fn fields_start(head: &[u8], headers: &[Header<'_>], len: usize) -> usize {
-    headers.first().map_or(len - 2, |first| offset(head, first.name.as_ptr()))
-}
-
-/// Fills `fields` from what httparse found. `None` when a line does not end in CRLF.
-#[inline]
-pub(super) fn collect(
-    head: &[u8],
-    headers: &[Header<'_>],
-    len: usize,
-    fields: &mut Vec<Field>,
-) -> Option<Summary> {
-    fields.clear();
-    fields.reserve(headers.len());
-    if head[len - 2] != b'\r' {
-        return None;
-    }
-    let mut summary = Summary { len, ..Summary::default() };
-    let mut start = fields_start(head, headers, len);
-    for (index, header) in headers.iter().enumerate() {
-        let next = fields_start(head, &headers[index + 1..], len);
-        // httparse never lets a CR into a value, so this one belongs to the line end.
-        if head[next - 2] != b'\r' {
-            return None;
-        }
-        let value_start = offset(head, header.value.as_ptr());
-        let id = FieldId::recognise(header.name.as_bytes());
-        let field = Field {
-            name: Span::new(start, start + header.name.len()),
-            value: Span::new(value_start, value_start + header.value.len()),
-            line: Span::new(start, next),
-            id,
-            hop_by_hop: HOP_BY_HOP & bit(id) != 0,
-        };
-        if id != FieldId::Other {
-            summary.note(id, field.value);
-        }
-        fields.push(field);
-        start = next;
-    }
-    Some(summary)
-}
-
 impl Summary {
     #[inline]
-    fn note(&mut self, id: FieldId, value: Span) {
+    pub(super) fn note(&mut self, id: FieldId, value: Span) {
         match id {
             FieldId::Host => self.host.add(value),
             FieldId::ContentLength => self.content_length.add(value),

@@ -1,10 +1,11 @@
 //! The request head: parsed in place, strictly (RFC 9112 §3).
 
 use super::authority::Authority;
-use super::grammar::is_target_byte;
 use super::head::{self, Lines, Summary};
 use super::reason::*;
 use super::scan;
+use super::section;
+use super::words::is_target;
 use super::{Connection, Field, Framing, HeadLimits, Method, Parsed, Reason, Span, Version};
 
 /// Which form the request target has (RFC 9112 §3.2).
@@ -84,26 +85,21 @@ impl RequestHead {
         if matches!(head.first(), Some(b'\r' | b'\n')) {
             return Lines::Suspect;
         }
-        let mut slots = head::slots();
-        let slots = &mut slots[..head::slots_used(limits)];
+        let line = head::start_line(head);
         let mut request = httparse::Request::new(&mut []);
-        let len = match request.parse_with_uninit_headers(head, slots) {
-            Ok(httparse::Status::Complete(len)) => len,
-            Ok(httparse::Status::Partial) => return Lines::Partial,
-            Err(_) => return Lines::Suspect,
-        };
-        let (Some(method), Some(target), Some(minor)) =
-            (request.method, request.path, request.version)
-        else {
+        if request.parse_with_uninit_headers(line, &mut []).is_err() {
             return Lines::Suspect;
+        }
+        let (Some(method), Some(target), Some(minor), Some(b'\n')) =
+            (request.method, request.path, request.version, line.last())
+        else {
+            return Lines::Partial;
         };
         let target_start = method.len() + 1;
         let target_end = target_start + target.len();
-        let exact =
-            head::fields_start(head, request.headers, len) == target_end + " HTTP/1.1\r\n".len();
-        if !exact
+        if line.len() != target_end + " HTTP/1.1\r\n".len()
             || target.len() > limits.target_bytes_max as usize
-            || !target.bytes().all(is_target_byte)
+            || !is_target(target.as_bytes())
         {
             return Lines::Suspect;
         }
@@ -111,10 +107,7 @@ impl RequestHead {
         self.method_text = Span::new(0, method.len());
         self.target = Span::new(target_start, target_end);
         self.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-        match head::collect(head, request.headers, len, &mut self.fields) {
-            Some(summary) => Lines::Whole(summary),
-            None => Lines::Suspect,
-        }
+        section::read(head, line.len(), head::fields_max(limits), &mut self.fields)
     }
 
     /// Host, target, framing, connection and expectation of a well-formed head.
