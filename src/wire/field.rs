@@ -106,9 +106,15 @@ fn among<const N: usize, const K: usize>(name: &[u8], known: [(FieldId, &[u8; N]
     FieldId::Other
 }
 
+/// Whether `text`, of value bytes, is `word` in any letter case.
+#[inline]
+pub(super) fn is_word<const N: usize>(text: &[u8], word: &[u8; N]) -> bool {
+    <&[u8; N]>::try_from(text).is_ok_and(|text| fold(text) == fold(word))
+}
+
 /// The bytes of a name in up to three words that overlap where they must, letters in lower case.
-/// Two tokens that differ in more than case differ here: the bit set on every byte makes none but
-/// letters alike, apart from bytes no token has.
+/// Texts that differ from a name in more than case differ here: the bit set on every byte makes
+/// only letters and control characters like a name's bytes, and there are none of the latter.
 #[inline(always)]
 fn fold<const N: usize>(name: &[u8; N]) -> (u64, u64, u64) {
     const LOWER: u64 = u64::from_le_bytes([0x20; 8]);

@@ -6,7 +6,9 @@ use super::reason::*;
 use super::scan;
 use super::section;
 use super::words::is_target;
-use super::{Connection, Field, Framing, HeadLimits, Method, Parsed, Reason, Span, Version};
+use super::{
+    Connection, Field, FieldId, Framing, HeadLimits, Method, Parsed, Reason, Span, Version,
+};
 
 /// Which form the request target has (RFC 9112 §3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,16 +118,16 @@ impl RequestHead {
         self.len = summary.len;
         let host = self.host(head, summary)?;
         self.target_parts(head, host)?;
-        self.framing = if summary.chunked(head, self.version)? {
+        self.framing = if summary.chunked(head, self.version, &self.fields)? {
             Framing::Chunked
         } else {
-            summary.length(head)?.map_or(Framing::None, Framing::Length)
+            summary.length(head, &self.fields)?.map_or(Framing::None, Framing::Length)
         };
         self.connection = summary.connection(head, self.version, &mut self.fields)?;
         self.expect_continue = false;
-        if summary.expect.count != 0 {
-            let value = summary.expect.value.of(head);
-            if summary.expect.count > 1 || !value.eq_ignore_ascii_case(b"100-continue") {
+        if summary.has(FieldId::Expect) {
+            let value = summary.value(FieldId::Expect, &self.fields).of(head);
+            if summary.repeats(FieldId::Expect) || !value.eq_ignore_ascii_case(b"100-continue") {
                 return Err(EXPECT_UNKNOWN);
             }
             // From an HTTP/1.0 client it must be ignored (RFC 9110 §10.1.1).
@@ -140,16 +142,14 @@ impl RequestHead {
         head: &'b [u8],
         summary: &Summary,
     ) -> Result<Option<Authority<'b>>, &'static Reason> {
-        self.authority = summary.host.value;
-        match summary.host.count {
-            0 if self.version == Version::Http10 => Ok(None),
-            0 => Err(HOST_MISSING),
-            1 => match Authority::parse(summary.host.value.of(head)) {
-                Some(host) => Ok(Some(host)),
-                None => Err(HOST_INVALID),
-            },
-            _ => Err(HOST_DUPLICATE),
+        self.authority = summary.value(FieldId::Host, &self.fields);
+        if summary.repeats(FieldId::Host) {
+            return Err(HOST_DUPLICATE);
         }
+        if !summary.has(FieldId::Host) {
+            return if self.version == Version::Http10 { Ok(None) } else { Err(HOST_MISSING) };
+        }
+        Authority::parse(self.authority.of(head)).map(Some).ok_or(HOST_INVALID)
     }
 
     #[inline]

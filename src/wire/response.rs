@@ -4,7 +4,9 @@ use super::head::{self, Lines, Summary};
 use super::reason::*;
 use super::scan;
 use super::section;
-use super::{Connection, Field, Framing, HeadLimits, Method, Parsed, Reason, Span, Version};
+use super::{
+    Connection, Field, FieldId, Framing, HeadLimits, Method, Parsed, Reason, Span, Version,
+};
 
 /// A parsed response head; spans refer to the buffer it was parsed from.
 #[derive(Debug, Default)]
@@ -89,10 +91,10 @@ impl ResponseHead {
         summary: &Summary,
     ) -> Result<(), &'static Reason> {
         self.len = summary.len;
-        self.upgrade = summary.upgrade.value;
+        self.upgrade = summary.value(FieldId::Upgrade, &self.fields);
         self.content_length = None;
-        let chunked = summary.chunked(head, self.version)?;
-        self.content_length = summary.length(head)?;
+        let chunked = summary.chunked(head, self.version, &self.fields)?;
+        self.content_length = summary.length(head, &self.fields)?;
         self.connection = summary.connection(head, self.version, &mut self.fields)?;
         self.framing = self.body_framing(method, chunked)?;
         if self.framing == Framing::UntilClose {

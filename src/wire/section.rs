@@ -35,9 +35,7 @@ pub(super) fn read(head: &[u8], start: usize, fields_max: usize, fields: &mut Ve
         }
         match line(rest, at) {
             Step::Line(field, len) => {
-                if field.id != FieldId::Other {
-                    summary.note(field.id, field.value);
-                }
+                summary.note(field.id, fields.len());
                 fields.push(field);
                 at += len;
                 rest = &rest[len..];

@@ -1,7 +1,7 @@
 //! Eight bytes at a time: how far a field name or value reaches.
 //!
 //! Plain arithmetic on `u64`, so that it costs the same on every architecture. The marks below are
-//! exact for the lowest marked byte of a word and may be wrong above it, as a borrow runs upwards;
+//! exact up to the lowest marked byte of a word and may be wrong above it, where carries run to;
 //! only the lowest is ever looked at. What is marked wrongly or needlessly there, the byte classes
 //! of [`super::grammar`] put right, so the answers are theirs for every input.
 
@@ -32,16 +32,14 @@ fn controls(word: u64) -> u64 {
     below(word, 0x20) | equal(word, 0x7f)
 }
 
-/// Marks what is neither a letter nor a hyphen. Exact in every byte: nothing carries, as the sums
-/// start from seven bits.
+/// Marks what is neither a letter nor a hyphen.
 #[inline(always)]
 fn unlettered(word: u64) -> u64 {
-    let low = word & !HIGH;
-    let folded = low | every(0x20);
-    let from_a = folded + every(0x80 - b'a');
-    let past_z = folded + every(0x7f - b'z');
-    let not_hyphen = (low ^ every(b'-')) + every(0x7f);
-    (!(from_a & !past_z) & not_hyphen | word) & HIGH
+    let folded = word | every(0x20);
+    let from_a = folded.wrapping_add(every(0x80 - b'a'));
+    let past_z = folded.wrapping_add(every(0x7f - b'z'));
+    let not_hyphen = (word ^ every(b'-')).wrapping_add(every(0x7f));
+    ((!from_a | past_z) & not_hyphen | word) & HIGH
 }
 
 /// Marks `"`, `#`, `<` and `>`, and everything outside visible ASCII.
