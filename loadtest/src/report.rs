@@ -168,10 +168,11 @@ impl ProcessCpu {
         Ok(cpu)
     }
 
-    /// What was used between two readings, as JSON.
+    /// What was used between two readings, as JSON. A thread that ended in between takes its
+    /// share of `cpu_ns` with it, which can leave less than before.
     pub fn since(self, earlier: Self) -> Value {
         json!({
-            "cpu_ns": self.total_ns - earlier.total_ns,
+            "cpu_ns": self.total_ns.saturating_sub(earlier.total_ns),
             "user_ticks": self.user_ticks - earlier.user_ticks,
             "system_ticks": self.system_ticks - earlier.system_ticks,
         })

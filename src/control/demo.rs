@@ -61,6 +61,10 @@ redirect = {{ status = 302, path = "/fruit" }}
 
 [upstreams.fruit]
 endpoints = ["{lemon}", "{lime}"]
+
+[limits]
+connections = 1000
+connections_per_worker = 1000
 "#
     )
 }

@@ -45,7 +45,7 @@ reasons! { WIRE_REASONS:
     HOST_DUPLICATE = "host.duplicate", 400, "The request has more than one Host field.", "RFC 9112 §3.2";
     HOST_INVALID = "host.invalid", 400, "The Host field is not a valid host with optional port, or contradicts the request target.", "RFC 9112 §3.2";
     FRAMING_BOTH = "framing.length_and_chunked", 400, "The message has both Content-Length and Transfer-Encoding.", "RFC 9112 §6.1";
-    LENGTH_INVALID = "framing.bad_length", 400, "Content-Length is not one decimal number, or its copies differ.", "RFC 9112 §6.3";
+    LENGTH_INVALID = "framing.bad_length", 400, "Content-Length is not one decimal number, or is given more than once.", "RFC 9112 §6.3";
     CODING_UNSUPPORTED = "framing.bad_coding", 400, "Transfer-Encoding is anything other than a single final chunked.", "RFC 9112 §6.1";
     CODING_HTTP10 = "framing.coding_http10", 400, "An HTTP/1.0 message has Transfer-Encoding.", "RFC 9112 §6.1";
     CHUNK_INVALID = "framing.bad_chunk", 400, "The chunked body is not well-formed.", "RFC 9112 §7.1";

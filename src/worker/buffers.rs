@@ -166,6 +166,9 @@ struct Shelf {
     unneeded: Cell<usize>,
 }
 
+/// Bytes freed by one trim that make it worth while to hand pages back to the system.
+const COLLECT_BYTES_MIN: usize = 1024 * 1024;
+
 /// Bytes of free memory one shelf keeps for reuse.
 const SHELF_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -187,10 +190,13 @@ impl Shelf {
         buffer
     }
 
-    fn trim(&self) {
+    /// Answers the bytes that were freed.
+    fn trim(&self) -> usize {
         let free = &mut *self.free.borrow_mut();
-        free.drain(..self.unneeded.get().min(free.len()));
+        let unneeded = self.unneeded.get().min(free.len());
+        free.drain(..unneeded);
         self.unneeded.set(free.len());
+        unneeded * self.bytes
     }
 }
 
@@ -241,8 +247,11 @@ impl Buffers {
 
     /// Frees what was not needed since the last call. Called every second or so.
     pub fn trim(&self) {
-        for shelf in [&self.head, &self.relay, &self.large] {
-            shelf.trim();
+        let freed = self.head.trim() + self.relay.trim() + self.large.trim();
+        if freed >= COLLECT_BYTES_MIN {
+            // SAFETY: may be called at any time; it returns this thread's free pages to the system,
+            // which mimalloc otherwise does only while it allocates, and an idle worker does not.
+            unsafe { libmimalloc_sys::mi_collect(true) };
         }
     }
 

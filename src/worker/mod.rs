@@ -193,6 +193,7 @@ async fn obey(
             Message::Drain => {
                 if let Some(canceller) = stop_accepting.take() {
                     drained_worker.draining.set(true);
+                    tracing::info!(worker = drained_worker.index, "accepting no more");
                     canceller.cancel();
                     let drain = drain(drained_worker.clone(), told.clone(), result.clone());
                     monoio::spawn(drain);

@@ -45,6 +45,20 @@ impl Wait {
     }
 }
 
+/// A write that did not succeed.
+#[derive(Debug)]
+pub struct WriteFailed {
+    pub error: io::Error,
+    /// Some bytes were handed to the socket before.
+    pub sent_any: bool,
+}
+
+impl WriteFailed {
+    pub fn timed_out(&self) -> bool {
+        self.error.kind() == io::ErrorKind::TimedOut
+    }
+}
+
 /// What ended the wait for the next request on a kept connection.
 pub enum Next {
     /// Bytes, end of stream (0), or an error; an overdue wait is `TimedOut`.
@@ -173,7 +187,11 @@ impl Stream {
 
     /// Writes the whole window. Each write, not the whole, has `wait.idle_ms`. `Ok` is the time it
     /// took in milliseconds of the coarse clock. The buffer comes back with the window it had.
-    pub async fn write_all(&self, mut buf: Buffer, wait: Wait) -> (io::Result<u64>, Buffer) {
+    pub async fn write_all(
+        &self,
+        mut buf: Buffer,
+        wait: Wait,
+    ) -> (Result<u64, WriteFailed>, Buffer) {
         let started_ms = now_ms();
         let len = buf.len();
         let result = loop {
@@ -192,6 +210,8 @@ impl Stream {
                 (false, Err(e)) => break Err(e),
             }
         };
+        let sent_any = buf.len() < len;
+        let result = result.map_err(|error| WriteFailed { error, sent_any });
         buf.unconsume(len);
         (result, buf)
     }

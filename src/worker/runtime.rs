@@ -54,10 +54,8 @@ impl Driver {
 fn uring(entries: u32) -> io::Result<Driver> {
     type Flags = fn(&mut io_uring::Builder);
     let ladder: [(&'static str, Flags); 3] = [
-        // Deferred task work (DEFER_TASKRUN) would hand over at most 20 completions per system call
-        // (Linux 6.13 and later): twice the calls of this at saturation.
-        ("io_uring, cooperative task work, single issuer", |b| {
-            b.setup_single_issuer().setup_coop_taskrun();
+        ("io_uring, deferred task work", |b| {
+            b.setup_single_issuer().setup_defer_taskrun();
         }),
         ("io_uring, cooperative task work", |b| {
             b.setup_coop_taskrun();

@@ -60,7 +60,7 @@ impl Tunnel<'_> {
                 let buf = std::mem::replace(slot, Buffer::with_capacity(0));
                 let (sent, back) = to.write_all(buf, wait).await;
                 *slot = back;
-                sent?;
+                sent.map_err(|failed| failed.error)?;
                 // Traffic one way keeps the other way open.
                 to.deadline().read_by(now_ms() + self.idle_ms);
             }

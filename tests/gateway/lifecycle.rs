@@ -154,7 +154,8 @@ fn idle_connections_are_closed_but_a_request_on_its_way_is_answered() {
     let mut late = gateway.client();
     assert_eq!((idle.get("/").text(), late.get("/").text()), ("ok".into(), "ok".into()));
     gateway.sigterm();
-    gateway.wait_for_log("draining");
+    gateway.wait_for_log("accepting no more worker=0");
+    gateway.wait_for_log("accepting no more worker=1");
     let response = late.get("/");
     assert_eq!((response.text().as_str(), response.field("connection")), ("ok", Some("close")));
     late.expect_clean_close();

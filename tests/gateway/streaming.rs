@@ -144,7 +144,7 @@ fn slow_readers_do_not_pull_more_than_their_buffers() {
     // Most of it sits in the kernel's socket buffers between the three parties.
     assert!(pulled < 4 * (20 << 20), "{pulled} bytes for 4 clients that read nothing");
     let grown = gateway.rss_bytes().saturating_sub(before.0);
-    assert!(grown < 4 << 20, "{grown} bytes of memory");
+    assert!(grown < 8 << 20, "{grown} bytes of memory: 4 relay buffers and the allocator's slack");
     // One that begins to read after all gets everything.
     clients.truncate(1);
     clients[0].head();

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const NONE: TriedSet = TriedSet { bits: [0; ENDPOINTS_MAX / 64], len: 0 };
+const NONE: TriedSet = TriedSet { bits: Vec::new() };
 
 fn tried(endpoints: &[usize]) -> TriedSet {
     let mut set = TriedSet::default();

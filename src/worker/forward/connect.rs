@@ -87,7 +87,8 @@ pub async fn acquire<'a>(
             balancer.pick(&seeking.tried, now_ms(), worker.random.next())
         };
         let Some(endpoint) = picked else {
-            return Err(Refusal { retry_after_s: 1, ..refused });
+            let retry_after_s = u32::from(refused.reason.status == 503);
+            return Err(Refusal { retry_after_s, ..refused });
         };
         state.balancer.borrow_mut().started(endpoint);
         let in_flight = InFlight { state, endpoint };

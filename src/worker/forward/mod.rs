@@ -119,8 +119,10 @@ impl Forward<'_> {
         let connection = &acquired.connection;
         let (sent, bytes) = connection.stream.write_all(bytes, self.wait()).await;
         let replayable = body.ended();
+        let sent_any = sent.as_ref().map_or_else(|failed| failed.sent_any, |_| true);
         let result = match sent {
-            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => Err(self.timed_out()),
+            Err(e) if e.timed_out() => Err(self.timed_out()),
+            Err(e) if !e.sent_any => Err(response::closed(false)),
             // An upstream that closed while we wrote may have answered first: read on.
             Err(_) => self.download(connection, sink).await,
             Ok(_) if body.ended() => self.download(connection, sink).await,
@@ -130,7 +132,7 @@ impl Forward<'_> {
             refusal: refused.refusal,
             outcome: TryOutcome::Failed {
                 reused_connection: connection.reused && !refused.timed_out,
-                request_bytes_sent: true,
+                request_bytes_sent: sent_any,
                 response_bytes_received: refused.received || sink.begun(),
                 body_replayable: replayable,
             },
@@ -191,9 +193,7 @@ impl Forward<'_> {
             self.worker.buffers.give(buf);
             match sent {
                 Ok(_) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
-                    return Err(self.timed_out().refusal);
-                }
+                Err(e) if e.timed_out() => return Err(self.timed_out().refusal),
                 Err(_) => return Ok(()),
             }
         }

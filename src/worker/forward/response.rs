@@ -267,7 +267,7 @@ impl Forward<'_> {
     }
 }
 
-fn closed(received: bool) -> Refused {
+pub(super) fn closed(received: bool) -> Refused {
     Refused { refusal: refusal::UPSTREAM_CLOSED.into(), received, timed_out: false }
 }
 

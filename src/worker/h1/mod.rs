@@ -232,7 +232,7 @@ impl Active<'_> {
         result
     }
 
-    /// Whether the bytes after the first `parsed_len`, which were not enough, can make a difference.
+    /// Whether the bytes after the first `parsed_len`, which were not enough, can decide anything.
     fn worth_parsing(&self, parsed_len: usize, snapshot: &Snapshot) -> bool {
         parsed_len == 0 || has_line_end(&self.buf.bytes()[parsed_len..]) || self.is_full(snapshot)
     }

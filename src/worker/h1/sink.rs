@@ -134,9 +134,7 @@ impl<'c> H1Sink<'c> {
                     false => Ok(()),
                 }
             }
-            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
-                Err(refusal::CLIENT_STALLED.into())
-            }
+            Err(e) if e.timed_out() => Err(refusal::CLIENT_STALLED.into()),
             Err(_) => Err(refusal::CLIENT_ABORTED.into()),
         };
         (result, buf)
