@@ -41,10 +41,21 @@ impl<'a> Authority<'a> {
 /// Length of the registered name or IPv4 address at the start of `text`.
 #[inline]
 fn name_len(text: &[u8]) -> Option<usize> {
-    let len = text.iter().position(|&b| !is_host_byte(b)).unwrap_or(text.len());
-    let empty_label = text[0] == b'.' || text[..len].windows(2).any(|pair| pair == b"..");
+    // An empty first label is refused like one between two dots.
+    let mut before = b'.';
+    let mut len = 0;
+    for &b in text {
+        if !is_host_byte(b) {
+            break;
+        }
+        if b == b'.' && before == b'.' {
+            return None;
+        }
+        before = b;
+        len += 1;
+    }
     // What follows, if anything, must be the colon; the caller checks that.
-    (len > 0 && !empty_label).then_some(len)
+    (len > 0).then_some(len)
 }
 
 fn bracketed_len(text: &[u8]) -> Option<usize> {

@@ -56,40 +56,79 @@ pub enum FieldId {
 }
 
 impl FieldId {
-    /// The number of the field called `name` in any letter case: by length, then at most three
-    /// comparisons.
+    /// The number of the field called `name`, a token, in any letter case.
     #[inline]
     pub fn recognise(name: &[u8]) -> FieldId {
         use FieldId::*;
-        let candidates: &[(FieldId, &[u8])] = match name.len() {
-            2 => &[(Te, b"te")],
-            3 => &[(Via, b"via")],
-            4 => &[(Host, b"host"), (Date, b"date")],
-            6 => &[(Expect, b"expect"), (Server, b"server")],
-            7 => &[(Upgrade, b"upgrade"), (Trailer, b"trailer")],
-            9 => &[(Forwarded, b"forwarded"), (XRealIp, b"x-real-ip")],
-            10 => &[(Connection, b"connection"), (KeepAlive, b"keep-alive")],
-            12 => &[(XRequestId, b"x-request-id"), (MaxForwards, b"max-forwards")],
-            14 => &[(ContentLength, b"content-length"), (Http2Settings, b"http2-settings")],
-            15 => &[(XForwardedFor, b"x-forwarded-for")],
-            16 => &[
-                (XForwardedHost, b"x-forwarded-host"),
-                (XForwardedPort, b"x-forwarded-port"),
-                (ProxyConnection, b"proxy-connection"),
-            ],
-            17 => {
-                &[(TransferEncoding, b"transfer-encoding"), (XForwardedProto, b"x-forwarded-proto")]
-            }
-            18 => &[(ProxyAuthenticate, b"proxy-authenticate")],
-            19 => &[(ProxyAuthorization, b"proxy-authorization")],
-            _ => return Other,
-        };
-        // The first letter settles most names, known or not.
-        let first = name[0] | 0x20;
-        let found =
-            candidates.iter().find(|(_, text)| text[0] == first && name.eq_ignore_ascii_case(text));
-        found.map_or(Other, |&(id, _)| id)
+        match name.len() {
+            2 => among(name, [(Te, b"te")]),
+            3 => among(name, [(Via, b"via")]),
+            4 => among(name, [(Host, b"host"), (Date, b"date")]),
+            6 => among(name, [(Server, b"server"), (Expect, b"expect")]),
+            7 => among(name, [(Upgrade, b"upgrade"), (Trailer, b"trailer")]),
+            9 => among(name, [(Forwarded, b"forwarded"), (XRealIp, b"x-real-ip")]),
+            10 => among(name, [(Connection, b"connection"), (KeepAlive, b"keep-alive")]),
+            12 => among(name, [(XRequestId, b"x-request-id"), (MaxForwards, b"max-forwards")]),
+            14 => among(
+                name,
+                [(ContentLength, b"content-length"), (Http2Settings, b"http2-settings")],
+            ),
+            15 => among(name, [(XForwardedFor, b"x-forwarded-for")]),
+            16 => among(
+                name,
+                [
+                    (XForwardedHost, b"x-forwarded-host"),
+                    (XForwardedPort, b"x-forwarded-port"),
+                    (ProxyConnection, b"proxy-connection"),
+                ],
+            ),
+            17 => among(
+                name,
+                [(TransferEncoding, b"transfer-encoding"), (XForwardedProto, b"x-forwarded-proto")],
+            ),
+            18 => among(name, [(ProxyAuthenticate, b"proxy-authenticate")]),
+            19 => among(name, [(ProxyAuthorization, b"proxy-authorization")]),
+            _ => Other,
+        }
     }
+}
+
+/// Which of `known` `name` is, their letters being lower-case.
+#[inline(always)]
+fn among<const N: usize, const K: usize>(name: &[u8], known: [(FieldId, &[u8; N]); K]) -> FieldId {
+    let Some(name) = name.first_chunk::<N>() else { return FieldId::Other };
+    let folded = fold(name);
+    for (id, text) in known {
+        if folded == fold(text) {
+            return id;
+        }
+    }
+    FieldId::Other
+}
+
+/// Whether `text`, of value bytes, is `word` in any letter case.
+#[inline]
+pub(super) fn is_word<const N: usize>(text: &[u8], word: &[u8; N]) -> bool {
+    <&[u8; N]>::try_from(text).is_ok_and(|text| fold(text) == fold(word))
+}
+
+/// The bytes of a name in up to three words that overlap where they must, letters in lower case.
+/// Texts that differ from a name in more than case differ here: the bit set on every byte makes
+/// only letters and control characters like a name's bytes, and there are none of the latter.
+#[inline(always)]
+fn fold<const N: usize>(name: &[u8; N]) -> (u64, u64, u64) {
+    const LOWER: u64 = u64::from_le_bytes([0x20; 8]);
+    if N < 4 {
+        let packed = name.iter().fold(0, |packed, &b| packed << 8 | u64::from(b));
+        return (packed | LOWER, 0, 0);
+    }
+    if N < 8 {
+        let word = |at| name[at..].first_chunk().map_or(0, |&bytes| u32::from_le_bytes(bytes));
+        let packed = u64::from(word(0)) << 32 | u64::from(word(N - 4));
+        return (packed | LOWER, 0, 0);
+    }
+    let word = |at| name[at..].first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes)) | LOWER;
+    (word(0), word((N - 8).min(8)), word(N - 8))
 }
 
 /// One field line of a head or trailer section.

@@ -1,10 +1,7 @@
-//! What request and response heads have in common: turning httparse's lines into [`Field`]s, and
-//! reading the fields that govern the connection.
+//! What request and response heads have in common: what their fields say about the message and
+//! the connection, and the final word on a head that was not accepted at once.
 
-use std::mem::MaybeUninit;
-
-use httparse::Header;
-
+use super::field::is_word;
 use super::grammar::{is_token, list};
 use super::reason::*;
 use super::scan::FIELDS_CAP;
@@ -16,7 +13,7 @@ const CONNECTION_OPTIONS_MAX: usize = 32;
 
 /// Fields that belong to one connection whatever the Connection field says (RFC 9110 §7.6.1, with
 /// the proxy credentials of §11.7, which are for this hop only).
-const HOP_BY_HOP: u32 = bit(FieldId::Connection)
+pub(super) const HOP_BY_HOP: u32 = bit(FieldId::Connection)
     | bit(FieldId::KeepAlive)
     | bit(FieldId::ProxyConnection)
     | bit(FieldId::ProxyAuthenticate)
@@ -26,7 +23,7 @@ const HOP_BY_HOP: u32 = bit(FieldId::Connection)
     | bit(FieldId::Upgrade)
     | bit(FieldId::Http2Settings);
 
-const fn bit(id: FieldId) -> u32 {
+pub(super) const fn bit(id: FieldId) -> u32 {
     1 << id as u32
 }
 
@@ -38,15 +35,16 @@ pub(super) enum Lines {
     Suspect,
 }
 
-/// The header slots httparse fills; on the stack and never initialised.
-pub(super) type Slots<'b> = [MaybeUninit<Header<'b>>; FIELDS_CAP];
-
-pub(super) fn slots<'b>() -> Slots<'b> {
-    [const { MaybeUninit::uninit() }; FIELDS_CAP]
+/// Field lines a head may have.
+pub(super) fn fields_max(limits: &HeadLimits) -> usize {
+    usize::from(limits.fields_max).min(FIELDS_CAP)
 }
 
-pub(super) fn slots_used(limits: &HeadLimits) -> usize {
-    usize::from(limits.fields_max).min(FIELDS_CAP)
+/// The first line of `head`, or all of it when it has no end yet. httparse reads a start line given
+/// alone to its end, then asks for more.
+#[inline]
+pub(super) fn start_line(head: &[u8]) -> &[u8] {
+    memchr::memchr(b'\n', head).map_or(head, |end| &head[..=end])
 }
 
 /// The part of `buf` a head may occupy. Looking no further makes every limit independent of how
@@ -71,126 +69,90 @@ pub(super) fn verdict(
     }
 }
 
-/// How often a field occurred, and the value of its last occurrence.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Occurrence {
-    pub(super) count: u32,
-    pub(super) value: Span,
-}
-
-impl Occurrence {
-    #[inline]
-    fn add(&mut self, value: Span) {
-        self.count += 1;
-        self.value = value;
-    }
-}
-
-/// The fields that decide about the message, gathered while its lines were collected.
+/// Which of the known fields occurred, noted while the lines were read.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub(super) len: usize,
-    pub(super) host: Occurrence,
-    pub(super) content_length: Occurrence,
-    pub(super) transfer_encoding: Occurrence,
-    pub(super) expect: Occurrence,
-    pub(super) upgrade: Occurrence,
-    connection: Occurrence,
-    te: Occurrence,
+    /// Bits of the fields that occurred, and of those that did so more than once.
+    seen: u32,
+    repeated: u32,
+    /// Index of each one's last line; meaningless for a field that did not occur.
+    last: [u8; IDS],
 }
 
-/// Where `part`, a piece of `buf`, starts in it.
-#[inline]
-pub(super) fn offset(buf: &[u8], part: *const u8) -> usize {
-    part as usize - buf.as_ptr() as usize
-}
+/// Room for every [`FieldId`], as many as a mask has bits.
+const IDS: usize = u32::BITS as usize;
 
-/// Offset of the first field line, or of the empty line when there is none.
-#[inline]
-pub(super) fn fields_start(head: &[u8], headers: &[Header<'_>], len: usize) -> usize {
-    headers.first().map_or(len - 2, |first| offset(head, first.name.as_ptr()))
-}
-
-/// Fills `fields` from what httparse found. `None` when a line does not end in CRLF.
-#[inline]
-pub(super) fn collect(
-    head: &[u8],
-    headers: &[Header<'_>],
-    len: usize,
-    fields: &mut Vec<Field>,
-) -> Option<Summary> {
-    fields.clear();
-    fields.reserve(headers.len());
-    if head[len - 2] != b'\r' {
-        return None;
-    }
-    let mut summary = Summary { len, ..Summary::default() };
-    let mut start = fields_start(head, headers, len);
-    for (index, header) in headers.iter().enumerate() {
-        let next = fields_start(head, &headers[index + 1..], len);
-        // httparse never lets a CR into a value, so this one belongs to the line end.
-        if head[next - 2] != b'\r' {
-            return None;
-        }
-        let value_start = offset(head, header.value.as_ptr());
-        let id = FieldId::recognise(header.name.as_bytes());
-        let field = Field {
-            name: Span::new(start, start + header.name.len()),
-            value: Span::new(value_start, value_start + header.value.len()),
-            line: Span::new(start, next),
-            id,
-            hop_by_hop: HOP_BY_HOP & bit(id) != 0,
-        };
-        if id != FieldId::Other {
-            summary.note(id, field.value);
-        }
-        fields.push(field);
-        start = next;
-    }
-    Some(summary)
-}
+const _: () = assert!((FieldId::XRequestId as usize) < IDS && FIELDS_CAP <= 256);
 
 impl Summary {
+    /// Notes the line number `index`.
+    #[inline(always)]
+    pub(super) fn note(&mut self, id: FieldId, index: usize) {
+        self.repeated |= self.seen & bit(id);
+        self.seen |= bit(id);
+        self.last[id as usize % IDS] = index as u8;
+    }
+
     #[inline]
-    fn note(&mut self, id: FieldId, value: Span) {
-        match id {
-            FieldId::Host => self.host.add(value),
-            FieldId::ContentLength => self.content_length.add(value),
-            FieldId::TransferEncoding => self.transfer_encoding.add(value),
-            FieldId::Expect => self.expect.add(value),
-            FieldId::Upgrade => self.upgrade.add(value),
-            FieldId::Connection => self.connection.add(value),
-            FieldId::Te => self.te.add(value),
-            _ => {}
+    pub(super) fn has(&self, id: FieldId) -> bool {
+        self.seen & bit(id) != 0
+    }
+
+    #[inline]
+    pub(super) fn repeats(&self, id: FieldId) -> bool {
+        self.repeated & bit(id) != 0
+    }
+
+    /// The value on the last line of `id`, empty if there is none.
+    #[inline]
+    pub(super) fn value(&self, id: FieldId, fields: &[Field]) -> Span {
+        if !self.has(id) {
+            return Span::EMPTY;
         }
+        fields
+            .get(usize::from(self.last[id as usize % IDS]))
+            .map_or(Span::EMPTY, |field| field.value)
     }
 
     /// Content-Length, when there is exactly one and it is one number. Copies are refused even
     /// when they agree (RFC 9112 §6.3 item 5 allows either).
-    pub(super) fn length(&self, head: &[u8]) -> Result<Option<u64>, &'static Reason> {
-        match self.content_length.count {
-            0 => Ok(None),
-            1 => super::grammar::number(self.content_length.value.of(head))
-                .map(Some)
-                .ok_or(LENGTH_INVALID),
-            _ => Err(LENGTH_INVALID),
+    #[inline]
+    pub(super) fn length(
+        &self,
+        head: &[u8],
+        fields: &[Field],
+    ) -> Result<Option<u64>, &'static Reason> {
+        if !self.has(FieldId::ContentLength) {
+            return Ok(None);
         }
+        if self.repeats(FieldId::ContentLength) {
+            return Err(LENGTH_INVALID);
+        }
+        let value = self.value(FieldId::ContentLength, fields).of(head);
+        super::grammar::number(value).map(Some).ok_or(LENGTH_INVALID)
     }
 
     /// Whether the message is chunked. Refuses every coding but a single chunked, codings in
     /// HTTP/1.0, and codings next to a length (RFC 9112 §6.1, §6.3).
-    pub(super) fn chunked(&self, head: &[u8], version: Version) -> Result<bool, &'static Reason> {
-        if self.transfer_encoding.count == 0 {
+    #[inline]
+    pub(super) fn chunked(
+        &self,
+        head: &[u8],
+        version: Version,
+        fields: &[Field],
+    ) -> Result<bool, &'static Reason> {
+        if !self.has(FieldId::TransferEncoding) {
             return Ok(false);
         }
-        if self.content_length.count != 0 {
+        if self.has(FieldId::ContentLength) {
             return Err(FRAMING_BOTH);
         }
         if version == Version::Http10 {
             return Err(CODING_HTTP10);
         }
-        let one = self.transfer_encoding.count == 1;
-        if one && self.transfer_encoding.value.of(head).eq_ignore_ascii_case(b"chunked") {
+        let value = self.value(FieldId::TransferEncoding, fields).of(head);
+        if !self.repeats(FieldId::TransferEncoding) && value.eq_ignore_ascii_case(b"chunked") {
             Ok(true)
         } else {
             Err(CODING_UNSUPPORTED)
@@ -205,15 +167,15 @@ impl Summary {
         version: Version,
         fields: &mut [Field],
     ) -> Result<Connection, &'static Reason> {
-        if self.connection.count == 0 {
+        if !self.has(FieldId::Connection) {
             return Ok(Connection {
                 persistent: version == Version::Http11,
                 ..Connection::default()
             });
         }
         // What nearly every message that has the field says, without reading it as a list.
-        let value = self.connection.value.of(head);
-        if self.connection.count == 1 && value.eq_ignore_ascii_case(b"keep-alive") {
+        let value = self.value(FieldId::Connection, fields).of(head);
+        if !self.repeats(FieldId::Connection) && is_word(value, b"keep-alive") {
             return Ok(Connection { persistent: true, ..Connection::default() });
         }
         let options = Options::read(head, fields)?;
@@ -222,9 +184,9 @@ impl Summary {
             persistent: !options.close && (current || options.keep_alive),
             upgrade: current
                 && options.upgrade
-                && self.upgrade.count > 0
+                && self.has(FieldId::Upgrade)
                 && upgrade_acceptable(head, fields),
-            te_trailers: options.te && self.te.count > 0 && te_trailers(head, fields),
+            te_trailers: options.te && self.has(FieldId::Te) && te_trailers(head, fields),
         })
     }
 }

@@ -19,7 +19,9 @@ pub mod reason;
 pub mod request;
 pub mod response;
 mod scan;
+mod section;
 pub mod span;
+mod words;
 
 pub use field::{Connection, Field, FieldId, Framing, Version};
 pub use method::Method;

@@ -1,11 +1,14 @@
 //! The request head: parsed in place, strictly (RFC 9112 §3).
 
 use super::authority::Authority;
-use super::grammar::is_target_byte;
 use super::head::{self, Lines, Summary};
 use super::reason::*;
 use super::scan;
-use super::{Connection, Field, Framing, HeadLimits, Method, Parsed, Reason, Span, Version};
+use super::section;
+use super::words::is_target;
+use super::{
+    Connection, Field, FieldId, Framing, HeadLimits, Method, Parsed, Reason, Span, Version,
+};
 
 /// Which form the request target has (RFC 9112 §3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,26 +87,21 @@ impl RequestHead {
         if matches!(head.first(), Some(b'\r' | b'\n')) {
             return Lines::Suspect;
         }
-        let mut slots = head::slots();
-        let slots = &mut slots[..head::slots_used(limits)];
+        let line = head::start_line(head);
         let mut request = httparse::Request::new(&mut []);
-        let len = match request.parse_with_uninit_headers(head, slots) {
-            Ok(httparse::Status::Complete(len)) => len,
-            Ok(httparse::Status::Partial) => return Lines::Partial,
-            Err(_) => return Lines::Suspect,
-        };
-        let (Some(method), Some(target), Some(minor)) =
-            (request.method, request.path, request.version)
-        else {
+        if request.parse_with_uninit_headers(line, &mut []).is_err() {
             return Lines::Suspect;
+        }
+        let (Some(method), Some(target), Some(minor), Some(b'\n')) =
+            (request.method, request.path, request.version, line.last())
+        else {
+            return Lines::Partial;
         };
         let target_start = method.len() + 1;
         let target_end = target_start + target.len();
-        let exact =
-            head::fields_start(head, request.headers, len) == target_end + " HTTP/1.1\r\n".len();
-        if !exact
+        if line.len() != target_end + " HTTP/1.1\r\n".len()
             || target.len() > limits.target_bytes_max as usize
-            || !target.bytes().all(is_target_byte)
+            || !is_target(target.as_bytes())
         {
             return Lines::Suspect;
         }
@@ -111,10 +109,7 @@ impl RequestHead {
         self.method_text = Span::new(0, method.len());
         self.target = Span::new(target_start, target_end);
         self.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-        match head::collect(head, request.headers, len, &mut self.fields) {
-            Some(summary) => Lines::Whole(summary),
-            None => Lines::Suspect,
-        }
+        section::read(head, line.len(), head::fields_max(limits), &mut self.fields)
     }
 
     /// Host, target, framing, connection and expectation of a well-formed head.
@@ -123,16 +118,16 @@ impl RequestHead {
         self.len = summary.len;
         let host = self.host(head, summary)?;
         self.target_parts(head, host)?;
-        self.framing = if summary.chunked(head, self.version)? {
+        self.framing = if summary.chunked(head, self.version, &self.fields)? {
             Framing::Chunked
         } else {
-            summary.length(head)?.map_or(Framing::None, Framing::Length)
+            summary.length(head, &self.fields)?.map_or(Framing::None, Framing::Length)
         };
         self.connection = summary.connection(head, self.version, &mut self.fields)?;
         self.expect_continue = false;
-        if summary.expect.count != 0 {
-            let value = summary.expect.value.of(head);
-            if summary.expect.count > 1 || !value.eq_ignore_ascii_case(b"100-continue") {
+        if summary.has(FieldId::Expect) {
+            let value = summary.value(FieldId::Expect, &self.fields).of(head);
+            if summary.repeats(FieldId::Expect) || !value.eq_ignore_ascii_case(b"100-continue") {
                 return Err(EXPECT_UNKNOWN);
             }
             // From an HTTP/1.0 client it must be ignored (RFC 9110 §10.1.1).
@@ -147,16 +142,14 @@ impl RequestHead {
         head: &'b [u8],
         summary: &Summary,
     ) -> Result<Option<Authority<'b>>, &'static Reason> {
-        self.authority = summary.host.value;
-        match summary.host.count {
-            0 if self.version == Version::Http10 => Ok(None),
-            0 => Err(HOST_MISSING),
-            1 => match Authority::parse(summary.host.value.of(head)) {
-                Some(host) => Ok(Some(host)),
-                None => Err(HOST_INVALID),
-            },
-            _ => Err(HOST_DUPLICATE),
+        self.authority = summary.value(FieldId::Host, &self.fields);
+        if summary.repeats(FieldId::Host) {
+            return Err(HOST_DUPLICATE);
         }
+        if !summary.has(FieldId::Host) {
+            return if self.version == Version::Http10 { Ok(None) } else { Err(HOST_MISSING) };
+        }
+        Authority::parse(self.authority.of(head)).map(Some).ok_or(HOST_INVALID)
     }
 
     #[inline]

@@ -3,7 +3,10 @@
 use super::head::{self, Lines, Summary};
 use super::reason::*;
 use super::scan;
-use super::{Connection, Field, Framing, HeadLimits, Method, Parsed, Reason, Span, Version};
+use super::section;
+use super::{
+    Connection, Field, FieldId, Framing, HeadLimits, Method, Parsed, Reason, Span, Version,
+};
 
 /// A parsed response head; spans refer to the buffer it was parsed from.
 #[derive(Debug, Default)]
@@ -54,34 +57,30 @@ impl ResponseHead {
         if matches!(head.first(), Some(b'\r' | b'\n')) {
             return Lines::Suspect;
         }
-        let mut slots = head::slots();
-        let slots = &mut slots[..head::slots_used(limits)];
+        let line = head::start_line(head);
         let mut response = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
             &mut response,
-            head,
-            slots,
+            line,
+            &mut [],
         );
-        let len = match parsed {
-            Ok(httparse::Status::Complete(len)) => len,
-            Ok(httparse::Status::Partial) => return Lines::Partial,
-            Err(_) => return Lines::Suspect,
-        };
-        let (Some(minor), Some(status @ 100..=599)) = (response.version, response.code) else {
+        if parsed.is_err() {
             return Lines::Suspect;
+        }
+        let (Some(minor), Some(status), Some(b'\n')) =
+            (response.version, response.code, line.last())
+        else {
+            return Lines::Partial;
         };
-        let line_end = head::fields_start(head, response.headers, len) - 2;
-        if head[line_end] != b'\r' {
+        let line_end = line.len() - 2;
+        if !matches!(status, 100..=599) || line[line_end] != b'\r' {
             return Lines::Suspect;
         }
         // `HTTP/1.1 200 OK`: the phrase and even the space before it may be missing.
         self.phrase = Span::new("HTTP/1.1 200 ".len().min(line_end), line_end);
         self.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
         self.status = status;
-        match head::collect(head, response.headers, len, &mut self.fields) {
-            Some(summary) => Lines::Whole(summary),
-            None => Lines::Suspect,
-        }
+        section::read(head, line.len(), head::fields_max(limits), &mut self.fields)
     }
 
     #[inline]
@@ -92,10 +91,10 @@ impl ResponseHead {
         summary: &Summary,
     ) -> Result<(), &'static Reason> {
         self.len = summary.len;
-        self.upgrade = summary.upgrade.value;
+        self.upgrade = summary.value(FieldId::Upgrade, &self.fields);
         self.content_length = None;
-        let chunked = summary.chunked(head, self.version)?;
-        self.content_length = summary.length(head)?;
+        let chunked = summary.chunked(head, self.version, &self.fields)?;
+        self.content_length = summary.length(head, &self.fields)?;
         self.connection = summary.connection(head, self.version, &mut self.fields)?;
         self.framing = self.body_framing(method, chunked)?;
         if self.framing == Framing::UntilClose {
