@@ -21,7 +21,7 @@ use monoio::{
     io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent},
     net::{TcpStream, UnixStream},
 };
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::Shutdown;
 
 use super::{
     buffers::Buffer,
@@ -39,8 +39,9 @@ pub struct Wait {
 }
 
 impl Wait {
+    /// The point of the coarse clock at which an operation that begins now is overdue.
     #[inline]
-    fn at(self) -> u64 {
+    pub fn at(self) -> u64 {
         now_ms().saturating_add(self.idle_ms).min(self.until_ms)
     }
 }
@@ -224,14 +225,6 @@ impl Stream {
     /// Makes the coming close a reset, so that the peer cannot take what it has for the whole.
     pub fn reset_on_close(&self) {
         let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
-    }
-
-    /// Whether an idle connection can no longer be used: closed, broken, or with bytes nobody
-    /// asked for.
-    pub fn is_stale(&self) -> bool {
-        let mut byte = [0u8; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        !matches!(rustix::net::recv(self.as_fd(), &mut byte, flags), Err(rustix::io::Errno::AGAIN))
     }
 
     /// Reads and discards for at most `for_ms` or `bytes_max`, so that a peer that is still

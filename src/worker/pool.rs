@@ -3,33 +3,74 @@
 //! Last used, first taken: a few connections stay warm and the rest age out. Bounds: `idle_max`
 //! connections, each at most `idle_timeout_ms` idle and `lifetime_ms` old.
 
+//!
+//! An idle connection has its next read in flight already: the read that will bring the next
+//! response. If it completes while the connection is idle, the endpoint closed it or sent bytes
+//! nobody asked for, which must never be taken for a response. Looking at that costs no system
+//! call, and the read is one that would be made anyway.
+
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
-    time::{Duration, Instant},
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Waker},
 };
 
-use super::{clock::now_ms, net::Stream};
+use super::{
+    buffers::Buffer,
+    clock::{NEVER_MS, now_ms},
+    net::{Stream, Wait},
+};
 use crate::config::snapshot::Upstream;
+
+/// A read in flight. Owned by its connection, so that it is only dropped together with it.
+pub type ReadAhead = Pin<Box<dyn Future<Output = (io::Result<usize>, Buffer)>>>;
 
 /// A connection to an endpoint.
 pub struct Connection {
-    pub stream: Stream,
+    pub stream: Rc<Stream>,
     /// When it was connected.
     pub born_ms: u64,
-    /// It served a request before: it may turn out to have died while idle.
+    /// The read that brings the next response, if one is in flight. A connection that has one
+    /// served a request before: it may turn out to have died while idle.
+    pub read_ahead: Cell<Option<ReadAhead>>,
     pub reused: bool,
 }
 
 struct Idle {
     connection: Connection,
     since_ms: u64,
-    /// The same on the precise clock.
-    since: Instant,
 }
 
-/// How long a connection given back is used again without looking at it.
-const TRUSTED_FOR: Duration = Duration::from_micros(50);
+impl Connection {
+    pub fn new(stream: Stream) -> Connection {
+        let stream = Rc::new(stream);
+        Connection { stream, born_ms: now_ms(), read_ahead: Cell::default(), reused: false }
+    }
+
+    /// Starts the next read into `buf`. Answers whether it is still in flight.
+    fn start_read(&self, buf: Buffer) -> bool {
+        let stream = self.stream.clone();
+        let wait = Wait { idle_ms: NEVER_MS, until_ms: NEVER_MS };
+        let read: ReadAhead = Box::pin(async move { stream.read(buf, wait).await });
+        self.read_ahead.set(Some(read));
+        self.is_quiet()
+    }
+
+    /// Nothing has come: the read ahead is still in flight.
+    fn is_quiet(&self) -> bool {
+        let Some(mut read) = self.read_ahead.take() else { return false };
+        // Nobody needs to be woken: whoever takes the connection looks again.
+        let quiet = read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        if quiet {
+            self.read_ahead.set(Some(read));
+        }
+        quiet
+    }
+}
 
 #[derive(Default)]
 pub struct Pool {
@@ -37,44 +78,40 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// The connection used last, if one is still good. Bytes that came while it was idle would be
-    /// taken for the next response, so it is looked at first. Only one given back this very moment
-    /// ([`TRUSTED_FOR`]) is not: under load that saves a system call for most requests.
+    /// The connection used last, if one is still good.
     pub fn take(&self, rule: &Upstream) -> Option<Connection> {
         let now_ms = now_ms();
         loop {
-            let Idle { mut connection, since_ms, since } = self.idle.borrow_mut().pop_back()?;
-            let usable = !over_age(rule, &connection, now_ms)
-                && now_ms.saturating_sub(since_ms) <= rule.pool_idle_timeout_ms
-                && (since.elapsed() <= TRUSTED_FOR || !connection.stream.is_stale());
-            if usable {
+            let idle = self.idle.borrow_mut().pop_back()?;
+            if idle.is_usable(rule, now_ms) {
+                let mut connection = idle.connection;
                 connection.reused = true;
                 return Some(connection);
             }
         }
     }
 
-    /// Keeps a connection whose last response ended cleanly; closes the oldest when full.
-    pub fn give(&self, connection: Connection, rule: &Upstream) {
+    /// Keeps a connection whose last response ended cleanly; closes the oldest when full. The next
+    /// response will be read into `buf`.
+    pub fn give(&self, connection: Connection, rule: &Upstream, buf: Buffer) {
         let now_ms = now_ms();
-        if rule.pool_idle_max == 0 || over_age(rule, &connection, now_ms) {
+        if rule.pool_idle_max == 0
+            || over_age(rule, &connection, now_ms)
+            || !connection.start_read(buf)
+        {
             return;
         }
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= rule.pool_idle_max as usize {
             idle.pop_front();
         }
-        idle.push_back(Idle { connection, since_ms: now_ms, since: Instant::now() });
+        idle.push_back(Idle { connection, since_ms: now_ms });
     }
 
     /// Closes what has idled too long or was closed by the endpoint. Called every second or so.
     pub fn sweep(&self, rule: &Upstream) {
         let now_ms = now_ms();
-        self.idle.borrow_mut().retain(|idle| {
-            now_ms.saturating_sub(idle.since_ms) <= rule.pool_idle_timeout_ms
-                && !over_age(rule, &idle.connection, now_ms)
-                && !idle.connection.stream.is_stale()
-        });
+        self.idle.borrow_mut().retain(|idle| idle.is_usable(rule, now_ms));
     }
 
     /// Number of idle connections.
@@ -84,6 +121,14 @@ impl Pool {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Idle {
+    fn is_usable(&self, rule: &Upstream, now_ms: u64) -> bool {
+        !over_age(rule, &self.connection, now_ms)
+            && now_ms.saturating_sub(self.since_ms) <= rule.pool_idle_timeout_ms
+            && self.connection.is_quiet()
     }
 }
 

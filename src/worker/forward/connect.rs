@@ -12,6 +12,7 @@ use crate::{
     },
     telemetry::counters::count,
     worker::{
+        buffers::Buffers,
         clock::now_ms,
         net::Stream,
         pool::{Connection, Pool},
@@ -65,9 +66,10 @@ impl Drop for InFlight<'_> {
 
 impl Acquired<'_> {
     /// Returns the connection to its pool.
-    pub fn keep(self, rule: &Upstream) {
+    pub fn keep(self, rule: &Upstream, buffers: &Buffers) {
         let Acquired { connection, in_flight } = self;
-        in_flight.state.pools[in_flight.endpoint].give(connection, rule);
+        let buf = buffers.response(in_flight.state.large.get());
+        in_flight.state.pools[in_flight.endpoint].give(connection, rule, buf);
     }
 }
 
@@ -152,5 +154,5 @@ async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connecti
         }
     })
     .await?;
-    Ok(Connection { stream, born_ms: now_ms(), reused: false })
+    Ok(Connection::new(stream))
 }

@@ -216,7 +216,7 @@ impl Forward<'_> {
         sink: &mut S,
     ) {
         match relayed {
-            Relayed::Reusable => acquired.keep(self.rule),
+            Relayed::Reusable => acquired.keep(self.rule, &self.worker.buffers),
             Relayed::Spent => {}
             Relayed::Upgraded(early) => {
                 if let Some(client) = sink.client() {

@@ -143,7 +143,7 @@ impl Forward<'_> {
                 false => first_byte,
                 true => Wait { idle_ms: self.rule.idle_timeout_ms, until_ms: by_ms },
             };
-            let (result, back) = self.read(&connection.stream, sink, buf, wait).await;
+            let (result, back) = self.read(connection, sink, buf, wait).await;
             buf = back;
             match result {
                 Ok(0) => return (Err(closed(received)), buf),
@@ -156,17 +156,24 @@ impl Forward<'_> {
     /// One read from the upstream, during which a client that goes away is noticed.
     async fn read<S: ResponseSink>(
         &self,
-        upstream: &Stream,
+        connection: &Connection,
         sink: &mut S,
         buf: Buffer,
         wait: Wait,
     ) -> (Result<usize, Refused>, Buffer) {
         let watched = sink.client().inspect(|client| {
             let fin_is_gone = self.exchange.fin_is_gone;
-            client.deadline().watch(upstream.deadline(), now_ms(), fin_is_gone);
+            client.deadline().watch(connection.stream.deadline(), now_ms(), fin_is_gone);
         });
         let watched = watched.map(Watched);
-        let (result, buf) = upstream.read(buf, wait).await;
+        let (result, buf) = match connection.read_ahead.take() {
+            None => connection.stream.read(buf, wait).await,
+            Some(read) => {
+                self.worker.buffers.give(buf);
+                connection.stream.deadline().read_by(wait.at());
+                read.await
+            }
+        };
         let gone = watched.as_ref().is_some_and(|w| w.0.deadline().watched_gone());
         drop(watched);
         let failure = |refusal, timed_out| Refused { refusal, received: false, timed_out };
