@@ -132,12 +132,12 @@ fn a_vanished_client_frees_the_upstream() {
 #[test]
 fn a_silent_tunnel_ends() {
     let upstream = echo("");
-    let gateway = Gateway::before(upstream.address(), "[timeouts]\ntunnel_idle = \"400ms\"\n");
+    let gateway = Gateway::before(upstream.address(), "[timeouts]\ntunnel_idle = \"1s\"\n");
     let mut client = gateway.client();
     switch(&mut client);
     // Traffic in one direction at a time keeps it alive beyond the timeout.
-    for _ in 0..6 {
-        std::thread::sleep(Duration::from_millis(100));
+    for _ in 0..8 {
+        std::thread::sleep(Duration::from_millis(150));
         client.send("x");
         assert_eq!(client.reader.exactly(1).unwrap(), b"x");
     }
