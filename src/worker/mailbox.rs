@@ -65,8 +65,8 @@ impl Sender {
 }
 
 impl Mailbox {
-    /// Hands every message to `handle` until that answers false. Runs inside a worker's runtime.
-    pub async fn serve(self, mut handle: impl FnMut(Message) -> bool) -> io::Result<()> {
+    /// Hands every message to `handle` for as long as the worker runs, inside its runtime.
+    pub async fn serve(self, mut handle: impl FnMut(Message)) -> io::Result<()> {
         // Not a socket, but all that is asked of it is readiness, which any descriptor has.
         let bell = StdUnixStream::from(self.0.wake.as_fd().try_clone_to_owned()?);
         let bell = UnixStream::from_std(bell)?;
@@ -75,9 +75,7 @@ impl Mailbox {
             let _ = rustix::io::read(&self.0.wake, &mut count);
             self.0.notified.store(false, Ordering::Release);
             while let Some(message) = self.0.queue.pop() {
-                if !handle(message) {
-                    return Ok(());
-                }
+                handle(message);
             }
             if !self.0.notified.load(Ordering::Acquire) {
                 bell.readable(false).await?;

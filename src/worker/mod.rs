@@ -187,20 +187,17 @@ async fn obey(
     let mut stop_accepting = Some(stop_accepting);
     let (told, result) = (stop.clone(), done.clone());
     let drained_worker = worker.clone();
-    let obeying = mailbox.serve(move |message| {
-        match message {
-            Message::Stop => told.set(true),
-            Message::Drain => {
-                if let Some(canceller) = stop_accepting.take() {
-                    drained_worker.draining.set(true);
-                    tracing::info!(worker = drained_worker.index, "accepting no more");
-                    canceller.cancel();
-                    let drain = drain(drained_worker.clone(), told.clone(), result.clone());
-                    monoio::spawn(drain);
-                }
+    let obeying = mailbox.serve(move |message| match message {
+        Message::Stop => told.set(true),
+        Message::Drain => {
+            if let Some(canceller) = stop_accepting.take() {
+                drained_worker.draining.set(true);
+                tracing::info!(worker = drained_worker.index, "accepting no more");
+                canceller.cancel();
+                let drain = drain(drained_worker.clone(), told.clone(), result.clone());
+                monoio::spawn(drain);
             }
         }
-        true
     });
     monoio::spawn(async move {
         if let Err(e) = obeying.await {
@@ -208,7 +205,9 @@ async fn obey(
         }
     });
     loop {
-        monoio::time::sleep(DRAIN_LOOK).await;
+        // A worker that is not draining has no reason to wake up more often than its tick.
+        let look = if worker.draining.get() { DRAIN_LOOK } else { Duration::from_millis(TICK_MS) };
+        monoio::time::sleep(look).await;
         if let Some(drained) = done.get() {
             return Ok(drained);
         }

@@ -113,15 +113,6 @@ impl Pool {
         let now_ms = now_ms();
         self.idle.borrow_mut().retain(|idle| idle.is_usable(rule, now_ms));
     }
-
-    /// Number of idle connections.
-    pub fn len(&self) -> usize {
-        self.idle.borrow().len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl Idle {

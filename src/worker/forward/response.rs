@@ -42,6 +42,13 @@ impl From<Refusal> for Refused {
 /// connection.
 struct Watched<'a>(&'a Stream);
 
+impl Watched<'_> {
+    /// Whether the client went away meanwhile.
+    fn gone(self) -> bool {
+        self.0.deadline().watched_gone()
+    }
+}
+
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         self.0.deadline().watched_gone();
@@ -153,6 +160,18 @@ impl Forward<'_> {
         }
     }
 
+    /// From now on a client that goes away ends `connection`.
+    fn watch<'s, S: ResponseSink>(
+        &self,
+        connection: &Connection,
+        sink: &'s S,
+    ) -> Option<Watched<'s>> {
+        let client = sink.client()?;
+        let fin_is_gone = self.exchange.fin_is_gone;
+        client.deadline().watch(connection.stream.deadline(), now_ms(), fin_is_gone);
+        Some(Watched(client))
+    }
+
     /// One read from the upstream, during which a client that goes away is noticed.
     async fn read<S: ResponseSink>(
         &self,
@@ -161,11 +180,7 @@ impl Forward<'_> {
         buf: Buffer,
         wait: Wait,
     ) -> (Result<usize, Refused>, Buffer) {
-        let watched = sink.client().inspect(|client| {
-            let fin_is_gone = self.exchange.fin_is_gone;
-            client.deadline().watch(connection.stream.deadline(), now_ms(), fin_is_gone);
-        });
-        let watched = watched.map(Watched);
+        let watched = self.watch(connection, sink);
         let (result, buf) = match connection.read_ahead.take() {
             None => connection.stream.read(buf, wait).await,
             Some(read) => {
@@ -174,8 +189,7 @@ impl Forward<'_> {
                 read.await
             }
         };
-        let gone = watched.as_ref().is_some_and(|w| w.0.deadline().watched_gone());
-        drop(watched);
+        let gone = watched.is_some_and(Watched::gone);
         let failure = |refusal, timed_out| Refused { refusal, received: false, timed_out };
         let result = match result {
             _ if gone => Err(failure(refusal::CLIENT_ABORTED.into(), false)),
@@ -228,13 +242,9 @@ impl Forward<'_> {
         reader: &mut Reader<'_>,
         buf: Buffer,
     ) -> (Result<(), Refusal>, Buffer) {
-        let watched = sink.client().inspect(|client| {
-            let fin_is_gone = self.exchange.fin_is_gone;
-            client.deadline().watch(connection.stream.deadline(), now_ms(), fin_is_gone);
-        });
-        let watched = watched.map(Watched);
+        let watched = self.watch(connection, sink);
         let (result, buf) = reader.next(buf, self.wait()).await;
-        let gone = watched.as_ref().is_some_and(|w| w.0.deadline().watched_gone());
+        let gone = watched.is_some_and(Watched::gone);
         let result = match result {
             _ if gone => Err(refusal::CLIENT_ABORTED.into()),
             Ok(()) => Ok(()),
