@@ -101,6 +101,13 @@ def free_port():
 free_port.given = set()
 
 
+def connect(port):
+    """Connects to a port of 127.0.0.1 and closes again; whether that worked."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Process:
     """One started program; `core` pins it, `realtime` keeps other work off its core."""
 
@@ -126,30 +133,36 @@ class Process:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return self
+            if connect(port):
+                return self
             time.sleep(0.05)
         sys.exit(f"{self.name} does not listen on {port}:\n{self.log.read_text()[-2000:]}")
 
-    def wait_log(self, text, seconds=20):
-        """Waits until the program has logged `text`."""
+    def wait_log(self, text, seconds=20, nudge=None):
+        """Waits until the program has logged `text`, connecting to port `nudge` meanwhile."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             if text in self.log.read_text(errors="replace"):
                 return self
             time.sleep(0.05)
+            if nudge:
+                connect(nudge)
         sys.exit(f"{self.name} did not say {text!r}:\n{self.log.read_text()[-2000:]}")
 
-    def stop(self, patience=10):
-        """Asks the program to end, then makes it."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(patience)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+    def stop(self, patience=10, nudge=None):
+        """Asks the program to end, connecting to port `nudge` meanwhile, then makes it."""
+        if self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + patience
+        while nudge and self.process.poll() is None and time.monotonic() < deadline:
+            connect(nudge)
+            time.sleep(0.1)
+        try:
+            self.process.wait(max(0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def children(self):
         """Process ids of its children."""
@@ -208,13 +221,26 @@ def start_ringway(directory, origin_port, routes=0, workers=1, io="auto", extra=
         "LISTEN": f"127.0.0.1:{port}", "ORIGIN": f"127.0.0.1:{origin_port}",
         "WORKERS": workers, "IO": io, "ROUTES": tables, "EXTRA": extra}))
     ringway = Proxy("ringway", [program, "run", config], directory / "log", **options)
-    # Slow when it runs under valgrind.
-    ringway.wait_log("ready", 120).wait_port(port)
+    # Slow when it runs under valgrind, which lets no other thread run while one waits in
+    # io_uring_enter: an idle worker would keep control from saying so.
+    ringway.wait_log("ready", 120, nudge=port if options.get("wrap") else None).wait_port(port)
     ringway.port, ringway.worker = port, ringway.pid
     return ringway
 
 
+def start_floor(directory, origin_port, routes=0, **options):
+    """No proxy at all but a forwarder of bytes: the least that a proxy here can cost."""
+    port = free_port()
+    command = [LOADTEST, "forward", "--listen", f"127.0.0.1:{port}",
+               "--to", f"127.0.0.1:{origin_port}"]
+    floor = Proxy("floor", command, Path(directory) / f"floor-{port}.log", **options)
+    floor.wait_port(port)
+    floor.port, floor.worker = port, floor.pid
+    return floor
+
+
 START = {
+    "floor": start_floor,
     "nginx": start_nginx,
     "nginx-fields": functools.partial(start_nginx, fields=FIELDS),
     "ringway": start_ringway,

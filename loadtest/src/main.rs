@@ -1,11 +1,13 @@
 //! Load generator and origin for measuring Ringway beside other proxies.
 //!
-//! `loadtest load` sends requests, `loadtest origin` answers them; `load --origin ADDRESS` does
-//! both on one thread and one io_uring, cheaply enough that the core it runs on can saturate a
-//! proxy on another. HTTP/1.1 with `Content-Length` bodies only.
+//! `loadtest load` sends requests, `loadtest origin` answers them, and `loadtest forward` stands
+//! between them and does nothing, as the floor of what any proxy costs. `load --origin ADDRESS`
+//! sends and answers on one thread and one io_uring, cheaply enough that the core it runs on can
+//! saturate a proxy on another. HTTP/1.1 with `Content-Length` bodies only.
 
 mod client;
 mod engine;
+mod forward;
 mod http;
 mod origin;
 mod report;
@@ -43,6 +45,15 @@ enum Command {
         /// Bytes of response body
         #[arg(long, default_value_t = 1024)]
         body: u64,
+    },
+    /// Only pass bytes on, until killed: the least that a proxy can cost
+    Forward {
+        /// Where to listen: IP:PORT
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Where to connect: IP:PORT
+        #[arg(long)]
+        to: SocketAddr,
     },
 }
 
@@ -117,6 +128,7 @@ fn main() -> io::Result<()> {
         Command::Origin { listen, body } => {
             Engine::new(false, false)?.serve(&mut Origin::listen(&listen, body)?)
         }
+        Command::Forward { listen, to } => forward::run(listen, to),
     }
 }
 

@@ -228,6 +228,9 @@ section! {
         relay_buffer: Size = kib(64) => kib(4)..=mib(16);
         /// The same for a body over 1 MiB.
         relay_buffer_large: Size = kib(256) => kib(4)..=mib(16);
+        /// Bytes that may wait unsent in the kernel, for each connection: a peer that reads slowly
+        /// has no more read for it from the other side.
+        unsent: Size = kib(256) => kib(16)..=mib(64);
         /// Slowest a client may send or read a body, each second, after a grace. `"0B"` is no
         /// bound.
         client_rate_min: Size = bytes(240) => bytes(0)..=mib(100);

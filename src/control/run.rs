@@ -234,8 +234,9 @@ impl Gateway {
 /// Sockets by worker, then by listener.
 fn bind_all(snapshot: &Snapshot, workers: usize) -> Result<Vec<Vec<Bound>>, String> {
     let mut by_worker: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
+    let unsent_bytes = snapshot.limits.unsent_bytes;
     for rule in &snapshot.listeners {
-        let sockets = listener::bind(&rule.name, &rule.bind, rule.backlog, workers)
+        let sockets = listener::bind(rule, unsent_bytes, workers)
             .map_err(|e| format!("cannot listen on {} ({}): {e}", rule.name, bind_hint(&e)))?;
         for (sockets_of_worker, socket) in by_worker.iter_mut().zip(sockets) {
             sockets_of_worker.push(socket);

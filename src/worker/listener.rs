@@ -33,7 +33,7 @@ use super::{
     net::{self, Stream, Wait},
 };
 use crate::{
-    config::snapshot::Bind,
+    config::snapshot::{Bind, ListenerRule},
     policy::{Refusal, refusal},
     telemetry::counters::count,
 };
@@ -241,15 +241,16 @@ async fn shed(worker: &Worker, stream: Stream) {
     worker.buffers.give(buf);
 }
 
-/// Binds one socket per worker for `bind`. Port 0 is chosen once and shared by all.
-pub fn bind(name: &str, bind: &Bind, backlog: u32, workers: usize) -> io::Result<Vec<Bound>> {
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+/// Binds one socket per worker for `rule`. Port 0 is chosen once and shared by all. The kernel
+/// keeps no more than `unsent_bytes` that wait to be sent on an accepted connection.
+pub fn bind(rule: &ListenerRule, unsent_bytes: u32, workers: usize) -> io::Result<Vec<Bound>> {
+    let backlog = i32::try_from(rule.backlog).unwrap_or(i32::MAX);
     let mut bound = Vec::with_capacity(workers);
-    let mut bind = bind.clone();
+    let mut bind = rule.bind.clone();
     for _ in 0..workers {
         let socket = match &mut bind {
             Bind::Tcp(address) => {
-                let socket = bind_tcp(*address, backlog)?;
+                let socket = bind_tcp(*address, backlog, unsent_bytes)?;
                 if let Some(real) = socket.local_addr()?.as_socket() {
                     *address = real;
                 }
@@ -261,12 +262,16 @@ pub fn bind(name: &str, bind: &Bind, backlog: u32, workers: usize) -> io::Result
                 None => bind_unix(path, *mode, backlog)?,
             },
         };
-        bound.push(Bound { name: name.to_owned(), bind: bind.clone(), socket: socket.into() });
+        bound.push(Bound { name: rule.name.clone(), bind: bind.clone(), socket: socket.into() });
     }
     Ok(bound)
 }
 
-fn bind_tcp(address: std::net::SocketAddr, backlog: i32) -> io::Result<socket2::Socket> {
+fn bind_tcp(
+    address: std::net::SocketAddr,
+    backlog: i32,
+    unsent_bytes: u32,
+) -> io::Result<socket2::Socket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -277,6 +282,7 @@ fn bind_tcp(address: std::net::SocketAddr, backlog: i32) -> io::Result<socket2::
     socket.set_reuse_port(true)?;
     // Inherited by accepted sockets.
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(unsent_bytes)?;
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     Ok(socket)

@@ -101,15 +101,20 @@ impl Stream {
         Stream { deadline: deadlines.slot(fd), socket: UnsafeCell::new(Socket::Unix(stream)), fd }
     }
 
-    /// Connects over TCP, without Nagle's delay.
+    /// Connects over TCP, without Nagle's delay. The kernel keeps no more than `unsent_bytes`
+    /// that wait to be sent.
     pub async fn connect_tcp(
         address: SocketAddr,
         timeout_ms: u64,
+        unsent_bytes: u32,
         deadlines: &Rc<Deadlines>,
     ) -> io::Result<Stream> {
         let stream = in_time(timeout_ms, TcpStream::connect_addr(address)).await?;
-        stream.set_nodelay(true)?;
-        Ok(Stream::tcp(stream, deadlines))
+        let stream = Stream::tcp(stream, deadlines);
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_notsent_lowat(unsent_bytes)?;
+        Ok(stream)
     }
 
     pub async fn connect_unix(

@@ -55,7 +55,9 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
             if is_suspect(refusal) {
                 sink.close_after();
             }
-            match respond::refuse(exchange.id.text(exchange.bytes()), refusal, sink).await {
+            let id = exchange.id.text(exchange.bytes());
+            // Boxed, so that the task is no larger than forwarding needs.
+            match Box::pin(respond::refuse(id, refusal, sink)).await {
                 Ok(()) => Outcome::Done,
                 Err(refusal) => Outcome::Broken(refusal),
             }
@@ -81,7 +83,7 @@ async fn phases<B: RequestBody, S: ResponseSink>(
 ) -> Result<(), Refusal> {
     admit(snapshot, exchange)?;
     if exchange.head().form == TargetForm::Asterisk || is_last_hop(exchange) {
-        return options(sink).await;
+        return Box::pin(options(sink)).await;
     }
     let matched = route(snapshot, exchange)?;
     let rule = snapshot.route(matched.route);

@@ -490,6 +490,72 @@ fn failures_leak_no_descriptor() {
     up.wait_until_idle();
 }
 
+/// The upstream is a process of its own here, so that the kernel takes its connections apart.
+#[test]
+fn an_upstream_process_that_is_killed_and_restarted() {
+    let app = Upstream::scripted(|conn| {
+        while let Ok(request) = conn.request() {
+            if request.target == "/stuck" {
+                return conn.until_closed();
+            }
+            if request.target != "/half" {
+                conn.answer(&request);
+                continue;
+            }
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
+            return conn.until_closed();
+        }
+    });
+    let address = refused();
+    let process = || {
+        Gateway::start(&format!(
+            "[[listeners]]\nbind = \"{address}\"\n[[routes]]\nupstream = \"app\"\n\
+             [upstreams.app]\nendpoints = [\"{}\"]\n",
+            app.address()
+        ))
+    };
+    let killed = process();
+    let healthy = Upstream::ok();
+    let keys = "pool = { idle_timeout = \"100ms\" }";
+    let gateway = Gateway::start(&format!(
+        "[runtime]\nworkers = 1\n[[routes]]\npath = \"/healthy\"\nupstream = \"healthy\"\n\
+         [[routes]]\nupstream = \"killed\"\n\
+         [upstreams.healthy]\nendpoints = [\"{}\"]\n{keys}\n\
+         [upstreams.killed]\nendpoints = [\"{address}\"]\nconnect_cooldown = \"50ms\"\n{keys}\n",
+        healthy.address()
+    ));
+    gateway.client().get("/healthy");
+    healthy.wait_until_idle();
+    let before = gateway.open_fds();
+    let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+
+    let (mut half, mut stuck, mut kept) = (gateway.client(), gateway.client(), gateway.client());
+    assert_eq!(kept.get("/first").status, 200);
+    half.send(request("/half"));
+    half.head();
+    half.reader.exactly(5).unwrap();
+    stuck.send(request("/stuck"));
+    eventually("the upstream has it", || app.requests().iter().any(|r| r.target == "/stuck"));
+
+    killed.signal(nix::sys::signal::Signal::SIGKILL);
+    killed.wait_exit();
+    assert_eq!(half.reader.exactly(5), Err(ReadError::Cut), "what was begun cannot be completed");
+    // Not tried again: its connection was new, so the upstream had it and may have begun.
+    let response = stuck.response();
+    assert_eq!((response.status, response.reason().as_str()), (502, "upstream.closed"));
+    // The kernel may take a moment to close what a killed process's ring still held.
+    eventually("nobody listens", || std::net::TcpStream::connect(address).is_err());
+    let response = kept.get("/second");
+    assert_eq!((response.status, response.reason().as_str()), (503, "upstream.connect"));
+    assert_eq!(gateway.client().get("/healthy").status, 200, "others are not affected");
+
+    let _restarted = process();
+    eventually("served again", || gateway.client().get("/third").status == 200);
+    assert_eq!(kept.get("/fourth").status, 200, "the client's connection outlived its upstream");
+    drop((half, stuck, kept));
+    eventually("the descriptors are given back", || gateway.open_fds() <= before);
+}
+
 #[test]
 fn a_large_upload_to_an_upstream_that_dies_ends() {
     let up = Upstream::scripted(|conn| {

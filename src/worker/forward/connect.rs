@@ -134,6 +134,7 @@ fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
 
 async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connection> {
     let deadlines = &forward.worker.deadlines;
+    let unsent_bytes = forward.snapshot.limits.unsent_bytes;
     let left_ms = forward.exchange.until_ms.saturating_sub(now_ms());
     let timeout_ms = forward.rule.connect_timeout_ms.min(left_ms);
     count(&forward.worker.counters.upstream_connects);
@@ -144,7 +145,9 @@ async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connecti
             EndpointAddress::Tcp(addresses) => {
                 let mut last = io::ErrorKind::AddrNotAvailable.into();
                 for address in addresses {
-                    match Stream::connect_tcp(*address, timeout_ms, deadlines).await {
+                    let connected =
+                        Stream::connect_tcp(*address, timeout_ms, unsent_bytes, deadlines).await;
+                    match connected {
                         Ok(stream) => return Ok(stream),
                         Err(e) => last = e,
                     }

@@ -126,7 +126,8 @@ impl Forward<'_> {
             // An upstream that closed while we wrote may have answered first: read on.
             Err(_) => self.download(connection, sink).await,
             Ok(_) if body.ended() => self.download(connection, sink).await,
-            Ok(_) => self.both_ways(connection, body, sink).await,
+            // Boxed: a body that still streams must not enlarge the task of one that does not.
+            Ok(_) => Box::pin(self.both_ways(connection, body, sink)).await,
         };
         let result = result.map_err(|refused| Broken {
             refusal: refused.refusal,

@@ -137,7 +137,7 @@ impl Forward<'_> {
                         return (Err(Refusal::from(refusal::UPSTREAM_INVALID).into()), buf);
                     }
                     interims_left -= 1;
-                    if let Err(refusal) = sink.interim(head, buf.bytes()).await {
+                    if let Err(refusal) = Box::pin(sink.interim(head, buf.bytes())).await {
                         return (Err(refusal.into()), buf);
                     }
                     buf.consume(head.len);

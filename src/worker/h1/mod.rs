@@ -137,7 +137,8 @@ impl Active<'_> {
                 Head::Parked => return Ending::Parked,
                 Head::Closed => return Ending::Closed,
                 Head::Refused(refusal) => {
-                    self.refuse(&snapshot, refusal).await;
+                    // Boxed, as every rare ending: it must not enlarge the task.
+                    Box::pin(self.refuse(&snapshot, refusal)).await;
                     return Ending::Closed;
                 }
             }
@@ -146,7 +147,7 @@ impl Active<'_> {
             match self.exchange(&snapshot, keep).await {
                 After::Keep => {}
                 After::Linger => {
-                    self.linger(&snapshot).await;
+                    Box::pin(self.linger(&snapshot)).await;
                     return Ending::Closed;
                 }
                 After::Drop => return Ending::Closed,
@@ -208,12 +209,12 @@ impl Active<'_> {
         self.buf = buf;
         self.busy = requests > 0 && now_ms() - waited_from <= BUSY_GAP_MS;
         match next {
-            Next::Parked if self.worker.draining.get() => Some(self.close_idle().await),
+            Next::Parked if self.worker.draining.get() => Some(Box::pin(self.close_idle()).await),
             Next::Parked => Some(Head::Parked),
             Next::Read(Ok(0)) => Some(Head::Closed),
             Next::Read(Ok(_)) => None,
             Next::Read(Err(e)) if e.kind() == std::io::ErrorKind::TimedOut => {
-                Some(self.close_idle().await)
+                Some(Box::pin(self.close_idle()).await)
             }
             Next::Read(Err(_)) => Some(Head::Closed),
         }
@@ -261,7 +262,7 @@ impl Active<'_> {
         let took = match decoder.take(&mut self.buf.bytes_mut()[head_len..]) {
             Ok(took) => took,
             Err(reason) => {
-                self.refuse(snapshot, reason.into()).await;
+                Box::pin(self.refuse(snapshot, reason.into())).await;
                 return After::Drop;
             }
         };

@@ -147,18 +147,6 @@ impl<'c> H1Sink<'c> {
         self.worker.buffers.give(buf);
         result
     }
-
-    async fn send_then(
-        &mut self,
-        buf: Buffer,
-        after: Option<Vec<u8>>,
-    ) -> (Result<(), Refusal>, Buffer) {
-        let (mut result, buf) = self.send(buf).await;
-        if let (Ok(()), Some(after)) = (&result, after) {
-            result = self.send_bytes(&after).await;
-        }
-        (result, buf)
-    }
 }
 
 impl ResponseSink for H1Sink<'_> {
@@ -202,16 +190,17 @@ impl ResponseSink for H1Sink<'_> {
                 chunk_tail(&mut buf, data > 0, last, trailer_lines)
             }
         };
-        let in_place = buf.prepend(&out);
-        let mut result = Ok(());
-        if !in_place {
-            result = self.send_bytes(&out).await;
+        if !buf.prepend(&out)
+            && let Err(refusal) = Box::pin(self.send_bytes(&out)).await
+        {
+            return (Err(refusal), buf);
         }
         self.worker.scratch.set(out);
-        match result {
-            Ok(()) => self.send_then(buf, after).await,
-            Err(refusal) => (Err(refusal), buf),
+        let (mut result, buf) = self.send(buf).await;
+        if let (Ok(()), Some(after)) = (&result, after) {
+            result = Box::pin(self.send_bytes(&after)).await;
         }
+        (result, buf)
     }
 
     async fn data(
@@ -221,7 +210,11 @@ impl ResponseSink for H1Sink<'_> {
         trailer_lines: &[u8],
     ) -> (Result<(), Refusal>, Buffer) {
         let after = frame(&mut buf, self.framing, last, trailer_lines);
-        self.send_then(buf, after).await
+        let (mut result, buf) = self.send(buf).await;
+        if let (Ok(()), Some(after)) = (&result, after) {
+            result = Box::pin(self.send_bytes(&after)).await;
+        }
+        (result, buf)
     }
 
     fn close_after(&mut self) {

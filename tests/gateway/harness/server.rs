@@ -99,6 +99,8 @@ impl Server {
     pub fn start() -> Server {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
+        // Inherited by its connections: little is buffered, so that what counts as sent has left.
+        socket2::SockRef::from(&listener).set_send_buffer_size(64 << 10).unwrap();
         let address = listener.local_addr().unwrap();
         let counts = Arc::new(Counts::default());
         let (stop, stopped) = std::sync::mpsc::channel();

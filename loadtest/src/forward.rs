@@ -1,0 +1,63 @@
+//! A forwarder that looks at nothing: the least a proxy on Ringway's runtime can cost.
+//!
+//! Every client connection gets an upstream connection of its own, and bytes go both ways as they
+//! come: per small request two receives and two sends, as in any proxy, and nothing else. What a
+//! gateway costs beyond this is its own work; what another proxy saves below this it would have to
+//! save in the kernel.
+
+use std::io;
+use std::net::SocketAddr;
+
+use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, Splitable};
+use monoio::net::{ListenerOpts, TcpListener, TcpStream};
+use monoio::{IoUringDriver, RuntimeBuilder};
+
+/// As many as Ringway reads a message head into.
+const BUFFER_BYTES: usize = 8 * 1024;
+const RING_ENTRIES: u32 = 4096;
+const BACKLOG: i32 = 4096;
+
+/// Forwards from `listen` to `to` until the process is killed.
+pub fn run(listen: SocketAddr, to: SocketAddr) -> io::Result<()> {
+    let mut ring = io_uring_of_monoio::IoUring::builder();
+    ring.setup_cqsize(RING_ENTRIES * 4).setup_single_issuer().setup_defer_taskrun();
+    let mut runtime = RuntimeBuilder::<IoUringDriver>::new()
+        .uring_builder(ring)
+        .with_entries(RING_ENTRIES)
+        .build()?;
+    runtime.block_on(async move {
+        let options = ListenerOpts::new().reuse_port(true).backlog(BACKLOG);
+        let listener = TcpListener::bind_with_config(listen, &options)?;
+        loop {
+            let (client, _) = listener.accept().await?;
+            monoio::spawn(async move {
+                // A connection that cannot be forwarded is dropped: the load generator counts it.
+                let _ = connect(client, to).await;
+            });
+        }
+    })
+}
+
+async fn connect(client: TcpStream, to: SocketAddr) -> io::Result<()> {
+    let upstream = TcpStream::connect_addr(to).await?;
+    client.set_nodelay(true)?;
+    upstream.set_nodelay(true)?;
+    let (client_reads, client_writes) = client.into_split();
+    let (upstream_reads, upstream_writes) = upstream.into_split();
+    monoio::spawn(pump(client_reads, upstream_writes));
+    pump(upstream_reads, client_writes).await
+}
+
+async fn pump(mut from: impl AsyncReadRent, mut to: impl AsyncWriteRent) -> io::Result<()> {
+    let mut buf = Vec::with_capacity(BUFFER_BYTES);
+    loop {
+        buf.clear();
+        let (read, back) = from.read(buf).await;
+        if read? == 0 {
+            return to.shutdown().await;
+        }
+        let (written, back) = to.write_all(back).await;
+        written?;
+        buf = back;
+    }
+}
