@@ -87,6 +87,15 @@ pub struct ListenerRule {
     pub half_close: HalfClose,
 }
 
+impl ListenerRule {
+    /// A socket bound for one of them serves the other.
+    pub fn is_same_socket(&self, other: &ListenerRule) -> bool {
+        // Two listeners on a port of the system's choice are different sockets.
+        let is_chosen = matches!(self.bind, Bind::Tcp(at) if at.port() == 0);
+        self.bind == other.bind && (!is_chosen || self.name == other.name)
+    }
+}
+
 /// What a client's FIN while its response is pending means. A half-closed connection and one that
 /// was closed for good look alike until something is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +174,7 @@ pub struct Upstream {
     pub connect_cooldown_ms: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// As written: `10.0.0.1:80`, `app.internal:80`, `unix:/run/app.sock`.
     pub name: String,
@@ -174,7 +183,7 @@ pub struct Endpoint {
     pub weight: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointAddress {
     /// Addresses of one name, tried in order.
     Tcp(Vec<SocketAddr>),

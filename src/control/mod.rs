@@ -4,7 +4,8 @@ mod cli;
 pub mod cores;
 pub mod demo;
 pub mod explain;
-pub mod run;
+mod reload;
+mod run;
 
 /// Runs the program and answers with its exit code.
 pub fn main() -> std::process::ExitCode {

@@ -1,8 +1,8 @@
-//! Starts the workers, waits for signals, and ends in order.
+//! Starts the workers, waits for signals, and ends in order. Reloading is in [`super::reload`].
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::mpsc,
     thread,
@@ -14,9 +14,15 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use super::{cli, cores};
+use super::{
+    cli, cores,
+    reload::{Reloads, Running},
+};
 use crate::{
-    config::{Snapshot, snapshot::Bind},
+    config::{
+        Snapshot,
+        snapshot::{Bind, ListenerRule},
+    },
     telemetry::counters::Totals,
     worker::{
         self, Drained, Seed,
@@ -28,34 +34,44 @@ use crate::{
 };
 
 /// What the main thread waits for.
-enum Event {
-    Started { worker: usize, driver: &'static str },
+pub enum Event {
+    Started {
+        worker: usize,
+        driver: &'static str,
+    },
     Signal(i32),
-    Ended { worker: usize, result: io::Result<(Drained, Totals)> },
+    /// A new configuration, or none because it has errors.
+    Loaded(Option<Box<Snapshot>>),
+    /// A worker goes on with the new configuration.
+    Adopted,
+    Ended {
+        worker: usize,
+        result: io::Result<(Drained, Totals)>,
+    },
 }
 
 /// How long after its own drain timeout a worker may take to end.
 const END_GRACE: Duration = Duration::from_secs(2);
+/// How often configurations that are no longer used are looked for after a reload.
+const FREE_EVERY: Duration = Duration::from_secs(1);
 
 /// `ringway run FILE`.
 pub fn run(path: &Path) -> ExitCode {
     match cli::load(path) {
         None => ExitCode::FAILURE,
-        Some(snapshot) => serve(&snapshot, |_| {}),
+        Some(snapshot) => serve(snapshot, Some(path.to_owned()), |_| {}),
     }
 }
 
-/// Runs the gateway until a signal ends it. `ready` is told the bound addresses.
-pub fn serve(snapshot: &Snapshot, ready: impl FnOnce(&[Bind])) -> ExitCode {
+/// Runs the gateway until a signal ends it. `file` is where `snapshot` came from and is reloaded
+/// from; `ready` is told the bound addresses.
+pub fn serve(snapshot: Snapshot, file: Option<PathBuf>, ready: impl FnOnce(&[Bind])) -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         tracing::error!(thread = thread.name(), "panic, ending one connection: {panic}");
     }));
-    match Gateway::start(snapshot) {
-        Ok(gateway) => {
-            ready(&gateway.binds);
-            gateway.wait()
-        }
+    match Gateway::start(snapshot, file, ready) {
+        Ok(gateway) => gateway.wait(),
         Err(message) => {
             tracing::error!("{message}");
             ExitCode::FAILURE
@@ -65,9 +81,10 @@ pub fn serve(snapshot: &Snapshot, ready: impl FnOnce(&[Bind])) -> ExitCode {
 
 struct Gateway {
     mailboxes: Vec<Sender>,
+    places: Places,
+    tell: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
-    binds: Vec<Bind>,
-    drain_timeout: Duration,
+    reloads: Reloads,
     running: usize,
     totals: Totals,
     connections_cut: u32,
@@ -75,40 +92,42 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn start(snapshot: &Snapshot) -> Result<Gateway, String> {
+    fn start(
+        snapshot: Snapshot,
+        file: Option<PathBuf>,
+        ready: impl FnOnce(&[Bind]),
+    ) -> Result<Gateway, String> {
         let cores = cores::plan(&snapshot.runtime.workers)?;
-        raise_descriptor_limit(snapshot);
-        let mut bound = bind_all(snapshot, cores.len())?;
-        let binds = bound[0].iter().map(|b| b.bind.clone()).collect();
+        raise_descriptor_limit(&snapshot);
+        let unsent_bytes = snapshot.limits.unsent_bytes;
+        let bound = bind_all(snapshot.listeners.iter(), unsent_bytes, cores.len())?;
+        let binds: Vec<Bind> = bound[0].iter().map(|b| b.at.clone()).collect();
         let (tell, events) = mpsc::channel();
         catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
         let places = Places::new(snapshot.limits.connections_max);
+        let (reloads, copies) = Reloads::begin(file, snapshot, cores.len());
         let mut mailboxes = Vec::new();
-        for (index, core) in cores.iter().enumerate() {
+        for (index, (listeners, snapshot)) in bound.into_iter().zip(copies).enumerate() {
             let (sender, mailbox) = mailbox::mailbox().map_err(|e| format!("eventfd: {e}"))?;
             mailboxes.push(sender);
-            let seed = Seed {
-                index,
-                snapshot: snapshot.clone(),
-                listeners: std::mem::take(&mut bound[index]),
-                mailbox,
-                places: places.clone(),
-                workers: cores.len(),
-            };
-            spawn(seed, *core, tell.clone()).map_err(|e| format!("worker {index}: {e}"))?;
+            let places = places.clone();
+            let seed = Seed { index, snapshot, listeners, mailbox, places, workers: cores.len() };
+            spawn(seed, cores[index], tell.clone()).map_err(|e| format!("worker {index}: {e}"))?;
         }
         let mut gateway = Gateway {
             running: mailboxes.len(),
             mailboxes,
+            places,
+            tell,
             events,
-            binds,
-            drain_timeout: Duration::from_millis(snapshot.runtime.drain_timeout_ms),
+            reloads,
             totals: Totals::default(),
             connections_cut: 0,
             failed: false,
         };
         gateway.await_start()?;
-        gateway.announce(snapshot, &cores);
+        gateway.announce(&binds, &cores);
+        ready(&binds);
         Ok(gateway)
     }
 
@@ -121,7 +140,7 @@ impl Gateway {
                 Ok(Event::Ended { worker, result: Err(e) }) => {
                     return Err(format!("worker {worker} cannot start: {e}"));
                 }
-                Ok(Event::Signal(_) | Event::Ended { .. }) | Err(_) => {
+                Ok(_) | Err(_) => {
                     return Err("ended while starting".to_owned());
                 }
             }
@@ -129,14 +148,10 @@ impl Gateway {
         Ok(())
     }
 
-    fn announce(&self, snapshot: &Snapshot, cores: &[u32]) {
-        for (rule, bind) in snapshot.listeners.iter().zip(&self.binds) {
-            match bind {
-                Bind::Tcp(at) => tracing::info!(listener = rule.name, "listening on {at}"),
-                Bind::Unix { path, .. } => {
-                    tracing::info!(listener = rule.name, "listening on unix:{}", path.display());
-                }
-            }
+    fn announce(&self, binds: &[Bind], cores: &[u32]) {
+        let snapshot = self.reloads.current();
+        for (rule, at) in snapshot.listeners.iter().zip(binds) {
+            announce_listener(rule, at);
         }
         tracing::info!(
             ?cores,
@@ -150,46 +165,61 @@ impl Gateway {
     fn wait(mut self) -> ExitCode {
         let mut deadline: Option<Instant> = None;
         while self.running > 0 {
-            let event = match deadline {
-                None => self.events.recv().ok(),
-                Some(at) => {
-                    self.events.recv_timeout(at.saturating_duration_since(Instant::now())).ok()
-                }
-            };
-            match event {
-                Some(Event::Signal(SIGHUP)) => {
-                    tracing::warn!("SIGHUP: reloading is not available yet, nothing was changed");
-                }
+            match self.next_event(deadline) {
+                Some(Event::Signal(SIGHUP)) if deadline.is_none() => self.reloads.ask(&self.tell),
+                Some(Event::Signal(SIGHUP)) => {}
                 Some(Event::Signal(signal)) => match deadline {
                     None => {
-                        deadline = Some(Instant::now() + self.drain_timeout + END_GRACE);
-                        tracing::info!(signal, timeout = ?self.drain_timeout, "draining");
-                        self.drain();
+                        let timeout = self.drain(signal);
+                        deadline = Some(Instant::now() + timeout + END_GRACE);
                     }
                     Some(_) => {
                         tracing::info!(signal, "stopping at once");
                         self.tell(|| Message::Stop);
                     }
                 },
+                // A drain goes on with the configuration it began with.
+                Some(Event::Loaded(_)) if deadline.is_some() => {}
+                Some(Event::Loaded(loaded)) => {
+                    let Gateway { mailboxes, places, tell, reloads, .. } = &mut self;
+                    let running = Running { mailboxes, places, tell };
+                    reloads.loaded(loaded, &running);
+                }
+                Some(Event::Adopted) => self.reloads.adopted(&self.tell),
                 Some(Event::Ended { worker, result }) => self.ended(worker, result),
                 Some(Event::Started { .. }) => {}
-                None => {
+                None if deadline.is_some_and(|at| Instant::now() >= at) => {
                     tracing::error!("workers did not end in time");
                     return ExitCode::FAILURE;
                 }
+                None => {}
             }
         }
         self.last_words()
     }
 
-    fn drain(&self) {
+    /// The next event; `None` when it is time to look at something else.
+    fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
+        let rest = self.reloads.free().then(|| Instant::now() + FREE_EVERY);
+        match deadline.into_iter().chain(rest).min() {
+            None => self.events.recv().ok(),
+            Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),
+        }
+    }
+
+    /// Answers how long the workers may take.
+    fn drain(&self, signal: i32) -> Duration {
+        let snapshot = self.reloads.current();
+        let timeout = Duration::from_millis(snapshot.runtime.drain_timeout_ms);
+        tracing::info!(signal, ?timeout, "draining");
         // Unlinked first, so that new clients see at once that nobody is there.
-        for bind in &self.binds {
-            if let Bind::Unix { path, .. } = bind {
+        for rule in &snapshot.listeners {
+            if let Bind::Unix { path, .. } = &rule.bind {
                 let _ = std::fs::remove_file(path);
             }
         }
         self.tell(|| Message::Drain);
+        timeout
     }
 
     fn tell(&self, message: impl Fn() -> Message) {
@@ -231,11 +261,24 @@ impl Gateway {
     }
 }
 
+/// Says where a listener listens.
+pub fn announce_listener(rule: &ListenerRule, at: &Bind) {
+    match at {
+        Bind::Tcp(at) => tracing::info!(listener = rule.name, "listening on {at}"),
+        Bind::Unix { path, .. } => {
+            tracing::info!(listener = rule.name, "listening on unix:{}", path.display());
+        }
+    }
+}
+
 /// Sockets by worker, then by listener.
-fn bind_all(snapshot: &Snapshot, workers: usize) -> Result<Vec<Vec<Bound>>, String> {
+pub fn bind_all<'r>(
+    rules: impl Iterator<Item = &'r ListenerRule>,
+    unsent_bytes: u32,
+    workers: usize,
+) -> Result<Vec<Vec<Bound>>, String> {
     let mut by_worker: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
-    let unsent_bytes = snapshot.limits.unsent_bytes;
-    for rule in &snapshot.listeners {
+    for rule in rules {
         let sockets = listener::bind(rule, unsent_bytes, workers)
             .map_err(|e| format!("cannot listen on {} ({}): {e}", rule.name, bind_hint(&e)))?;
         for (sockets_of_worker, socket) in by_worker.iter_mut().zip(sockets) {

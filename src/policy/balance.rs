@@ -4,6 +4,8 @@
 //! avoid for a while, the turn of the round robin. It allocates only when made. Choosing looks at
 //! every endpoint once or twice at most, of which there are at most [`ENDPOINTS_MAX`].
 
+use std::{cell::Cell, rc::Rc};
+
 /// How an upstream chooses (configuration key `balance`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
@@ -55,7 +57,8 @@ pub struct Balancer {
 #[derive(Clone, Debug)]
 struct EndpointState {
     weight: u32,
-    in_flight: u32,
+    /// Shared with the balancers of earlier configurations, whose requests may still run.
+    in_flight: Rc<Cell<u32>>,
     /// Avoided before this time while others are left.
     cooling_until_ms: u64,
     /// Smooth weighted round robin: what this endpoint is owed.
@@ -76,11 +79,20 @@ impl Balancer {
     pub fn new(balance: Balance, weights: impl IntoIterator<Item = u32>) -> Balancer {
         let endpoints = weights.into_iter().take(ENDPOINTS_MAX).map(|weight| EndpointState {
             weight: weight.max(1),
-            in_flight: 0,
+            in_flight: Rc::default(),
             cooling_until_ms: 0,
             credit: 0,
         });
         Balancer { balance, endpoints: endpoints.collect(), cool_at_ms: 0 }
+    }
+
+    /// Endpoint `here` is the one that was `there` in `before`: what is known of it still holds.
+    pub fn carry(&mut self, here: usize, before: &Balancer, there: usize) {
+        let known = &before.endpoints[there];
+        let endpoint = &mut self.endpoints[here];
+        endpoint.in_flight = known.in_flight.clone();
+        endpoint.cooling_until_ms = known.cooling_until_ms;
+        self.cool_at_ms = self.cool_at_ms.max(known.cooling_until_ms);
     }
 
     /// The endpoint for the next try; `None` when all were tried. Endpoints that are cooling down
@@ -100,13 +112,14 @@ impl Balancer {
 
     /// A request begins at this endpoint; `finished` follows exactly once.
     pub fn started(&mut self, endpoint: usize) {
-        self.endpoints[endpoint].in_flight += 1;
+        let in_flight = &self.endpoints[endpoint].in_flight;
+        in_flight.set(in_flight.get() + 1);
     }
 
     pub fn finished(&mut self, endpoint: usize) {
-        let in_flight = &mut self.endpoints[endpoint].in_flight;
-        debug_assert!(*in_flight > 0, "finished without started");
-        *in_flight = in_flight.saturating_sub(1);
+        let in_flight = &self.endpoints[endpoint].in_flight;
+        debug_assert!(in_flight.get() > 0, "finished without started");
+        in_flight.set(in_flight.get().saturating_sub(1));
     }
 
     /// The endpoint could not be connected: avoided until `until_ms` while others are left.
@@ -122,7 +135,7 @@ impl Balancer {
 
     /// Requests that began at this endpoint and did not finish.
     pub fn in_flight(&self, endpoint: usize) -> u32 {
-        self.endpoints[endpoint].in_flight
+        self.endpoints[endpoint].in_flight.get()
     }
 
     fn pick_among(&mut self, among: Among<'_>, random: u64) -> Option<usize> {
@@ -170,8 +183,9 @@ impl Balancer {
         let other = below((random >> 32) as u32, count - 1);
         let other = other + usize::from(other >= first);
         let (a, b) = (self.nth(among, first)?, self.nth(among, other)?);
-        let load =
-            |mine: &EndpointState, weight: u32| (u64::from(mine.in_flight) + 1) * u64::from(weight);
+        let load = |mine: &EndpointState, weight: u32| {
+            (u64::from(mine.in_flight.get()) + 1) * u64::from(weight)
+        };
         Some(if load(b.1, a.1.weight) < load(a.1, b.1.weight) { b.0 } else { a.0 })
     }
 

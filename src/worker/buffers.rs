@@ -159,8 +159,8 @@ pub struct Buffers {
 }
 
 struct Shelf {
-    bytes: usize,
-    free_max: usize,
+    bytes: Cell<usize>,
+    free_max: Cell<usize>,
     free: RefCell<Vec<Buffer>>,
     /// Fewest free buffers since the last [`Buffers::trim`]: so many were not needed.
     unneeded: Cell<usize>,
@@ -174,18 +174,28 @@ const SHELF_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 impl Shelf {
     fn new(bytes: usize) -> Shelf {
-        let bytes = bytes + TAILROOM + HEADROOM;
-        Shelf {
-            bytes,
-            free_max: (SHELF_BYTES_MAX / bytes).max(4),
+        let shelf = Shelf {
+            bytes: Cell::new(0),
+            free_max: Cell::new(0),
             free: RefCell::default(),
             unneeded: Cell::new(0),
+        };
+        shelf.resize(bytes);
+        shelf
+    }
+
+    /// Holds buffers of another size from now on.
+    fn resize(&self, bytes: usize) {
+        let bytes = bytes + TAILROOM + HEADROOM;
+        if self.bytes.replace(bytes) != bytes {
+            self.free_max.set((SHELF_BYTES_MAX / bytes).max(4));
+            self.free.borrow_mut().clear();
         }
     }
 
     fn take(&self) -> Buffer {
         let free = &mut *self.free.borrow_mut();
-        let buffer = free.pop().unwrap_or_else(|| Buffer::with_capacity(self.bytes));
+        let buffer = free.pop().unwrap_or_else(|| Buffer::with_capacity(self.bytes.get()));
         self.unneeded.set(self.unneeded.get().min(free.len()));
         buffer
     }
@@ -196,7 +206,7 @@ impl Shelf {
         let unneeded = self.unneeded.get().min(free.len());
         free.drain(..unneeded);
         self.unneeded.set(free.len());
-        unneeded * self.bytes
+        unneeded * self.bytes.get()
     }
 }
 
@@ -204,6 +214,12 @@ impl Buffers {
     /// `relay` and `large` are the configured sizes of relay buffers in bytes.
     pub fn new(relay: usize, large: usize) -> Buffers {
         Buffers { head: Shelf::new(HEAD_BYTES), relay: Shelf::new(relay), large: Shelf::new(large) }
+    }
+
+    /// The configured sizes are these from now on.
+    pub fn resize(&self, relay: usize, large: usize) {
+        self.relay.resize(relay);
+        self.large.resize(large);
     }
 
     /// For a message head and what comes with it.
@@ -234,9 +250,9 @@ impl Buffers {
 
     /// A buffer with room for `bytes`, whatever the shelves hold.
     pub fn at_least(&self, bytes: usize) -> Buffer {
-        let mut buffer = if bytes <= self.head.bytes {
+        let mut buffer = if bytes <= self.head.bytes.get() {
             self.head.take()
-        } else if bytes <= self.relay.bytes {
+        } else if bytes <= self.relay.bytes.get() {
             self.relay.take()
         } else {
             Buffer::with_capacity(bytes)
@@ -259,7 +275,7 @@ impl Buffers {
     pub fn give(&self, buffer: Buffer) {
         for shelf in [&self.head, &self.relay, &self.large] {
             let mut free = shelf.free.borrow_mut();
-            if buffer.capacity() == shelf.bytes && free.len() < shelf.free_max {
+            if buffer.capacity() == shelf.bytes.get() && free.len() < shelf.free_max.get() {
                 free.push(buffer);
                 return;
             }
@@ -321,9 +337,9 @@ mod tests {
         shelf.give(buffer);
         assert_eq!(shelf.relay(None).read_ptr(), at);
         for _ in 0..200 {
-            shelf.give(Buffer::with_capacity(shelf.large.bytes));
+            shelf.give(Buffer::with_capacity(shelf.large.bytes.get()));
         }
-        assert!(shelf.large.free.borrow().len() * shelf.large.bytes <= SHELF_BYTES_MAX);
+        assert!(shelf.large.free.borrow().len() * shelf.large.bytes.get() <= SHELF_BYTES_MAX);
         shelf.give(Buffer::with_capacity(3));
     }
 

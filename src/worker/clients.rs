@@ -9,41 +9,48 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
 };
 
-/// Places of the whole process that no worker has taken.
+/// Places of the whole process that no worker has taken; negative while more are taken than there
+/// should be, after the maximum was lowered.
 #[derive(Clone)]
-pub struct Places(Arc<AtomicU32>);
+pub struct Places(Arc<AtomicI64>);
 
 impl Places {
     pub fn new(places: u32) -> Places {
-        Places(Arc::new(AtomicU32::new(places)))
+        Places(Arc::new(AtomicI64::new(places.into())))
+    }
+
+    /// The process's maximum changed.
+    pub fn resize(&self, before: u32, now: u32) {
+        self.0.fetch_add(i64::from(now) - i64::from(before), Ordering::Relaxed);
     }
 
     fn take(&self, wanted: u32) -> u32 {
         let mut got = 0;
         // Cannot fail: the closure always answers a value.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| {
-            got = wanted.min(free);
+            got = i64::from(wanted).min(free.max(0));
             Some(free - got)
         });
-        got
+        got as u32
     }
 
     fn give(&self, places: u32) {
-        self.0.fetch_add(places, Ordering::Relaxed);
+        self.0.fetch_add(places.into(), Ordering::Relaxed);
     }
 }
 
 /// One worker's count of open client connections.
 pub struct Clients {
     open: Cell<u32>,
-    open_max: u32,
+    open_max: Cell<u32>,
     /// Places taken from the process and not in use.
     spare: Cell<u32>,
-    batch: u32,
+    batch: Cell<u32>,
+    workers: u32,
     places: Places,
 }
 
@@ -54,17 +61,31 @@ impl Clients {
     /// `open_max` for this worker; `process_max` for all `workers` together, whose `places` they
     /// share.
     pub fn new(open_max: u32, process_max: u32, workers: usize, places: Places) -> Rc<Clients> {
-        let batch = (process_max / (32 * workers.max(1) as u32)).clamp(1, 64);
-        Rc::new(Clients { open: Cell::new(0), open_max, spare: Cell::new(0), batch, places })
+        let clients = Clients {
+            open: Cell::new(0),
+            open_max: Cell::new(0),
+            spare: Cell::new(0),
+            batch: Cell::new(1),
+            workers: workers.max(1) as u32,
+            places,
+        };
+        clients.limit(open_max, process_max);
+        Rc::new(clients)
+    }
+
+    /// The maxima are these from now on. Connections beyond them stay.
+    pub fn limit(&self, open_max: u32, process_max: u32) {
+        self.open_max.set(open_max);
+        self.batch.set((process_max / (32 * self.workers)).clamp(1, 64));
     }
 
     /// A place for one more connection, if there is one.
     pub fn enter(self: &Rc<Self>) -> Option<Place> {
-        if self.open.get() >= self.open_max {
+        if self.open.get() >= self.open_max.get() {
             return None;
         }
         if self.spare.get() == 0 {
-            self.spare.set(self.places.take(self.batch));
+            self.spare.set(self.places.take(self.batch.get()));
         }
         self.spare.set(self.spare.get().checked_sub(1)?);
         self.open.set(self.open.get() + 1);
@@ -82,9 +103,10 @@ impl Drop for Place {
         let clients = &self.0;
         clients.open.set(clients.open.get() - 1);
         clients.spare.set(clients.spare.get() + 1);
-        if clients.spare.get() >= 2 * clients.batch {
-            clients.spare.set(clients.spare.get() - clients.batch);
-            clients.places.give(clients.batch);
+        let batch = clients.batch.get();
+        if clients.spare.get() >= 2 * batch {
+            clients.spare.set(clients.spare.get() - batch);
+            clients.places.give(batch);
         }
     }
 }
@@ -101,6 +123,23 @@ mod tests {
         drop(places);
         assert_eq!(clients.open(), 0);
         assert!(clients.enter().is_some());
+    }
+
+    #[test]
+    fn a_maximum_can_change_while_places_are_taken() {
+        let places = Places::new(64);
+        let clients = Clients::new(1000, 64, 1, places.clone());
+        let mut taken: Vec<_> = std::iter::from_fn(|| clients.enter()).collect();
+        assert_eq!(taken.len(), 64);
+        places.resize(64, 10);
+        clients.limit(1000, 10);
+        taken.truncate(20);
+        assert!(clients.enter().is_none(), "20 are open, of 10");
+        taken.truncate(5);
+        let more = std::iter::from_fn(|| clients.enter()).collect::<Vec<_>>();
+        assert_eq!(taken.len() + more.len(), 10);
+        places.resize(10, 12);
+        assert_eq!(std::iter::from_fn(|| clients.enter()).collect::<Vec<_>>().len(), 2);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "borrowing descriptors of live sockets")]
 
 use std::{
+    cell::Cell,
     io,
     net::IpAddr,
     os::{
@@ -20,7 +21,7 @@ use std::{
 };
 
 use monoio::{
-    io::CancelHandle,
+    io::{CancelHandle, Canceller},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
 };
 use rustix::net::SocketFlags;
@@ -33,17 +34,32 @@ use super::{
     net::{self, Stream, Wait},
 };
 use crate::{
-    config::snapshot::{Bind, ListenerRule},
+    config::snapshot::{Bind, HalfClose, ListenerRule},
     policy::{Refusal, refusal},
     telemetry::counters::count,
 };
 
 /// A bound, listening socket on its way to its worker.
 pub struct Bound {
-    pub name: String,
+    /// The listener it belongs to, as configured.
+    pub rule: ListenerRule,
     /// As bound: the port is the real one even if 0 was asked for.
-    pub bind: Bind,
+    pub at: Bind,
     pub socket: OwnedFd,
+}
+
+/// A listener as the connections that came in by it see it.
+pub struct Door {
+    pub half_close: Cell<HalfClose>,
+    /// No longer configured: its connections end with their next response.
+    pub is_closing: Cell<bool>,
+}
+
+/// A listener at work in its worker.
+pub struct Listening {
+    rule: ListenerRule,
+    door: Rc<Door>,
+    stop: Canceller,
 }
 
 /// How long accepting rests when there are no descriptors left.
@@ -64,32 +80,65 @@ enum Socket {
 }
 
 /// A listening socket inside its worker.
-pub struct Listener {
-    index: u32,
+struct Listener {
+    door: Rc<Door>,
     socket: Socket,
     fd: RawFd,
 }
 
+impl Listening {
+    /// Begins to accept. Must be called inside the worker's runtime.
+    pub fn begin(worker: &Rc<Worker>, bound: Bound) -> io::Result<Listening> {
+        let rule = bound.rule.clone();
+        let door =
+            Rc::new(Door { half_close: Cell::new(rule.half_close), is_closing: Cell::new(false) });
+        let stop = Canceller::new();
+        let listener = Listener::new(door.clone(), bound, worker.is_epoll)?;
+        monoio::spawn(listener.run(worker.clone(), stop.handle()));
+        Ok(Listening { rule, door, stop })
+    }
+
+    /// Whether this is the listener that `rule` means, whatever else changed about it.
+    pub fn is(&self, rule: &ListenerRule) -> bool {
+        self.rule.is_same_socket(rule)
+    }
+
+    pub fn adopt(&mut self, rule: &ListenerRule) {
+        self.door.half_close.set(rule.half_close);
+        self.rule = rule.clone();
+    }
+
+    /// Accepts no more. Connections live on.
+    pub fn stop(self) {
+        self.stop.cancel();
+    }
+
+    /// Accepts no more, and its connections end when they are next idle.
+    pub fn remove(self) {
+        self.door.is_closing.set(true);
+        self.stop();
+    }
+}
+
 impl Listener {
-    /// Must be called inside the worker's runtime.
-    pub fn new(index: u32, bound: Bound, is_epoll: bool) -> io::Result<Listener> {
+    fn new(door: Rc<Door>, bound: Bound, is_epoll: bool) -> io::Result<Listener> {
         let fd = bound.socket.as_raw_fd();
         // io_uring waits by itself, and would be told EAGAIN on a non-blocking socket.
         rustix::io::ioctl_fionbio(&bound.socket, is_epoll)?;
-        let socket = match bound.bind {
+        let socket = match bound.at {
             Bind::Tcp(_) => Socket::Tcp(TcpListener::from_std(bound.socket.into())?),
             Bind::Unix { .. } => {
                 Socket::Unix(UnixListener::from_std(StdUnixListener::from(bound.socket))?)
             }
         };
-        Ok(Listener { index, socket, fd })
+        Ok(Listener { door, socket, fd })
     }
 
     /// Accepts until `stop` is cancelled, then empties the queue and closes.
-    pub async fn run(self, worker: Rc<Worker>, stop: CancelHandle) {
+    async fn run(self, worker: Rc<Worker>, stop: CancelHandle) {
         loop {
             match self.accept(&worker, stop.clone()).await {
-                Ok((stream, peer)) => admit(&worker, stream, peer, self.index),
+                Ok((stream, peer)) => admit(&worker, stream, peer, &self.door),
                 Err(e) if net::is_cancelled(&e) => break,
                 Err(e) if is_transient(&e) => {}
                 Err(e) => {
@@ -135,7 +184,7 @@ impl Listener {
                 monoio::time::sleep(Duration::from_millis(LAST_ACCEPT_EVERY_MS)).await;
             }
             while let Some((stream, peer)) = self.accept_now(worker) {
-                admit(worker, stream, peer, self.index);
+                admit(worker, stream, peer, &self.door);
             }
         }
     }
@@ -192,7 +241,7 @@ fn refuse_handshakes(socket: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Takes a connection in, or sheds it when there are too many.
-fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, listener: u32) {
+fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, door: &Rc<Door>) {
     clock::refresh();
     count(&worker.counters.connections);
     let Some(place) = worker.clients.enter() else {
@@ -208,9 +257,10 @@ fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, listener: u3
         return;
     };
     let worker = worker.clone();
+    let client = Box::new(Client::new(stream, peer, door.clone()));
     monoio::spawn(async move {
         let counters = worker.clone();
-        let connection = h1::serve(worker, Box::new(Client::new(stream, peer, listener)));
+        let connection = h1::serve(worker, client);
         if isolate(connection).await.is_err() {
             count(&counters.counters.panics);
         }
@@ -262,7 +312,7 @@ pub fn bind(rule: &ListenerRule, unsent_bytes: u32, workers: usize) -> io::Resul
                 None => bind_unix(path, *mode, backlog)?,
             },
         };
-        bound.push(Bound { name: rule.name.clone(), bind: bind.clone(), socket: socket.into() });
+        bound.push(Bound { rule: rule.clone(), at: bind.clone(), socket: socket.into() });
     }
     Ok(bound)
 }

@@ -16,16 +16,29 @@ use crossbeam_queue::ArrayQueue;
 use monoio::net::UnixStream;
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::listener::Bound;
+use crate::config::Snapshot;
+
 /// Messages a worker may have waiting; control retries when it is full.
 const MESSAGES_MAX: usize = 256;
 
 /// What control tells a worker.
-#[derive(Debug)]
 pub enum Message {
+    /// Go on with another configuration.
+    Adopt(Box<Adoption>),
     /// Accept no more, finish what runs, then end.
     Drain,
     /// End now, whatever still runs.
     Stop,
+}
+
+/// A new configuration for one worker.
+pub struct Adoption {
+    pub snapshot: Arc<Snapshot>,
+    /// Sockets for the listeners that are new in it.
+    pub listeners: Vec<Bound>,
+    /// Called when the worker has it.
+    pub done: Box<dyn FnOnce() + Send>,
 }
 
 struct Shared {

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod deadline;
 pub mod exchange;
 pub mod forward;
+pub mod generation;
 pub mod h1;
 pub mod isolate;
 pub mod listener;
@@ -28,13 +29,12 @@ use std::{
     cell::{Cell, RefCell},
     io,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
-use monoio::io::Canceller;
-
 use crate::{
-    config::Snapshot,
+    config::{Snapshot, snapshot::Timeouts},
     telemetry::{
         counters::{Counters, Totals},
         request_id::Random,
@@ -45,19 +45,19 @@ use buffers::Buffers;
 use clients::{Clients, Places};
 use deadline::{Deadlines, TICK_MS};
 use exchange::Request;
-use forward::UpstreamState;
-use listener::{Bound, Listener};
-use mailbox::{Mailbox, Message};
+use generation::Generation;
+use listener::{Bound, Listening};
+use mailbox::{Adoption, Mailbox, Message};
 use runtime::Driver;
 
 /// One core's share of the gateway. All of it is owned; no other core reaches it.
 pub struct Worker {
     /// Its number, from 0.
     pub index: usize,
-    /// This core's own copy of the checked configuration.
-    snapshot: RefCell<Rc<Snapshot>>,
-    /// Balancer state and idle connections, by upstream.
-    pub upstreams: Vec<UpstreamState>,
+    /// This core's own copy of the checked configuration, with balancer state and idle connections
+    /// of each upstream.
+    generation: RefCell<Rc<Generation>>,
+    listening: RefCell<Vec<Listening>>,
     /// Memory lent to the kernel and parsed in place.
     pub buffers: Buffers,
     pub deadlines: Rc<Deadlines>,
@@ -82,7 +82,7 @@ pub struct Worker {
 /// What control hands to a new worker's thread.
 pub struct Seed {
     pub index: usize,
-    pub snapshot: Snapshot,
+    pub snapshot: Arc<Snapshot>,
     pub listeners: Vec<Bound>,
     pub mailbox: Mailbox,
     pub places: Places,
@@ -104,16 +104,16 @@ const POOL_SWEEP_TICKS: u64 = 1000 / TICK_MS;
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
 impl Worker {
-    fn new(seed_index: usize, snapshot: Snapshot, clients: Rc<Clients>, is_epoll: bool) -> Worker {
+    fn new(index: usize, snapshot: Arc<Snapshot>, clients: Rc<Clients>, is_epoll: bool) -> Worker {
         let limits = &snapshot.limits;
         let buffers = Buffers::new(
             limits.relay_buffer_bytes as usize,
             limits.relay_buffer_large_bytes as usize,
         );
         Worker {
-            index: seed_index,
-            upstreams: snapshot.upstreams.iter().map(UpstreamState::new).collect(),
-            snapshot: RefCell::new(Rc::new(snapshot)),
+            index,
+            generation: RefCell::new(Rc::new(Generation::first(snapshot))),
+            listening: RefCell::default(),
             buffers,
             deadlines: Rc::default(),
             date: clock::DateText::default(),
@@ -130,8 +130,51 @@ impl Worker {
     }
 
     /// The configuration as of now. An exchange keeps the one it began with.
-    pub fn snapshot(&self) -> Rc<Snapshot> {
-        self.snapshot.borrow().clone()
+    pub fn snapshot(&self) -> Rc<Generation> {
+        self.generation.borrow().clone()
+    }
+
+    /// Looks at the timeouts as of now, for waits that outlast a configuration.
+    pub fn with_timeouts<R>(&self, look: impl FnOnce(&Timeouts) -> R) -> R {
+        look(&self.generation.borrow().timeouts)
+    }
+
+    /// Goes on with another configuration. Requests in flight finish on theirs; connections, idle
+    /// upstream connections and listening sockets that it also has stay as they are.
+    fn adopt(self: &Rc<Self>, adoption: Adoption) {
+        let limits = &adoption.snapshot.limits;
+        self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
+        self.buffers
+            .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
+        self.listen(&adoption.snapshot, adoption.listeners);
+        let next = Rc::new(self.snapshot().next(adoption.snapshot));
+        // The previous one is dropped outside the borrow: its connections close with it.
+        let _previous = self.generation.replace(next);
+        (adoption.done)();
+    }
+
+    /// Stops listeners that `snapshot` does not have and begins the new ones.
+    fn listen(self: &Rc<Self>, snapshot: &Snapshot, new: Vec<Bound>) {
+        let mut listening = self.listening.take();
+        let rules = &snapshot.listeners;
+        let mut kept = Vec::with_capacity(rules.len());
+        for mut old in listening.drain(..) {
+            match rules.iter().find(|rule| old.is(rule)) {
+                Some(rule) => {
+                    old.adopt(rule);
+                    kept.push(old);
+                }
+                None => old.remove(),
+            }
+        }
+        for bound in new {
+            let name = bound.rule.name.clone();
+            match Listening::begin(self, bound) {
+                Ok(begun) => kept.push(begun),
+                Err(e) => tracing::error!(listener = name, error = %e, "cannot accept"),
+            }
+        }
+        self.listening.replace(kept);
     }
 }
 
@@ -148,13 +191,12 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<(Drained, Totals)> {
     driver.block_on(async move {
         clock::refresh();
         let worker = Rc::new(Worker::new(seed.index, seed.snapshot, clients, is_epoll));
-        let stop_accepting = Canceller::new();
-        for (index, bound) in seed.listeners.into_iter().enumerate() {
-            let listener = Listener::new(index as u32, bound, is_epoll)?;
-            monoio::spawn(listener.run(worker.clone(), stop_accepting.handle()));
+        for bound in seed.listeners {
+            let listening = Listening::begin(&worker, bound)?;
+            worker.listening.borrow_mut().push(listening);
         }
         monoio::spawn(tick(worker.clone()));
-        let drained = obey(worker.clone(), seed.mailbox, stop_accepting).await?;
+        let drained = obey(worker.clone(), seed.mailbox).await?;
         Ok((drained, worker.counters.totals()))
     })
 }
@@ -169,7 +211,7 @@ async fn tick(worker: Rc<Worker>) {
         if ticks.is_multiple_of(POOL_SWEEP_TICKS) {
             worker.buffers.trim();
             let snapshot = worker.snapshot();
-            for (rule, state) in snapshot.upstreams.iter().zip(&worker.upstreams) {
+            for (rule, state) in snapshot.upstreams() {
                 state.pools.iter().for_each(|pool| pool.sweep(rule));
             }
         }
@@ -177,23 +219,18 @@ async fn tick(worker: Rc<Worker>) {
 }
 
 /// Does what control says, until the worker is drained or told to stop.
-async fn obey(
-    worker: Rc<Worker>,
-    mailbox: Mailbox,
-    stop_accepting: Canceller,
-) -> io::Result<Drained> {
+async fn obey(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
     let stop = Rc::new(Cell::new(false));
     let done: Rc<Cell<Option<Drained>>> = Rc::default();
-    let mut stop_accepting = Some(stop_accepting);
     let (told, result) = (stop.clone(), done.clone());
     let drained_worker = worker.clone();
     let obeying = mailbox.serve(move |message| match message {
         Message::Stop => told.set(true),
+        Message::Adopt(adoption) => drained_worker.adopt(*adoption),
         Message::Drain => {
-            if let Some(canceller) = stop_accepting.take() {
-                drained_worker.draining.set(true);
+            if !drained_worker.draining.replace(true) {
                 tracing::info!(worker = drained_worker.index, "accepting no more");
-                canceller.cancel();
+                drained_worker.listening.take().into_iter().for_each(Listening::stop);
                 let drain = drain(drained_worker.clone(), told.clone(), result.clone());
                 monoio::spawn(drain);
             }

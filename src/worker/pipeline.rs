@@ -15,7 +15,9 @@
 use super::{
     Worker,
     exchange::{Exchange, RequestBody, ResponseSink},
-    forward, respond,
+    forward,
+    generation::Generation,
+    respond,
 };
 use crate::{
     config::{Snapshot, snapshot::Action},
@@ -40,7 +42,7 @@ pub enum Outcome {
 /// Serves one request.
 pub async fn serve<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
-    snapshot: &Snapshot,
+    snapshot: &Generation,
     exchange: &mut Exchange,
     body: &mut B,
     sink: &mut S,
@@ -76,7 +78,7 @@ fn is_suspect(refusal: Refusal) -> bool {
 /// The phases, in order.
 async fn phases<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
-    snapshot: &Snapshot,
+    snapshot: &Generation,
     exchange: &mut Exchange,
     body: &mut B,
     sink: &mut S,

@@ -75,6 +75,8 @@ impl Connection {
 #[derive(Default)]
 pub struct Pool {
     idle: RefCell<VecDeque<Idle>>,
+    /// No configuration has a place for it any more.
+    is_closed: Cell<bool>,
 }
 
 impl Pool {
@@ -96,6 +98,7 @@ impl Pool {
     pub fn give(&self, connection: Connection, rule: &Upstream, buf: Buffer) {
         let now_ms = now_ms();
         if rule.pool_idle_max == 0
+            || self.is_closed.get()
             || over_age(rule, &connection, now_ms)
             || !connection.start_read(buf)
         {
@@ -106,6 +109,12 @@ impl Pool {
             idle.pop_front();
         }
         idle.push_back(Idle { connection, since_ms: now_ms });
+    }
+
+    /// Closes what idles, and from now on what is given back.
+    pub fn close(&self) {
+        self.is_closed.set(true);
+        self.idle.borrow_mut().clear();
     }
 
     /// Closes what has idled too long or was closed by the endpoint. Called every second or so.

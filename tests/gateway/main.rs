@@ -15,6 +15,7 @@ mod framing;
 mod lifecycle;
 mod limits;
 mod proxying;
+mod reload;
 mod routing;
 mod smoke;
 mod streaming;

@@ -11,7 +11,7 @@ const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\
     Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// Switches, sends `early` in the same breath, then echoes until the end.
-fn echo(early: &'static str) -> Upstream {
+pub(crate) fn echo(early: &'static str) -> Upstream {
     Upstream::scripted(move |conn| {
         if conn.request_head().is_err() {
             return;
@@ -28,7 +28,7 @@ fn echo(early: &'static str) -> Upstream {
 }
 
 #[track_caller]
-fn switch(client: &mut Client) {
+pub(crate) fn switch(client: &mut Client) {
     client.send(ASK);
     let head = client.head();
     assert!(head.start_line.starts_with("HTTP/1.1 101 "), "{}", head.start_line);

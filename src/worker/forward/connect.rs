@@ -1,6 +1,10 @@
 //! A connection to one of an upstream's endpoints: a kept one if there is, else a new one.
 
-use std::{cell::RefCell, io};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+};
 
 use super::Forward;
 use crate::{
@@ -22,9 +26,9 @@ use crate::{
 /// What one worker knows of one upstream, by endpoint.
 pub struct UpstreamState {
     pub balancer: RefCell<Balancer>,
-    pub pools: Vec<Pool>,
+    pub pools: Vec<Rc<Pool>>,
     /// The last response was larger than a head buffer: begin the next with a relay buffer.
-    pub large: std::cell::Cell<bool>,
+    pub large: Cell<bool>,
 }
 
 impl UpstreamState {
@@ -32,8 +36,32 @@ impl UpstreamState {
         let weights = rule.endpoints.iter().map(|e| e.weight);
         UpstreamState {
             balancer: RefCell::new(Balancer::new(rule.balance, weights)),
-            pools: rule.endpoints.iter().map(|_| Pool::default()).collect(),
-            large: std::cell::Cell::new(false),
+            pools: rule.endpoints.iter().map(|_| Rc::default()).collect(),
+            large: Cell::new(false),
+        }
+    }
+
+    /// The state of an upstream that a reload changed: endpoints that stay keep theirs.
+    pub fn after(state: &UpstreamState, before: &Upstream, rule: &Upstream) -> UpstreamState {
+        let mut next = UpstreamState::new(rule);
+        let balancer = next.balancer.get_mut();
+        for (here, endpoint) in rule.endpoints.iter().enumerate() {
+            let stays = |e: &Endpoint| e.name == endpoint.name && e.address == endpoint.address;
+            if let Some(there) = before.endpoints.iter().position(stays) {
+                balancer.carry(here, &state.balancer.borrow(), there);
+                next.pools[here] = state.pools[there].clone();
+            }
+        }
+        next
+    }
+
+    /// Closes the idle connections that `kept` did not take over, and those still to be given back.
+    pub fn close_all_but(&self, kept: Option<&UpstreamState>) {
+        for pool in &self.pools {
+            let is_kept = kept.is_some_and(|k| k.pools.iter().any(|p| Rc::ptr_eq(p, pool)));
+            if !is_kept {
+                pool.close();
+            }
         }
     }
 }
@@ -81,7 +109,7 @@ pub async fn acquire<'a>(
     seeking: &mut Seeking,
 ) -> Result<Acquired<'a>, Refusal> {
     let (worker, rule) = (forward.worker, forward.rule);
-    let state = &worker.upstreams[forward.upstream as usize];
+    let state = forward.snapshot.state(forward.upstream);
     let mut refused: Refusal = refusal::UPSTREAM_CONNECT.into();
     loop {
         let picked = {

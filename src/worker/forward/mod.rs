@@ -21,15 +21,13 @@ use super::{
     buffers::Buffer,
     clock::{NEVER_MS, now_ms},
     exchange::{Exchange, RequestBody, ResponseSink},
+    generation::Generation,
     net::Wait,
     pool::Connection,
     tunnel::Tunnel,
 };
 use crate::{
-    config::{
-        Snapshot,
-        snapshot::{Upstream, UpstreamId},
-    },
+    config::snapshot::{Upstream, UpstreamId},
     policy::{
         Refusal, refusal,
         retry::{self, TryOutcome},
@@ -44,7 +42,7 @@ use response::Relayed;
 /// One exchange on its way to one upstream: everything its parts share.
 struct Forward<'a> {
     worker: &'a Worker,
-    snapshot: &'a Snapshot,
+    snapshot: &'a Generation,
     exchange: &'a Exchange,
     rule: &'a Upstream,
     upstream: UpstreamId,
@@ -61,7 +59,7 @@ struct Broken {
 /// Forwards `exchange` to `upstream` and relays the response into `sink`.
 pub async fn forward<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
-    snapshot: &Snapshot,
+    snapshot: &Generation,
     exchange: &Exchange,
     matched: &RouteMatch,
     upstream: UpstreamId,

@@ -63,7 +63,7 @@ impl Forward<'_> {
         sink: &mut S,
     ) -> Result<Relayed, Refused> {
         let worker = self.worker;
-        let state = &worker.upstreams[self.upstream as usize];
+        let state = self.snapshot.state(self.upstream);
         let mut head = worker.response_heads.borrow_mut().pop().unwrap_or_default();
         let buf = worker.buffers.response(state.large.get());
         let (result, buf) = self.relay(connection, sink, &mut head, buf).await;
@@ -99,7 +99,7 @@ impl Forward<'_> {
         if let Err(refusal) = result {
             return (Err(refusal.into()), buf);
         }
-        self.worker.upstreams[self.upstream as usize].large.set(!ended);
+        self.snapshot.state(self.upstream).large.set(!ended);
         let (result, buf) = match ended {
             true => (Ok(()), buf),
             false => self.rest(connection, sink, &mut reader, buf).await,

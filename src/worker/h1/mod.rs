@@ -19,6 +19,8 @@ use super::{
     buffers::Buffer,
     clock::{NEVER_MS, now_ms},
     exchange::{Exchange, Request},
+    generation::Generation,
+    listener::Door,
     net::{Next, Stream, Wait},
     pipeline::{self, Outcome},
     respond,
@@ -36,18 +38,18 @@ pub struct Client {
     pub peer: Option<IpAddr>,
     /// Written once, because every forwarded request names it.
     peer_text: Rc<[u8]>,
-    /// Index of the listener it came in by.
-    pub listener: u32,
+    /// The listener it came in by.
+    pub door: Rc<Door>,
     /// The body of the request being served has been received to its end.
     pub received: Cell<bool>,
 }
 
 impl Client {
-    pub fn new(stream: Stream, peer: Option<IpAddr>, listener: u32) -> Client {
+    pub fn new(stream: Stream, peer: Option<IpAddr>, door: Rc<Door>) -> Client {
         let peer = peer.map(|ip| ip.to_canonical());
         let peer_text = peer.map_or_else(String::new, |ip| ip.to_string());
         let peer_text = Rc::from(peer_text.into_bytes());
-        Client { stream, peer, peer_text, listener, received: Cell::new(true) }
+        Client { stream, peer, peer_text, door, received: Cell::new(true) }
     }
 }
 
@@ -73,7 +75,7 @@ pub async fn serve(worker: Rc<Worker>, client: Box<Client>) {
             Ending::Closed => return,
             Ending::Parked => {}
         }
-        let keep_alive_ms = worker.snapshot().timeouts.keep_alive_ms;
+        let keep_alive_ms = worker.with_timeouts(|t| t.keep_alive_ms);
         client.stream.deadline().set_idle(now_ms());
         let woken = client.stream.readable(now_ms() + keep_alive_ms).await;
         client.stream.deadline().set_idle(NEVER_MS);
@@ -114,7 +116,6 @@ struct Active<'c> {
 enum Head {
     Complete,
     Refused(Refusal),
-    Parked,
     Closed,
 }
 
@@ -131,10 +132,15 @@ enum After {
 impl Active<'_> {
     async fn run(&mut self, requests: &mut u32) -> Ending {
         loop {
+            if self.buf.is_empty()
+                && let Some(ending) = self.first_bytes(*requests).await
+            {
+                return ending;
+            }
+            // As of now, not as of when the wait began: a connection that waits holds none.
             let snapshot = self.worker.snapshot();
-            match self.head(&snapshot, *requests).await {
+            match self.head(&snapshot).await {
                 Head::Complete => {}
-                Head::Parked => return Ending::Parked,
                 Head::Closed => return Ending::Closed,
                 Head::Refused(refusal) => {
                     // Boxed, as every rare ending: it must not enlarge the task.
@@ -156,12 +162,7 @@ impl Active<'_> {
     }
 
     /// Waits for a whole request head at the front of `buf`.
-    async fn head(&mut self, snapshot: &Snapshot, requests: u32) -> Head {
-        if self.buf.is_empty()
-            && let Some(ended) = self.first_bytes(snapshot, requests).await
-        {
-            return ended;
-        }
+    async fn head(&mut self, snapshot: &Snapshot) -> Head {
         let by_ms = now_ms() + snapshot.timeouts.head_ms;
         // Parse what is there; after that only when a line end makes it worth while, so that a
         // head sent byte by byte costs no more than one sent at once.
@@ -191,10 +192,11 @@ impl Active<'_> {
     }
 
     /// The wait between requests. `None`: there are bytes.
-    async fn first_bytes(&mut self, snapshot: &Snapshot, requests: u32) -> Option<Head> {
-        let timeouts = &snapshot.timeouts;
+    async fn first_bytes(&mut self, requests: u32) -> Option<Ending> {
+        let (wait_ms, park_ms) = self.worker.with_timeouts(|t| {
+            (if requests == 0 { t.head_ms } else { t.keep_alive_ms }, t.park_ms)
+        });
         let waited_from = now_ms();
-        let wait_ms = if requests == 0 { timeouts.head_ms } else { timeouts.keep_alive_ms };
         let deadline = self.client.stream.deadline();
         let parkable = !self.busy && requests > 0;
         self.buf.reset(0);
@@ -203,27 +205,27 @@ impl Active<'_> {
         let (next, buf) = self
             .client
             .stream
-            .read_next(buf, waited_from + timeouts.park_ms, waited_from + wait_ms, parkable)
+            .read_next(buf, waited_from + park_ms, waited_from + wait_ms, parkable)
             .await;
         deadline.set_idle(NEVER_MS);
         self.buf = buf;
         self.busy = requests > 0 && now_ms() - waited_from <= BUSY_GAP_MS;
         match next {
             Next::Parked if self.worker.draining.get() => Some(Box::pin(self.close_idle()).await),
-            Next::Parked => Some(Head::Parked),
-            Next::Read(Ok(0)) => Some(Head::Closed),
+            Next::Parked => Some(Ending::Parked),
+            Next::Read(Ok(0)) => Some(Ending::Closed),
             Next::Read(Ok(_)) => None,
             Next::Read(Err(e)) if e.kind() == std::io::ErrorKind::TimedOut => {
                 Some(Box::pin(self.close_idle()).await)
             }
-            Next::Read(Err(_)) => Some(Head::Closed),
+            Next::Read(Err(_)) => Some(Ending::Closed),
         }
     }
 
-    async fn close_idle(&mut self) -> Head {
+    async fn close_idle(&mut self) -> Ending {
         let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
         close_gently(self.worker, self.client, buf).await;
-        Head::Closed
+        Ending::Closed
     }
 
     async fn more(&mut self, idle_ms: u64, until_ms: u64) -> std::io::Result<usize> {
@@ -254,7 +256,7 @@ impl Active<'_> {
     }
 
     /// Serves the request whose head is at the front of `buf`.
-    async fn exchange(&mut self, snapshot: &Snapshot, keep: bool) -> After {
+    async fn exchange(&mut self, snapshot: &Generation, keep: bool) -> After {
         let (worker, client) = (self.worker, self.client);
         let request = self.request.take().unwrap_or_default();
         let mut decoder = Decoder::new(request.head.framing, snapshot.limits.head);
@@ -307,7 +309,6 @@ impl Active<'_> {
         let trusted = &snapshot.forwarding.trusted_proxies;
         let client = client::client_address(self.client.peer, trusted, head, buf.bytes());
         let id = self.request_id(snapshot, head, buf.bytes());
-        let rule = &snapshot.listeners[self.client.listener as usize];
         Exchange {
             request,
             buf,
@@ -320,7 +321,7 @@ impl Active<'_> {
             peer_text: self.client.peer_text.clone(),
             id,
             route: None,
-            fin_is_gone: rule.half_close == HalfClose::Abort,
+            fin_is_gone: self.client.door.half_close.get() == HalfClose::Abort,
         }
     }
 
@@ -407,7 +408,7 @@ fn has_line_end(added: &[u8]) -> bool {
 /// Closes an idle connection so that a request crossing our FIN is not answered by a reset.
 async fn close_gently(worker: &Worker, client: &Client, buf: Buffer) {
     client.stream.finish_writing();
-    let linger_ms = worker.snapshot().timeouts.linger_ms.min(IDLE_LINGER_MS);
+    let linger_ms = worker.with_timeouts(|t| t.linger_ms).min(IDLE_LINGER_MS);
     let buf = client.stream.discard(buf, linger_ms, LINGER_BYTES_MAX).await;
     worker.buffers.give(buf);
 }

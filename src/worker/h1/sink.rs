@@ -68,7 +68,8 @@ impl<'c> H1Sink<'c> {
 
     /// Decides how the body is framed and whether the connection is kept.
     fn decide(&mut self, framing: Framing) {
-        self.keep &= self.client.received.get() && !self.worker.draining.get();
+        let is_ending = self.worker.draining.get() || self.client.door.is_closing.get();
+        self.keep &= self.client.received.get() && !is_ending;
         match (framing, self.version) {
             (Framing::None | Framing::Length(_), _) => {}
             (_, Version::Http11) => self.framing = SendFraming::Chunked,

@@ -76,12 +76,12 @@ impl Gateway {
         addresses(&log).next().unwrap_or_else(|| panic!("no TCP listener in {log}")).1
     }
 
-    /// The TCP listener of this name.
+    /// Where the TCP listener of this name was last bound.
     #[track_caller]
     pub fn address_of(&self, listener: &str) -> SocketAddr {
         let log = self.log();
-        let mut all = addresses(&log);
-        all.find(|(line, _)| named(line, listener)).unwrap_or_else(|| panic!("{log}")).1
+        let named = addresses(&log).filter(|(line, _)| named(line, listener));
+        named.last().unwrap_or_else(|| panic!("{log}")).1
     }
 
     pub fn client(&self) -> Client {
@@ -118,6 +118,19 @@ impl Gateway {
 
     pub fn sigterm(&self) {
         self.signal(Signal::SIGTERM);
+    }
+
+    /// Writes another configuration and asks for a reload. True when it is in force now, false when
+    /// it was refused.
+    #[track_caller]
+    pub fn reload(&self, toml: &str) -> bool {
+        let launch = Launch { toml: toml.to_string(), ..Launch::default() };
+        std::fs::write(self.dir().join("ringway.toml"), launch.complete_toml()).unwrap();
+        let done = |text: &str| self.log().matches(text).count();
+        let (reloaded, refused) = (done(RELOADED), done(REFUSED));
+        self.signal(Signal::SIGHUP);
+        eventually("the reload ends", || done(RELOADED) + done(REFUSED) > reloaded + refused);
+        done(RELOADED) > reloaded
     }
 
     /// Waits for the program to end by itself.
@@ -259,6 +272,8 @@ fn is_ready(line: &str) -> bool {
 }
 
 const LISTENING: &str = "listening on ";
+const RELOADED: &str = " reloaded ";
+const REFUSED: &str = " reload refused";
 
 fn addresses(log: &str) -> impl Iterator<Item = (&str, SocketAddr)> {
     log.lines().filter_map(|line| {

@@ -1,0 +1,220 @@
+//! Reloading: a new configuration is read and checked on a thread of its own, its new sockets are
+//! bound, and every worker gets its copy by one message. Nothing of it touches a request.
+//!
+//! One reload runs at a time; a wish for another that comes meanwhile is granted after it, once.
+//! Whatever is wrong with the new configuration, the old one serves on.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread,
+    time::Instant,
+};
+
+use super::{
+    cli,
+    run::{Event, bind_all},
+};
+use crate::{
+    config::{
+        Snapshot,
+        snapshot::{Bind, ListenerRule, Runtime},
+    },
+    worker::{
+        clients::Places,
+        listener::Bound,
+        mailbox::{Adoption, Message, Sender},
+    },
+};
+
+/// What control knows of the configuration in force.
+pub struct Reloads {
+    /// Where it is read from; `None` when it is no file.
+    file: Option<PathBuf>,
+    current: Arc<Snapshot>,
+    /// Every snapshot a worker may still use. Freed here, not by the workers: that takes time.
+    held: Vec<Arc<Snapshot>>,
+    under_way: Option<UnderWay>,
+    asked_again: bool,
+}
+
+struct UnderWay {
+    begun: Instant,
+    /// Workers that have not said that they have it.
+    waiting: usize,
+}
+
+/// What a reload needs of the running gateway.
+pub struct Running<'a> {
+    pub mailboxes: &'a [Sender],
+    pub places: &'a Places,
+    pub tell: &'a mpsc::Sender<Event>,
+}
+
+impl Reloads {
+    /// Each worker's copy of the first configuration. Copies, because a worker must not share what
+    /// it writes to in passing, such as the scratch memory of a regular expression.
+    pub fn begin(
+        file: Option<PathBuf>,
+        snapshot: Snapshot,
+        workers: usize,
+    ) -> (Reloads, Vec<Arc<Snapshot>>) {
+        let copies = copies(snapshot, workers);
+        let reloads = Reloads {
+            file,
+            current: copies[0].clone(),
+            held: copies.clone(),
+            under_way: None,
+            asked_again: false,
+        };
+        (reloads, copies)
+    }
+
+    pub fn current(&self) -> &Snapshot {
+        &self.current
+    }
+
+    /// Begins to load the file; the outcome comes as an [`Event::Loaded`].
+    pub fn ask(&mut self, tell: &mpsc::Sender<Event>) {
+        let Some(file) = self.file.clone() else {
+            tracing::warn!("there is no file to reload, nothing was changed");
+            return;
+        };
+        if self.under_way.is_some() {
+            self.asked_again = true;
+            return;
+        }
+        self.under_way = Some(UnderWay { begun: Instant::now(), waiting: 0 });
+        tracing::info!(file = %file.display(), "reloading");
+        let own = tell.clone();
+        // Looking names up may take long, and signals must be heeded meanwhile.
+        let load = move || {
+            let loaded = cli::load(&file).map(Box::new);
+            let _ = own.send(Event::Loaded(loaded));
+        };
+        if let Err(e) = thread::Builder::new().name("reload".to_owned()).spawn(load) {
+            self.refused(&format!("cannot start a thread: {e}"), tell);
+        }
+    }
+
+    /// Hands a loaded configuration to the workers; `None` was refused and said so.
+    pub fn loaded(&mut self, loaded: Option<Box<Snapshot>>, running: &Running<'_>) {
+        let Some(snapshot) = loaded else {
+            return self.refused("the configuration has errors", running.tell);
+        };
+        match self.bind_new(&snapshot, running.mailboxes.len()) {
+            Ok(sockets) => self.hand_out(*snapshot, sockets, running),
+            Err(e) => self.refused(&e, running.tell),
+        }
+    }
+
+    /// One more worker has the new configuration.
+    pub fn adopted(&mut self, tell: &mpsc::Sender<Event>) {
+        let Some(under_way) = &mut self.under_way else { return };
+        under_way.waiting = under_way.waiting.saturating_sub(1);
+        if under_way.waiting == 0 {
+            let current = &self.current;
+            tracing::info!(
+                generation = current.generation,
+                routes = current.routes.len(),
+                upstreams = current.upstreams.len(),
+                took = ?under_way.begun.elapsed(),
+                "reloaded"
+            );
+            self.finish(tell);
+        }
+    }
+
+    /// Frees the configurations that no worker uses any more; whether some are left that will be.
+    pub fn free(&mut self) -> bool {
+        self.held.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        self.held.iter().any(|snapshot| snapshot.generation < self.current.generation)
+    }
+
+    fn refused(&mut self, why: &str, tell: &mpsc::Sender<Event>) {
+        let generation = self.current.generation;
+        tracing::error!(generation, "reload refused, the configuration in force stays: {why}");
+        self.finish(tell);
+    }
+
+    fn finish(&mut self, tell: &mpsc::Sender<Event>) {
+        self.under_way = None;
+        if std::mem::take(&mut self.asked_again) {
+            self.ask(tell);
+        }
+    }
+
+    /// Sockets for the listeners that the configuration in force does not have, by worker.
+    fn bind_new(&self, snapshot: &Snapshot, workers: usize) -> Result<Vec<Vec<Bound>>, String> {
+        let new = snapshot.listeners.iter().filter(|rule| !has(&self.current, rule));
+        bind_all(new, snapshot.limits.unsent_bytes, workers)
+    }
+
+    fn hand_out(
+        &mut self,
+        mut snapshot: Snapshot,
+        sockets: Vec<Vec<Bound>>,
+        running: &Running<'_>,
+    ) {
+        let before = self.current.clone();
+        snapshot.generation = before.generation + 1;
+        warn_of_fixed(&before.runtime, &snapshot.runtime);
+        running.places.resize(before.limits.connections_max, snapshot.limits.connections_max);
+        announce(&before, &snapshot, &sockets[0]);
+        let copies = copies(snapshot, running.mailboxes.len());
+        self.current = copies[0].clone();
+        let mut waiting = 0;
+        for ((worker, mailbox), (copy, listeners)) in
+            running.mailboxes.iter().enumerate().zip(copies.into_iter().zip(sockets))
+        {
+            self.held.push(copy.clone());
+            let tell = running.tell.clone();
+            let done = Box::new(move || {
+                let _ = tell.send(Event::Adopted);
+            });
+            let adoption = Box::new(Adoption { snapshot: copy, listeners, done });
+            match mailbox.send(Message::Adopt(adoption)) {
+                Ok(()) => waiting += 1,
+                Err(_) => tracing::error!(worker, "mailbox full, the worker keeps what it has"),
+            }
+        }
+        if let Some(under_way) = &mut self.under_way {
+            under_way.waiting = waiting;
+        }
+    }
+}
+
+fn copies(snapshot: Snapshot, workers: usize) -> Vec<Arc<Snapshot>> {
+    let mut copies: Vec<_> = (1..workers).map(|_| Arc::new(snapshot.clone())).collect();
+    copies.insert(0, Arc::new(snapshot));
+    copies
+}
+
+fn has(snapshot: &Snapshot, rule: &ListenerRule) -> bool {
+    snapshot.listeners.iter().any(|other| other.is_same_socket(rule))
+}
+
+/// Says which listeners come and go; a path that nobody will listen on is removed.
+fn announce(before: &Snapshot, now: &Snapshot, new: &[Bound]) {
+    for gone in before.listeners.iter().filter(|rule| !has(now, rule)) {
+        if let Bind::Unix { path, .. } = &gone.bind {
+            let _ = std::fs::remove_file(path);
+        }
+        tracing::info!(listener = gone.name, "listening no more");
+    }
+    for bound in new {
+        super::run::announce_listener(&bound.rule, &bound.at);
+    }
+}
+
+/// Says which settings differ but cannot change while the process runs.
+fn warn_of_fixed(before: &Runtime, now: &Runtime) {
+    let differs = [
+        ("runtime.workers", before.workers != now.workers),
+        ("runtime.io", before.io != now.io),
+        ("runtime.ring_entries", before.ring_entries != now.ring_entries),
+    ];
+    for (key, _) in differs.iter().filter(|(_, differs)| *differs) {
+        tracing::warn!(key, "has changed, which takes effect at the next start");
+    }
+}
