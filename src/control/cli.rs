@@ -61,7 +61,8 @@ enum Command {
 
 const RUN_HELP: &str = "\
 Signals: TERM and INT stop accepting and finish what runs, bounded by
-shutdown.drain_timeout.
+shutdown.drain_timeout. HUP reads the file again: what runs is not touched, and a
+file with errors changes nothing.
 
 Examples:
   ringway run

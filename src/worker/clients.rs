@@ -38,6 +38,11 @@ impl Places {
         got as u32
     }
 
+    /// More are taken than there should be. Nearly never changes, so looking costs nothing shared.
+    fn are_owed(&self) -> bool {
+        self.0.load(Ordering::Relaxed) < 0
+    }
+
     fn give(&self, places: u32) {
         self.0.fetch_add(places.into(), Ordering::Relaxed);
     }
@@ -77,6 +82,7 @@ impl Clients {
     pub fn limit(&self, open_max: u32, process_max: u32) {
         self.open_max.set(open_max);
         self.batch.set((process_max / (32 * self.workers)).clamp(1, 64));
+        self.places.give(self.spare.take());
     }
 
     /// A place for one more connection, if there is one.
@@ -103,9 +109,11 @@ impl Drop for Place {
         let clients = &self.0;
         clients.open.set(clients.open.get() - 1);
         clients.spare.set(clients.spare.get() + 1);
-        let batch = clients.batch.get();
-        if clients.spare.get() >= 2 * batch {
-            clients.spare.set(clients.spare.get() - batch);
+        let (spare, batch) = (clients.spare.get(), clients.batch.get());
+        if clients.places.are_owed() {
+            clients.places.give(clients.spare.take());
+        } else if spare >= 2 * batch {
+            clients.spare.set(spare - batch);
             clients.places.give(batch);
         }
     }
