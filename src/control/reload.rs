@@ -178,8 +178,9 @@ impl Reloads {
                 Err(_) => tracing::error!(worker, "mailbox full, the worker keeps what it has"),
             }
         }
-        if let Some(under_way) = &mut self.under_way {
-            under_way.waiting = waiting;
+        match &mut self.under_way {
+            Some(under_way) if waiting > 0 => under_way.waiting = waiting,
+            _ => self.finish(running.tell),
         }
     }
 }

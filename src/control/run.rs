@@ -132,18 +132,23 @@ impl Gateway {
     }
 
     fn await_start(&mut self) -> Result<(), String> {
-        for _ in 0..self.mailboxes.len() {
+        let (mut waiting, mut reload) = (self.mailboxes.len(), false);
+        while waiting > 0 {
             match self.events.recv() {
                 Ok(Event::Started { worker, driver }) => {
+                    waiting -= 1;
                     tracing::info!(worker, io = driver, "worker started");
                 }
                 Ok(Event::Ended { worker, result: Err(e) }) => {
                     return Err(format!("worker {worker} cannot start: {e}"));
                 }
-                Ok(_) | Err(_) => {
-                    return Err("ended while starting".to_owned());
-                }
+                // Remembered: the file may have changed after it was read.
+                Ok(Event::Signal(SIGHUP)) => reload = true,
+                Ok(_) | Err(_) => return Err("ended while starting".to_owned()),
             }
+        }
+        if reload {
+            self.reloads.ask(&self.tell);
         }
         Ok(())
     }
@@ -167,7 +172,7 @@ impl Gateway {
         while self.running > 0 {
             match self.next_event(deadline) {
                 Some(Event::Signal(SIGHUP)) if deadline.is_none() => self.reloads.ask(&self.tell),
-                Some(Event::Signal(SIGHUP)) => {}
+                Some(Event::Signal(SIGHUP)) => tracing::warn!("draining, not reloading"),
                 Some(Event::Signal(signal)) => match deadline {
                     None => {
                         let timeout = self.drain(signal);

@@ -142,3 +142,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_known_of_an_endpoint_is_carried_over() {
+    let mut before = Balancer::new(Balance::LeastRequest, [1, 1]);
+    before.started(1);
+    before.started(1);
+    before.connect_failed(0, 500);
+    // What was first is second now.
+    let mut now = Balancer::new(Balance::Random, [1, 1]);
+    now.carry(0, &before, 1);
+    now.carry(1, &before, 0);
+    assert_eq!((now.in_flight(0), now.in_flight(1)), (2, 0));
+    before.finished(1);
+    assert_eq!(now.in_flight(0), 1, "a request of the earlier configuration ended");
+    for random in [0, u64::MAX] {
+        assert_eq!(now.pick(&TriedSet::default(), 499, random), Some(0), "the other cools down");
+    }
+    assert_eq!(now.pick(&TriedSet::default(), 500, u64::MAX), Some(1));
+}
