@@ -15,12 +15,11 @@ use crate::{
     },
     policy::{
         Refusal,
-        refusal::{self, MethodSet},
+        admit::{self, Admitted},
+        refusal,
         route::{HostKind, Outcome, PathKind, RequestView, RouteMatch},
     },
-    wire::{
-        Field, FieldId, Framing, Method, Parsed, RequestHead, path::NormalPath, request::TargetForm,
-    },
+    wire::{Framing, Parsed, RequestHead, path::NormalPath},
 };
 
 /// A request as given on the command line.
@@ -125,19 +124,12 @@ impl Message {
         if head.parse(&self.bytes, &snapshot.limits.head)? == Parsed::Partial {
             return Err(crate::wire::reason::MALFORMED_HEAD.into());
         }
-        if matches!(head.method, Method::Connect | Method::Trace) {
-            return Err(Refusal { allow: served(), ..refusal::METHOD_REFUSED.into() });
-        }
-        if head.form == TargetForm::Asterisk || is_last_hop(&head, &self.bytes) {
-            line(text, "answers", "204 with Allow, as the last hop of an OPTIONS request");
+        let mut path = NormalPath::default();
+        if admit::admit(&head, &self.bytes, snapshot.paths, &mut path)? == Admitted::Options {
+            line(text, "answers", "204 with Allow: an OPTIONS request for the gateway itself");
             return Ok(());
         }
-        let mut path = NormalPath::default();
-        let raw = match head.path.of(&self.bytes) {
-            b"" => b"/",
-            raw => raw,
-        };
-        path.normalise(raw, snapshot.paths)?;
+        let raw = admit::raw_path(&head, &self.bytes);
         let request = Told {
             message: self,
             head: &head,
@@ -148,25 +140,6 @@ impl Message {
         let found = request.route(snapshot, text)?;
         request.action(snapshot, &found, text)
     }
-}
-
-/// Every known method but CONNECT and TRACE.
-fn served() -> MethodSet {
-    let mut set = MethodSet::default();
-    for (method, _) in Method::KNOWN {
-        if !matches!(method, Method::Connect | Method::Trace) {
-            set.insert(method);
-        }
-    }
-    set
-}
-
-/// `OPTIONS` with `Max-Forwards: 0` goes no further (RFC 9110 §7.6.2).
-fn is_last_hop(head: &RequestHead, bytes: &[u8]) -> bool {
-    let is_zero = |field: &Field| {
-        field.id == FieldId::MaxForwards && field.value.of(bytes).iter().all(|b| *b == b'0')
-    };
-    head.method == Method::Options && head.fields.iter().any(is_zero)
 }
 
 /// A request that was understood.

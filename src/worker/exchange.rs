@@ -6,7 +6,7 @@ use super::{Worker, buffers::Buffer, clock::NEVER_MS};
 use crate::{
     config::snapshot::split_port,
     policy::{
-        Refusal,
+        Refusal, admit,
         client::ClientAddress,
         route::{RequestView, RouteId},
     },
@@ -70,10 +70,7 @@ impl Exchange {
     }
 
     pub fn raw_path(&self) -> &[u8] {
-        match self.text(self.head().path) {
-            b"" => b"/",
-            path => path,
-        }
+        admit::raw_path(self.head(), self.bytes())
     }
 
     pub fn query(&self) -> Option<&[u8]> {

@@ -23,11 +23,11 @@ use crate::{
     config::{Snapshot, snapshot::Action},
     policy::{
         Refusal,
-        refusal::{self, MethodSet},
+        admit::{self, Admitted},
+        refusal,
         route::RouteMatch,
     },
     telemetry::counters::count,
-    wire::{Method, request::TargetForm},
 };
 
 /// How an exchange ended.
@@ -83,8 +83,7 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     body: &mut B,
     sink: &mut S,
 ) -> Result<(), Refusal> {
-    admit(snapshot, exchange)?;
-    if exchange.head().form == TargetForm::Asterisk || is_last_hop(exchange) {
+    if admit(snapshot, exchange)? == Admitted::Options {
         return Box::pin(options(sink)).await;
     }
     let matched = route(snapshot, exchange)?;
@@ -100,22 +99,11 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     }
 }
 
-/// Refuses what no route may ask for, and settles the one reading of the path.
-fn admit(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<(), Refusal> {
+fn admit(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
     #[cfg(debug_assertions)]
     drill(exchange);
     let request = &mut *exchange.request;
-    if matches!(request.head.method, Method::Connect | Method::Trace) {
-        return Err(Refusal { allow: SERVED, ..refusal::METHOD_REFUSED.into() });
-    }
-    if request.head.form != TargetForm::Asterisk {
-        let raw = match request.head.path.of(exchange.buf.bytes()) {
-            b"" => b"/",
-            path => path,
-        };
-        request.path.normalise(raw, snapshot.paths)?;
-    }
-    Ok(())
+    admit::admit(&request.head, exchange.buf.bytes(), snapshot.paths, &mut request.path)
 }
 
 /// In debug builds the test-suite can ask for a panic, to see that it costs one connection only.
@@ -127,25 +115,8 @@ fn drill(exchange: &Exchange) {
     }
 }
 
-/// Every known method but CONNECT and TRACE.
-const SERVED: MethodSet = MethodSet(
-    (1 << Method::Get as u16)
-        | (1 << Method::Head as u16)
-        | (1 << Method::Post as u16)
-        | (1 << Method::Put as u16)
-        | (1 << Method::Delete as u16)
-        | (1 << Method::Patch as u16)
-        | (1 << Method::Options as u16),
-);
-
-/// `OPTIONS` with `Max-Forwards: 0` is answered here (RFC 9110 §7.6.2).
-fn is_last_hop(exchange: &Exchange) -> bool {
-    exchange.head().method == Method::Options
-        && forward::max_forwards(exchange).is_some_and(|left| left == 0)
-}
-
 async fn options<S: ResponseSink>(sink: &mut S) -> Result<(), Refusal> {
-    let names: Vec<&str> = SERVED.names().collect();
+    let names: Vec<&str> = admit::SERVED.names().collect();
     let fields = [("Allow".to_owned(), names.join(", "))];
     let response =
         super::exchange::OwnResponse { status: 204, content_type: "", fields: &fields, body: b"" };

@@ -11,7 +11,6 @@ mod request;
 mod response;
 
 pub use connect::UpstreamState;
-pub use request::max_forwards;
 
 use std::pin::pin;
 

@@ -2,7 +2,7 @@
 
 use super::Forward;
 use crate::{
-    policy::{Refusal, client, rewrite::PathRewrite, route::RouteMatch},
+    policy::{Refusal, admit, client, rewrite::PathRewrite, route::RouteMatch},
     telemetry::request_id::RequestId,
     wire::{Field, FieldId, Framing, Method, emit},
     worker::{
@@ -100,7 +100,7 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     if made_id {
         emit::field(out, b"X-Request-Id", exchange.id.text(bytes));
     }
-    if let Some(left) = max_forwards(exchange).filter(|_| count_hops) {
+    if let Some(left) = admit::max_forwards(head, bytes).filter(|_| count_hops) {
         out.extend_from_slice(b"Max-Forwards: ");
         emit::number(out, left.saturating_sub(1));
         out.extend_from_slice(b"\r\n");
@@ -144,10 +144,4 @@ fn connection_fields(out: &mut Vec<u8>, forward: &Forward<'_>) {
             emit::field(out, b"Upgrade", exchange.text(field.value));
         }
     }
-}
-
-/// Value of Max-Forwards, when there is a valid one (RFC 9110 §7.6.2).
-pub fn max_forwards(exchange: &Exchange) -> Option<u64> {
-    let field = exchange.head().fields.iter().find(|f| f.id == FieldId::MaxForwards)?;
-    std::str::from_utf8(exchange.text(field.value)).ok()?.parse().ok()
 }
