@@ -216,6 +216,6 @@ fn warn_of_fixed(before: &Runtime, now: &Runtime) {
         ("runtime.ring_entries", before.ring_entries != now.ring_entries),
     ];
     for (key, _) in differs.iter().filter(|(_, differs)| *differs) {
-        tracing::warn!(key, "has changed, which takes effect at the next start");
+        tracing::warn!("{key} has changed, which takes effect at the next start");
     }
 }

@@ -235,5 +235,12 @@ impl HostIndex {
 /// Where the segment that starts at `start` ends.
 #[inline]
 pub(super) fn segment_end(path: &[u8], start: usize) -> usize {
-    memchr::memchr(b'/', &path[start..]).map_or(path.len(), |n| start + n)
+    // Most segments are short, and then looking costs less than a call.
+    const SHORT: usize = 16;
+    let rest = &path[start..];
+    let (near, far) = rest.split_at(rest.len().min(SHORT));
+    match near.iter().position(|b| *b == b'/') {
+        Some(n) => start + n,
+        None => memchr::memchr(b'/', far).map_or(path.len(), |n| start + near.len() + n),
+    }
 }
