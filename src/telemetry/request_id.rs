@@ -40,12 +40,11 @@ pub enum RequestId {
 
 impl RequestId {
     pub fn make(random: &Random) -> RequestId {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0u8; 32];
-        let bits = u128::from(random.next()) << 64 | u128::from(random.next());
-        for (byte, pair) in bits.to_be_bytes().iter().zip(text.chunks_exact_mut(2)) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+        for half in text.chunks_exact_mut(16) {
+            let bits = random.next();
+            half[..8].copy_from_slice(&hexadecimal((bits >> 32) as u32));
+            half[8..].copy_from_slice(&hexadecimal(bits as u32));
         }
         RequestId::Made(text)
     }
@@ -58,6 +57,20 @@ impl RequestId {
             RequestId::Off => b"",
         }
     }
+}
+
+/// Eight lower-case digits, all at once: one byte of a `u64` for each.
+#[inline]
+fn hexadecimal(bits: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut digits = u64::from(bits);
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 in each byte whose digit is a letter.
+    let letters = (digits + 6 * ONES) >> 4 & ONES;
+    let to_letter = u64::from(b'a' - b'0' - 10);
+    (digits + u64::from(b'0') * ONES + letters * to_letter).to_be_bytes()
 }
 
 /// Whether a client's id may be kept: short, and nothing in it that a log or JSON must escape.
@@ -80,6 +93,13 @@ mod tests {
             assert_eq!(text.len(), 32);
             assert!(text.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b)));
             assert!(seen.insert(text));
+        }
+    }
+
+    #[test]
+    fn hexadecimal_digits() {
+        for bits in (0..32).map(|n| 1u32 << n).chain([0, u32::MAX, 0x0123_4567, 0x89ab_cdef]) {
+            assert_eq!(hexadecimal(bits), format!("{bits:08x}").as_bytes(), "{bits:x}");
         }
     }
 

@@ -274,8 +274,11 @@ impl Buffers {
     /// Takes a buffer back. One of an odd size, or one too many, is freed.
     pub fn give(&self, buffer: Buffer) {
         for shelf in [&self.head, &self.relay, &self.large] {
+            if buffer.capacity() != shelf.bytes.get() {
+                continue;
+            }
             let mut free = shelf.free.borrow_mut();
-            if buffer.capacity() == shelf.bytes.get() && free.len() < shelf.free_max.get() {
+            if free.len() < shelf.free_max.get() {
                 free.push(buffer);
                 return;
             }

@@ -45,7 +45,10 @@ struct Watched<'a>(&'a Stream);
 impl Watched<'_> {
     /// Whether the client went away meanwhile.
     fn gone(self) -> bool {
-        self.0.deadline().watched_gone()
+        let gone = self.0.deadline().watched_gone();
+        // What dropping would do is done.
+        std::mem::forget(self);
+        gone
     }
 }
 
