@@ -59,6 +59,8 @@ pub struct Door {
 pub struct Listening {
     rule: ListenerRule,
     door: Rc<Door>,
+    /// Open until `stop` is used, which consumes this value.
+    fd: RawFd,
     stop: Canceller,
 }
 
@@ -94,8 +96,9 @@ impl Listening {
             Rc::new(Door { half_close: Cell::new(rule.half_close), is_closing: Cell::new(false) });
         let stop = Canceller::new();
         let listener = Listener::new(door.clone(), bound, worker.is_epoll)?;
+        let fd = listener.fd;
         monoio::spawn(listener.run(worker.clone(), stop.handle()));
-        Ok(Listening { rule, door, stop })
+        Ok(Listening { rule, door, fd, stop })
     }
 
     /// Whether this is the listener that `rule` means, whatever else changed about it.
@@ -103,8 +106,18 @@ impl Listening {
         self.rule.is_same_socket(rule)
     }
 
-    pub fn adopt(&mut self, rule: &ListenerRule) {
+    /// Goes on by another rule for the same socket. What is set on a socket holds for connections
+    /// accepted from now on.
+    pub fn adopt(&mut self, rule: &ListenerRule, unsent_bytes: u32) {
         self.door.half_close.set(rule.half_close);
+        let socket = socket2::SockRef::from(&*self);
+        let set = socket.listen(backlog_of(rule)).and_then(|()| match rule.bind {
+            Bind::Tcp(_) => socket.set_tcp_notsent_lowat(unsent_bytes),
+            Bind::Unix { .. } => Ok(()),
+        });
+        if let Err(e) = set {
+            tracing::warn!(listener = rule.name, error = %e, "cannot change a listening socket");
+        }
         self.rule = rule.clone();
     }
 
@@ -117,6 +130,14 @@ impl Listening {
     pub fn remove(self) {
         self.door.is_closing.set(true);
         self.stop();
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the task that accepts owns the socket and keeps it until it is told to stop,
+        // which consumes this value; the only other end of that task is the end of the worker.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
 }
 
@@ -294,7 +315,7 @@ async fn shed(worker: &Worker, stream: Stream) {
 /// Binds one socket per worker for `rule`. Port 0 is chosen once and shared by all. The kernel
 /// keeps no more than `unsent_bytes` that wait to be sent on an accepted connection.
 pub fn bind(rule: &ListenerRule, unsent_bytes: u32, workers: usize) -> io::Result<Vec<Bound>> {
-    let backlog = i32::try_from(rule.backlog).unwrap_or(i32::MAX);
+    let backlog = backlog_of(rule);
     let mut bound = Vec::with_capacity(workers);
     let mut bind = rule.bind.clone();
     for _ in 0..workers {
@@ -315,6 +336,10 @@ pub fn bind(rule: &ListenerRule, unsent_bytes: u32, workers: usize) -> io::Resul
         bound.push(Bound { rule: rule.clone(), at: bind.clone(), socket: socket.into() });
     }
     Ok(bound)
+}
+
+fn backlog_of(rule: &ListenerRule) -> i32 {
+    i32::try_from(rule.backlog).unwrap_or(i32::MAX)
 }
 
 fn bind_tcp(

@@ -161,7 +161,7 @@ impl Worker {
         for mut old in listening.drain(..) {
             match rules.iter().find(|rule| old.is(rule)) {
                 Some(rule) => {
-                    old.adopt(rule);
+                    old.adopt(rule, snapshot.limits.unsent_bytes);
                     kept.push(old);
                 }
                 None => old.remove(),

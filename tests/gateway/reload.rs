@@ -174,6 +174,19 @@ fn limits_and_timeouts_take_effect() {
 }
 
 #[test]
+fn settings_of_kept_sockets_change_too() {
+    let up = Upstream::ok();
+    let gateway = Gateway::start(&toml(&up, ALL));
+    let unsent = || -> Vec<u32> {
+        gateway.listening_sockets().iter().map(|s| s.tcp_notsent_lowat().unwrap()).collect()
+    };
+    assert_eq!(unsent(), [256 << 10; 2], "one socket for each worker");
+    assert!(gateway.reload(&toml(&up, &[ALL, "[limits]\nunsent = \"64KiB\"\n"].concat())));
+    assert_eq!(unsent(), [64 << 10; 2]);
+    assert_eq!(gateway.client().get("/").status, 200);
+}
+
+#[test]
 fn long_exchanges_are_untouched() {
     let (server, tunnel) = (Server::start(), super::upgrade::echo(""));
     let with = |more: &str| {

@@ -104,6 +104,19 @@ impl Gateway {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap().count()
     }
 
+    /// Copies of its listening sockets, to see how they are set.
+    pub fn listening_sockets(&self) -> Vec<socket2::Socket> {
+        use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+        let pid = Pid::from_raw(self.pid as i32).unwrap();
+        let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap();
+        fds.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok())
+            .map(socket2::Socket::from)
+            .filter(|socket| socket.is_listener().unwrap_or(false))
+            .collect()
+    }
+
     /// CPU time used so far, user and system.
     pub fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
