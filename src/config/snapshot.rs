@@ -90,9 +90,12 @@ pub struct ListenerRule {
 impl ListenerRule {
     /// A socket bound for one of them serves the other.
     pub fn is_same_socket(&self, other: &ListenerRule) -> bool {
-        // Two listeners on a port of the system's choice are different sockets.
-        let is_chosen = matches!(self.bind, Bind::Tcp(at) if at.port() == 0);
-        self.bind == other.bind && (!is_chosen || self.name == other.name)
+        match (&self.bind, &other.bind) {
+            // Two listeners on a port of the system's choice are different sockets.
+            (Bind::Tcp(a), Bind::Tcp(b)) => a == b && (a.port() != 0 || self.name == other.name),
+            (Bind::Unix { path: a, .. }, Bind::Unix { path: b, .. }) => a == b,
+            _ => false,
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 //! Whatever is wrong with the new configuration, the old one serves on.
 
 use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::{Arc, mpsc},
     thread,
@@ -195,13 +197,21 @@ fn has(snapshot: &Snapshot, rule: &ListenerRule) -> bool {
     snapshot.listeners.iter().any(|other| other.is_same_socket(rule))
 }
 
-/// Says which listeners come and go; a path that nobody will listen on is removed.
+/// Says which listeners come and go. A path that nobody will listen on is removed; one that stays
+/// gets the mode that is asked now.
 fn announce(before: &Snapshot, now: &Snapshot, new: &[Bound]) {
     for gone in before.listeners.iter().filter(|rule| !has(now, rule)) {
         if let Bind::Unix { path, .. } = &gone.bind {
             let _ = std::fs::remove_file(path);
         }
         tracing::info!(listener = gone.name, "listening no more");
+    }
+    for rule in now.listeners.iter().filter(|rule| has(before, rule)) {
+        if let Bind::Unix { path, mode } = &rule.bind
+            && let Err(e) = std::fs::set_permissions(path, Permissions::from_mode(*mode))
+        {
+            tracing::warn!(listener = rule.name, error = %e, "cannot set the socket's mode");
+        }
     }
     for bound in new {
         super::run::announce_listener(&bound.rule, &bound.at);

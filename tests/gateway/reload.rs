@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -63,8 +64,8 @@ fn a_bad_file_is_refused_and_the_old_one_serves_on() {
     let mut client = gateway.client();
     for (bad, hint) in [
         ("[[routes]]\nupstream = \"nobody\"\n", "nobody"),
-        ("[[routes]]\nupstraem = \"app\"\n", "upstream"),
-        ("this is not TOML", "expected"),
+        ("[[routes]]\nupstraem = \"app\"\n", "write `upstream`"),
+        ("this is not TOML", "not valid TOML"),
     ] {
         assert!(!gateway.reload(bad), "{bad}");
         assert!(gateway.log().contains(hint), "{hint}: {}", gateway.log());
@@ -149,9 +150,13 @@ fn unix_listeners_come_and_go() {
          [[listeners]]\nbind = \"unix:{}\"\n",
         path.display()
     );
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     for _ in 0..2 {
         assert!(gateway.reload(&toml(&up, &[&unix, ALL].concat())));
-        assert_eq!(Client::connect_unix(&path).get("/").status, 200);
+        let mut kept = Client::connect_unix(&path);
+        assert_eq!(kept.get("/").status, 200);
+        assert!(gateway.reload(&toml(&up, &[&unix, "mode = \"0600\"\n", ALL].concat())));
+        assert_eq!((mode(), kept.get("/").status), (0o600, 200), "the same socket");
         assert!(gateway.reload(&toml(&up, ALL)));
         assert!(!path.exists());
     }
@@ -159,7 +164,7 @@ fn unix_listeners_come_and_go() {
 }
 
 #[test]
-fn limits_and_timeouts_take_effect() {
+fn limits_take_effect() {
     let up = Upstream::ok();
     let gateway = Gateway::start(&toml(&up, ALL));
     let mut client = gateway.client();
@@ -171,6 +176,9 @@ fn limits_and_timeouts_take_effect() {
     assert!(gateway.log().contains("runtime.workers"), "fixed at start: {}", gateway.log());
     client.send(post);
     assert_eq!(client.response().status, 413);
+    // Two workers still, each with one place.
+    let mut three = [gateway.client(), gateway.client(), gateway.client()];
+    assert!(three.iter_mut().any(|client| client.get("/").status == 503));
 }
 
 #[test]

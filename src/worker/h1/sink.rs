@@ -148,6 +148,20 @@ impl<'c> H1Sink<'c> {
         self.worker.buffers.give(buf);
         result
     }
+
+    /// Sends a window, and `after` it what did not fit behind the window.
+    async fn send_then(
+        &mut self,
+        buf: Buffer,
+        after: Option<Vec<u8>>,
+    ) -> (Result<(), Refusal>, Buffer) {
+        let (mut result, buf) = self.send(buf).await;
+        if let (Ok(()), Some(after)) = (&result, after) {
+            // Boxed: rare, and must not enlarge every connection's task.
+            result = Box::pin(self.send_bytes(&after)).await;
+        }
+        (result, buf)
+    }
 }
 
 impl ResponseSink for H1Sink<'_> {
@@ -197,11 +211,7 @@ impl ResponseSink for H1Sink<'_> {
             return (Err(refusal), buf);
         }
         self.worker.scratch.set(out);
-        let (mut result, buf) = self.send(buf).await;
-        if let (Ok(()), Some(after)) = (&result, after) {
-            result = Box::pin(self.send_bytes(&after)).await;
-        }
-        (result, buf)
+        self.send_then(buf, after).await
     }
 
     async fn data(
@@ -211,11 +221,7 @@ impl ResponseSink for H1Sink<'_> {
         trailer_lines: &[u8],
     ) -> (Result<(), Refusal>, Buffer) {
         let after = frame(&mut buf, self.framing, last, trailer_lines);
-        let (mut result, buf) = self.send(buf).await;
-        if let (Ok(()), Some(after)) = (&result, after) {
-            result = Box::pin(self.send_bytes(&after)).await;
-        }
-        (result, buf)
+        self.send_then(buf, after).await
     }
 
     fn close_after(&mut self) {
