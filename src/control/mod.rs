@@ -4,8 +4,17 @@ mod cli;
 pub mod cores;
 pub mod demo;
 pub mod explain;
+mod handover;
+pub mod ready;
 mod reload;
 mod run;
+mod sockets;
+mod start;
+mod systemd;
+mod takeover;
+mod upgrade;
+mod watch;
+mod workers;
 
 /// Runs the program and answers with its exit code.
 pub fn main() -> std::process::ExitCode {

@@ -2,20 +2,27 @@
 //! bound, and every worker gets its copy by one message. Nothing of it touches a request.
 //!
 //! One reload runs at a time; a wish for another that comes meanwhile is granted after it, once.
-//! Whatever is wrong with the new configuration, the old one serves on.
+//! Whatever is wrong with the new configuration, the old one serves on. A worker that is stuck does
+//! not hold a reload up for ever: it has the new configuration in its mailbox and adopts it when it
+//! goes on.
 
 use std::{
+    collections::BTreeSet,
     fs::Permissions,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::{Arc, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
     cli,
-    run::{Event, bind_all},
+    run::Event,
+    sockets::{Held, Opened, Sockets},
+    systemd::Systemd,
+    watch::Names,
+    workers::{self, Workers},
 };
 use crate::{
     config::{
@@ -25,9 +32,12 @@ use crate::{
     worker::{
         clients::Places,
         listener::Bound,
-        mailbox::{Adoption, Message, Sender},
+        mailbox::{Adoption, Done, Message},
     },
 };
+
+/// A reload waits for a worker this many times as long as it takes to call one stuck.
+const PATIENCE: u32 = 5;
 
 /// What control knows of the configuration in force.
 pub struct Reloads {
@@ -38,17 +48,25 @@ pub struct Reloads {
     held: Vec<Arc<Snapshot>>,
     under_way: Option<UnderWay>,
     asked_again: bool,
+    /// For reports of stuck workers.
+    names: Names,
+    systemd: Systemd,
 }
 
 struct UnderWay {
     begun: Instant,
     /// Workers that have not said that they have it.
-    waiting: usize,
+    waiting: BTreeSet<usize>,
+    /// When those are no longer waited for. `None` while the file is read.
+    until: Option<Instant>,
+    /// Listeners that workers cannot accept on, with why.
+    failed: BTreeSet<String>,
 }
 
 /// What a reload needs of the running gateway.
 pub struct Running<'a> {
-    pub mailboxes: &'a [Sender],
+    pub workers: &'a Workers,
+    pub sockets: &'a mut Sockets,
     pub places: &'a Places,
     pub tell: &'a mpsc::Sender<Event>,
 }
@@ -60,16 +78,48 @@ impl Reloads {
         file: Option<PathBuf>,
         snapshot: Snapshot,
         workers: usize,
+        systemd: Systemd,
     ) -> (Reloads, Vec<Arc<Snapshot>>) {
         let copies = copies(snapshot, workers);
+        let names = Names::default();
+        copies.iter().for_each(|copy| names.add(copy));
         let reloads = Reloads {
             file,
             current: copies[0].clone(),
             held: copies.clone(),
             under_way: None,
             asked_again: false,
+            names,
+            systemd,
         };
         (reloads, copies)
+    }
+
+    /// The names of what is in use.
+    pub fn names(&self) -> Names {
+        self.names.clone()
+    }
+
+    /// Whether there is a file that another process could read as well.
+    pub fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    pub fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// When to call [`Reloads::look`].
+    pub fn look_at(&self) -> Option<Instant> {
+        self.under_way.as_ref()?.until
+    }
+
+    /// A copy of the configuration in force, for a worker that is started again.
+    pub fn copy(&mut self) -> Arc<Snapshot> {
+        let copy = Arc::new(Snapshot::clone(&self.current));
+        self.held.push(copy.clone());
+        self.names.add(&copy);
+        copy
     }
 
     pub fn current(&self) -> &Snapshot {
@@ -86,8 +136,10 @@ impl Reloads {
             self.asked_again = true;
             return;
         }
-        self.under_way = Some(UnderWay { begun: Instant::now(), waiting: 0 });
+        let (waiting, failed) = (BTreeSet::new(), BTreeSet::new());
+        self.under_way = Some(UnderWay { begun: Instant::now(), waiting, until: None, failed });
         tracing::info!(file = %file.display(), "reloading");
+        self.systemd.reloading();
         let own = tell.clone();
         // Looking names up may take long, and signals must be heeded meanwhile.
         let load = move || {
@@ -100,30 +152,100 @@ impl Reloads {
     }
 
     /// Hands a loaded configuration to the workers; `None` was refused and said so.
-    pub fn loaded(&mut self, loaded: Option<Box<Snapshot>>, running: &Running<'_>) {
+    pub fn loaded(&mut self, loaded: Option<Box<Snapshot>>, running: &mut Running<'_>) {
         let Some(snapshot) = loaded else {
             return self.refused("the configuration has errors", running.tell);
         };
-        match self.bind_new(&snapshot, running.mailboxes.len()) {
-            Ok(sockets) => self.hand_out(*snapshot, sockets, running),
+        let mut full = running.workers.mailboxes().filter(|(_, mailbox)| mailbox.is_full());
+        if let Some((worker, _)) = full.next() {
+            let name = workers::name(worker);
+            let why = format!("{name} is stuck and has not read its messages for a long time");
+            return self.refused(&why, running.tell);
+        }
+        match self.open_new(&snapshot, running.sockets) {
+            Ok((opened, bounds)) => self.hand_out(*snapshot, opened, bounds, running),
             Err(e) => self.refused(&e, running.tell),
         }
     }
 
-    /// One more worker has the new configuration.
-    pub fn adopted(&mut self, tell: &mpsc::Sender<Event>) {
-        let Some(under_way) = &mut self.under_way else { return };
-        under_way.waiting = under_way.waiting.saturating_sub(1);
-        if under_way.waiting == 0 {
-            let current = &self.current;
-            tracing::info!(
-                generation = current.generation,
-                routes = current.routes.len(),
-                upstreams = current.upstreams.len(),
-                took = ?under_way.begun.elapsed(),
-                "reloaded"
+    /// One more worker has the configuration of `generation`, and cannot accept on the listeners in
+    /// `failed`.
+    pub fn adopted(
+        &mut self,
+        worker: usize,
+        generation: u64,
+        failed: Vec<String>,
+        tell: &mpsc::Sender<Event>,
+    ) {
+        let is_awaited = generation == self.current.generation
+            && self.under_way.as_mut().is_some_and(|under_way| under_way.waiting.remove(&worker));
+        match &mut self.under_way {
+            Some(under_way) if is_awaited => {
+                under_way.failed.extend(failed);
+                self.finish_if_all(tell);
+            }
+            _ => {
+                let name = workers::name(worker);
+                tracing::info!(worker = name, generation, ?failed, "adopted at last");
+            }
+        }
+    }
+
+    /// A worker has ended: nothing more is to be expected of it.
+    pub fn forget(&mut self, worker: usize, tell: &mpsc::Sender<Event>) {
+        if let Some(under_way) = &mut self.under_way
+            && under_way.waiting.remove(&worker)
+        {
+            self.finish_if_all(tell);
+        }
+    }
+
+    /// Looks whether it is time to wait no longer.
+    pub fn look(&mut self, tell: &mpsc::Sender<Event>) {
+        let is_over = |at: Instant| Instant::now() >= at;
+        let Some(under_way) = &self.under_way else { return };
+        if under_way.until.is_some_and(is_over) {
+            let missing: Vec<String> =
+                under_way.waiting.iter().map(|worker| workers::name(*worker)).collect();
+            tracing::warn!(
+                missing = missing.join(" "),
+                "not every worker has the new configuration: stuck ones adopt it when they go on"
             );
-            self.finish(tell);
+            self.finish_reload(tell);
+        }
+    }
+
+    fn finish_if_all(&mut self, tell: &mpsc::Sender<Event>) {
+        let is_done =
+            |under_way: &UnderWay| under_way.until.is_some() && under_way.waiting.is_empty();
+        if self.under_way.as_ref().is_some_and(is_done) {
+            self.finish_reload(tell);
+        }
+    }
+
+    /// Says how the reload ended.
+    fn finish_reload(&mut self, tell: &mpsc::Sender<Event>) {
+        let Some(under_way) = &self.under_way else { return };
+        let current = &self.current;
+        let (generation, took) = (current.generation, under_way.begun.elapsed());
+        let (routes, upstreams) = (current.routes.len(), current.upstreams.len());
+        if under_way.failed.is_empty() {
+            tracing::info!(generation, routes, upstreams, ?took, "reloaded");
+            self.finish(&format!("serving generation {generation}"), tell);
+        } else {
+            let failed: Vec<&str> = under_way.failed.iter().map(String::as_str).collect();
+            let failed = failed.join("; ");
+            tracing::error!(
+                generation,
+                routes,
+                upstreams,
+                ?took,
+                failed,
+                "reloaded, but not every new listener accepts"
+            );
+            let outcome =
+                format!("serving generation {generation}, but these do not accept: {failed}");
+            self.finish(&outcome, tell);
         }
     }
 
@@ -136,54 +258,68 @@ impl Reloads {
     fn refused(&mut self, why: &str, tell: &mpsc::Sender<Event>) {
         let generation = self.current.generation;
         tracing::error!(generation, "reload refused, the configuration in force stays: {why}");
-        self.finish(tell);
+        self.finish(&format!("reload refused, serving generation {generation}: {why}"), tell);
     }
 
-    fn finish(&mut self, tell: &mpsc::Sender<Event>) {
+    fn finish(&mut self, outcome: &str, tell: &mpsc::Sender<Event>) {
         self.under_way = None;
+        self.systemd.reloaded(outcome);
         if std::mem::take(&mut self.asked_again) {
             self.ask(tell);
         }
     }
 
-    /// Sockets for the listeners that the configuration in force does not have, by worker.
-    fn bind_new(&self, snapshot: &Snapshot, workers: usize) -> Result<Vec<Vec<Bound>>, String> {
+    /// Sockets for the listeners that the configuration in force does not have, with a copy of each
+    /// for its worker.
+    fn open_new(
+        &self,
+        snapshot: &Snapshot,
+        sockets: &mut Sockets,
+    ) -> Result<(Opened, Vec<Vec<Bound>>), String> {
         let new = snapshot.listeners.iter().filter(|rule| !has(&self.current, rule));
-        bind_all(new, snapshot.limits.unsent_bytes, workers)
+        let opened = sockets.open(new, snapshot.limits.unsent_bytes)?;
+        let bounds = sockets.copies(&opened).map_err(|e| format!("cannot copy a socket: {e}"))?;
+        Ok((opened, bounds))
     }
 
     fn hand_out(
         &mut self,
         mut snapshot: Snapshot,
-        sockets: Vec<Vec<Bound>>,
-        running: &Running<'_>,
+        opened: Opened,
+        bounds: Vec<Vec<Bound>>,
+        running: &mut Running<'_>,
     ) {
         let before = self.current.clone();
         snapshot.generation = before.generation + 1;
         warn_of_fixed(&before.runtime, &snapshot.runtime);
         running.places.resize(before.limits.connections_max, snapshot.limits.connections_max);
-        announce(&before, &snapshot, &sockets[0]);
-        let copies = copies(snapshot, running.mailboxes.len());
+        let gone = running.sockets.keep(&snapshot);
+        announce(&before, &snapshot, &gone, &opened);
+        running.sockets.add(opened);
+        let mut waiting = BTreeSet::new();
+        let generation = snapshot.generation;
+        let patience = PATIENCE * Duration::from_millis(before.runtime.stuck_after_ms);
+        let copies = copies(snapshot, running.workers.len());
         self.current = copies[0].clone();
-        let mut waiting = 0;
-        for ((worker, mailbox), (copy, listeners)) in
-            running.mailboxes.iter().enumerate().zip(copies.into_iter().zip(sockets))
-        {
-            self.held.push(copy.clone());
+        let mut shares: Vec<_> = copies.into_iter().zip(bounds).map(Some).collect();
+        for (worker, mailbox) in running.workers.mailboxes() {
+            let Some((snapshot, listeners)) = shares[worker].take() else { continue };
+            self.held.push(snapshot.clone());
+            self.names.add(&snapshot);
             let tell = running.tell.clone();
-            let done = Box::new(move || {
-                let _ = tell.send(Event::Adopted);
+            let done: Done = Box::new(move |failed| {
+                let _ = tell.send(Event::Adopted { worker, generation, failed });
             });
-            let adoption = Box::new(Adoption { snapshot: copy, listeners, done });
-            match mailbox.send(Message::Adopt(adoption)) {
-                Ok(()) => waiting += 1,
-                Err(_) => tracing::error!(worker, "mailbox full, the worker keeps what it has"),
-            }
+            let adoption = Box::new(Adoption { snapshot, listeners, done });
+            // There was room in each mailbox before anything was changed.
+            let _ = mailbox.send(Message::Adopt(adoption));
+            waiting.insert(worker);
         }
-        match &mut self.under_way {
-            Some(under_way) if waiting > 0 => under_way.waiting = waiting,
-            _ => self.finish(running.tell),
+        if let Some(under_way) = &mut self.under_way {
+            under_way.waiting = waiting;
+            under_way.until = Some(Instant::now() + patience);
         }
+        self.finish_if_all(running.tell);
     }
 }
 
@@ -199,11 +335,9 @@ fn has(snapshot: &Snapshot, rule: &ListenerRule) -> bool {
 
 /// Says which listeners come and go. A path that nobody will listen on is removed; one that stays
 /// gets the mode that is asked now.
-fn announce(before: &Snapshot, now: &Snapshot, new: &[Bound]) {
+fn announce(before: &Snapshot, now: &Snapshot, gone: &[Held], new: &Opened) {
+    gone.iter().for_each(Held::unlink);
     for gone in before.listeners.iter().filter(|rule| !has(now, rule)) {
-        if let Bind::Unix { path, .. } = &gone.bind {
-            let _ = std::fs::remove_file(path);
-        }
         tracing::info!(listener = gone.name, "listening no more");
     }
     for rule in now.listeners.iter().filter(|rule| has(before, rule)) {
@@ -213,8 +347,8 @@ fn announce(before: &Snapshot, now: &Snapshot, new: &[Bound]) {
             tracing::warn!(listener = rule.name, error = %e, "cannot set the socket's mode");
         }
     }
-    for bound in new {
-        super::run::announce_listener(&bound.rule, &bound.at);
+    for (rule, at) in new.listeners() {
+        super::run::announce_listener(rule, at);
     }
 }
 
@@ -224,6 +358,7 @@ fn warn_of_fixed(before: &Runtime, now: &Runtime) {
         ("runtime.workers", before.workers != now.workers),
         ("runtime.io", before.io != now.io),
         ("runtime.ring_entries", before.ring_entries != now.ring_entries),
+        ("runtime.stuck_after", before.stuck_after_ms != now.stuck_after_ms),
     ];
     for (key, _) in differs.iter().filter(|(_, differs)| *differs) {
         tracing::warn!("{key} has changed, which takes effect at the next start");

@@ -1,22 +1,26 @@
-//! Starts the workers, waits for signals, and ends in order. Reloading is in [`super::reload`].
+//! Starts the workers, waits for what happens, and ends in order. Reloading is in [`super::reload`],
+//! giving way to a new process in [`super::upgrade`].
 
 use std::{
     io,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
-    iterator::Signals,
-};
+use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR2};
 
 use super::{
-    cli, cores,
+    cli,
+    ready::{Life, Readiness},
     reload::{Reloads, Running},
+    sockets::{Held, Sockets},
+    systemd::Systemd,
+    takeover::Takeover,
+    upgrade::{self, Successor, Upgrade},
+    workers::{self, Workers},
 };
 use crate::{
     config::{
@@ -24,26 +28,33 @@ use crate::{
         snapshot::{Bind, ListenerRule},
     },
     telemetry::counters::Totals,
-    worker::{
-        self, Drained, Seed,
-        clients::Places,
-        listener::{self, Bound},
-        mailbox::{self, Message, Sender},
-        runtime::Driver,
-    },
+    worker::{Drained, clients::Places, mailbox::Message},
 };
 
 /// What the main thread waits for.
 pub enum Event {
+    /// A worker's runtime is there; it waits for its first message.
     Started {
         worker: usize,
         driver: &'static str,
     },
+    /// A worker accepts, but not on the listeners in `failed`.
+    Listening {
+        worker: usize,
+        failed: Vec<String>,
+    },
     Signal(i32),
     /// A new configuration, or none because it has errors.
     Loaded(Option<Box<Snapshot>>),
-    /// A worker goes on with the new configuration.
-    Adopted,
+    /// A worker goes on with the configuration of `generation`, but cannot accept on the listeners
+    /// in `failed`.
+    Adopted {
+        worker: usize,
+        generation: u64,
+        failed: Vec<String>,
+    },
+    /// A new process serves, or why not.
+    Upgraded(Result<Successor, String>),
     Ended {
         worker: usize,
         result: io::Result<(Drained, Totals)>,
@@ -57,187 +68,248 @@ const FREE_EVERY: Duration = Duration::from_secs(1);
 
 /// `ringway run FILE`.
 pub fn run(path: &Path) -> ExitCode {
-    match cli::load(path) {
-        None => ExitCode::FAILURE,
-        Some(snapshot) => serve(snapshot, Some(path.to_owned()), |_| {}),
-    }
-}
-
-/// Runs the gateway until a signal ends it. `file` is where `snapshot` came from and is reloaded
-/// from; `ready` is told the bound addresses.
-pub fn serve(snapshot: Snapshot, file: Option<PathBuf>, ready: impl FnOnce(&[Bind])) -> ExitCode {
-    std::panic::set_hook(Box::new(|panic| {
-        let thread = thread::current();
-        tracing::error!(thread = thread.name(), "panic, ending one connection: {panic}");
-    }));
-    match Gateway::start(snapshot, file, ready) {
-        Ok(gateway) => gateway.wait(),
+    let takeover = match Takeover::receive() {
+        Ok(takeover) => takeover,
         Err(message) => {
             tracing::error!("{message}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match cli::load(path) {
+        Some(snapshot) => serve(snapshot, Some(path.to_owned()), takeover, |_| {}),
+        None => {
+            if let Some(takeover) = takeover {
+                takeover.failed("its configuration has errors, which are above");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-struct Gateway {
-    mailboxes: Vec<Sender>,
-    places: Places,
-    tell: mpsc::Sender<Event>,
-    events: mpsc::Receiver<Event>,
-    reloads: Reloads,
-    running: usize,
-    totals: Totals,
-    connections_cut: u32,
-    failed: bool,
+/// Runs the gateway until a signal ends it. `file` is where `snapshot` came from and is reloaded
+/// from; `takeover` is the process whose place this one takes; `ready` is told the bound addresses.
+pub fn serve(
+    snapshot: Snapshot,
+    file: Option<PathBuf>,
+    mut takeover: Option<Takeover>,
+    ready: impl FnOnce(&[Bind]),
+) -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        tracing::error!(thread = thread.name(), "panic: {panic}");
+    }));
+    match Gateway::start(snapshot, file, &mut takeover, ready) {
+        Ok(gateway) => gateway.wait(),
+        Err(message) => {
+            tracing::error!("{message}");
+            if let Some(takeover) = takeover {
+                takeover.failed(&message);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The running gateway, on the main thread.
+pub struct Gateway {
+    pub workers: Workers,
+    pub sockets: Sockets,
+    pub places: Places,
+    pub tell: mpsc::Sender<Event>,
+    pub events: mpsc::Receiver<Event>,
+    pub reloads: Reloads,
+    pub readiness: Readiness,
+    pub systemd: Systemd,
+    pub upgrade: Option<Upgrade>,
+    pub ending: Ending,
+    pub totals: Totals,
+    pub connections_cut: u32,
+    pub failed: bool,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy)]
+pub enum Ending {
+    No,
+    /// Not ready any more, still accepting: until then, or another signal.
+    Leaving(Instant),
+    /// Accepting no more: workers that have not ended until then never will.
+    Draining(Instant),
 }
 
 impl Gateway {
-    fn start(
-        snapshot: Snapshot,
-        file: Option<PathBuf>,
-        ready: impl FnOnce(&[Bind]),
-    ) -> Result<Gateway, String> {
-        let cores = cores::plan(&snapshot.runtime.workers)?;
-        raise_descriptor_limit(&snapshot);
-        let unsent_bytes = snapshot.limits.unsent_bytes;
-        let bound = bind_all(snapshot.listeners.iter(), unsent_bytes, cores.len())?;
-        let binds: Vec<Bind> = bound[0].iter().map(|b| b.at.clone()).collect();
-        let (tell, events) = mpsc::channel();
-        catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
-        let places = Places::new(snapshot.limits.connections_max);
-        let (reloads, copies) = Reloads::begin(file, snapshot, cores.len());
-        let mut mailboxes = Vec::new();
-        for (index, (listeners, snapshot)) in bound.into_iter().zip(copies).enumerate() {
-            let (sender, mailbox) = mailbox::mailbox().map_err(|e| format!("eventfd: {e}"))?;
-            mailboxes.push(sender);
-            let places = places.clone();
-            let seed = Seed { index, snapshot, listeners, mailbox, places, workers: cores.len() };
-            spawn(seed, cores[index], tell.clone()).map_err(|e| format!("worker {index}: {e}"))?;
-        }
-        let mut gateway = Gateway {
-            running: mailboxes.len(),
-            mailboxes,
-            places,
-            tell,
-            events,
-            reloads,
-            totals: Totals::default(),
-            connections_cut: 0,
-            failed: false,
-        };
-        gateway.await_start()?;
-        gateway.announce(&binds, &cores);
-        ready(&binds);
-        Ok(gateway)
-    }
-
-    fn await_start(&mut self) -> Result<(), String> {
-        let (mut waiting, mut reload) = (self.mailboxes.len(), false);
-        while waiting > 0 {
-            match self.events.recv() {
-                Ok(Event::Started { worker, driver }) => {
-                    waiting -= 1;
-                    tracing::info!(worker, io = driver, "worker started");
-                }
-                Ok(Event::Ended { worker, result: Err(e) }) => {
-                    return Err(format!("worker {worker} cannot start: {e}"));
-                }
-                // Remembered: the file may have changed after it was read.
-                Ok(Event::Signal(SIGHUP)) => reload = true,
-                Ok(_) | Err(_) => return Err("ended while starting".to_owned()),
-            }
-        }
-        if reload {
-            self.reloads.ask(&self.tell);
-        }
-        Ok(())
-    }
-
-    fn announce(&self, binds: &[Bind], cores: &[u32]) {
-        let snapshot = self.reloads.current();
-        for (rule, at) in snapshot.listeners.iter().zip(binds) {
-            announce_listener(rule, at);
-        }
-        tracing::info!(
-            ?cores,
-            routes = snapshot.routes.len(),
-            upstreams = snapshot.upstreams.len(),
-            "ready"
-        );
-    }
-
     /// Waits for the end: of every worker, or by signals.
     fn wait(mut self) -> ExitCode {
-        let mut deadline: Option<Instant> = None;
-        while self.running > 0 {
-            match self.next_event(deadline) {
-                Some(Event::Signal(SIGHUP)) if deadline.is_none() => self.reloads.ask(&self.tell),
-                Some(Event::Signal(SIGHUP)) => tracing::warn!("draining, not reloading"),
-                Some(Event::Signal(signal)) => match deadline {
-                    None => {
-                        let timeout = self.drain(signal);
-                        deadline = Some(Instant::now() + timeout + END_GRACE);
-                    }
-                    Some(_) => {
-                        tracing::info!(signal, "stopping at once");
-                        self.tell(|| Message::Stop);
-                    }
-                },
-                // A drain goes on with the configuration it began with.
-                Some(Event::Loaded(_)) if deadline.is_some() => {}
-                Some(Event::Loaded(loaded)) => {
-                    let Gateway { mailboxes, places, tell, reloads, .. } = &mut self;
-                    let running = Running { mailboxes, places, tell };
-                    reloads.loaded(loaded, &running);
-                }
-                Some(Event::Adopted) => self.reloads.adopted(&self.tell),
-                Some(Event::Ended { worker, result }) => self.ended(worker, result),
-                Some(Event::Started { .. }) => {}
-                None if deadline.is_some_and(|at| Instant::now() >= at) => {
+        while self.workers.running() > 0 {
+            let event = self.next_event();
+            if let Some(event) = event {
+                self.handle(event);
+            }
+            self.reloads.look(&self.tell);
+            match self.ending {
+                Ending::Leaving(at) if Instant::now() >= at => self.drain(&Arc::default()),
+                Ending::Draining(at) if Instant::now() >= at => {
                     tracing::error!("workers did not end in time");
                     return ExitCode::FAILURE;
                 }
-                None => {}
+                _ => {}
             }
         }
         self.last_words()
     }
 
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Signal(SIGHUP) => self.reload(),
+            Event::Signal(SIGUSR2) => self.upgrade(None),
+            Event::Signal(signal) => self.end(&format!("signal {signal}")),
+            // A drain goes on with the configuration it began with.
+            Event::Loaded(_) if self.is_ending() => {}
+            Event::Loaded(loaded) => {
+                let Gateway { workers, sockets, places, tell, reloads, .. } = self;
+                reloads.loaded(loaded, &mut Running { workers, sockets, places, tell });
+            }
+            Event::Adopted { worker, generation, failed } => {
+                self.reloads.adopted(worker, generation, failed, &self.tell);
+            }
+            Event::Upgraded(outcome) => self.upgraded(outcome),
+            Event::Ended { worker, result } => self.ended(worker, result),
+            Event::Started { worker, driver } => {
+                tracing::info!(worker, io = driver, "worker started");
+            }
+            Event::Listening { worker, failed } => {
+                tracing::info!(worker = workers::name(worker), ?failed, "the worker serves again");
+            }
+        }
+    }
+
     /// The next event; `None` when it is time to look at something else.
-    fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
+    fn next_event(&mut self) -> Option<Event> {
         let rest = self.reloads.free().then(|| Instant::now() + FREE_EVERY);
-        match deadline.into_iter().chain(rest).min() {
+        let end = match self.ending {
+            Ending::No => None,
+            Ending::Leaving(at) | Ending::Draining(at) => Some(at),
+        };
+        match end.into_iter().chain(rest).chain(self.reloads.look_at()).min() {
             None => self.events.recv().ok(),
             Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),
         }
     }
 
-    /// Answers how long the workers may take.
-    fn drain(&self, signal: i32) -> Duration {
-        let snapshot = self.reloads.current();
-        let timeout = Duration::from_millis(snapshot.runtime.drain_timeout_ms);
-        tracing::info!(signal, ?timeout, "draining");
-        // Unlinked first, so that new clients see at once that nobody is there.
-        for rule in &snapshot.listeners {
-            if let Bind::Unix { path, .. } = &rule.bind {
-                let _ = std::fs::remove_file(path);
-            }
-        }
-        self.tell(|| Message::Drain);
-        timeout
+    fn is_ending(&self) -> bool {
+        !matches!(self.ending, Ending::No)
     }
 
-    fn tell(&self, message: impl Fn() -> Message) {
-        for mailbox in &self.mailboxes {
-            // Full only if the worker is stuck, and then the deadline ends it.
-            if mailbox.send(message()).is_err() {
-                tracing::error!("a worker's mailbox is full");
+    fn reload(&mut self) {
+        if self.is_ending() {
+            return tracing::warn!("draining, not reloading");
+        }
+        match &mut self.upgrade {
+            Some(upgrade) => {
+                tracing::info!("an upgrade is under way: the reload waits for its outcome");
+                upgrade.reload_asked = true;
+            }
+            None => self.reloads.ask(&self.tell),
+        }
+    }
+
+    /// Begins the end, or, asked again, hastens it.
+    fn end(&mut self, why: &str) {
+        match self.ending {
+            Ending::No => {
+                let runtime = &self.reloads.current().runtime;
+                let delay = Duration::from_millis(runtime.ready_delay_ms);
+                self.readiness.set(Life::Draining);
+                self.systemd.stopping();
+                if let Some(upgrade) = &self.upgrade {
+                    upgrade.cancel();
+                }
+                if delay.is_zero() {
+                    tracing::info!(why, "ending");
+                    return self.drain(&Arc::default());
+                }
+                tracing::info!(why, ?delay, "not ready any more, still accepting");
+                self.ending = Ending::Leaving(Instant::now() + delay);
+            }
+            Ending::Leaving(_) => self.drain(&Arc::default()),
+            Ending::Draining(_) => {
+                tracing::info!(why, "stopping at once");
+                self.workers.tell_all(|| Message::Stop);
+            }
+        }
+    }
+
+    /// Accepts no more and finishes what runs. Another process serves the listeners in
+    /// `handed_over`.
+    fn drain(&mut self, handed_over: &Arc<[String]>) {
+        let runtime = &self.reloads.current().runtime;
+        let timeout = Duration::from_millis(runtime.drain_timeout_ms);
+        tracing::info!(?timeout, "draining");
+        // Unlinked first, so that new clients see at once that nobody is there.
+        let held = self.sockets.held().iter();
+        held.filter(|held| !handed_over.contains(&held.rule.name)).for_each(Held::unlink);
+        self.sockets.let_go();
+        self.workers.tell_all(|| Message::Drain { handed_over: handed_over.clone() });
+        self.ending = Ending::Draining(Instant::now() + timeout + END_GRACE);
+    }
+
+    /// Begins to give way to a new process, and tells `done` the outcome.
+    fn upgrade(&mut self, done: Option<upgrade::Done>) {
+        match self.begin_upgrade() {
+            Ok(upgrade) => self.upgrade.insert(upgrade).done = done,
+            Err(why) => refuse_upgrade(why, done),
+        }
+    }
+
+    fn begin_upgrade(&self) -> Result<Upgrade, String> {
+        let refused = |why: &str| Err(why.to_owned());
+        if self.upgrade.is_some() {
+            return refused("another one is under way");
+        }
+        if self.is_ending() {
+            return refused("this process is ending");
+        }
+        if self.reloads.is_under_way() {
+            return refused("a reload is under way: ask again when it is over");
+        }
+        if !self.reloads.has_file() {
+            return refused("there is no configuration file that a new process could read");
+        }
+        let timeout = Duration::from_millis(self.reloads.current().runtime.upgrade_timeout_ms);
+        Upgrade::begin(&self.sockets, timeout, self.tell.clone())
+    }
+
+    fn upgraded(&mut self, outcome: Result<Successor, String>) {
+        let Some(upgrade) = self.upgrade.take() else { return };
+        match outcome {
+            Ok(successor) => {
+                tracing::info!(pid = successor.pid, "upgraded: the new process serves");
+                // Asked of us, meant for whoever serves.
+                let signals = [(upgrade.reload_asked, SIGHUP), (self.is_ending(), SIGTERM)];
+                for (_, signal) in signals.iter().filter(|(asked, _)| *asked) {
+                    successor.signal(*signal);
+                }
+                self.systemd.hush();
+                self.readiness.set(Life::Draining);
+                if !matches!(self.ending, Ending::Draining(_)) {
+                    self.drain(&successor.taken.into());
+                }
+                if let Some(done) = upgrade.done {
+                    done(Ok(successor.pid));
+                }
+            }
+            Err(why) => {
+                refuse_upgrade(why, upgrade.done);
+                if upgrade.reload_asked {
+                    self.reload();
+                }
             }
         }
     }
 
     fn ended(&mut self, worker: usize, result: io::Result<(Drained, Totals)>) {
-        self.running -= 1;
+        self.workers.ended(worker);
+        self.reloads.forget(worker, &self.tell);
         match result {
             Ok((drained, totals)) => {
                 self.totals += totals;
@@ -247,9 +319,36 @@ impl Gateway {
             }
             Err(e) => {
                 tracing::error!(worker, error = %e, "worker failed");
-                self.failed = true;
+                match self.ending {
+                    Ending::Draining(_) => self.failed = true,
+                    Ending::No | Ending::Leaving(_) => self.restart(worker),
+                }
             }
         }
+    }
+
+    /// A worker has ended without being told: another one takes its place.
+    fn restart(&mut self, worker: usize) {
+        let copy = self.reloads.copy();
+        let name = workers::name(worker);
+        match self.workers.restart(worker, copy) {
+            Ok(true) => {
+                tracing::warn!(worker = name, "starting the worker again");
+                match self.sockets.of_worker(worker) {
+                    Ok(listeners) => self.workers.listen(worker, listeners),
+                    Err(e) => tracing::error!(worker = name, error = %e, "it cannot accept"),
+                }
+                return;
+            }
+            Ok(false) => tracing::error!(
+                worker = name,
+                "the worker ended too often: it stays down, the others take its clients"
+            ),
+            Err(e) => tracing::error!(worker = name, error = %e, "cannot start the worker again"),
+        }
+        self.failed = true;
+        self.readiness.one_down();
+        self.sockets.end_worker(worker);
     }
 
     fn last_words(self) -> ExitCode {
@@ -266,6 +365,14 @@ impl Gateway {
     }
 }
 
+/// Says why nothing comes of an upgrade.
+pub fn refuse_upgrade(why: String, done: Option<upgrade::Done>) {
+    tracing::error!("upgrade refused, this process serves on: {why}");
+    if let Some(done) = done {
+        done(Err(why));
+    }
+}
+
 /// Says where a listener listens.
 pub fn announce_listener(rule: &ListenerRule, at: &Bind) {
     match at {
@@ -273,86 +380,5 @@ pub fn announce_listener(rule: &ListenerRule, at: &Bind) {
         Bind::Unix { path, .. } => {
             tracing::info!(listener = rule.name, "listening on unix:{}", path.display());
         }
-    }
-}
-
-/// Sockets by worker, then by listener.
-pub fn bind_all<'r>(
-    rules: impl Iterator<Item = &'r ListenerRule>,
-    unsent_bytes: u32,
-    workers: usize,
-) -> Result<Vec<Vec<Bound>>, String> {
-    let mut by_worker: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
-    for rule in rules {
-        let sockets = listener::bind(rule, unsent_bytes, workers)
-            .map_err(|e| format!("cannot listen on {} ({}): {e}", rule.name, bind_hint(&e)))?;
-        for (sockets_of_worker, socket) in by_worker.iter_mut().zip(sockets) {
-            sockets_of_worker.push(socket);
-        }
-    }
-    Ok(by_worker)
-}
-
-fn bind_hint(e: &io::Error) -> &'static str {
-    match e.kind() {
-        io::ErrorKind::AddrInUse => "another process uses the address: see `ss -ltnp`",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE, a Unix socket a writable folder"
-        }
-        io::ErrorKind::AddrNotAvailable => "no interface of this host has the address",
-        _ => "see the error",
-    }
-}
-
-fn spawn(seed: Seed, core: u32, tell: mpsc::Sender<Event>) -> io::Result<()> {
-    let worker = seed.index;
-    let body = move || {
-        // Pinned before the runtime is built, so that its memory is local to the core.
-        if let Err(e) = cores::pin(core) {
-            tracing::warn!(worker, core, error = %e, "cannot pin");
-        }
-        let runtime = &seed.snapshot.runtime;
-        let result = Driver::build(runtime.io, runtime.ring_entries).and_then(|driver| {
-            let _ = tell.send(Event::Started { worker, driver: driver.name });
-            worker::run(seed, driver)
-        });
-        // The main thread is gone only if the process is ending.
-        let _ = tell.send(Event::Ended { worker, result });
-    };
-    thread::Builder::new().name(format!("worker-{worker}")).spawn(body)?;
-    Ok(())
-}
-
-fn catch_signals(tell: mpsc::Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            if tell.send(Event::Signal(signal)).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// Raises the soft limit on descriptors to the hard one and says when that is not enough.
-fn raise_descriptor_limit(snapshot: &Snapshot) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(e) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(error = %e, "cannot raise the limit on open descriptors");
-    }
-    // A connection may need one descriptor on each side.
-    let needed = 2 * u64::from(snapshot.limits.connections_max);
-    if let Some(have) = limit.maximum
-        && have < needed
-    {
-        tracing::warn!(
-            have,
-            needed,
-            "limits.connections may need more descriptors than the process may open: raise \
-             LimitNOFILE (ulimit -n) or lower limits.connections"
-        );
     }
 }

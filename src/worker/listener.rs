@@ -24,7 +24,10 @@ use monoio::{
     io::{CancelHandle, Canceller},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
 };
-use rustix::net::SocketFlags;
+use rustix::{
+    io::FdFlags,
+    net::{Shutdown, SocketFlags},
+};
 
 use super::{
     Worker,
@@ -46,6 +49,8 @@ pub struct Bound {
     /// As bound: the port is the real one even if 0 was asked for.
     pub at: Bind,
     pub socket: OwnedFd,
+    /// Whoever started us holds it too: its queue outlives us and is left alone.
+    pub is_lasting: bool,
 }
 
 /// A listener as the connections that came in by it see it.
@@ -53,6 +58,8 @@ pub struct Door {
     pub half_close: Cell<HalfClose>,
     /// No longer configured: its connections end with their next response.
     pub is_closing: Cell<bool>,
+    /// Another process accepts on the socket too, or will: ending must not touch its queue.
+    pub is_shared: Cell<bool>,
 }
 
 /// A listener at work in its worker.
@@ -66,6 +73,8 @@ pub struct Listening {
 
 /// How long accepting rests when there are no descriptors left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long a stop may go unnoticed on a non-blocking socket under io_uring.
+const READABLE_LOOK: Duration = Duration::from_millis(50);
 /// How often, and how many times, the queue is emptied after SYNs are no longer let in.
 const LAST_ACCEPTS: u32 = 5;
 const LAST_ACCEPT_EVERY_MS: u64 = 50;
@@ -92,8 +101,11 @@ impl Listening {
     /// Begins to accept. Must be called inside the worker's runtime.
     pub fn begin(worker: &Rc<Worker>, bound: Bound) -> io::Result<Listening> {
         let rule = bound.rule.clone();
-        let door =
-            Rc::new(Door { half_close: Cell::new(rule.half_close), is_closing: Cell::new(false) });
+        let door = Rc::new(Door {
+            half_close: Cell::new(rule.half_close),
+            is_closing: Cell::new(false),
+            is_shared: Cell::new(bound.is_lasting),
+        });
         let stop = Canceller::new();
         let listener = Listener::new(door.clone(), bound, worker.is_epoll)?;
         let fd = listener.fd;
@@ -110,12 +122,7 @@ impl Listening {
     /// accepted from now on.
     pub fn adopt(&mut self, rule: &ListenerRule, unsent_bytes: u32) {
         self.door.half_close.set(rule.half_close);
-        let socket = socket2::SockRef::from(&*self);
-        let set = socket.listen(backlog_of(rule)).and_then(|()| match rule.bind {
-            Bind::Tcp(_) => socket.set_tcp_notsent_lowat(unsent_bytes),
-            Bind::Unix { .. } => Ok(()),
-        });
-        if let Err(e) = set {
+        if let Err(e) = set_up(self.as_fd(), rule, unsent_bytes) {
             tracing::warn!(listener = rule.name, error = %e, "cannot change a listening socket");
         }
         self.rule = rule.clone();
@@ -124,6 +131,21 @@ impl Listening {
     /// Accepts no more. Connections live on.
     pub fn stop(self) {
         self.stop.cancel();
+    }
+
+    /// Accepts no more, as [`Listening::stop`]. When `handed_over` names this listener, another
+    /// process has the socket and serves what waits in its queue.
+    pub fn hand_over(self, handed_over: &[String]) {
+        match handed_over.contains(&self.rule.name) {
+            true => self.leave(),
+            false => self.stop(),
+        }
+    }
+
+    /// Accepts no more, and leaves what waits in the queue to whoever else has the socket.
+    pub fn leave(self) {
+        self.door.is_shared.set(true);
+        self.stop();
     }
 
     /// Accepts no more, and its connections end when they are next idle.
@@ -144,8 +166,11 @@ impl AsFd for Listening {
 impl Listener {
     fn new(door: Rc<Door>, bound: Bound, is_epoll: bool) -> io::Result<Listener> {
         let fd = bound.socket.as_raw_fd();
-        // io_uring waits by itself, and would be told EAGAIN on a non-blocking socket.
-        rustix::io::ioctl_fionbio(&bound.socket, is_epoll)?;
+        // io_uring waits by itself, on a blocking socket as it was made. The mode belongs to the
+        // socket, and another process may have it too: it is never set back, see `readable`.
+        if is_epoll {
+            rustix::io::ioctl_fionbio(&bound.socket, true)?;
+        }
         let socket = match bound.at {
             Bind::Tcp(_) => Socket::Tcp(TcpListener::from_std(bound.socket.into())?),
             Bind::Unix { .. } => {
@@ -162,6 +187,7 @@ impl Listener {
                 Ok((stream, peer)) => admit(&worker, stream, peer, &self.door),
                 Err(e) if net::is_cancelled(&e) => break,
                 Err(e) if is_transient(&e) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable().await,
                 Err(e) => {
                     tracing::error!(error = %e, "cannot accept, resting");
                     monoio::time::sleep(ACCEPT_REST).await;
@@ -183,17 +209,37 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, peer) = socket.cancelable_accept(stop).await?;
-                Ok((Stream::tcp(stream, &worker.deadlines), Some(peer.ip())))
+                let stream = Stream::tcp(stream, &worker.deadlines);
+                close_on_exec(worker, stream.as_fd());
+                Ok((stream, Some(peer.ip())))
             }
             Socket::Unix(socket) => {
                 let (stream, _) = socket.cancelable_accept(stop).await?;
-                Ok((Stream::unix(stream, &worker.deadlines), None))
+                let stream = Stream::unix(stream, &worker.deadlines);
+                close_on_exec(worker, stream.as_fd());
+                Ok((stream, None))
             }
         }
     }
 
+    /// Waits a while for a connection on a socket that a process on epoll has made non-blocking,
+    /// where io_uring does not wait in the accept itself.
+    async fn readable(&self) {
+        // Nothing is lost when this wait is dropped: it only looks.
+        let _ = monoio::time::timeout(READABLE_LOOK, async {
+            match &self.socket {
+                Socket::Tcp(socket) => socket.readable(false).await,
+                Socket::Unix(socket) => socket.readable(false).await,
+            }
+        })
+        .await;
+    }
+
     /// Accepts what has already connected, and what is just connecting.
     async fn finish(self, worker: &Rc<Worker>) {
+        if self.door.is_shared.get() {
+            return;
+        }
         if let Socket::Tcp(_) = self.socket
             && let Err(e) = refuse_handshakes(self.as_fd())
         {
@@ -207,6 +253,10 @@ impl Listener {
             while let Some((stream, peer)) = self.accept_now(worker) {
                 admit(worker, stream, peer, &self.door);
             }
+        }
+        // Control has the socket too: this ends it for everybody.
+        if let Socket::Tcp(_) = self.socket {
+            let _ = rustix::net::shutdown(self.as_fd(), Shutdown::Both);
         }
     }
 
@@ -241,6 +291,14 @@ impl AsFd for Listener {
 /// The peer gave up, or a signal came: the next accept may well succeed.
 fn is_transient(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
+}
+
+/// The runtime's accept does not ask for it on io_uring. A program started meanwhile (an upgrade)
+/// must not hold clients' connections open.
+fn close_on_exec(worker: &Worker, socket: BorrowedFd<'_>) {
+    if !worker.is_epoll {
+        let _ = rustix::io::fcntl_setfd(socket, FdFlags::CLOEXEC);
+    }
 }
 
 /// Drops incoming SYNs on a listening socket; handshakes under way still complete.
@@ -282,7 +340,7 @@ fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, door: &Rc<Do
     monoio::spawn(async move {
         let counters = worker.clone();
         let connection = h1::serve(worker, client);
-        if isolate(connection).await.is_err() {
+        if isolate(counters.beat.clone(), connection).await.is_err() {
             count(&counters.counters.panics);
         }
         drop(place);
@@ -333,9 +391,23 @@ pub fn bind(rule: &ListenerRule, unsent_bytes: u32, workers: usize) -> io::Resul
                 None => bind_unix(path, *mode, backlog)?,
             },
         };
-        bound.push(Bound { rule: rule.clone(), at: bind.clone(), socket: socket.into() });
+        let (rule, at) = (rule.clone(), bind.clone());
+        bound.push(Bound { rule, at, socket: socket.into(), is_lasting: false });
     }
     Ok(bound)
+}
+
+/// Sets a listening socket, whoever made it, as `rule` wants it.
+pub fn set_up(socket: BorrowedFd<'_>, rule: &ListenerRule, unsent_bytes: u32) -> io::Result<()> {
+    let socket = socket2::SockRef::from(&socket);
+    socket.listen(backlog_of(rule))?;
+    match rule.bind {
+        Bind::Tcp(_) => {
+            socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_notsent_lowat(unsent_bytes)
+        }
+        Bind::Unix { .. } => Ok(()),
+    }
 }
 
 fn backlog_of(rule: &ListenerRule) -> i32 {

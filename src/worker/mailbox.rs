@@ -24,12 +24,25 @@ const MESSAGES_MAX: usize = 256;
 
 /// What control tells a worker.
 pub enum Message {
+    /// Accept on these sockets too: the first message of a worker that starts.
+    Listen(Box<Opening>),
     /// Go on with another configuration.
     Adopt(Box<Adoption>),
-    /// Accept no more, finish what runs, then end.
-    Drain,
+    /// Accept no more, finish what runs, then end. Another process accepts from now on for the
+    /// listeners of these names.
+    Drain { handed_over: Arc<[String]> },
     /// End now, whatever still runs.
     Stop,
+}
+
+/// Called when a worker has done what it was told; lists the listeners it cannot accept on, each
+/// with the reason.
+pub type Done = Box<dyn FnOnce(Vec<String>) + Send>;
+
+/// Sockets for a worker that starts.
+pub struct Opening {
+    pub listeners: Vec<Bound>,
+    pub done: Done,
 }
 
 /// A new configuration for one worker.
@@ -37,8 +50,7 @@ pub struct Adoption {
     pub snapshot: Arc<Snapshot>,
     /// Sockets for the listeners that are new in it.
     pub listeners: Vec<Bound>,
-    /// Called when the worker has it.
-    pub done: Box<dyn FnOnce() + Send>,
+    pub done: Done,
 }
 
 struct Shared {
@@ -75,6 +87,12 @@ impl Sender {
         }
         Ok(())
     }
+
+    /// The worker has not looked for a long time. Only one thread sends, so what is not full now
+    /// takes that thread's next message.
+    pub fn is_full(&self) -> bool {
+        self.0.queue.is_full()
+    }
 }
 
 impl Mailbox {
@@ -94,5 +112,24 @@ impl Mailbox {
                 bell.readable(false).await?;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_mailbox_gives_the_message_back_and_loses_none() {
+        let (sender, mailbox) = mailbox().expect("an eventfd");
+        for _ in 0..MESSAGES_MAX {
+            assert!(!sender.is_full());
+            assert!(sender.send(Message::Stop).is_ok());
+        }
+        assert!(sender.is_full());
+        let drain = Message::Drain { handed_over: Arc::default() };
+        assert!(matches!(sender.send(drain), Err(Message::Drain { .. })));
+        assert!(matches!(mailbox.0.queue.pop(), Some(Message::Stop)));
+        assert!(!sender.is_full() && sender.send(Message::Stop).is_ok());
     }
 }

@@ -6,11 +6,14 @@
 //! A request's way, forward only: [`listener`] → [`h1`] → [`pipeline`] → `policy` →
 //! [`forward`] → [`pool`], and back.
 
+pub mod beat;
 pub mod body;
 pub mod buffers;
 pub mod clients;
 pub mod clock;
 pub mod deadline;
+#[cfg(debug_assertions)]
+mod drill;
 pub mod exchange;
 pub mod forward;
 pub mod generation;
@@ -28,6 +31,7 @@ pub mod tunnel;
 use std::{
     cell::{Cell, RefCell},
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -41,6 +45,7 @@ use crate::{
     },
     wire::ResponseHead,
 };
+use beat::{Beat, Doing};
 use buffers::Buffers;
 use clients::{Clients, Places};
 use deadline::{Deadlines, TICK_MS};
@@ -54,6 +59,8 @@ use runtime::Driver;
 pub struct Worker {
     /// Its number, from 0.
     pub index: usize,
+    /// Its sign of life, which control looks at.
+    pub beat: Arc<Beat>,
     /// This core's own copy of the checked configuration, with balancer state and idle connections
     /// of each upstream.
     generation: RefCell<Rc<Generation>>,
@@ -83,8 +90,8 @@ pub struct Worker {
 pub struct Seed {
     pub index: usize,
     pub snapshot: Arc<Snapshot>,
-    pub listeners: Vec<Bound>,
     pub mailbox: Mailbox,
+    pub beat: Arc<Beat>,
     pub places: Places,
     pub workers: usize,
 }
@@ -102,16 +109,22 @@ pub enum Drained {
 const POOL_SWEEP_TICKS: u64 = 1000 / TICK_MS;
 /// How often a draining worker looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// So many looks are left to the connections of a worker that panicked.
+const LAST_LOOKS: u32 = 50;
 
 impl Worker {
-    fn new(index: usize, snapshot: Arc<Snapshot>, clients: Rc<Clients>, is_epoll: bool) -> Worker {
+    fn new(seed: Seed, is_epoll: bool) -> (Worker, Mailbox) {
+        let Seed { index, snapshot, mailbox, beat, places, workers } = seed;
         let limits = &snapshot.limits;
+        let (own_max, all_max) = (limits.connections_per_worker_max, limits.connections_max);
+        let clients = Clients::new(own_max, all_max, workers, places);
         let buffers = Buffers::new(
             limits.relay_buffer_bytes as usize,
             limits.relay_buffer_large_bytes as usize,
         );
-        Worker {
+        let worker = Worker {
             index,
+            beat,
             generation: RefCell::new(Rc::new(Generation::first(snapshot))),
             listening: RefCell::default(),
             buffers,
@@ -126,7 +139,8 @@ impl Worker {
             scratch: Cell::default(),
             requests: RefCell::default(),
             response_heads: RefCell::default(),
-        }
+        };
+        (worker, mailbox)
     }
 
     /// The configuration as of now. An exchange keeps the one it began with.
@@ -142,19 +156,22 @@ impl Worker {
     /// Goes on with another configuration. Requests in flight finish on theirs; connections, idle
     /// upstream connections and listening sockets that it also has stay as they are.
     fn adopt(self: &Rc<Self>, adoption: Adoption) {
+        self.beat.set(Doing::Adopting);
         let limits = &adoption.snapshot.limits;
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
-        self.listen(&adoption.snapshot, adoption.listeners);
+        self.keep_listeners_of(&adoption.snapshot);
+        let failed = self.listen(adoption.listeners);
         let next = Rc::new(self.snapshot().next(adoption.snapshot));
         // The previous one is dropped outside the borrow: its connections close with it.
         let _previous = self.generation.replace(next);
-        (adoption.done)();
+        self.beat.set(Doing::Waiting);
+        (adoption.done)(failed);
     }
 
-    /// Stops listeners that `snapshot` does not have and begins the new ones.
-    fn listen(self: &Rc<Self>, snapshot: &Snapshot, new: Vec<Bound>) {
+    /// Stops listeners that `snapshot` does not have.
+    fn keep_listeners_of(&self, snapshot: &Snapshot) {
         let mut listening = self.listening.take();
         let rules = &snapshot.listeners;
         let mut kept = Vec::with_capacity(rules.len());
@@ -167,38 +184,88 @@ impl Worker {
                 None => old.remove(),
             }
         }
+        self.listening.replace(kept);
+    }
+
+    /// Begins to accept on these sockets. Answers the listeners that cannot begin, with why.
+    fn listen(self: &Rc<Self>, new: Vec<Bound>) -> Vec<String> {
+        let mut failed = Vec::new();
         for bound in new {
             let name = bound.rule.name.clone();
-            match Listening::begin(self, bound) {
-                Ok(begun) => kept.push(begun),
-                Err(e) => tracing::error!(listener = name, error = %e, "cannot accept"),
+            match self.begin(bound) {
+                Ok(begun) => self.listening.borrow_mut().push(begun),
+                Err(e) => failed.push(format!("{name}: {e}")),
             }
         }
-        self.listening.replace(kept);
+        failed
+    }
+
+    fn begin(self: &Rc<Self>, bound: Bound) -> io::Result<Listening> {
+        #[cfg(debug_assertions)]
+        if drill::refuses(&bound.rule.name) {
+            return Err(io::Error::other("drill: this listener was to fail"));
+        }
+        Listening::begin(self, bound)
+    }
+
+    /// Accepts no more, and ends when the last connection is over.
+    fn begin_drain(
+        self: &Rc<Self>,
+        handed_over: &[String],
+        stop: &Rc<Cell<bool>>,
+        done: &Rc<Cell<Option<Drained>>>,
+    ) {
+        if self.draining.replace(true) {
+            return;
+        }
+        tracing::info!(worker = self.index, "accepting no more");
+        for listening in self.listening.take() {
+            listening.hand_over(handed_over);
+        }
+        monoio::spawn(drain(self.clone(), stop.clone(), done.clone()));
     }
 }
 
-/// Runs a worker on the calling thread until it is drained or stopped.
+/// Runs a worker on the calling thread until it is drained or stopped. A panic that is not one
+/// connection's ends the worker with an error, after a last moment for its connections.
 pub fn run(seed: Seed, mut driver: Driver) -> io::Result<(Drained, Totals)> {
-    let is_epoll = driver.is_epoll();
-    let limits = &seed.snapshot.limits;
-    let clients = Clients::new(
-        limits.connections_per_worker_max,
-        limits.connections_max,
-        seed.workers,
-        seed.places,
-    );
-    driver.block_on(async move {
-        clock::refresh();
-        let worker = Rc::new(Worker::new(seed.index, seed.snapshot, clients, is_epoll));
-        for bound in seed.listeners {
-            let listening = Listening::begin(&worker, bound)?;
-            worker.listening.borrow_mut().push(listening);
+    clock::refresh();
+    let (worker, mailbox) = Worker::new(seed, driver.is_epoll());
+    let worker = Rc::new(worker);
+    let work = work(worker.clone(), mailbox);
+    match catch_unwind(AssertUnwindSafe(|| driver.block_on(work))) {
+        Ok(drained) => Ok((drained?, worker.counters.totals())),
+        Err(_) => {
+            let last = last_moment(worker.clone());
+            let _ = catch_unwind(AssertUnwindSafe(|| driver.block_on(last)));
+            worker.clients.abandon();
+            // The kernel may still write to what was in flight: that memory is never freed.
+            std::mem::forget((worker, driver));
+            Err(io::Error::other("a panic outside of a connection"))
         }
-        monoio::spawn(tick(worker.clone()));
-        let drained = obey(worker.clone(), seed.mailbox).await?;
-        Ok((drained, worker.counters.totals()))
-    })
+    }
+}
+
+/// After a panic: accepts no more, without touching the queues, which are for the worker that comes
+/// next; finishes what can be finished soon, and cuts the rest.
+async fn last_moment(worker: Rc<Worker>) {
+    worker.draining.set(true);
+    worker.listening.take().into_iter().for_each(Listening::leave);
+    for _ in 0..LAST_LOOKS {
+        worker.deadlines.close_idle(clock::refresh());
+        monoio::time::sleep(DRAIN_LOOK).await;
+        if worker.clients.open() == 0 {
+            break;
+        }
+    }
+    // Idle upstream connections too. One more moment for their tasks to end.
+    worker.deadlines.shut_all();
+    monoio::time::sleep(DRAIN_LOOK).await;
+}
+
+async fn work(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
+    monoio::spawn(tick(worker.clone()));
+    obey(worker, mailbox).await
 }
 
 /// The worker's slow beat: deadlines, and now and then the pools.
@@ -206,6 +273,10 @@ async fn tick(worker: Rc<Worker>) {
     let mut ticks = 0u64;
     loop {
         monoio::time::sleep(Duration::from_millis(TICK_MS)).await;
+        worker.beat.tick();
+        worker.beat.set(Doing::Sweeping);
+        #[cfg(debug_assertions)]
+        drill::at_tick();
         worker.deadlines.sweep(clock::refresh());
         ticks += 1;
         if ticks.is_multiple_of(POOL_SWEEP_TICKS) {
@@ -215,6 +286,7 @@ async fn tick(worker: Rc<Worker>) {
                 state.pools.iter().for_each(|pool| pool.sweep(rule));
             }
         }
+        worker.beat.set(Doing::Waiting);
     }
 }
 
@@ -223,18 +295,15 @@ async fn obey(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
     let stop = Rc::new(Cell::new(false));
     let done: Rc<Cell<Option<Drained>>> = Rc::default();
     let (told, result) = (stop.clone(), done.clone());
-    let drained_worker = worker.clone();
+    let told_worker = worker.clone();
     let obeying = mailbox.serve(move |message| match message {
         Message::Stop => told.set(true),
-        Message::Adopt(adoption) => drained_worker.adopt(*adoption),
-        Message::Drain => {
-            if !drained_worker.draining.replace(true) {
-                tracing::info!(worker = drained_worker.index, "accepting no more");
-                drained_worker.listening.take().into_iter().for_each(Listening::stop);
-                let drain = drain(drained_worker.clone(), told.clone(), result.clone());
-                monoio::spawn(drain);
-            }
+        Message::Listen(opening) => {
+            let failed = told_worker.listen(opening.listeners);
+            (opening.done)(failed);
         }
+        Message::Adopt(adoption) => told_worker.adopt(*adoption),
+        Message::Drain { handed_over } => told_worker.begin_drain(&handed_over, &told, &result),
     });
     monoio::spawn(async move {
         if let Err(e) = obeying.await {

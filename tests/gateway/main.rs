@@ -19,5 +19,8 @@ mod reload;
 mod routing;
 mod smoke;
 mod streaming;
+mod systemd;
 mod upgrade;
+mod upgrade_binary;
 mod upstreams;
+mod watch;

@@ -1,0 +1,201 @@
+//! The start: sockets, workers, signals, and what must have happened before anybody is served. No
+//! worker accepts before all can, so that a start that fails has taken no connection.
+
+use std::{io, path::PathBuf, sync::mpsc, thread, time::Duration};
+
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2},
+    iterator::Signals,
+};
+
+use super::{
+    cores,
+    ready::{Life, Readiness},
+    reload::Reloads,
+    run::{Ending, Event, Gateway, announce_listener, refuse_upgrade},
+    sockets::{Opened, Sockets},
+    systemd::{self, Systemd},
+    takeover::Takeover,
+    watch::Watch,
+    workers::Workers,
+};
+use crate::{
+    config::{Snapshot, snapshot::Bind},
+    telemetry::counters::Totals,
+    worker::clients::Places,
+};
+
+impl Gateway {
+    pub fn start(
+        snapshot: Snapshot,
+        file: Option<PathBuf>,
+        takeover: &mut Option<Takeover>,
+        ready: impl FnOnce(&[Bind]),
+    ) -> Result<Gateway, String> {
+        let cores = cores::plan(&snapshot.runtime.workers)?;
+        raise_descriptor_limit(&snapshot);
+        let offered = match takeover {
+            Some(takeover) => std::mem::take(&mut takeover.offered),
+            None => systemd::activated()?,
+        };
+        let mut sockets = Sockets::new(cores.len(), offered);
+        let opened = sockets.open(snapshot.listeners.iter(), snapshot.limits.unsent_bytes)?;
+        sockets.decline_rest(&opened);
+        let (tell, events) = mpsc::channel();
+        catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
+        let places = Places::new(snapshot.limits.connections_max);
+        let systemd = Systemd::new();
+        let (reloads, copies) = Reloads::begin(file, snapshot, cores.len(), systemd.clone());
+        let workers = Workers::start(&cores, copies, places.clone(), tell.clone())?;
+        let mut gateway = Gateway {
+            workers,
+            sockets,
+            places,
+            tell,
+            events,
+            reloads,
+            readiness: Readiness::default(),
+            systemd,
+            upgrade: None,
+            ending: Ending::No,
+            totals: Totals::default(),
+            connections_cut: 0,
+            failed: false,
+        };
+        let mut reload = gateway.await_start()?;
+        if let Some(takeover) = takeover {
+            takeover.ready(opened.taken.clone())?;
+        }
+        reload |= gateway.listen(&opened)?;
+        let binds = gateway.announce(&opened, &cores);
+        gateway.sockets.add(opened);
+        gateway.begin_watch().map_err(|e| format!("cannot start a thread: {e}"))?;
+        gateway.readiness.set(Life::Serving);
+        gateway.systemd.started(takeover.is_some());
+        if let Some(takeover) = takeover.take() {
+            takeover.serving();
+        }
+        ready(&binds);
+        if reload {
+            gateway.reloads.ask(&gateway.tell);
+        }
+        Ok(gateway)
+    }
+
+    /// Waits until every worker has its runtime. Answers whether a reload was asked for meanwhile:
+    /// the file may have changed after it was read.
+    fn await_start(&mut self) -> Result<bool, String> {
+        let (mut waiting, mut reload) = (self.workers.len(), false);
+        while waiting > 0 {
+            match self.events.recv() {
+                Ok(Event::Started { worker, driver }) => {
+                    waiting -= 1;
+                    tracing::info!(worker, io = driver, "worker started");
+                }
+                Ok(event) => reload |= starting(event)?,
+                Err(_) => return Err(ENDED.to_owned()),
+            }
+        }
+        Ok(reload)
+    }
+
+    /// Lets every worker accept; none does before all can. Answers as [`Gateway::await_start`].
+    fn listen(&mut self, opened: &Opened) -> Result<bool, String> {
+        let bounds = self.sockets.copies(opened);
+        let bounds = bounds.map_err(|e| format!("cannot copy a socket: {e}"))?;
+        for (worker, listeners) in bounds.into_iter().enumerate() {
+            self.workers.listen(worker, listeners);
+        }
+        let (mut waiting, mut reload) = (self.workers.len(), false);
+        while waiting > 0 {
+            match self.events.recv() {
+                Ok(Event::Listening { failed, .. }) if failed.is_empty() => waiting -= 1,
+                Ok(Event::Listening { worker, failed }) => {
+                    return Err(format!("worker {worker} cannot accept: {}", failed.join("; ")));
+                }
+                Ok(event) => reload |= starting(event)?,
+                Err(_) => return Err(ENDED.to_owned()),
+            }
+        }
+        Ok(reload)
+    }
+
+    fn announce(&self, opened: &Opened, cores: &[u32]) -> Vec<Bind> {
+        let snapshot = self.reloads.current();
+        let mut binds = Vec::new();
+        for (rule, at) in opened.listeners() {
+            announce_listener(rule, at);
+            binds.push(at.clone());
+        }
+        tracing::info!(
+            ?cores,
+            routes = snapshot.routes.len(),
+            upstreams = snapshot.upstreams.len(),
+            "ready"
+        );
+        binds
+    }
+
+    fn begin_watch(&self) -> io::Result<()> {
+        let watch = Watch {
+            beats: self.workers.beats(),
+            names: self.reloads.names(),
+            stuck_after: Duration::from_millis(self.reloads.current().runtime.stuck_after_ms),
+            watchdog: systemd::watchdog(),
+            readiness: self.readiness.clone(),
+            systemd: self.systemd.clone(),
+        };
+        watch.begin()
+    }
+}
+
+const ENDED: &str = "ended while starting";
+
+/// What may happen while the workers start. Answers whether a reload was asked for.
+fn starting(event: Event) -> Result<bool, String> {
+    match event {
+        Event::Signal(SIGHUP) => Ok(true),
+        Event::Signal(SIGUSR2) => {
+            refuse_upgrade("this process is starting".to_owned(), None);
+            Ok(false)
+        }
+        Event::Ended { worker, result: Err(e) } => {
+            Err(format!("worker {worker} cannot start: {e}"))
+        }
+        _ => Err(ENDED.to_owned()),
+    }
+}
+
+fn catch_signals(tell: mpsc::Sender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR2])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            if tell.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Raises the soft limit on descriptors to the hard one and says when that is not enough.
+fn raise_descriptor_limit(snapshot: &Snapshot) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(e) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(error = %e, "cannot raise the limit on open descriptors");
+    }
+    // A connection may need one descriptor on each side.
+    let needed = 2 * u64::from(snapshot.limits.connections_max);
+    if let Some(have) = limit.maximum
+        && have < needed
+    {
+        tracing::warn!(
+            have,
+            needed,
+            "limits.connections may need more descriptors than the process may open: raise \
+             LimitNOFILE (ulimit -n) or lower limits.connections"
+        );
+    }
+}
