@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A side that closes, or says something else, has failed. Until `serving`, the old process serves
-//! as if nothing were. Both sides may be of different versions: unknown kinds of sockets are closed,
-//! unknown members ignored.
+//! as if nothing were. Both sides may be of different versions: unknown kinds of sockets are
+//! closed, unknown members ignored.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},

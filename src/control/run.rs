@@ -1,5 +1,5 @@
-//! Starts the workers, waits for what happens, and ends in order. Reloading is in [`super::reload`],
-//! giving way to a new process in [`super::upgrade`].
+//! Waits for what happens, and ends in order. The start is in [`super::start`], reloading in
+//! [`super::reload`], giving way to a new process in [`super::upgrade`].
 
 use std::{
     io,

@@ -3,15 +3,15 @@
 //! They are what an upgrade hands over, and what a worker gets that is started again: while control
 //! holds a socket, the connections waiting in its queue are not reset, whoever ends.
 //!
-//! A socket is bound here, or it comes with the process: from a predecessor (an upgrade) or from the
-//! service manager (socket activation). Those of the service manager are *lasting*: it holds them
-//! too, so their queue is never emptied or closed, their path never removed, and a listener that
-//! was removed may come back to them.
+//! A socket is bound here, or it comes with the process: from a predecessor (an upgrade) or from
+//! the service manager (socket activation). Those of the service manager are *lasting*: it holds
+//! them too, so their queue is never emptied or closed, their path never removed, and a listener
+//! that was removed may come back to them.
 
 use std::{
     fs::Permissions,
     io,
-    net::SocketAddr,
+    net::{SocketAddr, SocketAddrV6},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::PermissionsExt,
@@ -309,7 +309,7 @@ pub fn address_of(socket: &OwnedFd) -> Option<Bind> {
     }
     let at = socket.local_addr().ok()?;
     match (at.as_socket(), at.as_pathname()) {
-        (Some(at), _) => Some(Bind::Tcp(without_scope(at))),
+        (Some(at), _) => Some(Bind::Tcp(without_flow(at))),
         (None, Some(path)) => {
             let mode = crate::config::file::UNIX_MODE_DEFAULT;
             Some(Bind::Unix { path: path.to_owned(), mode })
@@ -319,9 +319,9 @@ pub fn address_of(socket: &OwnedFd) -> Option<Bind> {
 }
 
 /// As a configuration can write it: a flow label is no part of it.
-fn without_scope(at: SocketAddr) -> SocketAddr {
+fn without_flow(at: SocketAddr) -> SocketAddr {
     match at {
-        SocketAddr::V6(v6) => SocketAddr::from((*v6.ip(), v6.port())),
+        SocketAddr::V6(v6) => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
         v4 => v4,
     }
 }

@@ -154,7 +154,7 @@ fn attempt(
     let pid = child.id();
     tracing::info!(pid, program = %program, "upgrading: the new process starts");
     let until = Instant::now() + timeout;
-    let mut old = Old { link, child: &mut child, is_cancelled, until, timeout };
+    let mut old = Old { link, child: &mut child, is_cancelled, until, timeout, has_said_go: false };
     match old.hand_over(parcels) {
         Ok(taken) => Ok(Successor { pid, taken }),
         Err(why) => {
@@ -172,6 +172,7 @@ struct Old<'a> {
     is_cancelled: &'a AtomicBool,
     until: Instant,
     timeout: Duration,
+    has_said_go: bool,
 }
 
 impl Old<'_> {
@@ -185,6 +186,8 @@ impl Old<'_> {
             other => return Err(unexpected(&other)),
         };
         self.until = self.until.max(Instant::now() + GO_PATIENCE);
+        // From here on it may have accepted somebody.
+        self.has_said_go = true;
         self.say(&Said::Go, None)?;
         match self.hear("serving")? {
             Said::Serving => Ok(taken),
@@ -217,7 +220,7 @@ impl Old<'_> {
 
     /// Waits a moment, and sees whether there is still something to wait for.
     fn look(&mut self, to_write: bool, awaited: &str) -> Result<(), String> {
-        if self.is_cancelled.load(Relaxed) {
+        if self.is_cancelled.load(Relaxed) && !self.has_said_go {
             return Err("this process was told to end meanwhile".to_owned());
         }
         if Instant::now() >= self.until {

@@ -252,6 +252,7 @@ async fn last_moment(worker: Rc<Worker>) {
     worker.draining.set(true);
     worker.listening.take().into_iter().for_each(Listening::leave);
     for _ in 0..LAST_LOOKS {
+        worker.beat.tick();
         worker.deadlines.close_idle(clock::refresh());
         monoio::time::sleep(DRAIN_LOOK).await;
         if worker.clients.open() == 0 {
