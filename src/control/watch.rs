@@ -190,7 +190,7 @@ fn kernel_state(thread: u32) -> String {
     let stat = read("stat");
     // The name may contain anything; the state is behind its closing bracket.
     let state = match stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()) {
-        Some('R') => "running",
+        Some('R') => "running or waiting for its core",
         Some('S') => "sleeping",
         Some('D') => "in an uninterruptible wait",
         Some('T' | 't') => "stopped",

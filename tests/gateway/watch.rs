@@ -68,25 +68,29 @@ fn a_stuck_worker_is_reported_once_with_what_it_was_doing() {
         assert_eq!(other.get("/").text(), "ok");
     }
     assert_eq!(busy.response().text(), "ok");
-    gateway.wait_for_log("goes on");
+    eventually("every stuck one goes on", || {
+        let log = gateway.log();
+        log.matches("makes no progress").count() == log.matches("goes on").count()
+    });
     let log = gateway.log();
-    let report = line(&log, "makes no progress");
-    assert!(report.contains("ERROR") && report.contains("worker=\"worker-"), "{report}");
-    assert!(report.contains("serving a request on route \\\"greeting\\\""), "{report}");
+    let report = line(&log, "serving a request on route \\\"greeting\\\"");
+    assert!(report.contains("ERROR a worker makes no progress"), "{report}");
     assert!(report.contains("core=") && report.contains("running"), "{report}");
-    assert_eq!(log.matches("makes no progress").count(), 1, "{log}");
-    assert_eq!(log.matches("goes on").count(), 1, "{log}");
+    // The machine may be so busy that the other one is starved of its core for a while.
+    let worker = report.split_whitespace().find(|word| word.starts_with("worker=")).unwrap();
+    let about = |text: &str| log.lines().filter(|l| l.contains(text) && l.contains(worker)).count();
+    assert_eq!((about("makes no progress"), about("goes on")), (1, 1), "{log}");
 }
 
 #[test]
 fn idle_workers_are_not_stuck() {
-    let gateway = start(TOML);
-    std::thread::sleep(Duration::from_millis(1500));
+    let gateway = start(&TOML.replace("500ms", "2s"));
+    std::thread::sleep(Duration::from_millis(2500));
     // Stopped as a whole, as by a debugger or a suspended machine.
     gateway.signal(Signal::SIGSTOP);
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(2500));
     gateway.signal(Signal::SIGCONT);
-    std::thread::sleep(Duration::from_millis(700));
+    std::thread::sleep(Duration::from_millis(1000));
     assert!(!gateway.log().contains("makes no progress"), "{}", gateway.log());
     assert_eq!(gateway.client().get("/").text(), "ok");
 }
