@@ -61,7 +61,7 @@ pub struct Sockets {
 #[derive(Debug, Default)]
 pub struct Opened {
     held: Vec<Held>,
-    /// Names, as offered, of sockets that came with the process and are wanted.
+    /// Names, as offered, of listeners whose sockets came with the process and are wanted.
     pub taken: Vec<String>,
 }
 
@@ -112,7 +112,9 @@ impl Sockets {
             let is_shared = is_shared(&offered)?;
             missing = if is_shared { 0 } else { missing.saturating_sub(1) };
             rule_as_bound.bind = offered.at.clone();
-            opened.taken.push(offered.name);
+            if opened.taken.last() != Some(&offered.name) {
+                opened.taken.push(offered.name);
+            }
             opened.held.push(Held {
                 rule: rule.clone(),
                 at: offered.at,
@@ -172,7 +174,7 @@ impl Sockets {
     /// still has it: nothing in its queue is reset.
     pub fn decline_rest(&mut self, opened: &Opened) {
         for offered in &self.offered {
-            if offered.is_lasting && !opened.taken.contains(&offered.name) {
+            if offered.is_lasting && opened.held.iter().all(|held| held.at != offered.at) {
                 tracing::warn!(
                     socket = offered.name,
                     "no listener wants the socket {} of the service manager: give a listener that \
@@ -372,7 +374,7 @@ mod tests {
             let port = offered[0].at.clone();
             let mut sockets = Sockets::new(now, offered);
             let got = by_worker(&mut sockets, &main);
-            assert_eq!(got, (expected, port, before), "{before} to {now}");
+            assert_eq!(got, (expected, port, 1), "{before} to {now}");
         }
     }
 

@@ -19,11 +19,13 @@ use super::sockets::{self, Offered};
 #[derive(Clone, Debug)]
 pub struct Systemd {
     speaks: Arc<AtomicBool>,
+    /// It could not be told something, which was logged.
+    failed: Arc<AtomicBool>,
 }
 
 impl Systemd {
     pub fn new() -> Systemd {
-        Systemd { speaks: Arc::new(AtomicBool::new(true)) }
+        Systemd { speaks: Arc::new(AtomicBool::new(true)), failed: Arc::default() }
     }
 
     /// The service has started. `took_over`: as the successor of the process that systemd knows.
@@ -69,6 +71,7 @@ impl Systemd {
     fn tell(&self, states: &[NotifyState<'_>]) {
         if self.speaks.load(Relaxed)
             && let Err(e) = sd_notify::notify(states)
+            && !self.failed.swap(true, Relaxed)
         {
             tracing::warn!(error = %e, "cannot tell systemd");
         }

@@ -40,6 +40,13 @@ pub fn at_tick() {
     }
 }
 
+/// A worker that has panicked gives its connections a last moment, which may fail too.
+pub fn at_last_moment() {
+    if std::env::var_os("RINGWAY_DRILL_LAST_MOMENT_PANICS").is_some() {
+        panic!("drill: a panic in the last moment was asked for");
+    }
+}
+
 /// Whether a worker should fail to accept on the listener of this name.
 pub fn refuses(listener: &str) -> bool {
     std::env::var_os("RINGWAY_DRILL_REFUSE_LISTENER").is_some_and(|asked| asked == listener)

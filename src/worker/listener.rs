@@ -9,7 +9,7 @@
 #![expect(unsafe_code, reason = "borrowing descriptors of live sockets")]
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     net::IpAddr,
     os::{
@@ -68,13 +68,35 @@ pub struct Listening {
     door: Rc<Door>,
     /// Open until `stop` is used, which consumes this value.
     fd: RawFd,
-    stop: Canceller,
+    stop: Rc<Stop>,
+    begun_ms: u64,
+}
+
+/// The way to an accept in flight.
+#[derive(Default)]
+struct Stop {
+    canceller: RefCell<Canceller>,
+    is_stopped: Cell<bool>,
+}
+
+impl Stop {
+    fn handle(&self) -> CancelHandle {
+        self.canceller.borrow().handle()
+    }
+
+    /// Makes the accept in flight answer: with a connection, or that it was cancelled.
+    fn cancel(&self) {
+        let used = self.canceller.take().cancel();
+        self.canceller.replace(used);
+    }
 }
 
 /// How long accepting rests when there are no descriptors left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long a stop may go unnoticed on a non-blocking socket under io_uring.
 const READABLE_LOOK: Duration = Duration::from_millis(50);
+/// A listener's queue is looked into on every tick for this long after it has begun.
+const NUDGE_OFTEN_MS: u64 = 3000;
 /// How often, and how many times, the queue is emptied after SYNs are no longer let in.
 const LAST_ACCEPTS: u32 = 5;
 const LAST_ACCEPT_EVERY_MS: u64 = 50;
@@ -106,11 +128,11 @@ impl Listening {
             is_closing: Cell::new(false),
             is_shared: Cell::new(bound.is_lasting),
         });
-        let stop = Canceller::new();
+        let stop = Rc::new(Stop::default());
         let listener = Listener::new(door.clone(), bound, worker.is_epoll)?;
         let fd = listener.fd;
-        monoio::spawn(listener.run(worker.clone(), stop.handle()));
-        Ok(Listening { rule, door, fd, stop })
+        monoio::spawn(listener.run(worker.clone(), stop.clone()));
+        Ok(Listening { rule, door, fd, stop, begun_ms: clock::now_ms() })
     }
 
     /// Whether this is the listener that `rule` means, whatever else changed about it.
@@ -130,7 +152,18 @@ impl Listening {
 
     /// Accepts no more. Connections live on.
     pub fn stop(self) {
+        self.stop.is_stopped.set(true);
         self.stop.cancel();
+    }
+
+    /// Looks into the queue, as accepting again does. The kernel wakes one of all that wait on a
+    /// socket; when that one gives up at this moment (another process, or a lost worker), the
+    /// connection waits although others would take it. Rarely needed, so seldom done, but often
+    /// while a process that hands over may be leaving.
+    pub fn nudge(&self, is_due: bool) {
+        if is_due || clock::now_ms() - self.begun_ms < NUDGE_OFTEN_MS {
+            self.stop.cancel();
+        }
     }
 
     /// Accepts no more, as [`Listening::stop`]. When `handed_over` names this listener, another
@@ -180,13 +213,12 @@ impl Listener {
         Ok(Listener { door, socket, fd })
     }
 
-    /// Accepts until `stop` is cancelled, then empties the queue and closes.
-    async fn run(self, worker: Rc<Worker>, stop: CancelHandle) {
-        loop {
-            match self.accept(&worker, stop.clone()).await {
+    /// Accepts until it is stopped, then empties the queue and closes.
+    async fn run(self, worker: Rc<Worker>, stop: Rc<Stop>) {
+        while !stop.is_stopped.get() {
+            match self.accept(&worker, stop.handle()).await {
                 Ok((stream, peer)) => admit(&worker, stream, peer, &self.door),
-                Err(e) if net::is_cancelled(&e) => break,
-                Err(e) if is_transient(&e) => {}
+                Err(e) if net::is_cancelled(&e) || is_transient(&e) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable().await,
                 Err(e) => {
                     tracing::error!(error = %e, "cannot accept, resting");

@@ -105,8 +105,8 @@ pub enum Drained {
     Cut(u32),
 }
 
-/// Idle upstream connections are looked at once in this many ticks.
-const POOL_SWEEP_TICKS: u64 = 1000 / TICK_MS;
+/// Idle upstream connections and listeners' queues are looked at once in this many ticks.
+const SLOW_TICKS: u64 = 1000 / TICK_MS;
 /// How often a draining worker looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// So many looks are left to the connections of a worker that panicked.
@@ -227,28 +227,31 @@ impl Worker {
 }
 
 /// Runs a worker on the calling thread until it is drained or stopped. A panic that is not one
-/// connection's ends the worker with an error, after a last moment for its connections.
+/// connection's, or a mailbox that breaks, ends the worker with an error, after a last moment for
+/// its connections.
 pub fn run(seed: Seed, mut driver: Driver) -> io::Result<(Drained, Totals)> {
     clock::refresh();
     let (worker, mailbox) = Worker::new(seed, driver.is_epoll());
     let worker = Rc::new(worker);
     let work = work(worker.clone(), mailbox);
-    match catch_unwind(AssertUnwindSafe(|| driver.block_on(work))) {
-        Ok(drained) => Ok((drained?, worker.counters.totals())),
-        Err(_) => {
-            let last = last_moment(worker.clone());
-            let _ = catch_unwind(AssertUnwindSafe(|| driver.block_on(last)));
-            worker.clients.abandon();
-            // The kernel may still write to what was in flight: that memory is never freed.
-            std::mem::forget((worker, driver));
-            Err(io::Error::other("a panic outside of a connection"))
-        }
-    }
+    let error = match catch_unwind(AssertUnwindSafe(|| driver.block_on(work))) {
+        Ok(Ok(drained)) => return Ok((drained, worker.counters.totals())),
+        Ok(Err(e)) => e,
+        Err(_) => io::Error::other("a panic outside of a connection"),
+    };
+    let last = last_moment(worker.clone());
+    let _ = catch_unwind(AssertUnwindSafe(|| driver.block_on(last)));
+    worker.clients.abandon();
+    // The kernel may still write to what was in flight: that memory is never freed.
+    std::mem::forget((worker, driver));
+    Err(error)
 }
 
 /// After a panic: accepts no more, without touching the queues, which are for the worker that comes
 /// next; finishes what can be finished soon, and cuts the rest.
 async fn last_moment(worker: Rc<Worker>) {
+    #[cfg(debug_assertions)]
+    drill::at_last_moment();
     worker.draining.set(true);
     worker.listening.take().into_iter().for_each(Listening::leave);
     for _ in 0..LAST_LOOKS {
@@ -280,7 +283,9 @@ async fn tick(worker: Rc<Worker>) {
         drill::at_tick();
         worker.deadlines.sweep(clock::refresh());
         ticks += 1;
-        if ticks.is_multiple_of(POOL_SWEEP_TICKS) {
+        let is_due = ticks.is_multiple_of(SLOW_TICKS);
+        worker.listening.borrow().iter().for_each(|listening| listening.nudge(is_due));
+        if is_due {
             worker.buffers.trim();
             let snapshot = worker.snapshot();
             for (rule, state) in snapshot.upstreams() {
@@ -306,10 +311,11 @@ async fn obey(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
         Message::Adopt(adoption) => told_worker.adopt(*adoption),
         Message::Drain { handed_over } => told_worker.begin_drain(&handed_over, &told, &result),
     });
+    let broken: Rc<Cell<Option<io::Error>>> = Rc::default();
+    let told = broken.clone();
     monoio::spawn(async move {
-        if let Err(e) = obeying.await {
-            tracing::error!(error = %e, "the mailbox is broken");
-        }
+        // It only ends by an error: a worker that hears nothing is of no use.
+        told.set(obeying.await.err());
     });
     loop {
         // A worker that is not draining has no reason to wake up more often than its tick.
@@ -320,6 +326,9 @@ async fn obey(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
         }
         if stop.get() {
             return Ok(Drained::Cut(worker.clients.open()));
+        }
+        if let Some(e) = broken.take() {
+            return Err(e);
         }
     }
 }

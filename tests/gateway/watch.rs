@@ -176,6 +176,25 @@ fn a_worker_that_panics_again_and_again_stays_down_and_the_others_serve() {
     assert!(!gateway.wait_exit().success(), "it says that something was wrong");
 }
 
+/// Its accept is still waiting in the kernel then, and takes the wake-up of the first client.
+#[test]
+fn a_worker_that_could_not_clean_up_costs_its_successor_no_client() {
+    let launch = Launch {
+        toml: TOML.replace("workers = 2", "workers = 1"),
+        env: vec![
+            ("RINGWAY_DRILL_WORKER_PANIC_PATH", "/fatal".into()),
+            ("RINGWAY_DRILL_LAST_MOMENT_PANICS", "1".into()),
+        ],
+        ..Launch::default()
+    };
+    let gateway = launch.start().unwrap_or_else(|failed| panic!("{failed:?}"));
+    assert_eq!(gateway.client().get("/fatal").text(), "ok");
+    gateway.wait_for_log("serves again");
+    let begun = Instant::now();
+    assert_eq!(gateway.client().get("/").text(), "ok");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn a_listener_that_workers_cannot_accept_on_counts() {
     let gateway = start(TOML);
