@@ -275,6 +275,14 @@ fn an_upstream_that_is_stopped_holds_up_nobody_else() {
     ));
     assert_eq!(gateway.client().get("/stopped").text(), "other");
     stopped.signal(Signal::SIGSTOP);
+    // A thread that runs on another core stops a moment later.
+    let threads = || std::fs::read_dir(format!("/proc/{}/task", stopped.pid())).unwrap();
+    eventually("every thread has stopped", || {
+        threads().all(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        })
+    });
     let mut waiting: Vec<Client> = (0..20).map(|_| gateway.client()).collect();
     for client in &mut waiting {
         client.send("GET /stopped HTTP/1.1\r\nHost: gw.test\r\n\r\n");
