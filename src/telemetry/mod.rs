@@ -1,5 +1,7 @@
-//! What is observed: counters owned by one worker each, the request id, the log.
+//! What is observed: metrics in shards owned by one worker each, the record of an exchange, the
+//! request id, the log.
 
-pub mod counters;
 pub mod log;
+pub mod metrics;
+pub mod record;
 pub mod request_id;
