@@ -47,6 +47,8 @@ section! {
         /// Where a line is written for each exchange; none when there are none. See
         /// docs/access-log.md.
         access_logs: Vec<At<AccessLog>> = Vec::new();
+        /// What is measured.
+        metrics: Metrics = Metrics::default();
     }
 
     /// Settings of the process, fixed at start.
@@ -308,6 +310,16 @@ section! {
         /// or `"keep"` as ordinary text.
         encoded_slash: EncodedSlash = EncodedSlash::Refuse;
     }
+
+    /// What is measured. Every worker counts for itself and shares nothing; see docs/metrics.md.
+    pub struct Metrics {
+        /// Durations, and figures by route, upstream and endpoint. Off, only each worker's
+        /// requests, connections, bytes and refusals are counted.
+        enabled: bool = true;
+        /// Routes, and endpoints, that have figures of their own; those beyond are counted together
+        /// as `(other)`.
+        series: u32 = 1000 => 1..=100_000;
+    }
 }
 
 /// Default of a section whose keys all have defaults.
@@ -321,4 +333,4 @@ macro_rules! all_defaults {
     )+ };
 }
 
-all_defaults!(File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths);
+all_defaults!(File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths, Metrics);

@@ -38,6 +38,15 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     pub forwarding: Forwarding,
     pub paths: PathRules,
+    pub metrics: Metrics,
+}
+
+/// What is counted beyond the workers' own figures.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub enabled: bool,
+    /// Routes, and endpoints, counted one by one.
+    pub series_max: u32,
 }
 
 impl Snapshot {

@@ -8,7 +8,7 @@ use std::{
     fs::Permissions,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::Instant,
 };
@@ -20,7 +20,11 @@ use super::{
 use crate::{
     config::{
         Snapshot,
-        snapshot::{Bind, ListenerRule, Runtime},
+        snapshot::{Bind, ListenerRule, Runtime, Upstream},
+    },
+    telemetry::metrics::{
+        registry::{Names, Registry, UpstreamNames},
+        shards::Series,
     },
     worker::{
         clients::Places,
@@ -36,9 +40,13 @@ pub struct Reloads {
     current: Arc<Snapshot>,
     /// Every snapshot a worker may still use. Freed here, not by the workers: that takes time.
     held: Vec<Arc<Snapshot>>,
+    registry: Arc<Mutex<Registry>>,
     under_way: Option<UnderWay>,
     asked_again: bool,
 }
+
+/// One worker's configuration and where it counts.
+pub type WorkerCopy = (Arc<Snapshot>, Arc<Series>);
 
 struct UnderWay {
     begun: Instant,
@@ -59,13 +67,14 @@ impl Reloads {
     pub fn begin(
         file: Option<PathBuf>,
         snapshot: Snapshot,
-        workers: usize,
-    ) -> (Reloads, Vec<Arc<Snapshot>>) {
-        let copies = copies(snapshot, workers);
+        registry: Arc<Mutex<Registry>>,
+    ) -> (Reloads, Vec<WorkerCopy>) {
+        let copies = copies(snapshot, &registry);
         let reloads = Reloads {
             file,
-            current: copies[0].clone(),
-            held: copies.clone(),
+            current: copies[0].0.clone(),
+            held: copies.iter().map(|(snapshot, _)| snapshot.clone()).collect(),
+            registry,
             under_way: None,
             asked_again: false,
         };
@@ -163,18 +172,18 @@ impl Reloads {
         warn_of_fixed(&before.runtime, &snapshot.runtime);
         running.places.resize(before.limits.connections_max, snapshot.limits.connections_max);
         announce(&before, &snapshot, &sockets[0]);
-        let copies = copies(snapshot, running.mailboxes.len());
-        self.current = copies[0].clone();
+        let copies = copies(snapshot, &self.registry);
+        self.current = copies[0].0.clone();
         let mut waiting = 0;
-        for ((worker, mailbox), (copy, listeners)) in
+        for ((worker, mailbox), ((snapshot, series), listeners)) in
             running.mailboxes.iter().enumerate().zip(copies.into_iter().zip(sockets))
         {
-            self.held.push(copy.clone());
+            self.held.push(snapshot.clone());
             let tell = running.tell.clone();
             let done = Box::new(move || {
                 let _ = tell.send(Event::Adopted);
             });
-            let adoption = Box::new(Adoption { snapshot: copy, listeners, done });
+            let adoption = Box::new(Adoption { snapshot, series, listeners, done });
             match mailbox.send(Message::Adopt(adoption)) {
                 Ok(()) => waiting += 1,
                 Err(_) => tracing::error!(worker, "mailbox full, the worker keeps what it has"),
@@ -187,10 +196,26 @@ impl Reloads {
     }
 }
 
-fn copies(snapshot: Snapshot, workers: usize) -> Vec<Arc<Snapshot>> {
-    let mut copies: Vec<_> = (1..workers).map(|_| Arc::new(snapshot.clone())).collect();
+fn copies(snapshot: Snapshot, registry: &Mutex<Registry>) -> Vec<WorkerCopy> {
+    let series = registry.lock().expect("nobody panics while counting").adopt(&names(&snapshot));
+    let mut copies: Vec<_> = (1..series.len()).map(|_| Arc::new(snapshot.clone())).collect();
     copies.insert(0, Arc::new(snapshot));
-    copies
+    copies.into_iter().zip(series).collect()
+}
+
+/// What a configuration has that is counted by name.
+fn names(snapshot: &Snapshot) -> Names {
+    let upstream = |upstream: &Upstream| UpstreamNames {
+        name: upstream.name.clone(),
+        endpoints: upstream.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect(),
+    };
+    Names {
+        listeners: snapshot.listeners.iter().map(|listener| listener.name.clone()).collect(),
+        routes: snapshot.routes.iter().map(|route| route.name.clone()).collect(),
+        upstreams: snapshot.upstreams.iter().map(upstream).collect(),
+        series_max: snapshot.metrics.series_max as usize,
+        is_off: !snapshot.metrics.enabled,
+    }
 }
 
 fn has(snapshot: &Snapshot, rule: &ListenerRule) -> bool {

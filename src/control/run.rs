@@ -4,7 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::mpsc,
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -23,7 +23,7 @@ use crate::{
         Snapshot,
         snapshot::{Bind, ListenerRule},
     },
-    telemetry::counters::Totals,
+    telemetry::metrics::registry::Registry,
     worker::{
         self, Drained, Seed,
         clients::Places,
@@ -46,7 +46,7 @@ pub enum Event {
     Adopted,
     Ended {
         worker: usize,
-        result: io::Result<(Drained, Totals)>,
+        result: io::Result<Drained>,
     },
 }
 
@@ -85,8 +85,9 @@ struct Gateway {
     tell: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     reloads: Reloads,
+    /// Everything that is counted. Locked only by control's own threads.
+    registry: Arc<Mutex<Registry>>,
     running: usize,
-    totals: Totals,
     connections_cut: u32,
     failed: bool,
 }
@@ -105,13 +106,16 @@ impl Gateway {
         let (tell, events) = mpsc::channel();
         catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
         let places = Places::new(snapshot.limits.connections_max);
-        let (reloads, copies) = Reloads::begin(file, snapshot, cores.len());
+        let registry = Arc::new(Mutex::new(Registry::new(cores.len())));
+        let (reloads, copies) = Reloads::begin(file, snapshot, registry.clone());
         let mut mailboxes = Vec::new();
-        for (index, (listeners, snapshot)) in bound.into_iter().zip(copies).enumerate() {
+        for (index, (listeners, copy)) in bound.into_iter().zip(copies).enumerate() {
+            let (snapshot, series) = copy;
             let (sender, mailbox) = mailbox::mailbox().map_err(|e| format!("eventfd: {e}"))?;
             mailboxes.push(sender);
             let places = places.clone();
-            let seed = Seed { index, snapshot, listeners, mailbox, places, workers: cores.len() };
+            let workers = cores.len();
+            let seed = Seed { index, snapshot, series, listeners, mailbox, places, workers };
             spawn(seed, cores[index], tell.clone()).map_err(|e| format!("worker {index}: {e}"))?;
         }
         let mut gateway = Gateway {
@@ -121,7 +125,7 @@ impl Gateway {
             tell,
             events,
             reloads,
-            totals: Totals::default(),
+            registry,
             connections_cut: 0,
             failed: false,
         };
@@ -236,15 +240,11 @@ impl Gateway {
         }
     }
 
-    fn ended(&mut self, worker: usize, result: io::Result<(Drained, Totals)>) {
+    fn ended(&mut self, worker: usize, result: io::Result<Drained>) {
         self.running -= 1;
         match result {
-            Ok((drained, totals)) => {
-                self.totals += totals;
-                if let Drained::Cut(connections) = drained {
-                    self.connections_cut += connections;
-                }
-            }
+            Ok(Drained::Clean) => {}
+            Ok(Drained::Cut(connections)) => self.connections_cut += connections,
             Err(e) => {
                 tracing::error!(worker, error = %e, "worker failed");
                 self.failed = true;
@@ -253,15 +253,16 @@ impl Gateway {
     }
 
     fn last_words(self) -> ExitCode {
-        let totals = self.totals;
+        let registry = self.registry.lock().expect("nobody panics while counting");
         tracing::info!(
-            connections = totals.connections,
-            requests = totals.requests,
-            refusals = totals.refusals,
-            panics = totals.panics,
+            connections = registry.sum(|worker| worker.connections.get()),
+            requests = registry.sum(|worker| worker.requests.get()),
+            refusals = registry.sum(|worker| worker.refusals.get()),
+            panics = registry.sum(|worker| worker.panics.get()),
             connections_cut = self.connections_cut,
             "ended"
         );
+        drop(registry);
         if self.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 }

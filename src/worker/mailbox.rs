@@ -17,7 +17,7 @@ use monoio::net::UnixStream;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::listener::Bound;
-use crate::config::Snapshot;
+use crate::{config::Snapshot, telemetry::metrics::shards::Series};
 
 /// Messages a worker may have waiting; control retries when it is full.
 const MESSAGES_MAX: usize = 256;
@@ -35,6 +35,8 @@ pub enum Message {
 /// A new configuration for one worker.
 pub struct Adoption {
     pub snapshot: Arc<Snapshot>,
+    /// Where the worker counts from then on.
+    pub series: Arc<Series>,
     /// Sockets for the listeners that are new in it.
     pub listeners: Vec<Bound>,
     /// Called when the worker has it.
@@ -66,6 +68,11 @@ pub fn mailbox() -> io::Result<(Sender, Mailbox)> {
 }
 
 impl Sender {
+    /// Messages that the worker has not taken out.
+    pub fn waiting(&self) -> usize {
+        self.0.queue.len()
+    }
+
     /// Leaves a message; gives it back when the mailbox is full.
     pub fn send(&self, message: Message) -> Result<(), Message> {
         self.0.queue.push(message)?;

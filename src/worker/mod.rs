@@ -36,7 +36,7 @@ use std::{
 use crate::{
     config::{Snapshot, snapshot::Timeouts},
     telemetry::{
-        counters::{Counters, Totals},
+        metrics::shards::{Series, WorkerShard},
         request_id::Random,
     },
     wire::ResponseHead,
@@ -63,7 +63,7 @@ pub struct Worker {
     pub deadlines: Rc<Deadlines>,
     pub date: clock::DateText,
     pub random: Random,
-    pub counters: Counters,
+    pub metrics: Arc<WorkerShard>,
     pub clients: Rc<Clients>,
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
@@ -83,6 +83,7 @@ pub struct Worker {
 pub struct Seed {
     pub index: usize,
     pub snapshot: Arc<Snapshot>,
+    pub series: Arc<Series>,
     pub listeners: Vec<Bound>,
     pub mailbox: Mailbox,
     pub places: Places,
@@ -104,21 +105,21 @@ const POOL_SWEEP_TICKS: u64 = 1000 / TICK_MS;
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
 impl Worker {
-    fn new(index: usize, snapshot: Arc<Snapshot>, clients: Rc<Clients>, is_epoll: bool) -> Worker {
-        let limits = &snapshot.limits;
+    fn new(index: usize, first: Generation, clients: Rc<Clients>, is_epoll: bool) -> Worker {
+        let limits = &first.limits;
         let buffers = Buffers::new(
             limits.relay_buffer_bytes as usize,
             limits.relay_buffer_large_bytes as usize,
         );
         Worker {
             index,
-            generation: RefCell::new(Rc::new(Generation::first(snapshot))),
+            metrics: first.series.worker.clone(),
+            generation: RefCell::new(Rc::new(first)),
             listening: RefCell::default(),
             buffers,
             deadlines: Rc::default(),
             date: clock::DateText::default(),
             random: Random::default(),
-            counters: Counters::default(),
             clients,
             shedding: Cell::new(0),
             draining: Cell::new(false),
@@ -146,22 +147,29 @@ impl Worker {
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
-        self.listen(&adoption.snapshot, adoption.listeners);
-        let next = Rc::new(self.snapshot().next(adoption.snapshot));
+        let next = Rc::new(self.snapshot().next(adoption.snapshot, adoption.series));
+        self.listen(&next, adoption.listeners);
+        self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
         let _previous = self.generation.replace(next);
         (adoption.done)();
     }
 
+    /// What a worker as a whole takes from its generation.
+    fn serve_with(&self, generation: &Generation) {
+        self.metrics.generation.set(generation.generation);
+        clock::set_precise(!generation.series.is_off);
+    }
+
     /// Stops listeners that `snapshot` does not have and begins the new ones.
-    fn listen(self: &Rc<Self>, snapshot: &Snapshot, new: Vec<Bound>) {
+    fn listen(self: &Rc<Self>, snapshot: &Generation, new: Vec<Bound>) {
         let mut listening = self.listening.take();
         let rules = &snapshot.listeners;
         let mut kept = Vec::with_capacity(rules.len());
         for mut old in listening.drain(..) {
             match rules.iter().find(|rule| old.is(rule)) {
                 Some(rule) => {
-                    old.adopt(rule, snapshot.limits.unsent_bytes);
+                    old.adopt(rule, snapshot);
                     kept.push(old);
                 }
                 None => old.remove(),
@@ -169,7 +177,7 @@ impl Worker {
         }
         for bound in new {
             let name = bound.rule.name.clone();
-            match Listening::begin(self, bound) {
+            match Listening::begin(self, snapshot, bound) {
                 Ok(begun) => kept.push(begun),
                 Err(e) => tracing::error!(listener = name, error = %e, "cannot accept"),
             }
@@ -179,7 +187,7 @@ impl Worker {
 }
 
 /// Runs a worker on the calling thread until it is drained or stopped.
-pub fn run(seed: Seed, mut driver: Driver) -> io::Result<(Drained, Totals)> {
+pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     let is_epoll = driver.is_epoll();
     let limits = &seed.snapshot.limits;
     let clients = Clients::new(
@@ -190,14 +198,18 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<(Drained, Totals)> {
     );
     driver.block_on(async move {
         clock::refresh();
-        let worker = Rc::new(Worker::new(seed.index, seed.snapshot, clients, is_epoll));
+        let first = Generation::first(seed.snapshot, seed.series);
+        let worker = Rc::new(Worker::new(seed.index, first, clients, is_epoll));
+        let generation = worker.snapshot();
+        worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);
+        worker.serve_with(&generation);
         for bound in seed.listeners {
-            let listening = Listening::begin(&worker, bound)?;
+            let listening = Listening::begin(&worker, &generation, bound)?;
             worker.listening.borrow_mut().push(listening);
         }
+        drop(generation);
         monoio::spawn(tick(worker.clone()));
-        let drained = obey(worker.clone(), seed.mailbox).await?;
-        Ok((drained, worker.counters.totals()))
+        obey(worker, seed.mailbox).await
     })
 }
 
@@ -211,9 +223,8 @@ async fn tick(worker: Rc<Worker>) {
         if ticks.is_multiple_of(POOL_SWEEP_TICKS) {
             worker.buffers.trim();
             let snapshot = worker.snapshot();
-            for (rule, state) in snapshot.upstreams() {
-                state.pools.iter().for_each(|pool| pool.sweep(rule));
-            }
+            snapshot.sweep(clock::now_ms());
+            worker.listening.borrow().iter().for_each(Listening::measure);
         }
     }
 }

@@ -14,6 +14,7 @@
 
 use super::{
     Worker,
+    clock::now_ns,
     exchange::{Exchange, RequestBody, ResponseSink},
     forward,
     generation::Generation,
@@ -27,7 +28,7 @@ use crate::{
         refusal,
         route::RouteMatch,
     },
-    telemetry::counters::count,
+    telemetry::record::Sent,
 };
 
 /// How an exchange ended.
@@ -47,13 +48,13 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
     body: &mut B,
     sink: &mut S,
 ) -> Outcome {
-    let outcome = match phases(worker, snapshot, exchange, body, sink).await {
-        Ok(()) => Outcome::Done,
-        Err(refusal) if sink.begun() || refusal.reason == refusal::CLIENT_ABORTED => {
+    let refused = phases(worker, snapshot, exchange, body, sink).await.err();
+    let outcome = match refused {
+        None => Outcome::Done,
+        Some(refusal) if sink.begun() || refusal.reason == refusal::CLIENT_ABORTED => {
             Outcome::Broken(refusal)
         }
-        Err(refusal) => {
-            count(&worker.counters.refusals);
+        Some(refusal) => {
             if is_suspect(refusal) {
                 sink.close_after();
             }
@@ -65,7 +66,8 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
             }
         }
     };
-    record(worker, exchange, outcome);
+    let done = Done { refused, outcome, sent: sink.sent(), received_bytes: body.bytes() };
+    record(snapshot, exchange, &done);
     outcome
 }
 
@@ -130,16 +132,59 @@ fn route(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<RouteMatch, Ref
     Ok(matched)
 }
 
+/// How an exchange went, when it is over.
+struct Done {
+    /// Why the gateway answered or cut it off itself.
+    refused: Option<Refusal>,
+    outcome: Outcome,
+    sent: Sent,
+    /// Of the request's body.
+    received_bytes: u64,
+}
+
 /// What is kept of every exchange, whatever became of it.
-fn record(worker: &Worker, exchange: &Exchange, outcome: Outcome) {
-    count(&worker.counters.requests);
-    if let Outcome::Broken(refusal) = outcome {
-        count(&worker.counters.refusals);
+fn record(snapshot: &Generation, exchange: &Exchange, done: &Done) {
+    let (series, record, sent) = (&snapshot.series, &exchange.record, &done.sent);
+    if let Some(refusal) = done.refused {
+        series.worker.refused(refusal.reason);
+    }
+    if let Outcome::Broken(refusal) = done.outcome {
         tracing::debug!(
             reason = refusal.reason.token,
             route = exchange.route,
             request_id = %exchange.id.text(exchange.bytes()).escape_ascii(),
             "exchange cut off"
         );
+    }
+    let tunnelled = record.tunnelled.get();
+    series.worker.answered(
+        sent.status,
+        exchange.head().len as u64 + done.received_bytes + tunnelled.0,
+        sent.bytes + tunnelled.1,
+    );
+    if series.is_off {
+        return;
+    }
+    // A tunnel is answered when it begins, however long it lasts.
+    let ended_ns = if sent.status == 101 { sent.first_ns } else { now_ns() };
+    let duration_ns = ended_ns.saturating_sub(record.started_ns);
+    series.worker.duration.record(duration_ns);
+    if let Some(overhead_ns) = record.overhead_ns(sent) {
+        series.worker.overhead.record(overhead_ns);
+    }
+    let route = series.route(exchange.route);
+    route.responses[usize::from(sent.status / 100)].count();
+    route.request_bytes.add(done.received_bytes);
+    route.response_bytes.add(sent.body_bytes);
+    route.duration.record(duration_ns);
+}
+
+/// What is kept of something that was refused before it could become an exchange.
+pub fn record_malformed(snapshot: &Generation, refusal: Refusal, sent: &Sent) {
+    let series = &snapshot.series;
+    series.worker.refused(refusal.reason);
+    series.worker.answered(sent.status, 0, sent.bytes);
+    if !series.is_off {
+        series.unrouted.responses[usize::from(sent.status / 100)].count();
     }
 }

@@ -56,6 +56,10 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
             request_id: *file.forwarding.request_id,
         },
         paths,
+        metrics: snapshot::Metrics {
+            enabled: *file.metrics.enabled,
+            series_max: *file.metrics.series,
+        },
     })
 }
 
