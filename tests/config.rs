@@ -1,8 +1,8 @@
 //! Configurations from outside: every example passes, every mistake is reported as it should be,
 //! and what is made from the code is as committed.
 //!
-//! `RINGWAY_BLESS=1 cargo test --test config` writes `docs/configuration.md`,
-//! `docs/access-log.md`, `config/reference.toml` and the reports in `tests/config/mistakes.txt` anew.
+//! `RINGWAY_BLESS=1 cargo test --test config` writes `docs/configuration.md`, `docs/access-log.md`,
+//! `config/reference.toml` and the reports in `tests/config/mistakes.txt` anew.
 
 use std::{fmt::Write, fs, net::SocketAddr, path::Path};
 

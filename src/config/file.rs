@@ -285,8 +285,8 @@ section! {
         /// For logs and metrics. Default: the text of `to`.
         name: Option<Name> = None, eg "\"main\"";
         /// Where lines go: `"stdout"`; `"file:/var/log/access.log"` (opened anew on SIGUSR1);
-        /// `"unix:/run/log.sock"`, a datagram for each line; `"syslog:/dev/log"` or
-        /// `"syslog:udp://192.0.2.1:514"` (RFC 5424), facility local7, severity info.
+        /// `"unix:/run/log.sock"`, a datagram for each line; `"syslog:/dev/log"`, the syslog of
+        /// this machine; or `"syslog:udp://192.0.2.1:514"` (RFC 5424).
         to: LogTarget, eg "\"stdout\"";
         /// How lines look: `"json"`, `"combined"` (as NGINX and Apache write it), or
         /// `{ template = "${client} ${status} ${target}" }`.

@@ -198,6 +198,17 @@ quotation marks of a JSON string; a field without value is then nothing, or `nul
 number or true or false. A value longer than 8192 bytes is cut and ends in `...`.
 
 SIGUSR1 makes Ringway open its log files anew, for rotation: rename the file, then send the signal.
+A file that Ringway makes has mode 0640. A FIFO may be named as a file too: it needs no reader.
+
+On a full disk the lines that are not written whole are dropped; the part of a line that was written
+is taken away again. Ringway goes on writing as soon as there is room. Lines wait for a reader of
+standard output, a FIFO or a Unix socket that does not read, and are dropped while there is none. A
+line that a Unix socket or UDP does not take because it is too long is dropped. UDP does not tell
+whether a line arrived: it counts as written when it was sent.
+
+A Unix socket of syslog gets what syslog(3) sends, `<190>ringway[PID]: LINE`, since the daemons that
+listen there expect that; the time is theirs. `syslog:udp://` sends RFC 5424 with facility local7 and
+severity informational.
 
 | field | type | in JSON | meaning |
 |---|---|---|---|

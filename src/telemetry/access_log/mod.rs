@@ -56,6 +56,38 @@ pub struct Line<'a> {
     pub reason: Option<&'static Reason>,
 }
 
+impl Default for Line<'_> {
+    fn default() -> Self {
+        static EPOCH: Stamp = Stamp::EPOCH;
+        Line {
+            time: &EPOCH,
+            worker: 0,
+            generation: 0,
+            listener: "",
+            client: b"",
+            peer: b"",
+            request_id: b"",
+            request: None,
+            first_line: b"",
+            status: 0,
+            route: "",
+            upstream: "",
+            endpoint: "",
+            tries: 0,
+            reused: false,
+            duration_ns: 0,
+            overhead_ns: None,
+            connect_ns: 0,
+            first_byte_ns: None,
+            transfer_ns: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            sent_bytes: 0,
+            reason: None,
+        }
+    }
+}
+
 /// A request head that was understood.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {

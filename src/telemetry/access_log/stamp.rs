@@ -20,16 +20,14 @@ pub struct Stamp {
     clf: [u8; 26],
 }
 
-impl Default for Stamp {
-    fn default() -> Stamp {
-        let mut stamp =
-            Stamp { unix_ms: 0, second: u64::MAX, rfc3339: [b'0'; 24], clf: [b'0'; 26] };
-        stamp.set(0);
-        stamp
-    }
-}
-
 impl Stamp {
+    pub const EPOCH: Stamp = Stamp {
+        unix_ms: 0,
+        second: 0,
+        rfc3339: *b"1970-01-01T00:00:00.000Z",
+        clf: *b"01/Jan/1970:00:00:00 +0000",
+    };
+
     /// Becomes the moment `unix_ms`, in milliseconds since 1970 in UTC.
     #[inline]
     pub fn set(&mut self, unix_ms: u64) {
@@ -85,7 +83,7 @@ mod tests {
 
     #[test]
     fn moments() {
-        let mut stamp = Stamp::default();
+        let mut stamp = Stamp::EPOCH;
         for (unix_ms, rfc3339, clf) in [
             (0, "1970-01-01T00:00:00.000Z", "01/Jan/1970:00:00:00 +0000"),
             (951_827_696_007, "2000-02-29T12:34:56.007Z", "29/Feb/2000:12:34:56 +0000"),

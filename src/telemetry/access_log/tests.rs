@@ -7,7 +7,7 @@ use crate::policy::refusal::{BODY_TIMEOUT, POLICY_REASONS, ROUTE_NOT_FOUND, UPST
 use crate::wire::reason::{MALFORMED_HEAD, STATUS_INVALID, WIRE_REASONS};
 
 fn stamp() -> Stamp {
-    let mut stamp = Stamp::default();
+    let mut stamp = Stamp::EPOCH;
     stamp.set(1_795_278_227_123);
     stamp
 }
