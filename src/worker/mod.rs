@@ -23,6 +23,7 @@ pub mod net;
 pub mod pipeline;
 pub mod pool;
 pub mod respond;
+pub mod ring;
 pub mod runtime;
 pub mod tunnel;
 
