@@ -3,7 +3,7 @@
 
 use super::{
     Escape, Field, Line,
-    fields::{FIELDS, InJson, Kind, Value},
+    fields::{Kind, Value, json_members},
 };
 
 /// The combined format of NGINX and Apache.
@@ -56,7 +56,7 @@ impl Format {
         Format::template(COMBINED, Escape::Text).expect("invariant: it is tested")
     }
 
-    /// Text with `${name}` for the fields of [`FIELDS`]; `$$` is a dollar sign.
+    /// Text with `${name}` for the fields of [`super::FIELDS`]; `$$` is a dollar sign.
     pub fn template(text: &str, escape: Escape) -> Result<Format, BadTemplate> {
         if text.is_empty() {
             return Err(BadTemplate::Empty);
@@ -110,15 +110,23 @@ impl Format {
 
 fn json(line: &Line<'_>, out: &mut Vec<u8>) {
     let start = out.len();
-    for rule in FIELDS {
-        if rule.in_json == InJson::Never || rule.field == Field::Peer && line.peer == line.client {
-            continue;
+    json_members(line, out);
+    // The first member's comma; there always is a first one.
+    if let Some(first) = out.get_mut(start) {
+        *first = b'{';
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+impl Value<'_> {
+    /// Appends a member of a JSON object; `key` is `,"name":`.
+    #[inline(always)]
+    pub(super) fn member(self, key: &'static str, out: &mut Vec<u8>) {
+        if matches!(self, Value::None | Value::RequestLine) {
+            return;
         }
-        let value = rule.field.value(line);
-        if !matches!(value, Value::None) {
-            out.extend_from_slice(rule.key.as_bytes());
-        }
-        match value {
+        out.extend_from_slice(key.as_bytes());
+        match self {
             Value::None | Value::RequestLine => {}
             Value::Text(text) => {
                 out.push(b'"');
@@ -134,11 +142,6 @@ fn json(line: &Line<'_>, out: &mut Vec<u8>) {
             Value::Flag(flag) => out.extend_from_slice(flag_text(flag)),
         }
     }
-    // The first key's comma; there always is a first key.
-    if let Some(first) = out.get_mut(start) {
-        *first = b'{';
-    }
-    out.extend_from_slice(b"}\n");
 }
 
 /// Appends one value of a template.

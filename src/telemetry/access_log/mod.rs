@@ -26,7 +26,8 @@ pub struct Line<'a> {
     /// Number of the configuration it was served by.
     pub generation: u64,
     pub listener: &'a str,
-    /// Address of the client, as far as trusted proxies vouch for it.
+    /// Address of the client, as far as trusted proxies vouch for it; written as it is, like
+    /// `peer`.
     pub client: &'a [u8],
     /// Address of the other end of the connection.
     pub peer: &'a [u8],
