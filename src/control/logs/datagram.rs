@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    sink::{WAIT, wait_writable},
+    sink::{WAIT, given_up, wait_writable},
     syslog::Header,
 };
 
@@ -97,7 +97,7 @@ impl Datagrams {
                 Sent::Refused(e) => failed = Some(e),
                 // The others would fare no better.
                 Sent::Nobody(e) => return (taken, Some(e)),
-                Sent::GivenUp => return (taken, Some(ErrorKind::TimedOut.into())),
+                Sent::GivenUp => return (taken, Some(given_up())),
             }
         }
         (taken, failed)

@@ -186,7 +186,7 @@ impl Stream {
             match wait_writable(&self.file) {
                 Ok(true) => {}
                 Ok(false) if may_wait() => continue,
-                Ok(false) => break Some(ErrorKind::TimedOut.into()),
+                Ok(false) => break Some(given_up()),
                 Err(e) => break Some(e),
             }
             let written = match self.is_torn && at == 0 {
@@ -206,6 +206,11 @@ impl Stream {
         self.is_torn |= whole < at;
         (whole, failed)
     }
+}
+
+/// The log ends, or is no longer configured.
+pub(super) fn given_up() -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, "its destination took nothing before the log ended")
 }
 
 /// As many whole lines as are taken at once, or a part of a longer one.
