@@ -70,22 +70,22 @@ fn wait_for_json(path: &Path, count: usize) -> Vec<Value> {
 fn end(gateway: &Gateway, name: &str) -> (u64, u64) {
     gateway.sigterm();
     assert!(gateway.wait_exit().success(), "{}", gateway.log());
-    eventually("the log's last words", || gateway.log().contains(&last_words(name)));
-    end_of(&gateway.log(), name)
+    last_numbers(gateway, name)
 }
 
-fn last_words(name: &str) -> String {
-    format!("access log ended log=\"{name}\" ")
-}
-
+/// What an ended gateway says of a log. The reader of its words may be behind.
 #[track_caller]
-fn end_of(log: &str, name: &str) -> (u64, u64) {
-    let rest = log.split_once(&last_words(name)).unwrap().1;
-    let number = |key: &str| -> u64 {
-        let rest = rest.split_once(key).unwrap().1;
-        rest.split_whitespace().next().unwrap().parse().unwrap()
+fn last_numbers(gateway: &Gateway, name: &str) -> (u64, u64) {
+    let words = format!("access log ended log=\"{name}\" ");
+    let numbers = || -> Option<(u64, u64)> {
+        let log = gateway.log();
+        let line = log.split_once(&words)?.1.split_once('\n')?.0;
+        let (written, dropped) = line.split_once(' ')?;
+        let written = written.strip_prefix("written=")?.parse().ok()?;
+        Some((written, dropped.strip_prefix("dropped=")?.parse().ok()?))
     };
-    (number("written="), number("dropped="))
+    eventually("the log's last words", || numbers().is_some());
+    numbers().unwrap()
 }
 
 /// Sends GETs over a few connections at once; every one is answered in time.
@@ -498,7 +498,7 @@ fn a_stopped_reader_costs_lines_and_nothing_else() {
     let n = held.read(&mut room).unwrap();
     let whole = room[..n].iter().filter(|b| **b == b'\n').count() as u64;
     assert_eq!(whole, written);
-    let (written, dropped) = end_of(&gateway.log(), "socket");
+    let (written, dropped) = last_numbers(&gateway, "socket");
     assert_eq!(written + dropped, REQUESTS);
     assert!(dropped > 0 && written > 0, "{written} {dropped}");
     reader.set_nonblocking(true).unwrap();
