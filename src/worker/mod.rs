@@ -17,6 +17,7 @@ pub mod generation;
 pub mod h1;
 pub mod isolate;
 pub mod listener;
+pub mod logs;
 pub mod mailbox;
 pub mod net;
 pub mod pipeline;
@@ -37,6 +38,7 @@ use std::{
 use crate::{
     config::{Snapshot, snapshot::Timeouts},
     telemetry::{
+        access_log::Stamp,
         metrics::shards::{Series, WorkerShard},
         request_id::Random,
     },
@@ -48,6 +50,7 @@ use deadline::{Deadlines, TICK_MS};
 use exchange::Request;
 use generation::Generation;
 use listener::{Bound, Listening};
+use logs::Outlet;
 use mailbox::{Adoption, Mailbox, Message};
 use runtime::Driver;
 
@@ -63,6 +66,8 @@ pub struct Worker {
     pub buffers: Buffers,
     pub deadlines: Rc<Deadlines>,
     pub date: clock::DateText,
+    /// The time as access logs write it.
+    pub stamp: RefCell<Stamp>,
     pub random: Random,
     pub metrics: Arc<WorkerShard>,
     pub clients: Rc<Clients>,
@@ -85,6 +90,8 @@ pub struct Seed {
     pub index: usize,
     pub snapshot: Arc<Snapshot>,
     pub series: Arc<Series>,
+    /// By access log.
+    pub outlets: Vec<Outlet>,
     pub listeners: Vec<Bound>,
     pub mailbox: Mailbox,
     pub places: Places,
@@ -120,6 +127,7 @@ impl Worker {
             buffers,
             deadlines: Rc::default(),
             date: clock::DateText::default(),
+            stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),
             clients,
             shedding: Cell::new(0),
@@ -148,7 +156,8 @@ impl Worker {
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
-        let next = Rc::new(self.snapshot().next(adoption.snapshot, adoption.series));
+        let next =
+            Rc::new(self.snapshot().next(adoption.snapshot, adoption.series, adoption.outlets));
         self.listen(&next, adoption.listeners);
         self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
@@ -159,7 +168,7 @@ impl Worker {
     /// What a worker as a whole takes from its generation.
     fn serve_with(&self, generation: &Generation) {
         self.metrics.generation.set(generation.generation);
-        clock::set_precise(!generation.series.is_off);
+        clock::set_precise(!generation.series.is_off || !generation.logs.is_empty());
     }
 
     /// Stops listeners that `snapshot` does not have and begins the new ones.
@@ -199,7 +208,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     );
     driver.block_on(async move {
         clock::refresh();
-        let first = Generation::first(seed.snapshot, seed.series);
+        let first = Generation::first(seed.snapshot, seed.series, seed.outlets);
         let worker = Rc::new(Worker::new(seed.index, first, clients, is_epoll));
         let generation = worker.snapshot();
         worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);
@@ -210,7 +219,9 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
         }
         drop(generation);
         monoio::spawn(tick(worker.clone()));
-        obey(worker, seed.mailbox).await
+        let drained = obey(worker.clone(), seed.mailbox).await;
+        worker.snapshot().logs.finish();
+        drained
     })
 }
 
@@ -220,6 +231,7 @@ async fn tick(worker: Rc<Worker>) {
     loop {
         monoio::time::sleep(Duration::from_millis(TICK_MS)).await;
         worker.deadlines.sweep(clock::refresh());
+        worker.generation.borrow().logs.tick();
         ticks += 1;
         if ticks.is_multiple_of(POOL_SWEEP_TICKS) {
             worker.buffers.trim();
