@@ -8,7 +8,10 @@ use std::{
     process::Command,
 };
 
-use ringway::{policy::refusal::POLICY_REASONS, wire::Reason, wire::reason::WIRE_REASONS};
+use ringway::{
+    policy::refusal::POLICY_REASONS, telemetry::metrics::families, wire::Reason,
+    wire::reason::WIRE_REASONS,
+};
 
 #[path = "house/rules.rs"]
 mod rules;
@@ -31,6 +34,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/worker/deadline.rs",
     "src/worker/listener.rs",
     "src/worker/net.rs",
+    "src/worker/ring.rs",
 ];
 
 /// Where reasons are declared, and what the reference lists.
@@ -287,7 +291,7 @@ fn reason_reference() -> String {
          | token | status | meaning | source |\n|---|---|---|---|\n",
     );
     for reason in REASON_LISTS.iter().flat_map(|(_, list)| list.iter()) {
-        let Reason { token, status, meaning, source } = reason;
+        let Reason { token, status, meaning, source, number: _ } = reason;
         writeln!(text, "| `{token}` | {status} | {meaning} | {source} |").expect("to a String");
     }
     text
@@ -321,7 +325,8 @@ fn bad_reasons(reasons: &[&Reason]) -> Vec<String> {
 
 #[test]
 fn reasons_are_unique_and_documented() {
-    const BAD: &Reason = &Reason { token: "x", status: 200, meaning: "Because", source: "" };
+    const BAD: &Reason =
+        &Reason { number: 0, token: "x", status: 200, meaning: "Because", source: "" };
     finds(3, &bad_reasons(&[BAD]));
     finds(7, &bad_reasons(&[BAD, BAD]));
     let all: Vec<&Reason> =
@@ -341,13 +346,59 @@ fn reasons_are_unique_and_documented() {
     );
 }
 
-/// The names of the lists that `reasons! { NAME: ... }` declares in `files`.
+/// One row per metric, in the order of a scrape.
+fn metric_reference() -> String {
+    let mut text = String::from(
+        "# Metrics\n\n\
+         What `GET /metrics` of the admin API answers, in the Prometheus text format, or as\n\
+         OpenMetrics to a client that accepts it. Counters are 0 when the process starts. Figures\n\
+         by route, upstream and endpoint stay with their name across reloads; those of a name that\n\
+         is no longer configured end. A series that would be 0 since the start is left out of\n\
+         `ringway_responses`, `ringway_refusals` and the `class` figures.\n\n\
+         Each worker counts durations in buckets no wider than 1/64 of their values (or 256 ns);\n\
+         a histogram's bounds are exact to that.\n\n\
+         This file is generated: `RINGWAY_BLESS=1 cargo test --test house`.\n\n\
+         | name | kind | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for family in families::ALL {
+        let kind = format!("{:?}", family.kind).to_lowercase();
+        let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let (name, labels) = (family.full_name(), labels.join(", "));
+        writeln!(text, "| `{name}` | {kind} | {labels} | {} |", family.meaning)
+            .expect("to a String");
+    }
+    text
+}
+
+#[test]
+fn metrics_are_unique_and_documented() {
+    let mut names: Vec<_> = families::ALL.iter().map(|family| family.full_name()).collect();
+    for (name, family) in names.iter().zip(families::ALL) {
+        let is_plain = name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'_'));
+        let is_ours = name.starts_with("ringway_") || name.starts_with("process_");
+        assert!(is_plain && is_ours, "{name}");
+        assert!(!family.meaning.ends_with('.') && !family.meaning.contains('|'), "{name}");
+    }
+    names.sort();
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "a name is there twice");
+    let path = root().join("docs/metrics.md");
+    if std::env::var_os("RINGWAY_BLESS").is_some() {
+        fs::write(&path, metric_reference()).expect("docs/metrics.md can be written");
+    }
+    let documented = fs::read_to_string(path).expect("docs/metrics.md exists");
+    assert!(
+        documented == metric_reference(),
+        "docs/metrics.md is out of date: RINGWAY_BLESS=1 cargo test --test house"
+    );
+}
+
+/// The names of the lists that `reasons! { NAME from ...` declares in `files`.
 fn declared_lists(files: &[File]) -> Vec<String> {
     let declared = |file: &File| {
         let code = code_only(&file.text);
         let lists = code.split("reasons! {").skip(1);
         lists
-            .map(|rest| rest.split(':').next().unwrap_or("").trim().to_string())
+            .map(|rest| rest.split_whitespace().next().unwrap_or("").to_string())
             .collect::<Vec<_>>()
     };
     files.iter().flat_map(declared).collect()
@@ -355,7 +406,7 @@ fn declared_lists(files: &[File]) -> Vec<String> {
 
 #[test]
 fn every_list_of_reasons_is_in_the_reference() {
-    assert_eq!(declared_lists(&one("src/x.rs", "reasons! { NEW: A = 1; }")), ["NEW"]);
+    assert_eq!(declared_lists(&one("src/x.rs", "reasons! { NEW from 0; A = 1; }")), ["NEW"]);
     let mut declared = declared_lists(&product());
     let mut known: Vec<_> = REASON_LISTS.iter().map(|(name, _)| name.to_string()).collect();
     declared.sort();
@@ -365,7 +416,7 @@ fn every_list_of_reasons_is_in_the_reference() {
 
 #[test]
 fn every_reason_is_given() {
-    let declared = "reasons! { ALL: A = \"a\", 400; B_B = \"b\", 500; }\n";
+    let declared = "reasons! { ALL from 0; A = \"a\", 400; B_B = \"b\", 500; }\n";
     finds(2, &rules::unused_reasons(&one("src/wire/a.rs", declared)));
     let used = format!("{declared}fn f() {{ g(A) }} // B_B\n");
     finds(1, &rules::unused_reasons(&one("src/wire/a.rs", &used)));

@@ -5,6 +5,7 @@ pub mod cores;
 pub mod demo;
 pub mod explain;
 mod handover;
+pub mod logs;
 pub mod ready;
 mod reload;
 mod run;

@@ -11,23 +11,28 @@ use std::{
     fs::Permissions,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use super::{
     cli,
+    logs::{Logs, Prepared},
     run::Event,
     sockets::{Held, Opened, Sockets},
     systemd::Systemd,
-    watch::Names,
+    watch,
     workers::{self, Workers},
 };
 use crate::{
     config::{
         Snapshot,
-        snapshot::{Bind, ListenerRule, Runtime},
+        snapshot::{Bind, ListenerRule, Runtime, Upstream},
+    },
+    telemetry::metrics::{
+        registry::{Names, Registry, UpstreamNames},
+        shards::Series,
     },
     worker::{
         clients::Places,
@@ -46,12 +51,18 @@ pub struct Reloads {
     current: Arc<Snapshot>,
     /// Every snapshot a worker may still use. Freed here, not by the workers: that takes time.
     held: Vec<Arc<Snapshot>>,
+    registry: Arc<Mutex<Registry>>,
     under_way: Option<UnderWay>,
     asked_again: bool,
+    /// By worker: where each counts now.
+    series: Vec<Arc<Series>>,
     /// For reports of stuck workers.
-    names: Names,
+    route_names: watch::Names,
     systemd: Systemd,
 }
+
+/// One worker's configuration and where it counts.
+pub type WorkerCopy = (Arc<Snapshot>, Arc<Series>);
 
 struct UnderWay {
     begun: Instant,
@@ -68,6 +79,7 @@ pub struct Running<'a> {
     pub workers: &'a Workers,
     pub sockets: &'a mut Sockets,
     pub places: &'a Places,
+    pub logs: &'a Logs,
     pub tell: &'a mpsc::Sender<Event>,
 }
 
@@ -77,27 +89,29 @@ impl Reloads {
     pub fn begin(
         file: Option<PathBuf>,
         snapshot: Snapshot,
-        workers: usize,
+        registry: Arc<Mutex<Registry>>,
         systemd: Systemd,
-    ) -> (Reloads, Vec<Arc<Snapshot>>) {
-        let copies = copies(snapshot, workers);
-        let names = Names::default();
-        copies.iter().for_each(|copy| names.add(copy));
+    ) -> (Reloads, Vec<WorkerCopy>) {
+        let copies = copies(snapshot, &registry);
+        let route_names = watch::Names::default();
+        copies.iter().for_each(|(copy, _)| route_names.add(copy));
         let reloads = Reloads {
             file,
-            current: copies[0].clone(),
-            held: copies.clone(),
+            current: copies[0].0.clone(),
+            held: copies.iter().map(|(snapshot, _)| snapshot.clone()).collect(),
+            registry,
             under_way: None,
             asked_again: false,
-            names,
+            series: copies.iter().map(|(_, series)| series.clone()).collect(),
+            route_names,
             systemd,
         };
         (reloads, copies)
     }
 
-    /// The names of what is in use.
-    pub fn names(&self) -> Names {
-        self.names.clone()
+    /// The names of the routes in use.
+    pub fn route_names(&self) -> watch::Names {
+        self.route_names.clone()
     }
 
     /// Whether there is a file that another process could read as well.
@@ -115,11 +129,11 @@ impl Reloads {
     }
 
     /// A copy of the configuration in force, for a worker that is started again.
-    pub fn copy(&mut self) -> Arc<Snapshot> {
+    pub fn copy(&mut self, worker: usize) -> WorkerCopy {
         let copy = Arc::new(Snapshot::clone(&self.current));
         self.held.push(copy.clone());
-        self.names.add(&copy);
-        copy
+        self.route_names.add(&copy);
+        (copy, self.series[worker].clone())
     }
 
     pub fn current(&self) -> &Snapshot {
@@ -162,8 +176,11 @@ impl Reloads {
             let why = format!("{name} is stuck and has not read its messages for a long time");
             return self.refused(&why, running.tell);
         }
-        match self.open_new(&snapshot, running.sockets) {
-            Ok((opened, bounds)) => self.hand_out(*snapshot, opened, bounds, running),
+        let opened = self.open_new(&snapshot, running.sockets);
+        let ready =
+            opened.and_then(|opened| Ok((opened, running.logs.prepare(&snapshot.access_logs)?)));
+        match ready {
+            Ok((opened, logs)) => self.hand_out(*snapshot, opened, logs, running),
             Err(e) => self.refused(&e, running.tell),
         }
     }
@@ -285,8 +302,8 @@ impl Reloads {
     fn hand_out(
         &mut self,
         mut snapshot: Snapshot,
-        opened: Opened,
-        bounds: Vec<Vec<Bound>>,
+        (opened, bounds): (Opened, Vec<Vec<Bound>>),
+        logs: Prepared,
         running: &mut Running<'_>,
     ) {
         let before = self.current.clone();
@@ -299,18 +316,22 @@ impl Reloads {
         let mut waiting = BTreeSet::new();
         let generation = snapshot.generation;
         let patience = PATIENCE * Duration::from_millis(before.runtime.stuck_after_ms);
-        let copies = copies(snapshot, running.workers.len());
-        self.current = copies[0].clone();
-        let mut shares: Vec<_> = copies.into_iter().zip(bounds).map(Some).collect();
+        let copies = copies(snapshot, &self.registry);
+        self.current = copies[0].0.clone();
+        self.series = copies.iter().map(|(_, series)| series.clone()).collect();
+        let shares = copies.into_iter().zip(bounds).zip(running.logs.adopt(logs));
+        let mut shares: Vec<_> = shares.map(Some).collect();
         for (worker, mailbox) in running.workers.mailboxes() {
-            let Some((snapshot, listeners)) = shares[worker].take() else { continue };
+            let Some((((snapshot, series), listeners), outlets)) = shares[worker].take() else {
+                continue;
+            };
             self.held.push(snapshot.clone());
-            self.names.add(&snapshot);
+            self.route_names.add(&snapshot);
             let tell = running.tell.clone();
             let done: Done = Box::new(move |failed| {
                 let _ = tell.send(Event::Adopted { worker, generation, failed });
             });
-            let adoption = Box::new(Adoption { snapshot, listeners, done });
+            let adoption = Box::new(Adoption { snapshot, series, outlets, listeners, done });
             // There was room in each mailbox before anything was changed.
             let _ = mailbox.send(Message::Adopt(adoption));
             waiting.insert(worker);
@@ -323,10 +344,26 @@ impl Reloads {
     }
 }
 
-fn copies(snapshot: Snapshot, workers: usize) -> Vec<Arc<Snapshot>> {
-    let mut copies: Vec<_> = (1..workers).map(|_| Arc::new(snapshot.clone())).collect();
+fn copies(snapshot: Snapshot, registry: &Mutex<Registry>) -> Vec<WorkerCopy> {
+    let series = registry.lock().expect("nobody panics while counting").adopt(&names(&snapshot));
+    let mut copies: Vec<_> = (1..series.len()).map(|_| Arc::new(snapshot.clone())).collect();
     copies.insert(0, Arc::new(snapshot));
-    copies
+    copies.into_iter().zip(series).collect()
+}
+
+/// What a configuration has that is counted by name.
+fn names(snapshot: &Snapshot) -> Names {
+    let upstream = |upstream: &Upstream| UpstreamNames {
+        name: upstream.name.clone(),
+        endpoints: upstream.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect(),
+    };
+    Names {
+        listeners: snapshot.listeners.iter().map(|listener| listener.name.clone()).collect(),
+        routes: snapshot.routes.iter().map(|route| route.name.clone()).collect(),
+        upstreams: snapshot.upstreams.iter().map(upstream).collect(),
+        series_max: snapshot.metrics.series_max as usize,
+        is_off: !snapshot.metrics.enabled,
+    }
 }
 
 fn has(snapshot: &Snapshot, rule: &ListenerRule) -> bool {

@@ -5,15 +5,16 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR1, SIGUSR2};
 
 use super::{
     cli,
+    logs::Logs,
     ready::{Life, Readiness},
     reload::{Reloads, Running},
     sockets::{Held, Sockets},
@@ -27,7 +28,7 @@ use crate::{
         Snapshot,
         snapshot::{Bind, ListenerRule},
     },
-    telemetry::counters::Totals,
+    telemetry::metrics::registry::Registry,
     worker::{Drained, clients::Places, mailbox::Message},
 };
 
@@ -57,12 +58,14 @@ pub enum Event {
     Upgraded(Result<Successor, String>),
     Ended {
         worker: usize,
-        result: io::Result<(Drained, Totals)>,
+        result: io::Result<Drained>,
     },
 }
 
 /// How long after its own drain timeout a worker may take to end.
 const END_GRACE: Duration = Duration::from_secs(2);
+/// How long the last lines of access logs may take after that.
+const LOGS_GRACE: Duration = Duration::from_secs(2);
 /// How often configurations that are no longer used are looked for after a reload.
 const FREE_EVERY: Duration = Duration::from_secs(1);
 
@@ -122,7 +125,9 @@ pub struct Gateway {
     pub systemd: Systemd,
     pub upgrade: Option<Upgrade>,
     pub ending: Ending,
-    pub totals: Totals,
+    pub logs: Logs,
+    /// Everything that is counted. Locked only by control's own threads.
+    pub registry: Arc<Mutex<Registry>>,
     pub connections_cut: u32,
     pub failed: bool,
 }
@@ -150,24 +155,27 @@ impl Gateway {
                 Ending::Leaving(at) if Instant::now() >= at => self.drain(&Arc::default()),
                 Ending::Draining(at) if Instant::now() >= at => {
                     tracing::error!("workers did not end in time");
+                    self.logs.finish(LOGS_GRACE);
                     return ExitCode::FAILURE;
                 }
                 _ => {}
             }
         }
+        self.logs.finish(LOGS_GRACE);
         self.last_words()
     }
 
     fn handle(&mut self, event: Event) {
         match event {
             Event::Signal(SIGHUP) => self.reload(),
+            Event::Signal(SIGUSR1) => self.logs.reopen(),
             Event::Signal(SIGUSR2) => self.upgrade(None),
             Event::Signal(signal) => self.end(&format!("signal {signal}")),
             // A drain goes on with the configuration it began with.
             Event::Loaded(_) if self.is_ending() => {}
             Event::Loaded(loaded) => {
-                let Gateway { workers, sockets, places, tell, reloads, .. } = self;
-                reloads.loaded(loaded, &mut Running { workers, sockets, places, tell });
+                let Gateway { workers, sockets, places, logs, tell, reloads, .. } = self;
+                reloads.loaded(loaded, &mut Running { workers, sockets, places, logs, tell });
             }
             Event::Adopted { worker, generation, failed } => {
                 self.reloads.adopted(worker, generation, failed, &self.tell);
@@ -307,16 +315,12 @@ impl Gateway {
         }
     }
 
-    fn ended(&mut self, worker: usize, result: io::Result<(Drained, Totals)>) {
+    fn ended(&mut self, worker: usize, result: io::Result<Drained>) {
         self.workers.ended(worker);
         self.reloads.forget(worker, &self.tell);
         match result {
-            Ok((drained, totals)) => {
-                self.totals += totals;
-                if let Drained::Cut(connections) = drained {
-                    self.connections_cut += connections;
-                }
-            }
+            Ok(Drained::Clean) => {}
+            Ok(Drained::Cut(connections)) => self.connections_cut += connections,
             Err(e) => {
                 tracing::error!(worker, error = %e, "worker failed");
                 match self.ending {
@@ -329,9 +333,10 @@ impl Gateway {
 
     /// A worker has ended without being told: another one takes its place.
     fn restart(&mut self, worker: usize) {
-        let copy = self.reloads.copy();
+        let copy = self.reloads.copy(worker);
+        let outlets = self.logs.of_worker(worker);
         let name = workers::name(worker);
-        match self.workers.restart(worker, copy) {
+        match self.workers.restart(worker, copy, outlets) {
             Ok(true) => {
                 tracing::warn!(worker = name, "starting the worker again");
                 match self.sockets.of_worker(worker) {
@@ -352,15 +357,16 @@ impl Gateway {
     }
 
     fn last_words(self) -> ExitCode {
-        let totals = self.totals;
+        let registry = self.registry.lock().expect("nobody panics while counting");
         tracing::info!(
-            connections = totals.connections,
-            requests = totals.requests,
-            refusals = totals.refusals,
-            panics = totals.panics,
+            connections = registry.sum(|worker| worker.connections.get()),
+            requests = registry.sum(|worker| worker.requests.get()),
+            refusals = registry.sum(|worker| worker.refusals.get()),
+            panics = registry.sum(|worker| worker.panics.get()),
             connections_cut = self.connections_cut,
             "ended"
         );
+        drop(registry);
         if self.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 }

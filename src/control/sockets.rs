@@ -334,7 +334,8 @@ mod tests {
     use crate::config::snapshot::HalfClose;
 
     fn rule(name: &str, bind: Bind) -> ListenerRule {
-        ListenerRule { name: name.to_owned(), bind, backlog: 16, half_close: HalfClose::Answer }
+        let (name, half_close) = (name.to_owned(), HalfClose::Answer);
+        ListenerRule { name, bind, backlog: 16, half_close, access_log: true }
     }
 
     fn any() -> Bind {

@@ -1,15 +1,22 @@
 //! The start: sockets, workers, signals, and what must have happened before anybody is served. No
 //! worker accepts before all can, so that a start that fails has taken no connection.
 
-use std::{io, path::PathBuf, sync::mpsc, thread, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2},
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
     iterator::Signals,
 };
 
 use super::{
     cores,
+    logs::Logs,
     ready::{Life, Readiness},
     reload::Reloads,
     run::{Ending, Event, Gateway, announce_listener, refuse_upgrade},
@@ -21,7 +28,7 @@ use super::{
 };
 use crate::{
     config::{Snapshot, snapshot::Bind},
-    telemetry::counters::Totals,
+    telemetry::metrics::registry::Registry,
     worker::clients::Places,
 };
 
@@ -45,8 +52,12 @@ impl Gateway {
         catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
         let places = Places::new(snapshot.limits.connections_max);
         let systemd = Systemd::new();
-        let (reloads, copies) = Reloads::begin(file, snapshot, cores.len(), systemd.clone());
-        let workers = Workers::start(&cores, copies, places.clone(), tell.clone())?;
+        let logs = Logs::new(cores.len());
+        let outlets = logs.adopt(logs.prepare(&snapshot.access_logs)?);
+        let registry = Arc::new(Mutex::new(Registry::new(cores.len())));
+        let (reloads, copies) = Reloads::begin(file, snapshot, registry.clone(), systemd.clone());
+        let shares = copies.into_iter().zip(outlets);
+        let workers = Workers::start(&cores, shares, places.clone(), tell.clone())?;
         let mut gateway = Gateway {
             workers,
             sockets,
@@ -58,7 +69,8 @@ impl Gateway {
             systemd,
             upgrade: None,
             ending: Ending::No,
-            totals: Totals::default(),
+            logs,
+            registry,
             connections_cut: 0,
             failed: false,
         };
@@ -92,7 +104,7 @@ impl Gateway {
                     waiting -= 1;
                     tracing::info!(worker, io = driver, "worker started");
                 }
-                Ok(event) => reload |= starting(event)?,
+                Ok(event) => reload |= self.starting(event)?,
                 Err(_) => return Err(ENDED.to_owned()),
             }
         }
@@ -113,11 +125,27 @@ impl Gateway {
                 Ok(Event::Listening { worker, failed }) => {
                     return Err(format!("worker {worker} cannot accept: {}", failed.join("; ")));
                 }
-                Ok(event) => reload |= starting(event)?,
+                Ok(event) => reload |= self.starting(event)?,
                 Err(_) => return Err(ENDED.to_owned()),
             }
         }
         Ok(reload)
+    }
+
+    /// What may happen while the workers start. Answers whether a reload was asked for.
+    fn starting(&self, event: Event) -> Result<bool, String> {
+        match event {
+            Event::Signal(SIGHUP) => return Ok(true),
+            Event::Signal(SIGUSR1) => self.logs.reopen(),
+            Event::Signal(SIGUSR2) => {
+                refuse_upgrade("this process is starting".to_owned(), None);
+            }
+            Event::Ended { worker, result: Err(e) } => {
+                return Err(format!("worker {worker} cannot start: {e}"));
+            }
+            _ => return Err(ENDED.to_owned()),
+        }
+        Ok(false)
     }
 
     fn announce(&self, opened: &Opened, cores: &[u32]) -> Vec<Bind> {
@@ -139,7 +167,7 @@ impl Gateway {
     fn begin_watch(&self) -> io::Result<()> {
         let watch = Watch {
             beats: self.workers.beats(),
-            names: self.reloads.names(),
+            names: self.reloads.route_names(),
             stuck_after: Duration::from_millis(self.reloads.current().runtime.stuck_after_ms),
             watchdog: systemd::watchdog(),
             readiness: self.readiness.clone(),
@@ -151,23 +179,8 @@ impl Gateway {
 
 const ENDED: &str = "ended while starting";
 
-/// What may happen while the workers start. Answers whether a reload was asked for.
-fn starting(event: Event) -> Result<bool, String> {
-    match event {
-        Event::Signal(SIGHUP) => Ok(true),
-        Event::Signal(SIGUSR2) => {
-            refuse_upgrade("this process is starting".to_owned(), None);
-            Ok(false)
-        }
-        Event::Ended { worker, result: Err(e) } => {
-            Err(format!("worker {worker} cannot start: {e}"))
-        }
-        _ => Err(ENDED.to_owned()),
-    }
-}
-
 fn catch_signals(tell: mpsc::Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR2])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             if tell.send(Event::Signal(signal)).is_err() {

@@ -11,17 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{cores, run::Event};
-use crate::{
-    config::Snapshot,
-    worker::{
-        self, Seed,
-        beat::Beat,
-        clients::Places,
-        listener::Bound,
-        mailbox::{self, Done, Message, Opening, Sender},
-        runtime::Driver,
-    },
+use super::{cores, reload::WorkerCopy, run::Event};
+use crate::worker::{
+    self, Drained, Seed,
+    beat::Beat,
+    clients::Places,
+    listener::Bound,
+    logs::Outlet,
+    mailbox::{self, Done, Message, Opening, Sender},
+    runtime::Driver,
 };
 
 /// A worker is started again at most so often in [`RESTARTS_IN`].
@@ -49,11 +47,12 @@ struct Running {
 }
 
 impl Workers {
-    /// One worker on each of `cores`, each with its copy of the configuration. They say
-    /// [`Event::Started`] when their runtimes are there, and accept nothing yet.
+    /// One worker on each of `cores`, each with its copy of the configuration and its ends of the
+    /// access logs. They say [`Event::Started`] when their runtimes are there, and accept nothing
+    /// yet.
     pub fn start(
         cores: &[u32],
-        copies: Vec<Arc<Snapshot>>,
+        shares: impl Iterator<Item = (WorkerCopy, Vec<Outlet>)>,
         places: Places,
         tell: mpsc::Sender<Event>,
     ) -> Result<Workers, String> {
@@ -64,19 +63,21 @@ impl Workers {
             restarts: VecDeque::new(),
         };
         let mut workers = Workers { slots: cores.iter().map(slot).collect(), places, tell };
-        for (index, copy) in copies.into_iter().enumerate() {
-            workers.spawn(index, copy).map_err(|e| format!("worker {index}: {e}"))?;
+        for (index, (copy, outlets)) in shares.enumerate() {
+            workers.spawn(index, copy, outlets).map_err(|e| format!("worker {index}: {e}"))?;
         }
         Ok(workers)
     }
 
-    fn spawn(&mut self, index: usize, snapshot: Arc<Snapshot>) -> io::Result<()> {
+    fn spawn(&mut self, index: usize, copy: WorkerCopy, outlets: Vec<Outlet>) -> io::Result<()> {
         let (mailbox, receiver) = mailbox::mailbox()?;
         let workers = self.slots.len();
         let slot = &mut self.slots[index];
         let (core, beat, tell) = (slot.core, slot.beat.clone(), self.tell.clone());
         let (places, own) = (self.places.clone(), beat.clone());
-        let seed = Seed { index, snapshot, mailbox: receiver, beat, places, workers };
+        let (snapshot, series) = copy;
+        let seed =
+            Seed { index, snapshot, series, outlets, mailbox: receiver, beat, places, workers };
         let body = move || {
             own.begin();
             let result = catch_unwind(AssertUnwindSafe(|| work(seed, core, &tell)));
@@ -140,12 +141,17 @@ impl Workers {
     }
 
     /// Starts a worker that has ended again. `Ok(false)`: it has been started too often.
-    pub fn restart(&mut self, worker: usize, snapshot: Arc<Snapshot>) -> io::Result<bool> {
+    pub fn restart(
+        &mut self,
+        worker: usize,
+        copy: WorkerCopy,
+        outlets: Vec<Outlet>,
+    ) -> io::Result<bool> {
         let restarts = &mut self.slots[worker].restarts;
         if !may_restart(restarts, Instant::now()) {
             return Ok(false);
         }
-        self.spawn(worker, snapshot).map(|()| true)
+        self.spawn(worker, copy, outlets).map(|()| true)
     }
 }
 
@@ -165,11 +171,7 @@ fn may_restart(restarts: &mut VecDeque<Instant>, now: Instant) -> bool {
     may
 }
 
-fn work(
-    seed: Seed,
-    core: u32,
-    tell: &mpsc::Sender<Event>,
-) -> io::Result<(worker::Drained, crate::telemetry::counters::Totals)> {
+fn work(seed: Seed, core: u32, tell: &mpsc::Sender<Event>) -> io::Result<Drained> {
     let worker = seed.index;
     // Pinned before the runtime is built, so that its memory is local to the core.
     if let Err(e) = cores::pin(core) {

@@ -138,6 +138,11 @@ impl Balancer {
         self.endpoints[endpoint].in_flight.get()
     }
 
+    /// The endpoint is avoided because it could not be connected.
+    pub fn is_cooling(&self, endpoint: usize, now_ms: u64) -> bool {
+        now_ms < self.endpoints[endpoint].cooling_until_ms
+    }
+
     fn pick_among(&mut self, among: Among<'_>, random: u64) -> Option<usize> {
         match self.balance {
             Balance::RoundRobin => self.round_robin(among),

@@ -1,8 +1,11 @@
 //! A refusal: the gateway answers instead of the upstream.
 
-use crate::{reasons, wire::Reason};
+use crate::{
+    reasons,
+    wire::{Reason, reason::WIRE_REASONS},
+};
 
-reasons! { POLICY_REASONS:
+reasons! { POLICY_REASONS from WIRE_REASONS.len();
     METHOD_REFUSED = "method.refused", 405, "CONNECT and TRACE are not served by this gateway.", "RFC 9110 §9.3";
     ROUTE_NOT_FOUND = "route.not_found", 404, "No route matches the request.", "";
     ROUTE_METHOD = "route.method", 405, "A route matches the path, but not with this method.", "RFC 9110 §15.5.6";

@@ -1,5 +1,8 @@
-//! What is observed: counters owned by one worker each, the request id, the log.
+//! What is observed: metrics in shards owned by one worker each, the record of an exchange, the
+//! request id, the log, the lines of the access log.
 
-pub mod counters;
+pub mod access_log;
 pub mod log;
+pub mod metrics;
+pub mod record;
 pub mod request_id;

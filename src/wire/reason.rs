@@ -6,6 +6,8 @@
 /// A cause, with the status a client gets for it. Compared by token.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reason {
+    /// Its place among all reasons, for counting. Not stable.
+    pub number: u16,
     /// Stable token, `area.cause`.
     pub token: &'static str,
     /// Status code sent to the client.
@@ -16,11 +18,15 @@ pub struct Reason {
     pub source: &'static str,
 }
 
-/// Declares reasons as constants and lists them, so that none can be forgotten in the reference.
+/// Declares reasons as constants, numbered from `$first` on, and lists them, so that none can be
+/// forgotten in the reference.
 #[macro_export]
 macro_rules! reasons {
-    ($all:ident: $( $name:ident = $token:literal, $status:literal, $meaning:literal, $source:literal; )*) => {
+    ($all:ident from $first:expr; $( $name:ident = $token:literal, $status:literal, $meaning:literal, $source:literal; )*) => {
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+        enum Place { $($name),* }
         $( #[doc = $meaning] pub const $name: &$crate::wire::Reason = &$crate::wire::Reason {
+            number: $first as u16 + Place::$name as u16,
             token: $token, status: $status, meaning: $meaning, source: $source,
         }; )*
         /// Every reason declared here.
@@ -28,7 +34,7 @@ macro_rules! reasons {
     };
 }
 
-reasons! { WIRE_REASONS:
+reasons! { WIRE_REASONS from 0;
     MALFORMED_HEAD = "head.malformed", 400, "The message head is not well-formed HTTP/1.1.", "RFC 9112 §2.2";
     BARE_LINE_END = "head.bare_line_end", 400, "A line ends with a bare LF or contains a bare CR.", "RFC 9112 §2.2";
     OBS_FOLD = "head.obs_fold", 400, "A field line is folded over several lines.", "RFC 9112 §5.2";

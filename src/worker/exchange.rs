@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use super::{Worker, buffers::Buffer, clock::NEVER_MS};
+use super::{Worker, buffers::Buffer, clock::NEVER_MS, listener::Door};
 use crate::{
     config::snapshot::split_port,
     policy::{
@@ -10,7 +10,10 @@ use crate::{
         client::ClientAddress,
         route::{RequestView, RouteId},
     },
-    telemetry::request_id::RequestId,
+    telemetry::{
+        record::{Record, Sent},
+        request_id::RequestId,
+    },
     wire::{Method, RequestHead, ResponseHead, Span, path::NormalPath},
 };
 
@@ -35,11 +38,15 @@ pub struct Exchange {
     /// When the whole exchange must be over.
     pub until_ms: u64,
     pub client: ClientAddress,
+    /// The listener it came in by.
+    pub door: Rc<Door>,
     pub peer: Option<IpAddr>,
     /// The peer's address as written in fields; empty for a Unix socket.
     pub peer_text: Rc<[u8]>,
     pub id: RequestId,
     pub route: Option<RouteId>,
+    /// What is learned on the way.
+    pub record: Record,
     /// The client's FIN means it is gone (listener key `half_close = "abort"`).
     pub fin_is_gone: bool,
 }
@@ -118,12 +125,16 @@ pub trait RequestBody {
     async fn next(&mut self) -> Result<Buffer, Refusal>;
     /// Trailer lines to forward, once ended.
     fn trailer_lines(&self) -> &[u8];
+    /// Bytes of data received so far.
+    fn bytes(&self) -> u64;
 }
 
 /// Where a response goes, whatever protocol carries it.
 pub trait ResponseSink {
     /// A final response has begun: it can no longer be replaced, only cut off.
     fn begun(&self) -> bool;
+    /// What the client was sent so far.
+    fn sent(&self) -> Sent;
     /// Nothing is awaited after `until_ms`.
     fn limit(&mut self, until_ms: u64);
     /// Sends an interim (1xx) response whose head is `bytes`.

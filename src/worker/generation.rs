@@ -7,10 +7,16 @@
 
 use std::{ops::Deref, rc::Rc, sync::Arc};
 
-use super::forward::UpstreamState;
-use crate::config::{
-    Snapshot,
-    snapshot::{Upstream, UpstreamId},
+use super::{
+    forward::UpstreamState,
+    logs::{Logs, Outlet},
+};
+use crate::{
+    config::{
+        Snapshot,
+        snapshot::{ListenerRule, Upstream, UpstreamId},
+    },
+    telemetry::metrics::shards::{ListenerShard, Series},
 };
 
 /// A snapshot and the worker's state of its upstreams.
@@ -20,6 +26,9 @@ pub struct Generation {
     snapshot: Arc<Snapshot>,
     /// By [`UpstreamId`].
     states: Vec<Rc<UpstreamState>>,
+    /// Where this worker counts, by the ids of the snapshot.
+    pub series: Arc<Series>,
+    pub logs: Logs,
 }
 
 impl Deref for Generation {
@@ -31,24 +40,37 @@ impl Deref for Generation {
 }
 
 impl Generation {
-    pub fn first(snapshot: Arc<Snapshot>) -> Generation {
+    pub fn first(snapshot: Arc<Snapshot>, series: Arc<Series>, outlets: Vec<Outlet>) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
-        Generation { states: states.collect(), snapshot }
+        let logs = Logs::first(outlets);
+        Generation { states: states.collect(), snapshot, series, logs }
     }
 
     /// The generation after this one.
-    pub fn next(&self, snapshot: Arc<Snapshot>) -> Generation {
+    pub fn next(
+        &self,
+        snapshot: Arc<Snapshot>,
+        series: Arc<Series>,
+        outlets: Vec<Outlet>,
+    ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| match self.named(&rule.name) {
             Some((before, state)) if is_same_choice(before, rule) => state.clone(),
             Some((before, state)) => Rc::new(UpstreamState::after(state, before, rule)),
             None => Rc::new(UpstreamState::new(rule)),
         });
-        let next = Generation { states: states.collect(), snapshot };
+        let logs = self.logs.next(outlets);
+        let next = Generation { states: states.collect(), snapshot, series, logs };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);
         }
         next
+    }
+
+    /// Where connections of a listener of this generation are counted.
+    pub fn listener_shard(&self, rule: &ListenerRule) -> Arc<ListenerShard> {
+        let at = self.listeners.iter().position(|other| other.name == rule.name);
+        at.map(|at| self.series.listeners[at].clone()).unwrap_or_default()
     }
 
     /// What the worker knows of an upstream.
@@ -60,6 +82,24 @@ impl Generation {
     /// Every upstream with what is known of it.
     pub fn upstreams(&self) -> impl Iterator<Item = (&Upstream, &UpstreamState)> {
         self.snapshot.upstreams.iter().zip(self.states.iter().map(|state| &**state))
+    }
+
+    /// Closes connections that idled too long, and notes how upstreams stand. Called every second
+    /// or so.
+    pub fn sweep(&self, now_ms: u64) {
+        for ((rule, state), series) in self.upstreams().zip(&self.series.upstreams) {
+            let balancer = state.balancer.borrow();
+            // Added up, because endpoints beyond the maximum share a shard.
+            for shard in &series.endpoints {
+                shard.idle.set(0);
+                shard.avoided.set(0);
+            }
+            for (at, (pool, shard)) in state.pools.iter().zip(&series.endpoints).enumerate() {
+                pool.sweep(rule);
+                shard.idle.add(pool.idle() as u64);
+                shard.avoided.add(u64::from(balancer.is_cooling(at, now_ms)));
+            }
+        }
     }
 
     fn named(&self, name: &str) -> Option<(&Upstream, &Rc<UpstreamState>)> {

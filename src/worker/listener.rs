@@ -6,7 +6,7 @@
 //! peer repeats elsewhere or after we are gone), lets the ones under way finish, accepts until the
 //! queue is empty, and closes only then.
 
-#![expect(unsafe_code, reason = "borrowing descriptors of live sockets")]
+#![expect(unsafe_code, reason = "borrowing descriptors of live sockets, asking for TCP_INFO")]
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,6 +17,7 @@ use std::{
         unix::net::UnixListener as StdUnixListener,
     },
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,6 +33,7 @@ use rustix::{
 use super::{
     Worker,
     clock::{self, NEVER_MS},
+    generation::Generation,
     h1::{self, Client},
     isolate::isolate,
     net::{self, Stream, Wait},
@@ -39,7 +41,7 @@ use super::{
 use crate::{
     config::snapshot::{Bind, HalfClose, ListenerRule},
     policy::{Refusal, refusal},
-    telemetry::counters::count,
+    telemetry::metrics::shards::ListenerShard,
 };
 
 /// A bound, listening socket on its way to its worker.
@@ -60,6 +62,10 @@ pub struct Door {
     pub is_closing: Cell<bool>,
     /// Another process accepts on the socket too, or will: ending must not touch its queue.
     pub is_shared: Cell<bool>,
+    shard: RefCell<Arc<ListenerShard>>,
+    pub name: RefCell<String>,
+    /// Its exchanges are in the access logs.
+    pub access_log: Cell<bool>,
 }
 
 /// A listener at work in its worker.
@@ -121,12 +127,19 @@ struct Listener {
 
 impl Listening {
     /// Begins to accept. Must be called inside the worker's runtime.
-    pub fn begin(worker: &Rc<Worker>, bound: Bound) -> io::Result<Listening> {
+    pub fn begin(
+        worker: &Rc<Worker>,
+        generation: &Generation,
+        bound: Bound,
+    ) -> io::Result<Listening> {
         let rule = bound.rule.clone();
         let door = Rc::new(Door {
             half_close: Cell::new(rule.half_close),
             is_closing: Cell::new(false),
             is_shared: Cell::new(bound.is_lasting),
+            shard: RefCell::new(generation.listener_shard(&rule)),
+            name: RefCell::new(rule.name.clone()),
+            access_log: Cell::new(rule.access_log),
         });
         let stop = Rc::new(Stop::default());
         let listener = Listener::new(door.clone(), bound, worker.is_epoll)?;
@@ -142,12 +155,25 @@ impl Listening {
 
     /// Goes on by another rule for the same socket. What is set on a socket holds for connections
     /// accepted from now on.
-    pub fn adopt(&mut self, rule: &ListenerRule, unsent_bytes: u32) {
+    pub fn adopt(&mut self, rule: &ListenerRule, generation: &Generation) {
+        let unsent_bytes = generation.limits.unsent_bytes;
         self.door.half_close.set(rule.half_close);
+        self.door.shard.replace(generation.listener_shard(rule));
+        self.door.name.replace(rule.name.clone());
+        self.door.access_log.set(rule.access_log);
         if let Err(e) = set_up(self.as_fd(), rule, unsent_bytes) {
             tracing::warn!(listener = rule.name, error = %e, "cannot change a listening socket");
         }
         self.rule = rule.clone();
+    }
+
+    /// Notes how many connections wait to be accepted. Called every second or so.
+    pub fn measure(&self) {
+        if let Bind::Tcp(_) = self.rule.bind {
+            // Of a listening socket it is the length of the queue (tcp(7), inet_diag).
+            let waiting = tcp_info(self.as_fd()).map_or(0, |info| info.tcpi_unacked);
+            self.door.shard.borrow().accept_queue.set(u64::from(waiting));
+        }
     }
 
     /// Accepts no more. Connections live on.
@@ -320,6 +346,24 @@ impl AsFd for Listener {
     }
 }
 
+/// What the kernel tells about a TCP socket.
+fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
+    // SAFETY: a plain structure of numbers, of which all zeros is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `info`, which outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0).then_some(info)
+}
+
 /// The peer gave up, or a signal came: the next accept may well succeed.
 fn is_transient(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
@@ -354,9 +398,10 @@ fn refuse_handshakes(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// Takes a connection in, or sheds it when there are too many.
 fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, door: &Rc<Door>) {
     clock::refresh();
-    count(&worker.counters.connections);
+    worker.metrics.connections.count();
+    door.shard.borrow().connections.count();
     let Some(place) = worker.clients.enter() else {
-        count(&worker.counters.connections_shed);
+        worker.metrics.connections_shed.count();
         if worker.shedding.get() < SHED_POLITELY_MAX {
             worker.shedding.set(worker.shedding.get() + 1);
             let worker = worker.clone();
@@ -368,13 +413,14 @@ fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, door: &Rc<Do
         return;
     };
     let worker = worker.clone();
+    worker.metrics.connections_open.count();
     let client = Box::new(Client::new(stream, peer, door.clone()));
     monoio::spawn(async move {
-        let counters = worker.clone();
-        let connection = h1::serve(worker, client);
-        if isolate(counters.beat.clone(), connection).await.is_err() {
-            count(&counters.counters.panics);
+        let connection = h1::serve(worker.clone(), client);
+        if isolate(worker.beat.clone(), connection).await.is_err() {
+            worker.metrics.panics.count();
         }
+        worker.metrics.connections_open.uncount();
         drop(place);
     });
 }

@@ -16,8 +16,8 @@ use crossbeam_queue::ArrayQueue;
 use monoio::net::UnixStream;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::listener::Bound;
-use crate::config::Snapshot;
+use super::{listener::Bound, logs::Outlet};
+use crate::{config::Snapshot, telemetry::metrics::shards::Series};
 
 /// Messages a worker may have waiting; control retries when it is full.
 const MESSAGES_MAX: usize = 256;
@@ -48,6 +48,10 @@ pub struct Opening {
 /// A new configuration for one worker.
 pub struct Adoption {
     pub snapshot: Arc<Snapshot>,
+    /// Where the worker counts from then on.
+    pub series: Arc<Series>,
+    /// By access log, those that stay included.
+    pub outlets: Vec<Outlet>,
     /// Sockets for the listeners that are new in it.
     pub listeners: Vec<Bound>,
     pub done: Done,
@@ -78,6 +82,11 @@ pub fn mailbox() -> io::Result<(Sender, Mailbox)> {
 }
 
 impl Sender {
+    /// Messages that the worker has not taken out.
+    pub fn waiting(&self) -> usize {
+        self.0.queue.len()
+    }
+
     /// Leaves a message; gives it back when the mailbox is full.
     pub fn send(&self, message: Message) -> Result<(), Message> {
         self.0.queue.push(message)?;

@@ -20,11 +20,13 @@ pub mod generation;
 pub mod h1;
 pub mod isolate;
 pub mod listener;
+pub mod logs;
 pub mod mailbox;
 pub mod net;
 pub mod pipeline;
 pub mod pool;
 pub mod respond;
+pub mod ring;
 pub mod runtime;
 pub mod tunnel;
 
@@ -40,7 +42,8 @@ use std::{
 use crate::{
     config::{Snapshot, snapshot::Timeouts},
     telemetry::{
-        counters::{Counters, Totals},
+        access_log::Stamp,
+        metrics::shards::{Series, WorkerShard},
         request_id::Random,
     },
     wire::ResponseHead,
@@ -52,6 +55,7 @@ use deadline::{Deadlines, TICK_MS};
 use exchange::Request;
 use generation::Generation;
 use listener::{Bound, Listening};
+use logs::Outlet;
 use mailbox::{Adoption, Mailbox, Message};
 use runtime::Driver;
 
@@ -69,8 +73,10 @@ pub struct Worker {
     pub buffers: Buffers,
     pub deadlines: Rc<Deadlines>,
     pub date: clock::DateText,
+    /// The time as access logs write it.
+    pub stamp: RefCell<Stamp>,
     pub random: Random,
-    pub counters: Counters,
+    pub metrics: Arc<WorkerShard>,
     pub clients: Rc<Clients>,
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
@@ -90,6 +96,9 @@ pub struct Worker {
 pub struct Seed {
     pub index: usize,
     pub snapshot: Arc<Snapshot>,
+    pub series: Arc<Series>,
+    /// By access log.
+    pub outlets: Vec<Outlet>,
     pub mailbox: Mailbox,
     pub beat: Arc<Beat>,
     pub places: Places,
@@ -114,8 +123,9 @@ const LAST_LOOKS: u32 = 50;
 
 impl Worker {
     fn new(seed: Seed, is_epoll: bool) -> (Worker, Mailbox) {
-        let Seed { index, snapshot, mailbox, beat, places, workers } = seed;
-        let limits = &snapshot.limits;
+        let Seed { index, snapshot, series, outlets, mailbox, beat, places, workers } = seed;
+        let first = Generation::first(snapshot, series, outlets);
+        let limits = &first.limits;
         let (own_max, all_max) = (limits.connections_per_worker_max, limits.connections_max);
         let clients = Clients::new(own_max, all_max, workers, places);
         let buffers = Buffers::new(
@@ -125,13 +135,14 @@ impl Worker {
         let worker = Worker {
             index,
             beat,
-            generation: RefCell::new(Rc::new(Generation::first(snapshot))),
+            metrics: first.series.worker.clone(),
+            generation: RefCell::new(Rc::new(first)),
             listening: RefCell::default(),
             buffers,
             deadlines: Rc::default(),
             date: clock::DateText::default(),
+            stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),
-            counters: Counters::default(),
             clients,
             shedding: Cell::new(0),
             draining: Cell::new(false),
@@ -161,24 +172,32 @@ impl Worker {
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
-        self.keep_listeners_of(&adoption.snapshot);
-        let failed = self.listen(adoption.listeners);
-        let next = Rc::new(self.snapshot().next(adoption.snapshot));
+        let next =
+            Rc::new(self.snapshot().next(adoption.snapshot, adoption.series, adoption.outlets));
+        self.keep_listeners_of(&next);
+        let failed = self.listen(&next, adoption.listeners);
+        self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
         let _previous = self.generation.replace(next);
         self.beat.set(Doing::Waiting);
         (adoption.done)(failed);
     }
 
+    /// What a worker as a whole takes from its generation.
+    fn serve_with(&self, generation: &Generation) {
+        self.metrics.generation.set(generation.generation);
+        clock::set_precise(!generation.series.is_off || !generation.logs.is_empty());
+    }
+
     /// Stops listeners that `snapshot` does not have.
-    fn keep_listeners_of(&self, snapshot: &Snapshot) {
+    fn keep_listeners_of(&self, snapshot: &Generation) {
         let mut listening = self.listening.take();
         let rules = &snapshot.listeners;
         let mut kept = Vec::with_capacity(rules.len());
         for mut old in listening.drain(..) {
             match rules.iter().find(|rule| old.is(rule)) {
                 Some(rule) => {
-                    old.adopt(rule, snapshot.limits.unsent_bytes);
+                    old.adopt(rule, snapshot);
                     kept.push(old);
                 }
                 None => old.remove(),
@@ -188,11 +207,11 @@ impl Worker {
     }
 
     /// Begins to accept on these sockets. Answers the listeners that cannot begin, with why.
-    fn listen(self: &Rc<Self>, new: Vec<Bound>) -> Vec<String> {
+    fn listen(self: &Rc<Self>, snapshot: &Generation, new: Vec<Bound>) -> Vec<String> {
         let mut failed = Vec::new();
         for bound in new {
             let name = bound.rule.name.clone();
-            match self.begin(bound) {
+            match self.begin(snapshot, bound) {
                 Ok(begun) => self.listening.borrow_mut().push(begun),
                 Err(e) => failed.push(format!("{name}: {e}")),
             }
@@ -200,12 +219,12 @@ impl Worker {
         failed
     }
 
-    fn begin(self: &Rc<Self>, bound: Bound) -> io::Result<Listening> {
+    fn begin(self: &Rc<Self>, snapshot: &Generation, bound: Bound) -> io::Result<Listening> {
         #[cfg(debug_assertions)]
         if drill::refuses(&bound.rule.name) {
             return Err(io::Error::other("drill: this listener was to fail"));
         }
-        Listening::begin(self, bound)
+        Listening::begin(self, snapshot, bound)
     }
 
     /// Accepts no more, and ends when the last connection is over.
@@ -229,19 +248,25 @@ impl Worker {
 /// Runs a worker on the calling thread until it is drained or stopped. A panic that is not one
 /// connection's, or a mailbox that breaks, ends the worker with an error, after a last moment for
 /// its connections.
-pub fn run(seed: Seed, mut driver: Driver) -> io::Result<(Drained, Totals)> {
+pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     clock::refresh();
     let (worker, mailbox) = Worker::new(seed, driver.is_epoll());
     let worker = Rc::new(worker);
+    worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);
+    worker.serve_with(&worker.snapshot());
     let work = work(worker.clone(), mailbox);
     let error = match catch_unwind(AssertUnwindSafe(|| driver.block_on(work))) {
-        Ok(Ok(drained)) => return Ok((drained, worker.counters.totals())),
+        Ok(Ok(drained)) => {
+            worker.snapshot().logs.finish();
+            return Ok(drained);
+        }
         Ok(Err(e)) => e,
         Err(_) => io::Error::other("a panic outside of a connection"),
     };
     let last = last_moment(worker.clone());
     let _ = catch_unwind(AssertUnwindSafe(|| driver.block_on(last)));
     worker.clients.abandon();
+    worker.metrics.connections_open.set(0);
     // The kernel may still write to what was in flight: that memory is never freed.
     std::mem::forget((worker, driver));
     Err(error)
@@ -265,6 +290,7 @@ async fn last_moment(worker: Rc<Worker>) {
     // Idle upstream connections too. One more moment for their tasks to end.
     worker.deadlines.shut_all();
     monoio::time::sleep(DRAIN_LOOK).await;
+    worker.snapshot().logs.finish();
 }
 
 async fn work(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
@@ -282,15 +308,15 @@ async fn tick(worker: Rc<Worker>) {
         #[cfg(debug_assertions)]
         drill::at_tick();
         worker.deadlines.sweep(clock::refresh());
+        worker.generation.borrow().logs.tick();
         ticks += 1;
         let is_due = ticks.is_multiple_of(SLOW_TICKS);
         worker.listening.borrow().iter().for_each(|listening| listening.nudge(is_due));
         if is_due {
             worker.buffers.trim();
             let snapshot = worker.snapshot();
-            for (rule, state) in snapshot.upstreams() {
-                state.pools.iter().for_each(|pool| pool.sweep(rule));
-            }
+            snapshot.sweep(clock::now_ms());
+            worker.listening.borrow().iter().for_each(Listening::measure);
         }
         worker.beat.set(Doing::Waiting);
     }
@@ -305,7 +331,7 @@ async fn obey(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
     let obeying = mailbox.serve(move |message| match message {
         Message::Stop => told.set(true),
         Message::Listen(opening) => {
-            let failed = told_worker.listen(opening.listeners);
+            let failed = told_worker.listen(&told_worker.snapshot(), opening.listeners);
             (opening.done)(failed);
         }
         Message::Adopt(adoption) => told_worker.adopt(*adoption),

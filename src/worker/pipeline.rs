@@ -15,9 +15,11 @@
 use super::{
     Worker,
     beat::Doing,
+    clock::now_ns,
     exchange::{Exchange, RequestBody, ResponseSink},
     forward,
     generation::Generation,
+    logs::{self, Malformed},
     respond,
 };
 use crate::{
@@ -28,7 +30,7 @@ use crate::{
         refusal,
         route::RouteMatch,
     },
-    telemetry::counters::count,
+    telemetry::record::Sent,
 };
 
 /// How an exchange ended.
@@ -48,13 +50,13 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
     body: &mut B,
     sink: &mut S,
 ) -> Outcome {
-    let outcome = match phases(worker, snapshot, exchange, body, sink).await {
-        Ok(()) => Outcome::Done,
-        Err(refusal) if sink.begun() || refusal.reason == refusal::CLIENT_ABORTED => {
+    let refused = phases(worker, snapshot, exchange, body, sink).await.err();
+    let outcome = match refused {
+        None => Outcome::Done,
+        Some(refusal) if sink.begun() || refusal.reason == refusal::CLIENT_ABORTED => {
             Outcome::Broken(refusal)
         }
-        Err(refusal) => {
-            count(&worker.counters.refusals);
+        Some(refusal) => {
             if is_suspect(refusal) {
                 sink.close_after();
             }
@@ -66,7 +68,8 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
             }
         }
     };
-    record(worker, exchange, outcome);
+    let done = Done { refused, outcome, sent: sink.sent(), received_bytes: body.bytes() };
+    record(worker, snapshot, exchange, &done);
     outcome
 }
 
@@ -131,17 +134,67 @@ fn route(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<RouteMatch, Ref
     Ok(matched)
 }
 
+/// How an exchange went, when it is over.
+pub struct Done {
+    /// Why the gateway answered or cut it off itself.
+    pub refused: Option<Refusal>,
+    pub outcome: Outcome,
+    pub sent: Sent,
+    /// Of the request's body.
+    pub received_bytes: u64,
+}
+
 /// What is kept of every exchange, whatever became of it.
-fn record(worker: &Worker, exchange: &Exchange, outcome: Outcome) {
+fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange, done: &Done) {
     worker.beat.set(Doing::Connection);
-    count(&worker.counters.requests);
-    if let Outcome::Broken(refusal) = outcome {
-        count(&worker.counters.refusals);
+    let (series, record, sent) = (&snapshot.series, &exchange.record, &done.sent);
+    if let Some(refusal) = done.refused {
+        series.worker.refused(refusal.reason);
+    }
+    if let Outcome::Broken(refusal) = done.outcome {
         tracing::debug!(
             reason = refusal.reason.token,
             route = exchange.route,
             request_id = %exchange.id.text(exchange.bytes()).escape_ascii(),
             "exchange cut off"
         );
+    }
+    if !snapshot.logs.is_empty() {
+        logs::exchange(worker, snapshot, exchange, done);
+    }
+    let tunnelled = record.tunnelled.get();
+    series.worker.answered(
+        sent.status,
+        exchange.head().len as u64 + done.received_bytes + tunnelled.0,
+        sent.bytes + tunnelled.1,
+    );
+    if series.is_off {
+        return;
+    }
+    // A tunnel is answered when it begins, however long it lasts.
+    let ended_ns = if sent.status == 101 { sent.first_ns } else { now_ns() };
+    let duration_ns = ended_ns.saturating_sub(record.started_ns);
+    series.worker.duration.record(duration_ns);
+    if let Some(overhead_ns) = record.overhead_ns(sent) {
+        series.worker.overhead.record(overhead_ns);
+    }
+    let route = series.route(exchange.route);
+    route.responses[usize::from(sent.status / 100)].count();
+    route.request_bytes.add(done.received_bytes);
+    route.response_bytes.add(sent.body_bytes);
+    route.duration.record(duration_ns);
+}
+
+/// What is kept of something that was refused before it could become an exchange.
+pub fn record_malformed(worker: &Worker, snapshot: &Generation, what: &Malformed<'_>) {
+    let (refusal, sent) = (what.refusal, &what.sent);
+    if !snapshot.logs.is_empty() {
+        logs::malformed(worker, snapshot, what);
+    }
+    let series = &snapshot.series;
+    series.worker.refused(refusal.reason);
+    series.worker.answered(sent.status, 0, sent.bytes);
+    if !series.is_off {
+        series.unrouted.responses[usize::from(sent.status / 100)].count();
     }
 }

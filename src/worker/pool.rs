@@ -111,6 +111,11 @@ impl Pool {
         idle.push_back(Idle { connection, since_ms: now_ms });
     }
 
+    /// Connections it keeps.
+    pub fn idle(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
     /// Closes what idles, and from now on what is given back.
     pub fn close(&self) {
         self.is_closed.set(true);

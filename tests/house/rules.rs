@@ -304,7 +304,7 @@ pub fn unused_reasons(files: &[File]) -> Vec<String> {
         let Some(start) = code.find("reasons! {") else { continue };
         // A declaration is `NAME = "token", ...;`, its literals blanked out here.
         let end = code[start..].find('}').map_or(code.len(), |n| start + n);
-        let body = code[start..end].split_once(':').map_or("", |(_, body)| body);
+        let body = code[start..end].split_once(';').map_or("", |(_, body)| body);
         let names = body.split(';').filter_map(|entry| entry.split_once('='));
         let idle = names.map(|(name, _)| name.trim()).filter(|name| uses(name) < 2);
         wrong.extend(idle.map(|name| format!("{}: nothing answers with {name}", file.path)));

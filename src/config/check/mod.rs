@@ -16,6 +16,7 @@ use super::{
 };
 use crate::wire::{HeadLimits, path::PathRules};
 
+mod access_logs;
 mod routes;
 mod rules;
 mod upstreams;
@@ -31,11 +32,13 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     check_timeouts(&file.timeouts, sink);
     check_ring(&file.runtime, sink);
     let upstreams = upstreams::upstreams(file, around.look_up, sink);
+    let access_logs = access_logs::access_logs(file, around.look_up, sink);
     let (routes, router) = routes::routes(file, around.folder, sink);
     Some(Snapshot {
         generation: 1,
         runtime: runtime(&file.runtime, &file.shutdown),
         listeners,
+        access_logs,
         router: router?,
         routes,
         upstreams,
@@ -53,6 +56,10 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
             request_id: *file.forwarding.request_id,
         },
         paths,
+        metrics: snapshot::Metrics {
+            enabled: *file.metrics.enabled,
+            series_max: *file.metrics.series,
+        },
     })
 }
 
@@ -121,7 +128,13 @@ fn listener_rule(listener: &Listener, name: String, sink: &mut Sink) -> Listener
             Bind::Unix { path: path.clone(), mode }
         }
     };
-    ListenerRule { name, bind, backlog: *listener.backlog, half_close: *listener.half_close }
+    ListenerRule {
+        name,
+        bind,
+        backlog: *listener.backlog,
+        half_close: *listener.half_close,
+        access_log: *listener.access_log,
+    }
 }
 
 fn check_ring(runtime: &Runtime, sink: &mut Sink) {

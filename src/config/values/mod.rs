@@ -12,10 +12,12 @@ use super::{
 };
 use crate::{choice, policy::balance::Balance};
 
+mod access_log;
 mod addresses;
 mod conditions;
 mod paths;
 
+pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
@@ -118,6 +120,8 @@ written_as_text!(
     FieldValue,
     Network,
     Pseudonym,
+    LogTarget,
+    StatusRange,
 );
 
 /// A name given by the operator.

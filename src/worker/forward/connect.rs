@@ -14,10 +14,10 @@ use crate::{
         balance::{Balancer, TriedSet},
         refusal,
     },
-    telemetry::counters::count,
+    telemetry::metrics::shards::EndpointShard,
     worker::{
         buffers::Buffers,
-        clock::now_ms,
+        clock::{now_ms, now_ns},
         net::Stream,
         pool::{Connection, Pool},
     },
@@ -84,15 +84,30 @@ pub struct Acquired<'w> {
 struct InFlight<'w> {
     state: &'w UpstreamState,
     endpoint: usize,
+    shard: &'w EndpointShard,
+}
+
+impl<'w> InFlight<'w> {
+    fn begin(state: &'w UpstreamState, endpoint: usize, shard: &'w EndpointShard) -> InFlight<'w> {
+        state.balancer.borrow_mut().started(endpoint);
+        shard.in_flight.count();
+        InFlight { state, endpoint, shard }
+    }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.state.balancer.borrow_mut().finished(self.endpoint);
+        self.shard.in_flight.uncount();
     }
 }
 
 impl Acquired<'_> {
+    /// Where its endpoint is counted.
+    pub fn shard(&self) -> &EndpointShard {
+        self.in_flight.shard
+    }
+
     /// Returns the connection to its pool.
     pub fn keep(self, rule: &Upstream, buffers: &Buffers) {
         let Acquired { connection, in_flight } = self;
@@ -120,21 +135,31 @@ pub async fn acquire<'a>(
             let retry_after_s = u32::from(refused.reason.status == 503);
             return Err(Refusal { retry_after_s, ..refused });
         };
-        state.balancer.borrow_mut().started(endpoint);
-        let in_flight = InFlight { state, endpoint };
+        let shard = forward.snapshot.series.endpoint(forward.upstream, endpoint);
+        let in_flight = InFlight::begin(state, endpoint, shard);
+        let record = &forward.exchange.record;
+        record.endpoint.set(Some(endpoint as u16));
         if seeking.tries == 0
             && let Some(connection) = state.pools[endpoint].take(rule)
         {
+            shard.reused.count();
+            record.reused.set(true);
             seeking.tries += 1;
             return Ok(Acquired { connection, in_flight });
         }
-        match open(forward, &rule.endpoints[endpoint]).await {
+        let asked_ns = now_ns();
+        let opened = open(forward, &rule.endpoints[endpoint]).await;
+        record.connect_ns.set(record.connect_ns.get() + now_ns().saturating_sub(asked_ns));
+        match opened {
             Ok(connection) => {
+                shard.connects.count();
+                record.reused.set(false);
                 seeking.tries += 1;
                 state.balancer.borrow_mut().connected(endpoint);
                 return Ok(Acquired { connection, in_flight });
             }
             Err(e) => {
+                shard.connect_failures.count();
                 refused = failed(forward, endpoint, &e);
                 seeking.tried.insert(endpoint);
                 let until_ms = now_ms() + rule.connect_cooldown_ms;
@@ -154,10 +179,12 @@ fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
         error = %e,
         "cannot connect"
     );
-    match e.kind() {
+    let refusal = match e.kind() {
         io::ErrorKind::TimedOut => forward.overdue(refusal::UPSTREAM_CONNECT_TIMEOUT),
         _ => refusal::UPSTREAM_CONNECT.into(),
-    }
+    };
+    forward.series().failed(refusal.reason);
+    refusal
 }
 
 async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connection> {
@@ -165,7 +192,7 @@ async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connecti
     let unsent_bytes = forward.snapshot.limits.unsent_bytes;
     let left_ms = forward.exchange.until_ms.saturating_sub(now_ms());
     let timeout_ms = forward.rule.connect_timeout_ms.min(left_ms);
-    count(&forward.worker.counters.upstream_connects);
+    forward.worker.metrics.upstream_connects.count();
     // Boxed: connecting is rare and must not enlarge every connection's task.
     let stream = Box::pin(async {
         match &endpoint.address {

@@ -18,7 +18,7 @@ use super::{
     Worker,
     body::{SendFraming, frame},
     buffers::Buffer,
-    clock::{NEVER_MS, now_ms},
+    clock::{NEVER_MS, now_ms, now_ns},
     exchange::{Exchange, RequestBody, ResponseSink},
     generation::Generation,
     net::Wait,
@@ -32,7 +32,7 @@ use crate::{
         retry::{self, TryOutcome},
         route::RouteMatch,
     },
-    telemetry::counters::count,
+    telemetry::metrics::shards::{EndpointShard, UpstreamShard},
     wire::Framing,
 };
 use connect::Acquired;
@@ -74,6 +74,7 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
         upstream,
         upgrade: route.upgrade && exchange.head().connection.upgrade,
     };
+    exchange.record.upstream.set(Some(upstream));
     let mut bytes = request::compose(&forward, matched, body)?;
     let mut seeking = connect::Seeking::default();
     let result = loop {
@@ -81,8 +82,10 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
             Ok(acquired) => acquired,
             Err(refusal) => break Err(refusal),
         };
+        exchange.record.tries.set(seeking.tries);
         let (result, back) = forward.attempt(&acquired, bytes, body, sink).await;
         bytes = back;
+        forward.count(acquired.shard(), result.as_ref().err());
         match result {
             Ok(relayed) => {
                 forward.settle(acquired, relayed, sink).await;
@@ -95,7 +98,8 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
                 {
                     break Err(broken.refusal);
                 }
-                count(&worker.counters.retries);
+                worker.metrics.retries.count();
+                forward.series().retries.count();
             }
         }
     };
@@ -104,6 +108,29 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
 }
 
 impl Forward<'_> {
+    /// Where this worker counts what concerns the upstream as a whole.
+    fn series(&self) -> &UpstreamShard {
+        &self.snapshot.series.upstreams[self.upstream as usize].upstream
+    }
+
+    /// Counts what came of a try.
+    fn count(&self, endpoint: &EndpointShard, broken: Option<&Broken>) {
+        if self.snapshot.series.is_off {
+            return;
+        }
+        if let Some(broken) = broken {
+            self.series().failed(broken.refusal.reason);
+        }
+        let record = &self.exchange.record;
+        match record.first_byte_ns() {
+            Some(first_byte_ns) => {
+                endpoint.responses[usize::from(record.upstream_status.get() / 100)].count();
+                endpoint.duration.record(first_byte_ns);
+            }
+            None => endpoint.responses[0].count(),
+        }
+    }
+
     /// Sends the request and relays its response over one connection. The buffer comes back
     /// unchanged, for another try.
     async fn attempt<B: RequestBody, S: ResponseSink>(
@@ -115,6 +142,7 @@ impl Forward<'_> {
     ) -> (Result<Relayed, Broken>, Buffer) {
         let connection = &acquired.connection;
         let (sent, bytes) = connection.stream.write_all(bytes, self.wait()).await;
+        self.exchange.record.sent(now_ns());
         let replayable = body.ended();
         let sent_any = sent.as_ref().map_or_else(|failed| failed.sent_any, |_| true);
         let result = match sent {
@@ -227,7 +255,8 @@ impl Forward<'_> {
                     };
                     let from_client = &self.exchange.bytes()[self.exchange.rest..];
                     // Boxed: a tunnel is rare and must not enlarge every connection's task.
-                    Box::pin(tunnel.run(from_client, &early)).await;
+                    let tunnelled = Box::pin(tunnel.run(from_client, &early)).await;
+                    self.exchange.record.tunnelled.set(tunnelled);
                 }
             }
         }

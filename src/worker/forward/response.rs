@@ -8,7 +8,7 @@ use crate::{
         Worker,
         body::{Decoder, ReadError, Reader},
         buffers::{Buffer, HEADROOM},
-        clock::now_ms,
+        clock::{now_ms, now_ns},
         exchange::ResponseSink,
         net::{Stream, Wait},
         pool::Connection,
@@ -134,7 +134,10 @@ impl Forward<'_> {
         loop {
             match head.parse(buf.bytes(), method, &limits.head) {
                 Err(_) => return (Err(Refusal::from(refusal::UPSTREAM_INVALID).into()), buf),
-                Ok(Parsed::Complete(())) if !is_interim(head.status) => return (Ok(()), buf),
+                Ok(Parsed::Complete(())) if !is_interim(head.status) => {
+                    self.exchange.record.answered(head.status, now_ns());
+                    return (Ok(()), buf);
+                }
                 Ok(Parsed::Complete(())) => {
                     if interims_left == 0 {
                         return (Err(Refusal::from(refusal::UPSTREAM_INVALID).into()), buf);

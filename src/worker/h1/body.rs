@@ -125,6 +125,10 @@ impl RequestBody for H1Body<'_> {
     fn trailer_lines(&self) -> &[u8] {
         self.reader.decoder.trailer_lines()
     }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 #[cfg(test)]

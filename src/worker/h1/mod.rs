@@ -17,10 +17,11 @@ use super::{
     Worker,
     body::{Decoder, Took},
     buffers::Buffer,
-    clock::{NEVER_MS, now_ms},
-    exchange::{Exchange, Request},
+    clock::{NEVER_MS, now_ms, now_ns},
+    exchange::{Exchange, Request, ResponseSink},
     generation::Generation,
     listener::Door,
+    logs::Malformed,
     net::{Next, Stream, Wait},
     pipeline::{self, Outcome},
     respond,
@@ -28,7 +29,10 @@ use super::{
 use crate::{
     config::{Snapshot, snapshot::HalfClose},
     policy::{Refusal, client, refusal},
-    telemetry::request_id::{self, RequestId},
+    telemetry::{
+        record::Record,
+        request_id::{self, RequestId},
+    },
     wire::{self, FieldId, Parsed, Span, Version},
 };
 
@@ -317,10 +321,12 @@ impl Active<'_> {
             started_ms: now_ms(),
             until_ms: NEVER_MS,
             client,
+            door: self.client.door.clone(),
             peer: self.client.peer,
             peer_text: self.client.peer_text.clone(),
             id,
             route: None,
+            record: Record::begun(now_ns()),
             fin_is_gone: self.client.door.half_close.get() == HalfClose::Abort,
         }
     }
@@ -355,16 +361,27 @@ impl Active<'_> {
     }
 
     /// Answers something that is not a request, and closes.
-    async fn refuse(&mut self, snapshot: &Snapshot, refusal: Refusal) {
+    async fn refuse(&mut self, snapshot: &Generation, refusal: Refusal) {
         let id = match snapshot.forwarding.request_id {
             crate::config::snapshot::RequestId::Off => RequestId::Off,
             _ => RequestId::make(&self.worker.random),
         };
+        let started_ns = now_ns();
         let wait = Wait { idle_ms: snapshot.timeouts.write_ms, until_ms: NEVER_MS };
         let request = (Version::Http11, false);
         let mut sink = H1Sink::new(self.worker, snapshot, self.client, request, false, wait);
-        crate::telemetry::counters::count(&self.worker.counters.refusals);
-        if respond::refuse(id.text(b""), refusal, &mut sink).await.is_ok() {
+        let answered = respond::refuse(id.text(b""), refusal, &mut sink).await;
+        let malformed = Malformed {
+            door: &self.client.door,
+            peer: &self.client.peer_text,
+            request_id: id.text(b""),
+            bytes: self.buf.bytes(),
+            refusal,
+            sent: sink.sent(),
+            started_ns,
+        };
+        pipeline::record_malformed(self.worker, snapshot, &malformed);
+        if answered.is_ok() {
             self.linger(snapshot).await;
         }
     }

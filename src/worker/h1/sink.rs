@@ -5,11 +5,13 @@ use super::{Client, body::too_slow};
 use crate::{
     config::Snapshot,
     policy::{Refusal, refusal},
+    telemetry::record::Sent,
     wire::{FieldId, Framing, ResponseHead, Version, emit},
     worker::{
         Worker,
         body::{SendFraming, chunk_head, chunk_tail, frame},
         buffers::{Buffer, HEADROOM, TAILROOM},
+        clock::now_ns,
         exchange::{OwnResponse, ResponseSink},
         net::{Stream, Wait},
     },
@@ -29,7 +31,7 @@ pub struct H1Sink<'c> {
     /// The end of the response is the end of the connection.
     ends_by_close: bool,
     wait: Wait,
-    bytes: u64,
+    sent: Sent,
     waited_ms: u64,
 }
 
@@ -54,7 +56,7 @@ impl<'c> H1Sink<'c> {
             framing: SendFraming::Plain,
             ends_by_close: false,
             wait,
-            bytes: 0,
+            sent: Sent::default(),
             waited_ms: 0,
         }
     }
@@ -64,6 +66,12 @@ impl<'c> H1Sink<'c> {
         if self.begun && self.ends_by_close {
             self.client.stream.reset_on_close();
         }
+    }
+
+    /// The final response begins.
+    fn begin(&mut self, status: u16) {
+        self.begun = true;
+        self.sent.status = status;
     }
 
     /// Decides how the body is framed and whether the connection is kept.
@@ -125,12 +133,15 @@ impl<'c> H1Sink<'c> {
     async fn send(&mut self, buf: Buffer) -> (Result<(), Refusal>, Buffer) {
         let bytes = buf.len() as u64;
         let (result, buf) = self.client.stream.write_all(buf, self.wait).await;
-        self.bytes += bytes;
         let result = match result {
             Ok(waited_ms) => {
+                self.sent.bytes += bytes;
+                if self.sent.first_ns == 0 && self.begun {
+                    self.sent.first_ns = now_ns();
+                }
                 self.waited_ms += waited_ms;
                 let rate_min = self.snapshot.limits.client_rate_min;
-                match too_slow(self.bytes, self.waited_ms, rate_min) {
+                match too_slow(self.sent.bytes, self.waited_ms, rate_min) {
                     true => Err(refusal::CLIENT_STALLED.into()),
                     false => Ok(()),
                 }
@@ -169,6 +180,10 @@ impl ResponseSink for H1Sink<'_> {
         self.begun
     }
 
+    fn sent(&self) -> Sent {
+        self.sent
+    }
+
     fn limit(&mut self, until_ms: u64) {
         self.wait.until_ms = until_ms;
     }
@@ -193,11 +208,12 @@ impl ResponseSink for H1Sink<'_> {
         trailer_lines: &[u8],
     ) -> (Result<(), Refusal>, Buffer) {
         self.decide(head.framing);
-        self.begun = true;
+        self.begin(head.status);
         let mut out = self.worker.scratch.take();
         self.rewrite(&mut out, head, buf.bytes());
         buf.consume(head.len);
         let data = buf.len();
+        self.sent.body_bytes += data as u64;
         let after = match self.framing {
             SendFraming::Plain => None,
             SendFraming::Chunked => {
@@ -220,6 +236,7 @@ impl ResponseSink for H1Sink<'_> {
         last: bool,
         trailer_lines: &[u8],
     ) -> (Result<(), Refusal>, Buffer) {
+        self.sent.body_bytes += buf.len() as u64;
         let after = frame(&mut buf, self.framing, last, trailer_lines);
         self.send_then(buf, after).await
     }
@@ -232,7 +249,7 @@ impl ResponseSink for H1Sink<'_> {
         let has_body = !matches!(response.status, 204 | 304);
         let length = if has_body { response.body.len() } else { 0 };
         self.decide(Framing::Length(length as u64));
-        self.begun = true;
+        self.begin(response.status);
         let mut out = Vec::with_capacity(HEADROOM + TAILROOM + length);
         emit::status_line(&mut out, response.status, emit::phrase(response.status).as_bytes());
         if has_body {
@@ -249,12 +266,13 @@ impl ResponseSink for H1Sink<'_> {
         self.hop_fields(&mut out, false);
         if has_body && !self.is_head {
             out.extend_from_slice(response.body);
+            self.sent.body_bytes = length as u64;
         }
         self.send_bytes(&out).await
     }
 
     async fn switch(&mut self, head: &ResponseHead, buf: Buffer) -> (Result<(), Refusal>, Buffer) {
-        self.begun = true;
+        self.begin(head.status);
         self.keep = false;
         let mut out = Vec::with_capacity(head.len + HEADROOM);
         emit::status_line(&mut out, head.status, head.phrase.of(buf.bytes()));

@@ -26,6 +26,8 @@ pub struct Launch {
     pub toml: String,
     /// Soft and hard bound on open descriptors.
     pub descriptors_max: Option<u32>,
+    /// Bound on the length of a file it writes, in blocks of 512 bytes.
+    pub file_blocks_max: Option<u32>,
     /// Make the kernel refuse io_uring to the process, as a container would.
     pub without_io_uring: bool,
     /// Ignore `RINGWAY_TEST_IO`.
@@ -271,7 +273,9 @@ impl Launch {
     fn spawn(&self, file: &Path) -> Child {
         let built = Path::new(env!("CARGO_BIN_EXE_ringway"));
         let program = self.program.as_deref().unwrap_or(built);
-        let limit = self.descriptors_max.map(|max| format!("ulimit -n {max}; exec \"$@\""));
+        let limits = [("-n", self.descriptors_max), ("-f", self.file_blocks_max)];
+        let limit = limits.iter().find_map(|(option, max)| Some((option, (*max)?)));
+        let limit = limit.map(|(option, max)| format!("ulimit {option} {max}; exec \"$@\""));
         let mut command = match limit.as_deref().or(self.shell) {
             None => Command::new(program),
             Some(line) => {
@@ -308,7 +312,7 @@ impl Launch {
         command.spawn().unwrap()
     }
 
-    fn complete_toml(&self) -> String {
+    pub fn complete_toml(&self) -> String {
         let io = std::env::var("RINGWAY_TEST_IO").ok().filter(|_| !self.own_io);
         let io = io.map_or(String::new(), |io| format!("io = \"{io}\"\n"));
         let mut toml = self.toml.clone();

@@ -1,0 +1,506 @@
+//! Metrics as text: OpenMetrics, or the Prometheus text format made from it.
+
+use std::{borrow::Cow, fmt, fmt::Write};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, text},
+    metrics::MetricType,
+    registry::{Registry as Encoded, Unit as EncodedUnit},
+};
+
+use super::{
+    cell::Summed,
+    families::{self as f, Family, Kind, Unit},
+    registry::{Registry, Shards, sum, summed},
+    shards::{
+        Classes, EndpointShard, FAILURES, ListenerShard, RouteShard, STATUS_FIRST, STATUSES,
+        WorkerShard, reasons,
+    },
+};
+
+/// Upper bounds of every histogram, in seconds.
+const BOUNDS: [f64; 17] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 60.0,
+];
+
+/// What control knows beside the shards.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    pub version: &'static str,
+    /// Unix time.
+    pub started_s: f64,
+    pub resident_bytes: u64,
+    pub descriptors_open: u64,
+    pub descriptors_max: u64,
+    pub workers: Vec<WorkerProcess>,
+    pub generation: u64,
+    /// Unix time.
+    pub loaded_s: f64,
+    pub reloads: u64,
+    pub reloads_refused: u64,
+    pub is_ready: bool,
+    pub access_logs: Vec<LogLines>,
+}
+
+/// A worker as the system sees it.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerProcess {
+    pub core: u32,
+    pub cpu_seconds: f64,
+    pub mailbox: u64,
+    /// `None` where it does not run on io_uring.
+    pub ring: Option<RingCounts>,
+}
+
+/// What a ring has counted since it was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RingCounts {
+    pub submitted: u64,
+    pub completed: u64,
+    pub overflowed: u64,
+}
+
+/// Lines of one access log.
+#[derive(Clone, Debug, Default)]
+pub struct LogLines {
+    pub log: String,
+    pub written: u64,
+    pub dropped: u64,
+}
+
+/// Which text is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus text format 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What an Accept field asks for: OpenMetrics when it is named, else Prometheus.
+    pub fn accepted(accept: &str) -> Format {
+        match accept.contains("application/openmetrics-text") {
+            true => Format::OpenMetrics,
+            false => Format::Prometheus,
+        }
+    }
+
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// Everything, as text.
+pub fn text(registry: &Registry, process: &Process, format: Format) -> String {
+    let mut encoded = Encoded::default();
+    encoded.register_collector(Box::new(Scrape::of(registry, process)));
+    let mut out = String::new();
+    text::encode(&mut out, &encoded).expect("writing to memory");
+    match format {
+        Format::OpenMetrics => out,
+        Format::Prometheus => prometheus(&out),
+    }
+}
+
+/// OpenMetrics names a counter without `_total` in its description and has lines that Prometheus
+/// does not know.
+fn prometheus(open_metrics: &str) -> String {
+    let mut out = String::with_capacity(open_metrics.len());
+    // The description comes before the type, and needs to know it.
+    let mut help: Option<(&str, &str)> = None;
+    for line in open_metrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        let described = (words.next(), words.next(), words.next(), words.next());
+        match described {
+            (Some("#"), Some("HELP"), Some(name), Some(text)) => help = Some((name, text)),
+            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
+                let total = if kind == "counter" { "_total" } else { "" };
+                if let Some((_, text)) = help.take().filter(|(described, _)| *described == name) {
+                    let _ = writeln!(out, "# HELP {name}{total} {text}");
+                }
+                let _ = writeln!(out, "# TYPE {name}{total} {kind}");
+            }
+            (Some("#"), ..) => {}
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    out
+}
+
+/// One figure with the values of its family's labels.
+type Sample<T> = (Vec<Cow<'static, str>>, T);
+
+#[derive(Debug)]
+enum Samples {
+    Numbers(Vec<Sample<f64>>),
+    Counts(Vec<Sample<u64>>),
+    Durations(Vec<Sample<Summed>>),
+}
+
+/// All figures at one moment.
+#[derive(Debug)]
+struct Scrape(Vec<(&'static Family, Samples)>);
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (family, samples) in &self.0 {
+            let kind = match family.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+                Kind::Histogram => MetricType::Histogram,
+            };
+            let unit = match family.unit {
+                Unit::One => None,
+                Unit::Seconds => Some(EncodedUnit::Seconds),
+                Unit::Bytes => Some(EncodedUnit::Bytes),
+            };
+            let help = format!("{}.", family.meaning);
+            let mut metric = encoder.encode_descriptor(family.name, &help, unit.as_ref(), kind)?;
+            samples.encode(family, &mut metric)?;
+        }
+        Ok(())
+    }
+}
+
+impl Samples {
+    fn encode(&self, family: &Family, metric: &mut MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Samples::Counts(samples) => {
+                for (values, count) in samples {
+                    with_labels(family, values, metric, |metric| match family.kind {
+                        Kind::Counter => metric.encode_counter::<NoLabels, _, u64>(count, None),
+                        _ => metric.encode_gauge(count),
+                    })?;
+                }
+            }
+            Samples::Numbers(samples) => {
+                for (values, number) in samples {
+                    with_labels(family, values, metric, |metric| match family.kind {
+                        Kind::Counter => metric.encode_counter::<NoLabels, _, f64>(number, None),
+                        _ => metric.encode_gauge(number),
+                    })?;
+                }
+            }
+            Samples::Durations(samples) => {
+                let bounds_ns = BOUNDS.map(|bound| (bound * 1e9) as u64);
+                for (values, summed) in samples {
+                    let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
+                    let buckets: Vec<_> = bounds.zip(summed.grouped(&bounds_ns)).collect();
+                    with_labels(family, values, metric, |metric| {
+                        let (sum, count) = (summed.sum_seconds(), summed.count());
+                        metric.encode_histogram::<NoLabels>(sum, count, &buckets, None)
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn with_labels(
+    family: &Family,
+    values: &[Cow<'static, str>],
+    metric: &mut MetricEncoder<'_>,
+    encode: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
+) -> fmt::Result {
+    debug_assert_eq!(family.labels.len(), values.len(), "{}", family.name);
+    let labels: Vec<_> = family.labels.iter().copied().zip(values.iter().map(|v| &**v)).collect();
+    // A family without labels may not be given an empty set, which would be written as `{}`.
+    match labels.as_slice() {
+        [] => encode(metric),
+        labels => encode(&mut metric.encode_family(&labels)?),
+    }
+}
+
+/// Reads one figure.
+type Figure<T> = fn(&T) -> u64;
+/// Of exemplars, which are not given.
+type NoLabels = [(&'static str, &'static str); 0];
+
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl Scrape {
+    fn of(registry: &Registry, process: &Process) -> Scrape {
+        let mut scrape = Scrape(Vec::with_capacity(f::ALL.len()));
+        scrape.workers(registry);
+        scrape.routes(registry);
+        scrape.upstreams(registry);
+        scrape.process(registry, process);
+        scrape
+    }
+
+    fn counts(&mut self, family: &'static Family, samples: Vec<Sample<u64>>) {
+        self.0.push((family, Samples::Counts(samples)));
+    }
+
+    fn count(&mut self, family: &'static Family, count: u64) {
+        self.counts(family, vec![(vec![], count)]);
+    }
+
+    fn number(&mut self, family: &'static Family, number: f64) {
+        self.0.push((family, Samples::Numbers(vec![(vec![], number)])));
+    }
+
+    fn durations(&mut self, family: &'static Family, samples: Vec<Sample<Summed>>) {
+        self.0.push((family, Samples::Durations(samples)));
+    }
+
+    /// What is counted by worker, or for all of them.
+    fn workers(&mut self, registry: &Registry) {
+        let workers = &registry.workers;
+        let by_worker = |figure: Figure<WorkerShard>| {
+            let shards = workers.iter().enumerate();
+            shards.map(|(worker, shard)| (vec![number(worker)], figure(shard))).collect()
+        };
+        self.counts(f::CONNECTIONS, by_worker(|w| w.connections.get()));
+        self.counts(f::CONNECTIONS_OPEN, by_worker(|w| w.connections_open.get()));
+        self.counts(f::CONNECTIONS_SHED, by_worker(|w| w.connections_shed.get()));
+        self.count(f::TUNNELS, registry.sum(|w| w.tunnels.get()));
+        self.count(f::TUNNELS_OPEN, registry.sum(|w| w.tunnels_open.get()));
+        let listeners = &registry.listeners;
+        let by_listener = |figure: Figure<ListenerShard>| {
+            let one = |(name, shards): &(String, _)| (vec![text_of(name)], sum(shards, figure));
+            listeners.iter().map(one).collect()
+        };
+        self.counts(f::LISTENER_CONNECTIONS, by_listener(|l| l.connections.get()));
+        self.counts(f::LISTENER_QUEUE, by_listener(|l| l.accept_queue.get()));
+        self.counts(f::REQUESTS, by_worker(|w| w.requests.get()));
+        let statuses = (0..STATUSES)
+            .map(|at| (vec![number(at + usize::from(STATUS_FIRST))], at))
+            .map(|(labels, at)| (labels, registry.sum(|w| w.statuses[at].get())));
+        self.counts(f::RESPONSES, statuses.filter(|(_, count)| *count > 0).collect());
+        let refusals = reasons().map(|reason| {
+            let at = usize::from(reason.number);
+            (vec![Cow::Borrowed(reason.token)], registry.sum(|w| w.reasons[at].get()))
+        });
+        self.counts(f::REFUSALS, refusals.filter(|(_, count)| *count > 0).collect());
+        self.count(f::RECEIVED, registry.sum(|w| w.received_bytes.get()));
+        self.count(f::SENT, registry.sum(|w| w.sent_bytes.get()));
+        self.durations(f::DURATION, vec![(vec![], summed(workers, |w| &w.duration))]);
+        self.durations(f::OVERHEAD, vec![(vec![], summed(workers, |w| &w.overhead))]);
+    }
+
+    fn routes(&mut self, registry: &Registry) {
+        let routes = &registry.routes;
+        let requests = routes.iter().flat_map(|(name, shards)| {
+            classes(shards, |r| &r.responses)
+                .map(|(class, count)| (vec![text_of(name), Cow::Borrowed(class)], count))
+        });
+        self.counts(f::ROUTE_REQUESTS, requests.collect());
+        let by_route = |figure: Figure<RouteShard>| {
+            let one = |(name, shards): &(String, _)| (vec![text_of(name)], sum(shards, figure));
+            routes.iter().map(one).collect()
+        };
+        self.counts(f::ROUTE_RECEIVED, by_route(|r| r.request_bytes.get()));
+        self.counts(f::ROUTE_SENT, by_route(|r| r.response_bytes.get()));
+        let durations = routes
+            .iter()
+            .map(|(name, shards)| (vec![text_of(name)], summed(shards, |r| &r.duration)))
+            .filter(|(_, durations)| durations.count() > 0);
+        self.durations(f::ROUTE_DURATION, durations.collect());
+    }
+
+    fn upstreams(&mut self, registry: &Registry) {
+        let upstreams = &registry.upstreams;
+        let retries = upstreams.iter().map(|(name, shards, _)| {
+            (vec![text_of(name)], sum(shards, |upstream| upstream.retries.get()))
+        });
+        self.counts(f::RETRIES, retries.collect());
+        let failures = upstreams.iter().flat_map(|(name, shards, _)| {
+            FAILURES.iter().enumerate().map(|(at, reason)| {
+                let labels = vec![text_of(name), Cow::Borrowed(reason.token)];
+                (labels, sum(shards, |upstream| upstream.failures[at].get()))
+            })
+        });
+        self.counts(f::FAILURES, failures.collect());
+        let endpoints: Vec<_> = upstreams
+            .iter()
+            .flat_map(|(upstream, _, endpoints)| {
+                endpoints.iter().map(move |(name, shards)| (upstream, name, shards))
+            })
+            .collect();
+        let requests = endpoints.iter().flat_map(|(upstream, name, shards)| {
+            classes(shards, |e| &e.responses).map(|(class, count)| {
+                (vec![text_of(upstream), text_of(name), Cow::Borrowed(class)], count)
+            })
+        });
+        self.counts(f::ENDPOINT_REQUESTS, requests.collect());
+        let responses = endpoints
+            .iter()
+            .map(|(upstream, name, shards)| {
+                (vec![text_of(upstream), text_of(name)], summed(shards, |e| &e.duration))
+            })
+            .filter(|(_, durations)| durations.count() > 0);
+        self.durations(f::ENDPOINT_RESPONSE, responses.collect());
+        let figures: [(_, Figure<EndpointShard>); 6] = [
+            (f::ENDPOINT_CONNECTS, |e| e.connects.get()),
+            (f::ENDPOINT_CONNECT_FAILURES, |e| e.connect_failures.get()),
+            (f::ENDPOINT_REUSED, |e| e.reused.get()),
+            (f::ENDPOINT_IN_FLIGHT, |e| e.in_flight.get()),
+            (f::ENDPOINT_IDLE, |e| e.idle.get()),
+            (f::ENDPOINT_AVOIDED, |e| e.avoided.get()),
+        ];
+        for (family, figure) in figures {
+            let samples = endpoints.iter().map(|(upstream, name, shards)| {
+                (vec![text_of(upstream), text_of(name)], sum(shards, figure))
+            });
+            self.counts(family, samples.collect());
+        }
+        self.count(f::PANICS, registry.sum(|w| w.panics.get()));
+    }
+
+    fn process(&mut self, registry: &Registry, process: &Process) {
+        let lines = process.access_logs.iter().flat_map(|lines| {
+            [("written", lines.written), ("dropped", lines.dropped)]
+                .map(|(outcome, count)| (vec![text_of(&lines.log), outcome.into()], count))
+        });
+        self.counts(f::ACCESS_LOG, lines.collect());
+        let workers = || process.workers.iter().enumerate();
+        let cpu = workers().map(|(at, worker)| {
+            (vec![number(at), number(worker.core as usize)], worker.cpu_seconds)
+        });
+        self.0.push((f::WORKER_CPU, Samples::Numbers(cpu.collect())));
+        let shards = registry.workers.iter().enumerate();
+        let generations = shards.map(|(at, shard)| (vec![number(at)], shard.generation.get()));
+        self.counts(f::WORKER_GENERATION, generations.collect());
+        let mailboxes = workers().map(|(at, worker)| (vec![number(at)], worker.mailbox));
+        self.counts(f::WORKER_MAILBOX, mailboxes.collect());
+        let rings: [(_, Figure<RingCounts>); 3] = [
+            (f::RING_SUBMITTED, |ring| ring.submitted),
+            (f::RING_COMPLETED, |ring| ring.completed),
+            (f::RING_OVERFLOWED, |ring| ring.overflowed),
+        ];
+        for (family, figure) in rings {
+            let samples = workers()
+                .filter_map(|(at, worker)| Some((vec![number(at)], figure(worker.ring.as_ref()?))));
+            self.counts(family, samples.collect());
+        }
+        self.count(f::GENERATION, process.generation);
+        let reloads = [("reloaded", process.reloads), ("refused", process.reloads_refused)];
+        let reloads = reloads.map(|(outcome, count)| (vec![outcome.into()], count));
+        self.counts(f::RELOADS, reloads.into());
+        self.number(f::LOADED, process.loaded_s);
+        self.count(f::READY, u64::from(process.is_ready));
+        self.counts(f::BUILD, vec![(vec![process.version.into()], 1)]);
+        self.count(f::MEMORY, process.resident_bytes);
+        self.count(f::DESCRIPTORS, process.descriptors_open);
+        self.count(f::DESCRIPTORS_MAX, process.descriptors_max);
+        self.number(f::STARTED, process.started_s);
+    }
+}
+
+fn classes<T>(
+    shards: &Shards<T>,
+    part: impl Fn(&T) -> &Classes,
+) -> impl Iterator<Item = (&'static str, u64)> {
+    let count = |at: usize| sum(shards, |shard| part(shard)[at].get());
+    let counts: Vec<_> =
+        CLASSES.iter().enumerate().map(|(at, class)| (*class, count(at))).collect();
+    counts.into_iter().filter(|(_, count)| *count > 0)
+}
+
+fn number(n: usize) -> Cow<'static, str> {
+    Cow::Owned(n.to_string())
+}
+
+fn text_of(text: &str) -> Cow<'static, str> {
+    Cow::Owned(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::registry::{Names, UpstreamNames};
+
+    /// A registry in which everything has happened once.
+    fn busy() -> (Registry, Process) {
+        let mut registry = Registry::new(2);
+        let series = registry.adopt(&Names {
+            listeners: vec!["public".to_owned()],
+            routes: vec!["a \"b\"".to_owned()],
+            upstreams: vec![UpstreamNames {
+                name: "u".to_owned(),
+                endpoints: vec!["10.0.0.1:80".to_owned()],
+            }],
+            series_max: 10,
+            is_off: false,
+        });
+        for series in &series {
+            let worker = &series.worker;
+            worker.requests.count();
+            worker.statuses[100].count();
+            worker.refused(crate::policy::refusal::ROUTE_NOT_FOUND);
+            worker.duration.record(2_000_000);
+            worker.overhead.record(20_000);
+            series.route(Some(0)).responses[2].count();
+            series.route(Some(0)).duration.record(2_000_000);
+            series.route(None).responses[0].count();
+            series.endpoint(0, 0).responses[2].count();
+            series.endpoint(0, 0).duration.record(1_000_000);
+        }
+        let worker = WorkerProcess { ring: Some(RingCounts::default()), ..Default::default() };
+        let process = Process {
+            version: "1.2.3",
+            workers: vec![worker.clone(), worker],
+            access_logs: vec![LogLines { log: "main".to_owned(), written: 2, dropped: 1 }],
+            ..Process::default()
+        };
+        (registry, process)
+    }
+
+    #[test]
+    fn every_family_is_in_a_scrape_once_and_in_order() {
+        let (registry, process) = busy();
+        let text = text(&registry, &process, Format::OpenMetrics);
+        let described: Vec<_> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let expected = f::ALL.iter().map(|family| {
+            let name = family.full_name();
+            let kind = match family.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            format!("{} {kind}", name.strip_suffix("_total").unwrap_or(&name))
+        });
+        assert_eq!(described, expected.collect::<Vec<_>>());
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn prometheus_text_has_what_its_reader_knows() {
+        let (registry, process) = busy();
+        let text = text(&registry, &process, Format::Prometheus);
+        for expected in [
+            "# TYPE ringway_requests_total counter\n",
+            "ringway_requests_total{worker=\"0\"} 1\n",
+            "ringway_responses_total{status=\"200\"} 2\n",
+            "ringway_refusals_total{reason=\"route.not_found\"} 2\n",
+            "ringway_route_requests_total{route=\"a \\\"b\\\"\",class=\"2xx\"} 2\n",
+            "ringway_route_requests_total{route=\"\",class=\"none\"} 2\n",
+            "ringway_request_duration_seconds_bucket{le=\"0.001\"} 0\n",
+            "ringway_request_duration_seconds_bucket{le=\"0.0025\"} 2\n",
+            "ringway_request_duration_seconds_bucket{le=\"+Inf\"} 2\n",
+            "ringway_request_duration_seconds_count 2\n",
+            "ringway_request_duration_seconds_sum 0.004\n",
+            "ringway_endpoint_in_flight{upstream=\"u\",endpoint=\"10.0.0.1:80\"} 0\n",
+            "ringway_access_log_lines_total{log=\"main\",outcome=\"dropped\"} 1\n",
+            "ringway_build_info{version=\"1.2.3\"} 1\n",
+        ] {
+            assert!(text.contains(expected), "{expected}\nis not in\n{text}");
+        }
+        assert!(!text.contains("# UNIT") && !text.contains("# EOF"));
+        for line in text.lines().filter(|line| line.starts_with("# HELP")) {
+            assert!(line.len() > "# HELP ringway_x ".len(), "{line}");
+        }
+    }
+}

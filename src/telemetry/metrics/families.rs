@@ -1,0 +1,102 @@
+//! Every metric's name, kind, labels and meaning, once. `docs/metrics.md` is made from this list.
+
+/// What a figure does over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, from 0 at the process's start.
+    Counter,
+    Gauge,
+    /// Durations by upper bound, with their sum and number.
+    Histogram,
+}
+
+/// What a figure is measured in. Most are plain numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    One,
+    Seconds,
+    Bytes,
+}
+
+/// One metric, with all its labels.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Without unit and `_total`; see [`Family::full_name`].
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+    pub labels: &'static [&'static str],
+    pub meaning: &'static str,
+}
+
+impl Family {
+    /// As it is scraped: with its unit, and a counter with `_total`.
+    pub fn full_name(&self) -> String {
+        let unit = match self.unit {
+            Unit::One => "",
+            Unit::Seconds => "_seconds",
+            Unit::Bytes => "_bytes",
+        };
+        let total = if self.kind == Kind::Counter { "_total" } else { "" };
+        format!("{}{unit}{total}", self.name)
+    }
+}
+
+macro_rules! families {
+    ($( $constant:ident = $kind:ident $unit:ident $name:literal [$($label:literal),*] $meaning:literal; )*) => {
+        $( #[doc = $meaning] pub const $constant: &Family = &Family {
+            name: $name, kind: Kind::$kind, unit: Unit::$unit,
+            labels: &[$($label),*], meaning: $meaning,
+        }; )*
+        /// Every metric there is, in the order of a scrape.
+        pub const ALL: &[&Family] = &[$($constant),*];
+    };
+}
+
+families! {
+    CONNECTIONS = Counter One "ringway_connections" ["worker"] "Client connections accepted";
+    CONNECTIONS_OPEN = Gauge One "ringway_connections_open" ["worker"] "Client connections open";
+    CONNECTIONS_SHED = Counter One "ringway_connections_shed" ["worker"] "Client connections answered 503 because there were too many";
+    TUNNELS = Counter One "ringway_tunnels" [] "Connections that switched protocols (WebSocket and others)";
+    TUNNELS_OPEN = Gauge One "ringway_tunnels_open" [] "Connections that switched protocols and are open";
+    LISTENER_CONNECTIONS = Counter One "ringway_listener_connections" ["listener"] "Client connections accepted, by listener";
+    LISTENER_QUEUE = Gauge One "ringway_listener_accept_queue" ["listener"] "Connections that the kernel holds until a worker accepts them, as of the last second";
+    REQUESTS = Counter One "ringway_requests" ["worker"] "Requests answered, refused or cut off";
+    RESPONSES = Counter One "ringway_responses" ["status"] "Final responses begun, by status code";
+    REFUSALS = Counter One "ringway_refusals" ["reason"] "Requests that the gateway answered or cut off itself, by reason (docs/reasons.md)";
+    RECEIVED = Counter Bytes "ringway_received" [] "Requests as received: heads, and bodies without their framing";
+    SENT = Counter Bytes "ringway_sent" [] "Responses as sent, with heads and framing";
+    DURATION = Histogram Seconds "ringway_request_duration" [] "From a request's head to the last byte of its response";
+    OVERHEAD = Histogram Seconds "ringway_overhead" [] "The gateway's own share: from the request's head to the first bytes sent to the upstream (without connecting), and from the response's head to the first bytes sent to the client";
+    ROUTE_REQUESTS = Counter One "ringway_route_requests" ["route", "class"] "Requests by route and first digit of the response's status (`none`: no response began); requests without route have an empty route";
+    ROUTE_RECEIVED = Counter Bytes "ringway_route_received" ["route"] "Request bodies received, by route";
+    ROUTE_SENT = Counter Bytes "ringway_route_sent" ["route"] "Response bodies sent, by route";
+    ROUTE_DURATION = Histogram Seconds "ringway_route_duration" ["route"] "From a request's head to the last byte of its response, by route";
+    RETRIES = Counter One "ringway_upstream_retries" ["upstream"] "Tries beyond a request's first";
+    FAILURES = Counter One "ringway_upstream_failures" ["upstream", "reason"] "Tries that came to nothing, by reason (docs/reasons.md)";
+    ENDPOINT_REQUESTS = Counter One "ringway_endpoint_requests" ["upstream", "endpoint", "class"] "Tries by endpoint and first digit of its response's status (`none`: it did not answer)";
+    ENDPOINT_RESPONSE = Histogram Seconds "ringway_endpoint_response" ["upstream", "endpoint"] "From a request sent to the head of its response";
+    ENDPOINT_CONNECTS = Counter One "ringway_endpoint_connects" ["upstream", "endpoint"] "Connections opened";
+    ENDPOINT_CONNECT_FAILURES = Counter One "ringway_endpoint_connect_failures" ["upstream", "endpoint"] "Connections that could not be opened";
+    ENDPOINT_REUSED = Counter One "ringway_endpoint_reused" ["upstream", "endpoint"] "Requests sent on a kept connection";
+    ENDPOINT_IN_FLIGHT = Gauge One "ringway_endpoint_in_flight" ["upstream", "endpoint"] "Requests in flight";
+    ENDPOINT_IDLE = Gauge One "ringway_endpoint_idle_connections" ["upstream", "endpoint"] "Kept connections without request, as of the last second";
+    ENDPOINT_AVOIDED = Gauge One "ringway_endpoint_avoided" ["upstream", "endpoint"] "Workers that avoid the endpoint because it could not be connected, as of the last second";
+    PANICS = Counter One "ringway_panics" [] "Connections ended by a defect of the gateway; please report it";
+    ACCESS_LOG = Counter One "ringway_access_log_lines" ["log", "outcome"] "Lines of access logs: `written`, or `dropped` because nobody took them in time";
+    WORKER_CPU = Counter Seconds "ringway_worker_cpu" ["worker", "core"] "Processor time of a worker; its rate is how busy its core is";
+    WORKER_GENERATION = Gauge One "ringway_worker_generation" ["worker"] "Generation of the configuration that a worker serves with";
+    WORKER_MAILBOX = Gauge One "ringway_worker_mailbox" ["worker"] "Messages from control that a worker has not read";
+    RING_SUBMITTED = Counter One "ringway_ring_submissions" ["worker"] "Operations handed to the kernel by a worker's io_uring";
+    RING_COMPLETED = Counter One "ringway_ring_completions" ["worker"] "Completions the kernel put on a worker's io_uring";
+    RING_OVERFLOWED = Counter One "ringway_ring_overflows" ["worker"] "Completions for which a worker's io_uring had no room at once";
+    GENERATION = Gauge One "ringway_generation" [] "Generation of the configuration in force, counted from 1 at start";
+    RELOADS = Counter One "ringway_reloads" ["outcome"] "Reloads: `reloaded`, or `refused` because the configuration has errors";
+    LOADED = Gauge Seconds "ringway_configuration_loaded_time" [] "When the configuration in force was loaded, as Unix time";
+    READY = Gauge One "ringway_ready" [] "1 while new requests are welcome, as /readyz says";
+    BUILD = Gauge One "ringway_build_info" ["version"] "1, with the version that runs";
+    MEMORY = Gauge Bytes "process_resident_memory" [] "Resident memory of the process";
+    DESCRIPTORS = Gauge One "process_open_fds" [] "Open descriptors of the process";
+    DESCRIPTORS_MAX = Gauge One "process_max_fds" [] "Descriptors the process may open";
+    STARTED = Gauge Seconds "process_start_time" [] "When the process started, as Unix time";
+}

@@ -1,0 +1,233 @@
+//! What is counted where: one shard for each worker and thing observed.
+//!
+//! A shard belongs to one worker, which alone writes it; control adds the shards of all workers up
+//! when somebody asks. Shards are aligned so that two of them never share a cache line.
+
+use std::sync::Arc;
+
+use super::cell::{Cell, Durations};
+use crate::{
+    policy::refusal::{self, POLICY_REASONS},
+    wire::{Reason, reason::WIRE_REASONS},
+};
+
+/// Every reason, by its number.
+pub fn reasons() -> impl Iterator<Item = &'static Reason> {
+    WIRE_REASONS.iter().chain(POLICY_REASONS).copied()
+}
+
+pub const REASONS: usize = WIRE_REASONS.len() + POLICY_REASONS.len();
+
+/// Ways in which forwarding to an upstream fails; each has its own count per upstream.
+pub const FAILURES: [&Reason; 7] = [
+    refusal::UPSTREAM_CONNECT,
+    refusal::UPSTREAM_CONNECT_TIMEOUT,
+    refusal::UPSTREAM_TIMEOUT,
+    refusal::UPSTREAM_IDLE,
+    refusal::UPSTREAM_CLOSED,
+    refusal::UPSTREAM_INVALID,
+    refusal::UPSTREAM_UPGRADE,
+];
+
+/// The lowest and the number of status codes counted one by one.
+pub const STATUS_FIRST: u16 = 100;
+pub const STATUSES: usize = 500;
+
+/// Responses by the first digit of their status; 0 is those that never began.
+pub type Classes = [Cell; 6];
+
+/// What is counted for a worker as a whole.
+#[repr(align(128))]
+#[derive(Debug)]
+pub struct WorkerShard {
+    /// Thread id, once the worker runs.
+    pub tid: Cell,
+    /// The generation it serves with.
+    pub generation: Cell,
+    /// Client connections accepted.
+    pub connections: Cell,
+    /// Client connections open.
+    pub connections_open: Cell,
+    /// Client connections answered 503 because there were too many.
+    pub connections_shed: Cell,
+    /// Connections that switched protocols, and those of them still open.
+    pub tunnels: Cell,
+    pub tunnels_open: Cell,
+    /// Requests answered, refused or cut off.
+    pub requests: Cell,
+    /// Exchanges the gateway answered or cut off itself, for whatever reason.
+    pub refusals: Cell,
+    /// The same by reason, see [`reasons`].
+    pub reasons: [Cell; REASONS],
+    /// Final responses by status code, from [`STATUS_FIRST`] on.
+    pub statuses: [Cell; STATUSES],
+    /// Bytes of requests: heads as received, bodies without their framing.
+    pub received_bytes: Cell,
+    /// Bytes sent to clients in answer to requests.
+    pub sent_bytes: Cell,
+    /// Connections to endpoints opened, successfully or not.
+    pub upstream_connects: Cell,
+    /// Tries beyond the first.
+    pub retries: Cell,
+    /// Connection tasks that panicked.
+    pub panics: Cell,
+    /// From the request's head to the response's last byte.
+    pub duration: Durations,
+    /// The gateway's own share of that, see [`super::super::record::Record::overhead_ns`].
+    pub overhead: Durations,
+}
+
+impl Default for WorkerShard {
+    fn default() -> WorkerShard {
+        WorkerShard {
+            tid: Cell::default(),
+            generation: Cell::default(),
+            connections: Cell::default(),
+            connections_open: Cell::default(),
+            connections_shed: Cell::default(),
+            tunnels: Cell::default(),
+            tunnels_open: Cell::default(),
+            requests: Cell::default(),
+            refusals: Cell::default(),
+            reasons: std::array::from_fn(|_| Cell::default()),
+            statuses: std::array::from_fn(|_| Cell::default()),
+            received_bytes: Cell::default(),
+            sent_bytes: Cell::default(),
+            upstream_connects: Cell::default(),
+            retries: Cell::default(),
+            panics: Cell::default(),
+            duration: Durations::default(),
+            overhead: Durations::default(),
+        }
+    }
+}
+
+impl WorkerShard {
+    /// An exchange is over. `status` is 0 when no response began.
+    #[inline]
+    pub fn answered(&self, status: u16, received_bytes: u64, sent_bytes: u64) {
+        self.requests.count();
+        if let Some(cell) = self.statuses.get(usize::from(status.wrapping_sub(STATUS_FIRST))) {
+            cell.count();
+        }
+        self.received_bytes.add(received_bytes);
+        self.sent_bytes.add(sent_bytes);
+    }
+
+    /// An exchange the gateway answers or cuts off itself.
+    pub fn refused(&self, reason: &Reason) {
+        self.refusals.count();
+        self.reasons[usize::from(reason.number)].count();
+    }
+}
+
+/// What is counted for a listener.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+pub struct ListenerShard {
+    pub connections: Cell,
+    /// Connections that wait to be accepted, as of the last second.
+    pub accept_queue: Cell,
+}
+
+/// What is counted for a route, or for requests that match none.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+pub struct RouteShard {
+    pub responses: Classes,
+    pub request_bytes: Cell,
+    pub response_bytes: Cell,
+    pub duration: Durations,
+}
+
+/// What is counted for an upstream.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+pub struct UpstreamShard {
+    /// Tries beyond the first.
+    pub retries: Cell,
+    /// Tries that came to nothing, by [`FAILURES`].
+    pub failures: [Cell; FAILURES.len()],
+}
+
+impl UpstreamShard {
+    /// A try came to nothing. Reasons that are not the upstream's are not counted.
+    pub fn failed(&self, reason: &Reason) {
+        if let Some(at) = FAILURES.iter().position(|failure| failure.number == reason.number) {
+            self.failures[at].count();
+        }
+    }
+}
+
+/// What is counted for an endpoint.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+pub struct EndpointShard {
+    /// Responses of the endpoint; at 0 the tries that brought none.
+    pub responses: Classes,
+    /// Connections opened, and attempts that failed.
+    pub connects: Cell,
+    pub connect_failures: Cell,
+    /// Requests sent over a kept connection.
+    pub reused: Cell,
+    /// Requests in flight.
+    pub in_flight: Cell,
+    /// Idle connections kept, as of the last second.
+    pub idle: Cell,
+    /// 1 while it is avoided because it could not be connected, as of the last second.
+    pub avoided: Cell,
+    /// From the request sent to the response's head.
+    pub duration: Durations,
+}
+
+/// One worker's shards for one configuration, by the ids of its snapshot.
+#[derive(Debug)]
+pub struct Series {
+    pub worker: Arc<WorkerShard>,
+    /// In the order of the configuration.
+    pub listeners: Vec<Arc<ListenerShard>>,
+    /// By `RouteId`.
+    pub routes: Vec<Arc<RouteShard>>,
+    /// Requests that match no route.
+    pub unrouted: Arc<RouteShard>,
+    /// By `UpstreamId`.
+    pub upstreams: Vec<UpstreamSeries>,
+    /// Only the worker as a whole is counted.
+    pub is_off: bool,
+}
+
+#[derive(Debug)]
+pub struct UpstreamSeries {
+    pub upstream: Arc<UpstreamShard>,
+    /// By the endpoint's index.
+    pub endpoints: Vec<Arc<EndpointShard>>,
+}
+
+impl Series {
+    pub fn route(&self, id: Option<u32>) -> &RouteShard {
+        match id {
+            Some(id) => &self.routes[id as usize],
+            None => &self.unrouted,
+        }
+    }
+
+    pub fn endpoint(&self, upstream: u32, endpoint: usize) -> &EndpointShard {
+        &self.upstreams[upstream as usize].endpoints[endpoint]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_by_their_place() {
+        for (place, reason) in reasons().enumerate() {
+            assert_eq!(usize::from(reason.number), place, "{}", reason.token);
+        }
+        let shard = WorkerShard::default();
+        shard.refused(refusal::ROUTE_NOT_FOUND);
+        let place = usize::from(refusal::ROUTE_NOT_FOUND.number);
+        assert_eq!((shard.refusals.get(), shard.reasons[place].get()), (1, 1));
+    }
+}
