@@ -361,6 +361,38 @@ fn the_new_process_inherits_sockets_and_nothing_else() {
     gateway.wait_gone(first);
 }
 
+/// A worker that is started again, and another process, go on with the same log.
+#[test]
+fn access_logs_have_every_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("access.log");
+    let gateway = start(Launch {
+        toml: format!(
+            "[runtime]\nworkers = 1\n[shutdown]\ndrain_idle = \"0ms\"\n{OK}\
+             [[access_logs]]\nto = \"file:{}\"\nformat = {{ template = \"${{target}}\" }}\n",
+            log.display()
+        ),
+        env: vec![("RINGWAY_DRILL_WORKER_PANIC_PATH", "/fatal".into())],
+        ..Launch::default()
+    });
+    let mut asked = Vec::new();
+    let mut ask = |path: &str| {
+        assert_eq!(gateway.client().get(path).text(), "ok");
+        asked.push(path.to_owned());
+    };
+    ["/a", "/b", "/fatal"].into_iter().for_each(&mut ask);
+    gateway.wait_for_log("serves again");
+    ["/c", "/d"].into_iter().for_each(&mut ask);
+    let old = gateway.pid();
+    assert!(gateway.upgrade(), "{}", gateway.log());
+    gateway.wait_gone(old);
+    ["/e", "/f"].into_iter().for_each(&mut ask);
+    gateway.sigterm();
+    gateway.wait_gone(gateway.pid());
+    let lines = fs::read_to_string(&log).unwrap();
+    assert_eq!(lines.lines().collect::<Vec<_>>(), asked);
+}
+
 #[test]
 fn the_demo_has_nothing_to_hand_over() {
     let demo = start(Launch { demo: true, ..Launch::default() });
