@@ -121,8 +121,17 @@ struct Request {
 /// Runs the program and answers with its exit code.
 pub(super) fn main() -> ExitCode {
     let line = CommandLine::parse();
-    telemetry::log::start(&line.log);
-    match line.command {
+    if let Err(message) = telemetry::log::start(&line.log) {
+        eprintln!("ringway: --log: {message}");
+        return ExitCode::from(2);
+    }
+    let ended = obey(line.command);
+    telemetry::log::flush();
+    ended
+}
+
+fn obey(command: Command) -> ExitCode {
+    match command {
         Command::Run(file) => run::run(&file.file),
         Command::Check(file) => check(&file),
         Command::Explain(request) => explained(&request),

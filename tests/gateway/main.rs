@@ -14,6 +14,7 @@ mod forwarding;
 mod framing;
 mod lifecycle;
 mod limits;
+mod own_log;
 mod proxying;
 mod reload;
 mod routing;

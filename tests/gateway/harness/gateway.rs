@@ -236,7 +236,7 @@ impl Launch {
         command.spawn().unwrap()
     }
 
-    fn complete_toml(&self) -> String {
+    pub fn complete_toml(&self) -> String {
         let io = std::env::var("RINGWAY_TEST_IO").ok().filter(|_| !self.own_io);
         let io = io.map_or(String::new(), |io| format!("io = \"{io}\"\n"));
         let mut toml = self.toml.clone();
