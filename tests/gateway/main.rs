@@ -10,6 +10,8 @@
 
 mod harness;
 
+mod admin;
+mod commands;
 mod forwarding;
 mod framing;
 mod lifecycle;
