@@ -263,7 +263,8 @@ mod tests {
         let mut more = Summed::default();
         durations.add_to(&mut more);
         let since = more.since_kept(&kept);
-        assert_eq!((since.count(), since.at_quantile_ns(0.5) / 1_000_000_000), (1, 6));
+        let median = since.at_quantile_ns(0.5).abs_diff(7_000_000_000);
+        assert!(since.count() == 1 && median < 7_000_000_000 / 64, "{median}");
         assert!((since.sum_seconds() - 7.0).abs() < 1e-6);
     }
 }
