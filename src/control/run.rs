@@ -178,7 +178,7 @@ impl Gateway {
     }
 
     fn await_start(&mut self) -> Result<(), String> {
-        let (mut waiting, mut reload) = (self.mailboxes.len(), false);
+        let (mut waiting, mut reload, mut asked) = (self.mailboxes.len(), false, Vec::new());
         while waiting > 0 {
             match self.events.recv() {
                 Ok(Event::Started { worker, driver, ring }) => {
@@ -192,13 +192,14 @@ impl Gateway {
                 }
                 // Remembered: the file may have changed after it was read.
                 Ok(Event::Signal(SIGHUP)) => reload = true,
-                Ok(Event::Ask(ask)) => self.asked(ask, false),
+                Ok(Event::Ask(ask)) => asked.push(ask),
                 Ok(_) | Err(_) => return Err("ended while starting".to_owned()),
             }
         }
         if reload {
             self.reloads.ask(&self.tell, None);
         }
+        asked.into_iter().for_each(|ask| self.asked(ask, false));
         Ok(())
     }
 

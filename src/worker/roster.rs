@@ -1,6 +1,6 @@
 //! Every client connection of one worker, so that an operator can ask what they do.
 //!
-//! What a connection costs here is its slot (8 bytes) and its [`Activity`]; a request costs a few
+//! What a connection costs here is its slot (16 bytes) and its [`Activity`]; a request costs a few
 //! stores into it. Nothing is written down until somebody asks.
 
 use std::{

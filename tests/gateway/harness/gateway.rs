@@ -128,7 +128,7 @@ impl Gateway {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap().count()
     }
 
-    /// Copies of its listening sockets, to see how they are set.
+    /// Copies of its listening TCP sockets, to see how they are set.
     pub fn listening_sockets(&self) -> Vec<socket2::Socket> {
         use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
         let pid = Pid::from_raw(self.pid as i32).unwrap();
@@ -138,6 +138,7 @@ impl Gateway {
             .filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok())
             .map(socket2::Socket::from)
             .filter(|socket| socket.is_listener().unwrap_or(false))
+            .filter(|socket| socket.local_addr().is_ok_and(|at| at.as_socket().is_some()))
             .collect()
     }
 
