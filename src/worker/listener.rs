@@ -11,7 +11,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::IpAddr,
+    net::SocketAddr,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::net::UnixListener as StdUnixListener,
@@ -52,11 +52,12 @@ pub struct Bound {
 
 /// A listener as the connections that came in by it see it.
 pub struct Door {
+    /// Of the listener.
+    pub name: RefCell<Arc<str>>,
     pub half_close: Cell<HalfClose>,
     /// No longer configured: its connections end with their next response.
     pub is_closing: Cell<bool>,
     shard: RefCell<Arc<ListenerShard>>,
-    pub name: RefCell<String>,
     /// Its exchanges are in the access logs.
     pub access_log: Cell<bool>,
 }
@@ -103,10 +104,10 @@ impl Listening {
     ) -> io::Result<Listening> {
         let rule = bound.rule.clone();
         let door = Rc::new(Door {
+            name: RefCell::new(Arc::from(&*rule.name)),
             half_close: Cell::new(rule.half_close),
             is_closing: Cell::new(false),
             shard: RefCell::new(generation.listener_shard(&rule)),
-            name: RefCell::new(rule.name.clone()),
             access_log: Cell::new(rule.access_log),
         });
         let stop = Canceller::new();
@@ -127,7 +128,6 @@ impl Listening {
         let unsent_bytes = generation.limits.unsent_bytes;
         self.door.half_close.set(rule.half_close);
         self.door.shard.replace(generation.listener_shard(rule));
-        self.door.name.replace(rule.name.clone());
         self.door.access_log.set(rule.access_log);
         let socket = socket2::SockRef::from(&*self);
         let set = socket.listen(backlog_of(rule)).and_then(|()| match rule.bind {
@@ -136,6 +136,9 @@ impl Listening {
         });
         if let Err(e) = set {
             tracing::warn!(listener = rule.name, error = %e, "cannot change a listening socket");
+        }
+        if self.rule.name != rule.name {
+            self.door.name.replace(Arc::from(&*rule.name));
         }
         self.rule = rule.clone();
     }
@@ -206,12 +209,12 @@ impl Listener {
         &self,
         worker: &Worker,
         stop: CancelHandle,
-    ) -> io::Result<(Stream, Option<IpAddr>)> {
+    ) -> io::Result<(Stream, Option<SocketAddr>)> {
         // Never dropped while it runs: an accept that completed would leak its descriptor.
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, peer) = socket.cancelable_accept(stop).await?;
-                Ok((Stream::tcp(stream, &worker.deadlines), Some(peer.ip())))
+                Ok((Stream::tcp(stream, &worker.deadlines), Some(peer)))
             }
             Socket::Unix(socket) => {
                 let (stream, _) = socket.cancelable_accept(stop).await?;
@@ -238,7 +241,7 @@ impl Listener {
         }
     }
 
-    fn accept_now(&self, worker: &Worker) -> Option<(Stream, Option<IpAddr>)> {
+    fn accept_now(&self, worker: &Worker) -> Option<(Stream, Option<SocketAddr>)> {
         let flags = match worker.is_epoll {
             true => SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             false => SocketFlags::CLOEXEC,
@@ -247,7 +250,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(_) => {
                 let stream = std::net::TcpStream::from(socket);
-                let peer = stream.peer_addr().ok()?.ip();
+                let peer = stream.peer_addr().ok()?;
                 let stream = TcpStream::from_std(stream).ok()?;
                 Some((Stream::tcp(stream, &worker.deadlines), Some(peer)))
             }
@@ -308,7 +311,7 @@ fn refuse_handshakes(socket: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Takes a connection in, or sheds it when there are too many.
-fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, door: &Rc<Door>) {
+fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>, door: &Rc<Door>) {
     clock::refresh();
     worker.metrics.connections.count();
     door.shard.borrow().connections.count();
@@ -326,12 +329,15 @@ fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, door: &Rc<Do
     };
     let worker = worker.clone();
     worker.metrics.connections_open.count();
-    let client = Box::new(Client::new(stream, peer, door.clone()));
+    let client = Rc::new(Client::new(stream, peer, door.clone()));
     monoio::spawn(async move {
+        let entry = worker.roster.enter(client.clone());
         let connection = h1::serve(worker.clone(), client);
         if isolate(connection).await.is_err() {
             worker.metrics.panics.count();
         }
+        // The last of its owners: the socket closes here.
+        drop(entry);
         worker.metrics.connections_open.uncount();
         drop(place);
     });
