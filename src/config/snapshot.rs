@@ -14,6 +14,9 @@ use crate::{
 };
 
 pub use crate::policy::client::ForwardedFields;
+pub use access_log::{AccessLog, Destination, Statuses};
+
+mod access_log;
 
 /// Index of an upstream in `Snapshot::upstreams`.
 pub type UpstreamId = u32;
@@ -25,6 +28,7 @@ pub struct Snapshot {
     pub generation: u64,
     pub runtime: Runtime,
     pub listeners: Vec<ListenerRule>,
+    pub access_logs: Vec<AccessLog>,
     pub router: Router,
     /// By [`RouteId`].
     pub routes: Vec<Route>,
@@ -118,6 +122,8 @@ pub struct ListenerRule {
     pub bind: Bind,
     pub backlog: u32,
     pub half_close: HalfClose,
+    /// Its exchanges are in the access logs.
+    pub access_log: bool,
 }
 
 impl ListenerRule {
@@ -161,6 +167,8 @@ pub struct Route {
     pub upgrade: bool,
     /// Tries in all, the first included.
     pub tries_max: u8,
+    /// Its exchanges are in the access logs, where the listener's are.
+    pub access_log: bool,
 }
 
 #[derive(Clone, Debug)]

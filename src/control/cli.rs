@@ -83,7 +83,8 @@ enum Command {
 const RUN_HELP: &str = "\
 Signals: TERM and INT stop accepting and finish what runs, bounded by
 shutdown.drain_timeout. HUP reads the file again: what runs is not touched, and a
-file with errors changes nothing.
+file with errors changes nothing. USR1 opens the files of access logs anew, after
+they have been renamed.
 
 Examples:
   ringway run

@@ -9,6 +9,7 @@ pub mod endpoints;
 pub mod explain;
 mod file_watch;
 pub mod history;
+pub mod logs;
 pub mod process;
 pub mod ready;
 pub mod reload;

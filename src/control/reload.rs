@@ -20,6 +20,7 @@ use super::{
     admin, cli,
     endpoints::Overrides,
     history::{Became, History},
+    logs::{Logs, Prepared},
     run::{Event, bind_all},
     view::ListenerView,
 };
@@ -100,6 +101,7 @@ pub type Loaded = Result<(Box<Snapshot>, Vec<String>), String>;
 pub struct Running<'a> {
     pub mailboxes: &'a [Sender],
     pub places: &'a Places,
+    pub logs: &'a Logs,
     pub tell: &'a mpsc::Sender<Event>,
     pub overrides: &'a Overrides,
     pub admin: &'a mut admin::Server,
@@ -192,11 +194,23 @@ impl Reloads {
             under_way.warnings = warnings;
         }
         running.overrides.apply(&mut snapshot);
-        let sockets = self.bind_new(&snapshot, running.mailboxes.len());
-        match sockets.and_then(|sockets| running.admin.rebind(&snapshot.admin).map(|()| sockets)) {
-            Ok(sockets) => self.hand_out(*snapshot, sockets, running),
+        match self.prepare(&snapshot, running) {
+            Ok((sockets, logs)) => self.hand_out(*snapshot, sockets, logs, running),
             Err(e) => self.refused(Refused::Impossible(e), running.tell),
         }
+    }
+
+    /// Gets hold of everything that can fail, while nothing has changed. The admin interface, which
+    /// moves at once, comes last.
+    fn prepare(
+        &self,
+        snapshot: &Snapshot,
+        running: &mut Running<'_>,
+    ) -> Result<(Vec<Vec<Bound>>, Prepared), String> {
+        let sockets = self.bind_new(snapshot, running.mailboxes.len())?;
+        let logs = running.logs.prepare(&snapshot.access_logs)?;
+        running.admin.rebind(&snapshot.admin)?;
+        Ok((sockets, logs))
     }
 
     /// Nobody is told any more what became of a reload: the gateway drains.
@@ -272,6 +286,7 @@ impl Reloads {
         &mut self,
         mut snapshot: Snapshot,
         sockets: Vec<Vec<Bound>>,
+        logs: Prepared,
         running: &mut Running<'_>,
     ) {
         let before = self.current.clone();
@@ -285,15 +300,16 @@ impl Reloads {
         let copies = copies(snapshot, &self.registry);
         self.current = copies[0].0.clone();
         let mut waiting = 0;
-        for ((worker, mailbox), ((snapshot, series), listeners)) in
-            running.mailboxes.iter().enumerate().zip(copies.into_iter().zip(sockets))
+        let each = copies.into_iter().zip(sockets).zip(running.logs.adopt(logs));
+        for ((worker, mailbox), (((snapshot, series), listeners), outlets)) in
+            running.mailboxes.iter().enumerate().zip(each)
         {
             self.held.push(snapshot.clone());
             let tell = running.tell.clone();
             let done = Box::new(move || {
                 let _ = tell.send(Event::Adopted { worker, generation });
             });
-            let adoption = Box::new(Adoption { snapshot, series, listeners, done });
+            let adoption = Box::new(Adoption { snapshot, series, outlets, listeners, done });
             match mailbox.send(Message::Adopt(adoption)) {
                 Ok(()) => waiting += 1,
                 Err(_) => tracing::error!(worker, "mailbox full, the worker keeps what it has"),

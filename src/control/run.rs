@@ -10,7 +10,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1},
     iterator::Signals,
 };
 use tokio::sync::oneshot;
@@ -21,6 +21,7 @@ use super::{
     endpoints::Overrides,
     file_watch::FileWatch,
     history::unix_now,
+    logs::Logs,
     ready::{Life, Readiness},
     reload::{Loaded, Reloads, Running},
     view::{Shared, View, WorkerView},
@@ -68,6 +69,8 @@ pub enum Event {
 
 /// How long after its own drain timeout a worker may take to end.
 const END_GRACE: Duration = Duration::from_secs(2);
+/// How long the last lines of access logs may take after that.
+const LOGS_GRACE: Duration = Duration::from_secs(2);
 /// How often configurations that are no longer used are looked for after a reload.
 const FREE_EVERY: Duration = Duration::from_secs(1);
 
@@ -105,6 +108,7 @@ struct Gateway {
     tell: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     reloads: Reloads,
+    logs: Logs,
     /// Everything that is counted. Locked only by control's own threads.
     registry: Arc<Mutex<Registry>>,
     readiness: Readiness,
@@ -134,22 +138,27 @@ impl Gateway {
         let (tell, events) = mpsc::channel();
         catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
         let places = Places::new(snapshot.limits.connections_max);
+        let logs = Logs::new(cores.len());
+        let outlets = logs.adopt(logs.prepare(&snapshot.access_logs)?);
         let registry = Arc::new(Mutex::new(Registry::new(cores.len())));
         let (reloads, copies) = Reloads::begin(file, snapshot, registry.clone(), &binds);
         let (mut mailboxes, mut workers_seen) = (Vec::new(), Vec::new());
-        for (index, (listeners, copy)) in bound.into_iter().zip(copies).enumerate() {
+        let each = bound.into_iter().zip(copies).zip(outlets);
+        for (index, ((listeners, copy), outlets)) in each.enumerate() {
             let (snapshot, series) = copy;
             let (sender, mailbox) = mailbox::mailbox().map_err(|e| format!("eventfd: {e}"))?;
             workers_seen.push(WorkerView::new(cores[index], sender.clone()));
             mailboxes.push(sender);
             let places = places.clone();
             let workers = cores.len();
-            let seed = Seed { index, snapshot, series, listeners, mailbox, places, workers };
+            let seed =
+                Seed { index, snapshot, series, outlets, listeners, mailbox, places, workers };
             spawn(seed, cores[index], tell.clone()).map_err(|e| format!("worker {index}: {e}"))?;
         }
         let (readiness, overrides) = (Readiness::default(), Overrides::default());
         let view = view_of(&reloads, &workers_seen, &overrides, unix_now());
-        let shared = Shared::new(view, readiness.clone(), registry.clone(), tell.clone());
+        let shared =
+            Shared::new(view, readiness.clone(), registry.clone(), logs.clone(), tell.clone());
         let admin = admin::Server::start(&reloads.current().admin, shared.clone())?;
         let mut gateway = Gateway {
             running: mailboxes.len(),
@@ -158,6 +167,7 @@ impl Gateway {
             tell,
             events,
             reloads,
+            logs,
             registry,
             readiness,
             overrides,
@@ -193,6 +203,7 @@ impl Gateway {
                 // Remembered: the file may have changed after it was read.
                 Ok(Event::Signal(SIGHUP)) => reload = true,
                 Ok(Event::Ask(ask)) => asked.push(ask),
+                Ok(Event::Signal(SIGUSR1)) => self.logs.reopen(),
                 Ok(_) | Err(_) => return Err("ended while starting".to_owned()),
             }
         }
@@ -225,6 +236,7 @@ impl Gateway {
                     self.reloads.ask(&self.tell, None);
                 }
                 Some(Event::Signal(SIGHUP)) => tracing::warn!("draining, not reloading"),
+                Some(Event::Signal(SIGUSR1)) => self.logs.reopen(),
                 Some(Event::Signal(signal)) => match deadline {
                     None => {
                         let timeout = self.drain(signal);
@@ -238,9 +250,10 @@ impl Gateway {
                 // A drain goes on with the configuration it began with.
                 Some(Event::Loaded(_)) if deadline.is_some() => {}
                 Some(Event::Loaded(loaded)) => {
-                    let Gateway { mailboxes, places, tell, reloads, overrides, admin, .. } =
-                        &mut self;
-                    let mut running = Running { mailboxes, places, tell, overrides, admin };
+                    let Gateway {
+                        mailboxes, places, logs, tell, reloads, overrides, admin, ..
+                    } = &mut self;
+                    let mut running = Running { mailboxes, places, logs, tell, overrides, admin };
                     reloads.loaded(loaded, &mut running);
                     self.watch_file();
                     self.publish();
@@ -258,11 +271,13 @@ impl Gateway {
                 Some(Event::Started { .. }) => {}
                 None if deadline.is_some_and(|at| Instant::now() >= at) => {
                     tracing::error!("workers did not end in time");
+                    self.logs.finish(LOGS_GRACE);
                     return ExitCode::FAILURE;
                 }
                 None => {}
             }
         }
+        self.logs.finish(LOGS_GRACE);
         self.last_words()
     }
 
@@ -447,7 +462,7 @@ fn spawn(seed: Seed, core: u32, tell: mpsc::Sender<Event>) -> io::Result<()> {
 }
 
 fn catch_signals(tell: mpsc::Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             if tell.send(Event::Signal(signal)).is_err() {

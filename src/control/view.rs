@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{endpoints::Overrides, history::History, ready::Readiness, run::Event};
+use super::{endpoints::Overrides, history::History, logs::Logs, ready::Readiness, run::Event};
 use crate::{
     config::{
         Snapshot,
@@ -38,6 +38,7 @@ pub struct Shared {
     pub readiness: Readiness,
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
+    pub logs: Logs,
     tell: mpsc::Sender<Event>,
 }
 
@@ -81,9 +82,10 @@ impl Shared {
         view: View,
         readiness: Readiness,
         registry: Arc<Mutex<Registry>>,
+        logs: Logs,
         tell: mpsc::Sender<Event>,
     ) -> Arc<Shared> {
-        Arc::new(Shared { view: Mutex::new(Arc::new(view)), readiness, registry, tell })
+        Arc::new(Shared { view: Mutex::new(Arc::new(view)), readiness, registry, logs, tell })
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {

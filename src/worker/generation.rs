@@ -7,7 +7,10 @@
 
 use std::{ops::Deref, rc::Rc, sync::Arc};
 
-use super::forward::UpstreamState;
+use super::{
+    forward::UpstreamState,
+    logs::{Logs, Outlet},
+};
 use crate::{
     config::{
         Snapshot,
@@ -25,6 +28,7 @@ pub struct Generation {
     states: Vec<Rc<UpstreamState>>,
     /// Where this worker counts, by the ids of the snapshot.
     pub series: Arc<Series>,
+    pub logs: Logs,
 }
 
 impl Deref for Generation {
@@ -36,19 +40,26 @@ impl Deref for Generation {
 }
 
 impl Generation {
-    pub fn first(snapshot: Arc<Snapshot>, series: Arc<Series>) -> Generation {
+    pub fn first(snapshot: Arc<Snapshot>, series: Arc<Series>, outlets: Vec<Outlet>) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
-        Generation { states: states.collect(), snapshot, series }
+        let logs = Logs::first(outlets);
+        Generation { states: states.collect(), snapshot, series, logs }
     }
 
     /// The generation after this one.
-    pub fn next(&self, snapshot: Arc<Snapshot>, series: Arc<Series>) -> Generation {
+    pub fn next(
+        &self,
+        snapshot: Arc<Snapshot>,
+        series: Arc<Series>,
+        outlets: Vec<Outlet>,
+    ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| match self.named(&rule.name) {
             Some((before, state)) if is_same_choice(before, rule) => state.clone(),
             Some((before, state)) => Rc::new(UpstreamState::after(state, before, rule)),
             None => Rc::new(UpstreamState::new(rule)),
         });
-        let next = Generation { states: states.collect(), snapshot, series };
+        let logs = self.logs.next(outlets);
+        let next = Generation { states: states.collect(), snapshot, series, logs };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);

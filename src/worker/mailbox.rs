@@ -16,7 +16,7 @@ use crossbeam_queue::ArrayQueue;
 use monoio::net::UnixStream;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{listener::Bound, report::Question};
+use super::{listener::Bound, logs::Outlet, report::Question};
 use crate::{config::Snapshot, policy::balance::State, telemetry::metrics::shards::Series};
 
 /// Messages a worker may have waiting; control retries when it is full.
@@ -41,6 +41,8 @@ pub struct Adoption {
     pub snapshot: Arc<Snapshot>,
     /// Where the worker counts from then on.
     pub series: Arc<Series>,
+    /// By access log, those that stay included.
+    pub outlets: Vec<Outlet>,
     /// Sockets for the listeners that are new in it.
     pub listeners: Vec<Bound>,
     /// Called when the worker has it.

@@ -17,6 +17,7 @@ pub mod generation;
 pub mod h1;
 pub mod isolate;
 pub mod listener;
+pub mod logs;
 pub mod mailbox;
 pub mod net;
 pub mod pipeline;
@@ -40,6 +41,7 @@ use std::{
 use crate::{
     config::{Snapshot, snapshot::Timeouts},
     telemetry::{
+        access_log::Stamp,
         metrics::shards::{Series, WorkerShard},
         request_id::Random,
     },
@@ -51,6 +53,7 @@ use deadline::{Deadlines, TICK_MS};
 use exchange::Request;
 use generation::Generation;
 use listener::{Bound, Listening};
+use logs::Outlet;
 use mailbox::{Adoption, Mailbox, Message};
 use roster::Roster;
 use runtime::Driver;
@@ -68,6 +71,8 @@ pub struct Worker {
     pub buffers: Buffers,
     pub deadlines: Rc<Deadlines>,
     pub date: clock::DateText,
+    /// The time as access logs write it.
+    pub stamp: RefCell<Stamp>,
     pub random: Random,
     pub metrics: Arc<WorkerShard>,
     pub clients: Rc<Clients>,
@@ -93,6 +98,8 @@ pub struct Seed {
     pub index: usize,
     pub snapshot: Arc<Snapshot>,
     pub series: Arc<Series>,
+    /// By access log.
+    pub outlets: Vec<Outlet>,
     pub listeners: Vec<Bound>,
     pub mailbox: Mailbox,
     pub places: Places,
@@ -128,6 +135,7 @@ impl Worker {
             buffers,
             deadlines: Rc::default(),
             date: clock::DateText::default(),
+            stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),
             clients,
             roster: Rc::default(),
@@ -158,7 +166,8 @@ impl Worker {
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
-        let next = Rc::new(self.snapshot().next(adoption.snapshot, adoption.series));
+        let next =
+            Rc::new(self.snapshot().next(adoption.snapshot, adoption.series, adoption.outlets));
         self.listen(&next, adoption.listeners);
         self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
@@ -169,7 +178,7 @@ impl Worker {
     /// What a worker as a whole takes from its generation.
     fn serve_with(&self, generation: &Generation) {
         self.metrics.generation.set(generation.generation);
-        clock::set_precise(!generation.series.is_off);
+        clock::set_precise(!generation.series.is_off || !generation.logs.is_empty());
     }
 
     /// Stops listeners that `snapshot` does not have and begins the new ones.
@@ -209,7 +218,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     );
     driver.block_on(async move {
         clock::refresh();
-        let first = Generation::first(seed.snapshot, seed.series);
+        let first = Generation::first(seed.snapshot, seed.series, seed.outlets);
         let worker = Rc::new(Worker::new(seed.index, first, clients, is_epoll));
         let generation = worker.snapshot();
         worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);
@@ -220,7 +229,9 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
         }
         drop(generation);
         monoio::spawn(tick(worker.clone()));
-        obey(worker, seed.mailbox).await
+        let drained = obey(worker.clone(), seed.mailbox).await;
+        worker.snapshot().logs.finish();
+        drained
     })
 }
 
@@ -230,6 +241,7 @@ async fn tick(worker: Rc<Worker>) {
     loop {
         monoio::time::sleep(Duration::from_millis(TICK_MS)).await;
         worker.deadlines.sweep(clock::refresh());
+        worker.generation.borrow().logs.tick();
         ticks += 1;
         if ticks.is_multiple_of(POOL_SWEEP_TICKS) {
             worker.buffers.trim();

@@ -204,6 +204,7 @@ fn checked(
         timeout_ms: route.timeout.0.map(|timeout| timeout.0),
         upgrade: *route.upgrade,
         tries_max: *route.tries,
+        access_log: *route.access_log,
     }
 }
 

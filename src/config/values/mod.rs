@@ -12,11 +12,13 @@ use super::{
 };
 use crate::{choice, policy::balance::Balance};
 
+mod access_log;
 mod addresses;
 mod admin;
 mod conditions;
 mod paths;
 
+pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
 pub use admin::{REDACTED, Secret, TcpAddress};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
@@ -122,6 +124,8 @@ written_as_text!(
     FieldValue,
     Network,
     Pseudonym,
+    LogTarget,
+    StatusRange,
 );
 
 /// A name given by the operator.

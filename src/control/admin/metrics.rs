@@ -9,10 +9,11 @@ use axum::{
 use super::State;
 use crate::{
     control::{
+        logs::Total,
         process,
         view::{Shared, View},
     },
-    telemetry::metrics::expose::{self, Format, Process, WorkerProcess},
+    telemetry::metrics::expose::{self, Format, LogLines, Process, WorkerProcess},
 };
 
 /// As Prometheus text, or as OpenMetrics where the Accept field names it.
@@ -22,6 +23,10 @@ pub async fn get(Extract(desk): State, headers: HeaderMap) -> Response {
     let process = of_process(&desk, &desk.view());
     let text = expose::text(&desk.registry(), &process, format);
     ([(header::CONTENT_TYPE, format.content_type())], text).into_response()
+}
+
+fn lines(total: Total) -> LogLines {
+    LogLines { log: total.name, written: total.written, dropped: total.dropped }
 }
 
 fn of_process(shared: &Shared, view: &View) -> Process {
@@ -46,6 +51,6 @@ fn of_process(shared: &Shared, view: &View) -> Process {
         reloads,
         reloads_refused,
         is_ready: shared.readiness.look().is_ready(),
-        access_logs: Vec::new(),
+        access_logs: shared.logs.totals().into_iter().map(lines).collect(),
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     },
     control::{
         history::{Change, unix_now},
+        logs::Total,
         process,
         ready::Life,
         view::{ListenerView, View},
@@ -220,10 +221,14 @@ fn status(desk: &Desk) -> Status {
         listeners: look.listeners(),
         routes: look.routes(),
         upstreams: look.upstreams(),
-        access_logs: Vec::new(),
+        access_logs: desk.logs.totals().into_iter().map(access_log).collect(),
         memory: Memory { resident_bytes: process::resident_bytes() },
         descriptors: Descriptors { open, max },
     }
+}
+
+fn access_log(total: Total) -> AccessLog {
+    AccessLog { name: total.name, written: total.written, dropped: total.dropped }
 }
 
 fn totals(registry: &Registry) -> Totals {

@@ -87,7 +87,7 @@ fn in_force(file: &Path) -> Option<Table> {
 }
 
 /// Sections that have many entries, each with a name; all others are sections of keys.
-const NAMED: [&str; 3] = ["listeners", "routes", "upstreams"];
+const NAMED: [&str; 4] = ["listeners", "routes", "upstreams", "access_logs"];
 
 /// What changes from `old` to `new`, as lines; empty when nothing does.
 fn diff(old: &Table, new: &Table) -> String {
@@ -157,6 +157,7 @@ fn gist(section: &str, entry: &Value) -> String {
     let gist = match section {
         "listeners" => text("bind"),
         "upstreams" => text("endpoints"),
+        "access_logs" => text("to"),
         _ => match (text("upstream"), entry.get("respond"), entry.get("redirect")) {
             (Some(upstream), ..) => Some(format!("upstream = {upstream}")),
             (None, Some(respond), _) => respond.get("status").map(|s| format!("respond with {s}")),
