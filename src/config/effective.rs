@@ -49,6 +49,10 @@ fn complete(mut file: File, snapshot: &Snapshot) -> File {
             listener.value.mode.value.get_or_insert(FileMode(UNIX_MODE_DEFAULT));
         }
     }
+    for log in &mut file.access_logs.value {
+        let target = log.value.to.bare();
+        log.value.name.value.get_or_insert(Name(target));
+    }
     let body_max: &At<_> = &file.limits.value.body;
     for (route, rule) in file.routes.value.iter_mut().zip(&snapshot.routes) {
         route.value.name.value = name(&rule.name);
@@ -65,6 +69,7 @@ mod tests {
     const SMALL: &str = "[[listeners]]\nbind = \"unix:/run/gw.sock\"\n\
         [[routes]]\npath = \"/a\"\nupstream = \"app\"\nheaders = { X-A = { regex = \"b|c\" } }\n\
         [upstreams.app]\nendpoints = [{ address = \"127.0.0.1:80\", weight = 3 }]\n\
+        [[access_logs]]\nto = \"stdout\"\nformat = { template = \"${status}\" }\n\
         [limits]\nbody = \"10MiB\"\n";
 
     fn of(text: &str) -> Table {
@@ -79,6 +84,8 @@ mod tests {
         assert_eq!(route["max_body"].as_str(), Some("10MiB"), "that of limits.body");
         assert_eq!(route["tries"].as_integer(), Some(2));
         assert_eq!(route["headers"]["X-A"]["regex"].as_str(), Some("b|c"));
+        assert_eq!(shown["access_logs"][0]["name"].as_str(), Some("stdout"));
+        assert_eq!(shown["access_logs"][0]["format"]["template"].as_str(), Some("${status}"));
         assert_eq!(shown["listeners"][0]["mode"].as_str(), Some("0660"));
         assert_eq!(shown["upstreams"]["app"]["pool"]["idle_max"].as_integer(), Some(256));
         assert_eq!(shown["upstreams"]["app"]["endpoints"][0]["weight"].as_integer(), Some(3));

@@ -194,16 +194,23 @@ impl Reloads {
             under_way.warnings = warnings;
         }
         running.overrides.apply(&mut snapshot);
-        let sockets = self.bind_new(&snapshot, running.mailboxes.len());
-        let ready = sockets.and_then(|sockets| {
-            let logs = running.logs.prepare(&snapshot.access_logs)?;
-            running.admin.rebind(&snapshot.admin)?;
-            Ok((sockets, logs))
-        });
-        match ready {
+        match self.prepare(&snapshot, running) {
             Ok((sockets, logs)) => self.hand_out(*snapshot, sockets, logs, running),
             Err(e) => self.refused(Refused::Impossible(e), running.tell),
         }
+    }
+
+    /// Gets hold of everything that can fail, while nothing has changed. The admin interface, which
+    /// moves at once, comes last.
+    fn prepare(
+        &self,
+        snapshot: &Snapshot,
+        running: &mut Running<'_>,
+    ) -> Result<(Vec<Vec<Bound>>, Prepared), String> {
+        let sockets = self.bind_new(snapshot, running.mailboxes.len())?;
+        let logs = running.logs.prepare(&snapshot.access_logs)?;
+        running.admin.rebind(&snapshot.admin)?;
+        Ok((sockets, logs))
     }
 
     /// Nobody is told any more what became of a reload: the gateway drains.

@@ -202,8 +202,8 @@ impl Gateway {
                 }
                 // Remembered: the file may have changed after it was read.
                 Ok(Event::Signal(SIGHUP)) => reload = true,
-                Ok(Event::Signal(SIGUSR1)) => self.logs.reopen(),
                 Ok(Event::Ask(ask)) => asked.push(ask),
+                Ok(Event::Signal(SIGUSR1)) => self.logs.reopen(),
                 Ok(_) | Err(_) => return Err("ended while starting".to_owned()),
             }
         }

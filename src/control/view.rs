@@ -152,3 +152,28 @@ impl Drop for Asked {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::mailbox;
+
+    #[test]
+    fn questions_to_a_stuck_worker_leave_room_in_its_mailbox() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (sender, mailbox) = mailbox::mailbox().unwrap();
+        let worker = WorkerView::new(0, sender.clone());
+        runtime.block_on(async {
+            // Nobody reads them, and whoever asks gives up at once.
+            for _ in 0..10 * QUESTIONS_MAX {
+                let asked = worker.ask(Question::Slowest);
+                let answer = tokio::time::timeout(Duration::ZERO, asked).await;
+                assert!(!matches!(answer, Ok(Some(_))));
+            }
+        });
+        assert_eq!(sender.waiting() as u32, QUESTIONS_MAX);
+        let questions = worker.questions.clone();
+        drop((worker, sender, mailbox));
+        assert_eq!(questions.load(Ordering::Relaxed), 0, "room again when they are gone");
+    }
+}

@@ -52,12 +52,11 @@ pub struct Bound {
 
 /// A listener as the connections that came in by it see it.
 pub struct Door {
-    /// Of the listener.
-    pub name: RefCell<Arc<str>>,
     pub half_close: Cell<HalfClose>,
     /// No longer configured: its connections end with their next response.
     pub is_closing: Cell<bool>,
     shard: RefCell<Arc<ListenerShard>>,
+    pub name: RefCell<String>,
     /// Its exchanges are in the access logs.
     pub access_log: Cell<bool>,
 }
@@ -104,10 +103,10 @@ impl Listening {
     ) -> io::Result<Listening> {
         let rule = bound.rule.clone();
         let door = Rc::new(Door {
-            name: RefCell::new(Arc::from(&*rule.name)),
             half_close: Cell::new(rule.half_close),
             is_closing: Cell::new(false),
             shard: RefCell::new(generation.listener_shard(&rule)),
+            name: RefCell::new(rule.name.clone()),
             access_log: Cell::new(rule.access_log),
         });
         let stop = Canceller::new();
@@ -128,6 +127,7 @@ impl Listening {
         let unsent_bytes = generation.limits.unsent_bytes;
         self.door.half_close.set(rule.half_close);
         self.door.shard.replace(generation.listener_shard(rule));
+        self.door.name.replace(rule.name.clone());
         self.door.access_log.set(rule.access_log);
         let socket = socket2::SockRef::from(&*self);
         let set = socket.listen(backlog_of(rule)).and_then(|()| match rule.bind {
@@ -136,9 +136,6 @@ impl Listening {
         });
         if let Err(e) = set {
             tracing::warn!(listener = rule.name, error = %e, "cannot change a listening socket");
-        }
-        if self.rule.name != rule.name {
-            self.door.name.replace(Arc::from(&*rule.name));
         }
         self.rule = rule.clone();
     }

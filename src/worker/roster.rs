@@ -7,7 +7,6 @@ use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
 };
 
 use slab::Slab;
@@ -77,7 +76,7 @@ pub enum Doing {
 pub struct ConnectionLine {
     /// `None` on a Unix socket.
     pub peer: Option<SocketAddr>,
-    pub listener: Arc<str>,
+    pub listener: String,
     pub age_ms: u64,
     pub requests: u32,
     pub doing: Doing,

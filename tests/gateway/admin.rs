@@ -317,6 +317,19 @@ fn status_counts_what_was_done() {
 }
 
 #[test]
+fn access_logs_are_counted() {
+    let gateway =
+        Gateway::start(&format!("{OK}[[access_logs]]\nname = \"all\"\nto = \"stdout\"\n"));
+    (0..3).for_each(|_| assert_eq!(gateway.client().get("/").status, 200));
+    let logs = || get(&gateway, "/status")["access_logs"].clone();
+    let expected = json!([{"name": "all", "written": 3, "dropped": 0}]);
+    eventually("three lines are written", || logs() == expected);
+    let text = gateway.admin().get("/metrics").text();
+    let line = "ringway_access_log_lines_total{log=\"all\",outcome=\"written\"} 3\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn metrics_are_given_in_both_formats() {
     let gateway = Gateway::start(OK);
     assert_eq!(gateway.client().get("/").status, 200);

@@ -75,7 +75,7 @@ fn connection(worker: usize, line: ConnectionLine) -> Connection {
     Connection {
         worker,
         peer: line.peer.map(|peer| peer.to_string()),
-        listener: line.listener.to_string(),
+        listener: line.listener,
         age: seconds(line.age_ms),
         requests: line.requests,
         state: match line.doing {

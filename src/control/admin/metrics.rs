@@ -9,7 +9,8 @@ use axum::{
 use super::State;
 use crate::{
     control::{
-        logs, process,
+        logs::Total,
+        process,
         view::{Shared, View},
     },
     telemetry::metrics::expose::{self, Format, LogLines, Process, WorkerProcess},
@@ -24,7 +25,7 @@ pub async fn get(Extract(desk): State, headers: HeaderMap) -> Response {
     ([(header::CONTENT_TYPE, format.content_type())], text).into_response()
 }
 
-fn lines(total: logs::Total) -> LogLines {
+fn lines(total: Total) -> LogLines {
     LogLines { log: total.name, written: total.written, dropped: total.dropped }
 }
 

@@ -21,7 +21,8 @@ use crate::{
     },
     control::{
         history::{Change, unix_now},
-        logs, process,
+        logs::Total,
+        process,
         ready::Life,
         view::{ListenerView, View},
     },
@@ -226,7 +227,7 @@ fn status(desk: &Desk) -> Status {
     }
 }
 
-fn access_log(total: logs::Total) -> AccessLog {
+fn access_log(total: Total) -> AccessLog {
     AccessLog { name: total.name, written: total.written, dropped: total.dropped }
 }
 
