@@ -6,12 +6,12 @@
 
 use super::{
     decode::Named,
-    snapshot::{ForwardedFields, HalfClose, Io, RequestId, Workers},
+    snapshot::{AdminBind, ForwardedFields, HalfClose, Io, RequestId, Workers},
     units::{Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, millis, minutes, seconds},
     values::{
         BareHost, BindAddress, EncodedSlash, EndpointText, FieldValue, FileMode, HostName,
         HostPattern, LogFormat, LogTarget, Matches, MethodName, Name, Network, PathRegex,
-        PathTemplate, PathText, Pseudonym, Ratio, Scheme, StatusRange,
+        PathTemplate, PathText, Pseudonym, Ratio, Scheme, StatusRange, TcpAddress,
     },
 };
 use crate::{config::decode::At, policy::balance::Balance, section};
@@ -49,6 +49,10 @@ section! {
         access_logs: Vec<At<AccessLog>> = Vec::new();
         /// What is measured.
         metrics: Metrics = Metrics::default();
+        /// The admin interface, for `ringway status`, `reload` and the other commands.
+        admin: Admin = Admin::default();
+        /// When the configuration is read again.
+        reload: Reload = Reload::default();
     }
 
     /// Settings of the process, fixed at start.
@@ -333,6 +337,27 @@ section! {
         /// as `(other)`.
         series: u32 = 1000 => 1..=100_000;
     }
+
+    /// The admin interface, for `ringway status`, `reload` and the other commands. See
+    /// docs/admin.md.
+    pub struct Admin {
+        /// A Unix socket, `"unix:/run/ringway/admin.sock"`, or `"off"`. `"auto"` is `admin.sock` in
+        /// the first of these folders: `$RUNTIME_DIRECTORY` (systemd sets it), `/run/ringway` where
+        /// this process may write, `$XDG_RUNTIME_DIR/ringway`, `/tmp/ringway-UID`. With `"auto"`
+        /// the gateway also runs without it, and warns, when another one has that socket.
+        bind: AdminBind = AdminBind::Auto;
+        /// Permissions of the socket, in octal. Whoever may write to it may change the gateway.
+        mode: FileMode = FileMode(0o600);
+        /// An IP address and port for what may only be read: `/livez`, `/readyz`, `/metrics` and
+        /// `/status`. Anybody who reaches it may read; give it no public address.
+        status_bind: Option<TcpAddress> = None, eg "\"127.0.0.1:9180\"";
+    }
+
+    /// When the configuration is read again: always on SIGHUP and on `ringway reload`.
+    pub struct Reload {
+        /// Also when the file changes. A file with errors changes nothing, as always.
+        watch: bool = false;
+    }
 }
 
 /// Default of a section whose keys all have defaults.
@@ -346,4 +371,6 @@ macro_rules! all_defaults {
     )+ };
 }
 
-all_defaults!(File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths, Metrics);
+all_defaults!(
+    File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths, Metrics, Admin, Reload
+);

@@ -40,9 +40,12 @@ pub enum Said {
     Socket(About),
     /// There are no more sockets.
     End,
-    /// The names, as sent, of the sockets that are used.
+    /// The names, as sent, of the listeners whose sockets are used, and the kinds of sockets of the
+    /// admin interface that are.
     Ready {
         taken: Vec<String>,
+        #[serde(default)]
+        taken_admin: Vec<String>,
     },
     Failed {
         why: String,
@@ -54,7 +57,7 @@ pub enum Said {
 /// What a socket is that is handed over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
-    /// `listener`; a receiver closes what it does not know.
+    /// `listener`, `admin` or `status`; a receiver closes what it does not know.
     pub kind: String,
     pub name: String,
     /// As bound: `127.0.0.1:8080` or `unix:/run/ringway.sock`.
@@ -69,6 +72,10 @@ pub struct About {
 
 /// The kind of a socket where clients connect.
 pub const LISTENER: &str = "listener";
+
+/// The kinds of the admin interface's two sockets.
+pub const ADMIN: &str = "admin";
+pub const STATUS: &str = "status";
 
 /// One end of the pair. Nothing here blocks.
 #[derive(Debug)]

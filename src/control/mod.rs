@@ -1,19 +1,26 @@
 //! Everything that is not the data path: command line, start, signals, demo.
 
+pub mod admin;
 mod cli;
+pub mod commands;
 pub mod cores;
 pub mod demo;
+pub mod endpoints;
 pub mod explain;
+mod file_watch;
 mod handover;
+pub mod history;
 pub mod logs;
+pub mod process;
 pub mod ready;
-mod reload;
+pub mod reload;
 mod run;
 mod sockets;
 mod start;
 mod systemd;
 mod takeover;
 mod upgrade;
+pub mod view;
 mod watch;
 mod workers;
 

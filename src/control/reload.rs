@@ -2,9 +2,9 @@
 //! bound, and every worker gets its copy by one message. Nothing of it touches a request.
 //!
 //! One reload runs at a time; a wish for another that comes meanwhile is granted after it, once.
-//! Whatever is wrong with the new configuration, the old one serves on. A worker that is stuck does
-//! not hold a reload up for ever: it has the new configuration in its mailbox and adopts it when it
-//! goes on.
+//! Whatever is wrong with the new configuration, the old one serves on. Whoever asked is told what
+//! became of it. A worker that is stuck does not hold a reload up for ever: it has the new
+//! configuration in its mailbox and adopts it when it goes on.
 
 use std::{
     collections::BTreeSet,
@@ -16,18 +16,24 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::oneshot;
+
 use super::{
-    cli,
+    admin, cli,
+    endpoints::Overrides,
+    history::{Became, History},
     logs::{Logs, Prepared},
     run::Event,
     sockets::{Held, Opened, Sockets},
     systemd::Systemd,
+    view::ListenerView,
     watch,
     workers::{self, Workers},
 };
 use crate::{
     config::{
         Snapshot,
+        report::plural,
         snapshot::{Bind, ListenerRule, Runtime, Upstream},
     },
     telemetry::metrics::{
@@ -54,6 +60,12 @@ pub struct Reloads {
     registry: Arc<Mutex<Registry>>,
     under_way: Option<UnderWay>,
     asked_again: bool,
+    /// Who waits for the reload after the one under way.
+    waiting_next: Vec<Reply>,
+    /// By worker: the one it said it has.
+    generations: Vec<u64>,
+    history: History,
+    listeners: Vec<ListenerView>,
     /// By worker: where each counts now.
     series: Vec<Arc<Series>>,
     /// For reports of stuck workers.
@@ -72,7 +84,39 @@ struct UnderWay {
     until: Option<Instant>,
     /// Listeners that workers cannot accept on, with why.
     failed: BTreeSet<String>,
+    who: Vec<Reply>,
+    warnings: Vec<String>,
 }
+
+/// Where the outcome of a reload goes.
+pub type Reply = oneshot::Sender<Result<Reloaded, Refused>>;
+
+/// A reload that every worker went along with.
+#[derive(Clone, Debug)]
+pub struct Reloaded {
+    pub generation: u64,
+    /// By worker: the generation it has.
+    pub workers: Vec<u64>,
+    pub took: Duration,
+    pub warnings: Vec<String>,
+}
+
+/// A reload that changed nothing.
+#[derive(Clone, Debug)]
+pub enum Refused {
+    /// The configuration has errors; the report of `ringway check`.
+    BadFile(String),
+    /// It cannot be put into force here, such as an address that is in use.
+    Impossible(String),
+    /// There is no file to read.
+    NoFile,
+}
+
+/// What was read from the file, or what is wrong with it.
+pub type Loaded = Result<(Box<Snapshot>, Vec<String>), String>;
+
+/// Sockets of listeners that are new, and a copy of each for its worker, by worker.
+type NewSockets = (Opened, Vec<Vec<Bound>>);
 
 /// What a reload needs of the running gateway.
 pub struct Running<'a> {
@@ -81,6 +125,8 @@ pub struct Running<'a> {
     pub places: &'a Places,
     pub logs: &'a Logs,
     pub tell: &'a mpsc::Sender<Event>,
+    pub overrides: &'a Overrides,
+    pub admin: &'a mut admin::Server,
 }
 
 impl Reloads {
@@ -90,11 +136,15 @@ impl Reloads {
         file: Option<PathBuf>,
         snapshot: Snapshot,
         registry: Arc<Mutex<Registry>>,
+        binds: &[Bind],
         systemd: Systemd,
     ) -> (Reloads, Vec<WorkerCopy>) {
         let copies = copies(snapshot, &registry);
         let route_names = watch::Names::default();
         copies.iter().for_each(|(copy, _)| route_names.add(copy));
+        let first = &copies[0].0;
+        let mut history = History::default();
+        history.add(first.generation, Became::Started, &summary(first));
         let reloads = Reloads {
             file,
             current: copies[0].0.clone(),
@@ -102,6 +152,10 @@ impl Reloads {
             registry,
             under_way: None,
             asked_again: false,
+            waiting_next: Vec::new(),
+            generations: vec![first.generation; copies.len()],
+            history,
+            listeners: listener_views(first, &[], binds),
             series: copies.iter().map(|(_, series)| series.clone()).collect(),
             route_names,
             systemd,
@@ -114,11 +168,6 @@ impl Reloads {
         self.route_names.clone()
     }
 
-    /// Whether there is a file that another process could read as well.
-    pub fn has_file(&self) -> bool {
-        self.file.is_some()
-    }
-
     pub fn is_under_way(&self) -> bool {
         self.under_way.is_some()
     }
@@ -129,59 +178,110 @@ impl Reloads {
     }
 
     /// A copy of the configuration in force, for a worker that is started again.
-    pub fn copy(&mut self, worker: usize) -> WorkerCopy {
-        let copy = Arc::new(Snapshot::clone(&self.current));
+    pub fn copy(&mut self, worker: usize, overrides: &Overrides) -> WorkerCopy {
+        let mut copy = Snapshot::clone(&self.current);
+        overrides.apply(&mut copy);
+        let copy = Arc::new(copy);
         self.held.push(copy.clone());
         self.route_names.add(&copy);
         (copy, self.series[worker].clone())
     }
 
-    pub fn current(&self) -> &Snapshot {
+    pub fn current(&self) -> &Arc<Snapshot> {
         &self.current
     }
 
-    /// Begins to load the file; the outcome comes as an [`Event::Loaded`].
-    pub fn ask(&mut self, tell: &mpsc::Sender<Event>) {
-        let Some(file) = self.file.clone() else {
+    pub fn file(&self) -> Option<&PathBuf> {
+        self.file.as_ref()
+    }
+
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    pub fn listeners(&self) -> &[ListenerView] {
+        &self.listeners
+    }
+
+    /// Begins to load the file; the outcome comes as an [`Event::Loaded`], and goes to `who` when
+    /// every worker has it.
+    pub fn ask(&mut self, tell: &mpsc::Sender<Event>, who: Option<Reply>) {
+        if self.file.is_none() {
             tracing::warn!("there is no file to reload, nothing was changed");
+            who.into_iter().for_each(|who| drop(who.send(Err(Refused::NoFile))));
             return;
-        };
+        }
+        self.waiting_next.extend(who);
         if self.under_way.is_some() {
             self.asked_again = true;
             return;
         }
-        let (waiting, failed) = (BTreeSet::new(), BTreeSet::new());
-        self.under_way = Some(UnderWay { begun: Instant::now(), waiting, until: None, failed });
+        self.begin_loading(tell);
+    }
+
+    fn begin_loading(&mut self, tell: &mpsc::Sender<Event>) {
+        let Some(file) = self.file.clone() else { return };
+        let who = std::mem::take(&mut self.waiting_next);
+        self.under_way = Some(UnderWay {
+            begun: Instant::now(),
+            waiting: BTreeSet::new(),
+            until: None,
+            failed: BTreeSet::new(),
+            who,
+            warnings: Vec::new(),
+        });
         tracing::info!(file = %file.display(), "reloading");
         self.systemd.reloading();
         let own = tell.clone();
         // Looking names up may take long, and signals must be heeded meanwhile.
         let load = move || {
-            let loaded = cli::load(&file).map(Box::new);
+            let loaded = cli::load_and_tell(&file).map(|(new, warnings)| (Box::new(new), warnings));
             let _ = own.send(Event::Loaded(loaded));
         };
         if let Err(e) = thread::Builder::new().name("reload".to_owned()).spawn(load) {
-            self.refused(&format!("cannot start a thread: {e}"), tell);
+            self.refused(Refused::Impossible(format!("cannot start a thread: {e}")), tell);
         }
     }
 
-    /// Hands a loaded configuration to the workers; `None` was refused and said so.
-    pub fn loaded(&mut self, loaded: Option<Box<Snapshot>>, running: &mut Running<'_>) {
-        let Some(snapshot) = loaded else {
-            return self.refused("the configuration has errors", running.tell);
+    /// Hands a loaded configuration to the workers; one with errors has been reported.
+    pub fn loaded(&mut self, loaded: Loaded, running: &mut Running<'_>) {
+        let (mut snapshot, warnings) = match loaded {
+            Ok(loaded) => loaded,
+            Err(report) => return self.refused(Refused::BadFile(report), running.tell),
         };
-        let mut full = running.workers.mailboxes().filter(|(_, mailbox)| mailbox.is_full());
+        if let Some(under_way) = &mut self.under_way {
+            under_way.warnings = warnings;
+        }
+        running.overrides.apply(&mut snapshot);
+        match self.prepare(&snapshot, running) {
+            Ok((opened, logs)) => self.hand_out(*snapshot, opened, logs, running),
+            Err(e) => self.refused(Refused::Impossible(e), running.tell),
+        }
+    }
+
+    /// Gets hold of everything that can fail, while nothing has changed. The admin interface, which
+    /// moves at once, comes last.
+    fn prepare(
+        &self,
+        snapshot: &Snapshot,
+        running: &mut Running<'_>,
+    ) -> Result<(NewSockets, Prepared), String> {
+        let mut full = running.workers.mailboxes().filter(|(_, mailbox)| mailbox.is_crowded());
         if let Some((worker, _)) = full.next() {
             let name = workers::name(worker);
-            let why = format!("{name} is stuck and has not read its messages for a long time");
-            return self.refused(&why, running.tell);
+            return Err(format!("{name} is stuck and has not read its messages for a long time"));
         }
-        let opened = self.open_new(&snapshot, running.sockets);
-        let ready =
-            opened.and_then(|opened| Ok((opened, running.logs.prepare(&snapshot.access_logs)?)));
-        match ready {
-            Ok((opened, logs)) => self.hand_out(*snapshot, opened, logs, running),
-            Err(e) => self.refused(&e, running.tell),
+        let opened = self.open_new(snapshot, running.sockets)?;
+        let logs = running.logs.prepare(&snapshot.access_logs)?;
+        running.admin.rebind(&snapshot.admin)?;
+        Ok((opened, logs))
+    }
+
+    /// Nobody is told any more what became of a reload: the gateway drains.
+    pub fn give_up(&mut self) {
+        self.waiting_next.clear();
+        if let Some(under_way) = &mut self.under_way {
+            under_way.who.clear();
         }
     }
 
@@ -194,6 +294,7 @@ impl Reloads {
         failed: Vec<String>,
         tell: &mpsc::Sender<Event>,
     ) {
+        self.generations[worker] = generation;
         let is_awaited = generation == self.current.generation
             && self.under_way.as_mut().is_some_and(|under_way| under_way.waiting.remove(&worker));
         match &mut self.under_way {
@@ -242,13 +343,13 @@ impl Reloads {
 
     /// Says how the reload ended.
     fn finish_reload(&mut self, tell: &mpsc::Sender<Event>) {
-        let Some(under_way) = &self.under_way else { return };
+        let Some(under_way) = &mut self.under_way else { return };
         let current = &self.current;
         let (generation, took) = (current.generation, under_way.begun.elapsed());
         let (routes, upstreams) = (current.routes.len(), current.upstreams.len());
+        let mut warnings = std::mem::take(&mut under_way.warnings);
         if under_way.failed.is_empty() {
             tracing::info!(generation, routes, upstreams, ?took, "reloaded");
-            self.finish(&format!("serving generation {generation}"), tell);
         } else {
             let failed: Vec<&str> = under_way.failed.iter().map(String::as_str).collect();
             let failed = failed.join("; ");
@@ -260,10 +361,15 @@ impl Reloads {
                 failed,
                 "reloaded, but not every new listener accepts"
             );
-            let outcome =
-                format!("serving generation {generation}, but these do not accept: {failed}");
-            self.finish(&outcome, tell);
+            warnings.push(format!("these listeners do not accept: {failed}"));
         }
+        for worker in &under_way.waiting {
+            let name = workers::name(*worker);
+            warnings.push(format!("{name} is stuck and adopts the configuration when it goes on"));
+        }
+        self.history.add(generation, Became::Reloaded, &summary(current));
+        let workers = self.generations.clone();
+        self.finish(&Ok(Reloaded { generation, workers, took, warnings }), tell);
     }
 
     /// Frees the configurations that no worker uses any more; whether some are left that will be.
@@ -272,27 +378,44 @@ impl Reloads {
         self.held.iter().any(|snapshot| snapshot.generation < self.current.generation)
     }
 
-    fn refused(&mut self, why: &str, tell: &mpsc::Sender<Event>) {
+    fn refused(&mut self, refused: Refused, tell: &mpsc::Sender<Event>) {
         let generation = self.current.generation;
+        let (why, detail) = match &refused {
+            // Has been printed.
+            Refused::BadFile(report) => ("the configuration has errors", report),
+            Refused::Impossible(why) => (&**why, why),
+            Refused::NoFile => return,
+        };
         tracing::error!(generation, "reload refused, the configuration in force stays: {why}");
-        self.finish(&format!("reload refused, serving generation {generation}: {why}"), tell);
+        self.history.add(generation, Became::Refused, detail);
+        self.finish(&Err(refused), tell);
     }
 
-    fn finish(&mut self, outcome: &str, tell: &mpsc::Sender<Event>) {
-        self.under_way = None;
-        self.systemd.reloaded(outcome);
+    fn finish(&mut self, outcome: &Result<Reloaded, Refused>, tell: &mpsc::Sender<Event>) {
+        let who = self.under_way.take().map(|under_way| under_way.who);
+        let generation = self.current.generation;
+        self.systemd.reloaded(&match outcome {
+            Ok(done) if done.warnings.is_empty() => format!("serving generation {generation}"),
+            Ok(done) => format!("serving generation {generation}: {}", done.warnings.join("; ")),
+            Err(Refused::Impossible(why)) => {
+                format!("reload refused, serving generation {generation}: {why}")
+            }
+            Err(_) => format!(
+                "reload refused, serving generation {generation}: the configuration has errors"
+            ),
+        });
+        for who in who.into_iter().flatten() {
+            // Whoever asked may have given up.
+            let _ = who.send(outcome.clone());
+        }
         if std::mem::take(&mut self.asked_again) {
-            self.ask(tell);
+            self.begin_loading(tell);
         }
     }
 
     /// Sockets for the listeners that the configuration in force does not have, with a copy of each
     /// for its worker.
-    fn open_new(
-        &self,
-        snapshot: &Snapshot,
-        sockets: &mut Sockets,
-    ) -> Result<(Opened, Vec<Vec<Bound>>), String> {
+    fn open_new(&self, snapshot: &Snapshot, sockets: &mut Sockets) -> Result<NewSockets, String> {
         let new = snapshot.listeners.iter().filter(|rule| !has(&self.current, rule));
         let opened = sockets.open(new, snapshot.limits.unsent_bytes)?;
         let bounds = sockets.copies(&opened).map_err(|e| format!("cannot copy a socket: {e}"))?;
@@ -302,13 +425,15 @@ impl Reloads {
     fn hand_out(
         &mut self,
         mut snapshot: Snapshot,
-        (opened, bounds): (Opened, Vec<Vec<Bound>>),
+        (opened, bounds): NewSockets,
         logs: Prepared,
         running: &mut Running<'_>,
     ) {
         let before = self.current.clone();
         snapshot.generation = before.generation + 1;
-        warn_of_fixed(&before.runtime, &snapshot.runtime);
+        let fixed = warn_of_fixed(&before.runtime, &snapshot.runtime);
+        let binds: Vec<Bind> = opened.listeners().map(|(_, at)| at.clone()).collect();
+        self.listeners = listener_views(&snapshot, &self.listeners, &binds);
         running.places.resize(before.limits.connections_max, snapshot.limits.connections_max);
         let gone = running.sockets.keep(&snapshot);
         announce(&before, &snapshot, &gone, &opened);
@@ -338,10 +463,36 @@ impl Reloads {
         }
         if let Some(under_way) = &mut self.under_way {
             under_way.waiting = waiting;
+            under_way.warnings.extend(fixed);
             under_way.until = Some(Instant::now() + patience);
         }
         self.finish_if_all(running.tell);
     }
+}
+
+/// What a configuration has, in words.
+fn summary(snapshot: &Snapshot) -> String {
+    format!(
+        "{}, {}, {}",
+        plural(snapshot.listeners.len(), "listener"),
+        plural(snapshot.routes.len(), "route"),
+        plural(snapshot.upstreams.len(), "upstream"),
+    )
+}
+
+/// Listeners with where they are bound: as `before`, or by the sockets that are new, in order.
+fn listener_views(snapshot: &Snapshot, before: &[ListenerView], new: &[Bind]) -> Vec<ListenerView> {
+    let mut new = new.iter();
+    let bound = |rule: &ListenerRule| {
+        let kept = before.iter().find(|view| view.rule.is_same_socket(rule));
+        kept.map(|view| view.bind.clone()).or_else(|| new.next().cloned())
+    };
+    let mut bound = bound;
+    let view = |rule: &ListenerRule| {
+        let bind = bound(rule).unwrap_or_else(|| rule.bind.clone());
+        ListenerView { rule: rule.clone(), bind }
+    };
+    snapshot.listeners.iter().map(view).collect()
 }
 
 fn copies(snapshot: Snapshot, registry: &Mutex<Registry>) -> Vec<WorkerCopy> {
@@ -390,14 +541,16 @@ fn announce(before: &Snapshot, now: &Snapshot, gone: &[Held], new: &Opened) {
 }
 
 /// Says which settings differ but cannot change while the process runs.
-fn warn_of_fixed(before: &Runtime, now: &Runtime) {
+fn warn_of_fixed(before: &Runtime, now: &Runtime) -> Vec<String> {
     let differs = [
         ("runtime.workers", before.workers != now.workers),
         ("runtime.io", before.io != now.io),
         ("runtime.ring_entries", before.ring_entries != now.ring_entries),
         ("runtime.stuck_after", before.stuck_after_ms != now.stuck_after_ms),
     ];
-    for (key, _) in differs.iter().filter(|(_, differs)| *differs) {
-        tracing::warn!("{key} has changed, which takes effect at the next start");
-    }
+    let differs = differs.iter().filter(|(_, differs)| *differs);
+    let warning = |key| format!("{key} has changed, which takes effect at the next start");
+    let warnings: Vec<String> = differs.map(|(key, _)| warning(key)).collect();
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    warnings
 }

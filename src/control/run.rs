@@ -11,16 +11,21 @@ use std::{
 };
 
 use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR1, SIGUSR2};
+use tokio::sync::oneshot;
 
 use super::{
+    admin::{self, Ask},
     cli,
+    endpoints::Overrides,
+    file_watch::FileWatch,
     logs::Logs,
     ready::{Life, Readiness},
-    reload::{Reloads, Running},
+    reload::{Loaded, Refused, Reloads, Running},
     sockets::{Held, Sockets},
     systemd::Systemd,
     takeover::Takeover,
     upgrade::{self, Successor, Upgrade},
+    view::{Shared, View, WorkerView},
     workers::{self, Workers},
 };
 use crate::{
@@ -29,7 +34,7 @@ use crate::{
         snapshot::{Bind, ListenerRule},
     },
     telemetry::metrics::registry::Registry,
-    worker::{Drained, clients::Places, mailbox::Message},
+    worker::{Drained, clients::Places, mailbox::Message, ring::RingView},
 };
 
 /// What the main thread waits for.
@@ -38,6 +43,7 @@ pub enum Event {
     Started {
         worker: usize,
         driver: &'static str,
+        ring: Option<RingView>,
     },
     /// A worker accepts, but not on the listeners in `failed`.
     Listening {
@@ -45,8 +51,8 @@ pub enum Event {
         failed: Vec<String>,
     },
     Signal(i32),
-    /// A new configuration, or none because it has errors.
-    Loaded(Option<Box<Snapshot>>),
+    /// A new configuration, or what is wrong with it.
+    Loaded(Loaded),
     /// A worker goes on with the configuration of `generation`, but cannot accept on the listeners
     /// in `failed`.
     Adopted {
@@ -54,6 +60,10 @@ pub enum Event {
         generation: u64,
         failed: Vec<String>,
     },
+    /// The configuration file is another one (`reload.watch`).
+    FileChanged,
+    /// The admin interface wants something done.
+    Ask(Ask),
     /// A new process serves, or why not.
     Upgraded(Result<Successor, String>),
     Ended {
@@ -79,7 +89,11 @@ pub fn run(path: &Path) -> ExitCode {
         }
     };
     match cli::load(path) {
-        Some(snapshot) => serve(snapshot, Some(path.to_owned()), takeover, |_| {}),
+        Some(snapshot) => {
+            // Absolute, as `/status` shows it: who reads that is in another folder.
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            serve(snapshot, Some(path), takeover, |_| {})
+        }
         None => {
             if let Some(takeover) = takeover {
                 takeover.failed("its configuration has errors, which are above");
@@ -122,6 +136,16 @@ pub struct Gateway {
     pub events: mpsc::Receiver<Event>,
     pub reloads: Reloads,
     pub readiness: Readiness,
+    /// What the operator says of single endpoints.
+    pub overrides: Overrides,
+    /// The workers as others see them.
+    pub views: Vec<WorkerView>,
+    /// Where others see what is in force.
+    pub shared: Arc<Shared>,
+    pub admin: admin::Server,
+    pub file_watch: Option<FileWatch>,
+    /// What was asked while the workers started.
+    pub early: Vec<Ask>,
     pub systemd: Systemd,
     pub upgrade: Option<Upgrade>,
     pub ending: Ending,
@@ -173,22 +197,92 @@ impl Gateway {
             Event::Signal(signal) => self.end(&format!("signal {signal}")),
             // A drain goes on with the configuration it began with.
             Event::Loaded(_) if self.is_ending() => {}
-            Event::Loaded(loaded) => {
-                let Gateway { workers, sockets, places, logs, tell, reloads, .. } = self;
-                reloads.loaded(loaded, &mut Running { workers, sockets, places, logs, tell });
-            }
+            Event::Loaded(loaded) => self.loaded(loaded),
             Event::Adopted { worker, generation, failed } => {
                 self.reloads.adopted(worker, generation, failed, &self.tell);
+                self.publish();
             }
+            Event::FileChanged if self.is_ending() => {}
+            Event::FileChanged => self.reload(),
+            Event::Ask(ask) => self.asked(ask),
             Event::Upgraded(outcome) => self.upgraded(outcome),
             Event::Ended { worker, result } => self.ended(worker, result),
-            Event::Started { worker, driver } => {
-                tracing::info!(worker, io = driver, "worker started");
+            Event::Started { worker, driver, ring } => {
+                self.started(worker, driver, ring);
+                self.publish();
             }
             Event::Listening { worker, failed } => {
                 tracing::info!(worker = workers::name(worker), ?failed, "the worker serves again");
             }
         }
+    }
+
+    fn loaded(&mut self, loaded: Loaded) {
+        let Gateway { workers, sockets, places, logs, tell, reloads, overrides, admin, .. } = self;
+        let mut running = Running { workers, sockets, places, logs, tell, overrides, admin };
+        reloads.loaded(loaded, &mut running);
+        self.watch_file();
+        self.publish();
+    }
+
+    /// A worker's runtime is there.
+    pub fn started(&mut self, worker: usize, driver: &'static str, ring: Option<RingView>) {
+        self.views[worker].io = driver;
+        self.views[worker].ring = ring.map(Arc::new);
+        tracing::info!(worker, io = driver, "worker started");
+    }
+
+    /// Does what the admin interface asks for. An answer that is dropped says that the gateway
+    /// ends.
+    pub fn asked(&mut self, ask: Ask) {
+        match ask {
+            Ask::Drain(reply) => {
+                let is_new = !self.is_ending();
+                if is_new {
+                    self.end("the admin interface asked for it");
+                }
+                let _ = reply.send(is_new);
+            }
+            _ if self.is_ending() => {}
+            Ask::Upgrade(reply) => {
+                let done = move |outcome| drop(reply.send(outcome));
+                self.upgrade(Some(Box::new(done)));
+            }
+            Ask::Reload(reply) if self.upgrade.is_some() => {
+                let why = "an upgrade is under way: ask again when it is over".to_owned();
+                let _ = reply.send(Err(Refused::Impossible(why)));
+            }
+            Ask::Reload(reply) => self.reloads.ask(&self.tell, Some(reply)),
+            Ask::Endpoint(wish, reply) => {
+                let (done, obeyed) = oneshot::channel();
+                let mailboxes: Vec<_> =
+                    self.workers.mailboxes().map(|(_, mailbox)| mailbox.clone()).collect();
+                let snapshot = self.reloads.current();
+                let granted = self.overrides.grant(&wish, snapshot, &mailboxes, done);
+                self.publish();
+                let _ = reply.send(granted.map(|()| obeyed));
+            }
+        }
+    }
+
+    /// Watches the configuration file, or no longer, as the configuration says.
+    pub fn watch_file(&mut self) {
+        let file = self.reloads.file().filter(|_| self.reloads.current().reload_watch);
+        match file {
+            None => self.file_watch = None,
+            Some(_) if self.file_watch.is_some() => {}
+            Some(file) => match FileWatch::begin(file, self.tell.clone()) {
+                Ok(watch) => self.file_watch = Some(watch),
+                Err(e) => tracing::error!("{e}; reload by SIGHUP or `ringway reload` meanwhile"),
+            },
+        }
+    }
+
+    /// Shows others what is in force now.
+    pub fn publish(&self) {
+        let started = self.shared.view().started;
+        let view = view_of(&self.reloads, &self.views, &self.overrides, started);
+        self.shared.publish(view);
     }
 
     /// The next event; `None` when it is time to look at something else.
@@ -217,7 +311,7 @@ impl Gateway {
                 tracing::info!("an upgrade is under way: the reload waits for its outcome");
                 upgrade.reload_asked = true;
             }
-            None => self.reloads.ask(&self.tell),
+            None => self.reloads.ask(&self.tell, None),
         }
     }
 
@@ -228,6 +322,7 @@ impl Gateway {
                 let runtime = &self.reloads.current().runtime;
                 let delay = Duration::from_millis(runtime.ready_delay_ms);
                 self.readiness.set(Life::Draining);
+                self.reloads.give_up();
                 self.systemd.stopping();
                 if let Some(upgrade) = &self.upgrade {
                     upgrade.cancel();
@@ -280,11 +375,12 @@ impl Gateway {
         if self.reloads.is_under_way() {
             return refused("a reload is under way: ask again when it is over");
         }
-        if !self.reloads.has_file() {
+        if self.reloads.file().is_none() {
             return refused("there is no configuration file that a new process could read");
         }
         let timeout = Duration::from_millis(self.reloads.current().runtime.upgrade_timeout_ms);
-        Upgrade::begin(&self.sockets, timeout, self.tell.clone())
+        let admin = self.admin.sockets();
+        Upgrade::begin(&self.sockets, admin, timeout, self.tell.clone())
     }
 
     fn upgraded(&mut self, outcome: Result<Successor, String>) {
@@ -299,6 +395,8 @@ impl Gateway {
                 }
                 self.systemd.hush();
                 self.readiness.set(Life::Draining);
+                self.reloads.give_up();
+                self.admin.hand_over(&successor.taken_admin);
                 if !matches!(self.ending, Ending::Draining(_)) {
                     self.drain(&successor.taken.into());
                 }
@@ -317,6 +415,7 @@ impl Gateway {
 
     fn ended(&mut self, worker: usize, result: io::Result<Drained>) {
         self.workers.ended(worker);
+        self.views[worker].is_down = true;
         self.reloads.forget(worker, &self.tell);
         match result {
             Ok(Drained::Clean) => {}
@@ -329,16 +428,18 @@ impl Gateway {
                 }
             }
         }
+        self.publish();
     }
 
     /// A worker has ended without being told: another one takes its place.
     fn restart(&mut self, worker: usize) {
-        let copy = self.reloads.copy(worker);
+        let copy = self.reloads.copy(worker, &self.overrides);
         let outlets = self.logs.of_worker(worker);
         let name = workers::name(worker);
         match self.workers.restart(worker, copy, outlets) {
             Ok(true) => {
                 tracing::warn!(worker = name, "starting the worker again");
+                self.views[worker] = self.workers.view(worker);
                 match self.sockets.of_worker(worker) {
                     Ok(listeners) => self.workers.listen(worker, listeners),
                     Err(e) => tracing::error!(worker = name, error = %e, "it cannot accept"),
@@ -368,6 +469,24 @@ impl Gateway {
         );
         drop(registry);
         if self.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
+/// What others see.
+pub fn view_of(
+    reloads: &Reloads,
+    workers: &[WorkerView],
+    overrides: &Overrides,
+    started: u64,
+) -> View {
+    View {
+        snapshot: reloads.current().clone(),
+        file: reloads.file().cloned(),
+        started,
+        history: reloads.history().clone(),
+        workers: workers.to_vec(),
+        listeners: reloads.listeners().to_vec(),
+        overrides: overrides.clone(),
     }
 }
 

@@ -15,14 +15,17 @@ use signal_hook::{
 };
 
 use super::{
-    cores,
+    admin, cores,
+    endpoints::Overrides,
+    history::unix_now,
     logs::Logs,
     ready::{Life, Readiness},
     reload::Reloads,
-    run::{Ending, Event, Gateway, announce_listener, refuse_upgrade},
+    run::{Ending, Event, Gateway, announce_listener, refuse_upgrade, view_of},
     sockets::{Opened, Sockets},
     systemd::{self, Systemd},
     takeover::Takeover,
+    view::Shared,
     watch::Watch,
     workers::Workers,
 };
@@ -33,6 +36,7 @@ use crate::{
 };
 
 impl Gateway {
+    /// Starts everything; `takeover` is the process whose place this one takes.
     pub fn start(
         snapshot: Snapshot,
         file: Option<PathBuf>,
@@ -48,6 +52,25 @@ impl Gateway {
         let mut sockets = Sockets::new(cores.len(), offered);
         let opened = sockets.open(snapshot.listeners.iter(), snapshot.limits.unsent_bytes)?;
         sockets.decline_rest(&opened);
+        let binds: Vec<Bind> = opened.listeners().map(|(_, at)| at.clone()).collect();
+        let mut gateway = Gateway::build(snapshot, file, sockets, &cores, &binds)?;
+        let reload = gateway.begin(opened, &cores, takeover)?;
+        ready(&binds);
+        if reload {
+            gateway.reloads.ask(&gateway.tell, None);
+        }
+        std::mem::take(&mut gateway.early).into_iter().for_each(|ask| gateway.asked(ask));
+        Ok(gateway)
+    }
+
+    /// Everything is there, and nobody is served yet.
+    fn build(
+        snapshot: Snapshot,
+        file: Option<PathBuf>,
+        sockets: Sockets,
+        cores: &[u32],
+        binds: &[Bind],
+    ) -> Result<Gateway, String> {
         let (tell, events) = mpsc::channel();
         catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
         let places = Places::new(snapshot.limits.connections_max);
@@ -55,17 +78,30 @@ impl Gateway {
         let logs = Logs::new(cores.len());
         let outlets = logs.adopt(logs.prepare(&snapshot.access_logs)?);
         let registry = Arc::new(Mutex::new(Registry::new(cores.len())));
-        let (reloads, copies) = Reloads::begin(file, snapshot, registry.clone(), systemd.clone());
+        let (reloads, copies) =
+            Reloads::begin(file, snapshot, registry.clone(), binds, systemd.clone());
         let shares = copies.into_iter().zip(outlets);
-        let workers = Workers::start(&cores, shares, places.clone(), tell.clone())?;
-        let mut gateway = Gateway {
+        let workers = Workers::start(cores, shares, places.clone(), tell.clone())?;
+        let views: Vec<_> = (0..cores.len()).map(|worker| workers.view(worker)).collect();
+        let (readiness, overrides) = (Readiness::default(), Overrides::default());
+        let view = view_of(&reloads, &views, &overrides, unix_now());
+        let shared =
+            Shared::new(view, readiness.clone(), registry.clone(), logs.clone(), tell.clone());
+        let admin = admin::Server::idle(shared.clone())?;
+        Ok(Gateway {
             workers,
             sockets,
             places,
             tell,
             events,
             reloads,
-            readiness: Readiness::default(),
+            readiness,
+            overrides,
+            views,
+            shared,
+            admin,
+            file_watch: None,
+            early: Vec::new(),
             systemd,
             upgrade: None,
             ending: Ending::No,
@@ -73,25 +109,42 @@ impl Gateway {
             registry,
             connections_cut: 0,
             failed: false,
-        };
-        let mut reload = gateway.await_start()?;
-        if let Some(takeover) = takeover {
-            takeover.ready(opened.taken.clone())?;
+        })
+    }
+
+    /// Begins to serve when every worker can. Answers whether a reload was asked for meanwhile.
+    fn begin(
+        &mut self,
+        opened: Opened,
+        cores: &[u32],
+        takeover: &mut Option<Takeover>,
+    ) -> Result<bool, String> {
+        let settings = self.reloads.current().admin.clone();
+        let mut taken_admin = Vec::new();
+        match takeover {
+            // Asked before it may serve, its answer would be "starting".
+            Some(takeover) => {
+                taken_admin = self.admin.offer(std::mem::take(&mut takeover.admin), &settings);
+            }
+            None => self.admin.rebind(&settings)?,
         }
-        reload |= gateway.listen(&opened)?;
-        let binds = gateway.announce(&opened, &cores);
-        gateway.sockets.add(opened);
-        gateway.begin_watch().map_err(|e| format!("cannot start a thread: {e}"))?;
-        gateway.readiness.set(Life::Serving);
-        gateway.systemd.started(takeover.is_some());
+        let mut reload = self.await_start()?;
+        if let Some(takeover) = takeover {
+            takeover.ready(opened.taken.clone(), taken_admin)?;
+            self.admin.rebind(&settings)?;
+        }
+        reload |= self.listen(&opened)?;
+        self.announce(&opened, cores);
+        self.sockets.add(opened);
+        self.begin_watch().map_err(|e| format!("cannot start a thread: {e}"))?;
+        self.watch_file();
+        self.readiness.set(Life::Serving);
+        self.publish();
+        self.systemd.started(takeover.is_some());
         if let Some(takeover) = takeover.take() {
             takeover.serving();
         }
-        ready(&binds);
-        if reload {
-            gateway.reloads.ask(&gateway.tell);
-        }
-        Ok(gateway)
+        Ok(reload)
     }
 
     /// Waits until every worker has its runtime. Answers whether a reload was asked for meanwhile:
@@ -100,9 +153,9 @@ impl Gateway {
         let (mut waiting, mut reload) = (self.workers.len(), false);
         while waiting > 0 {
             match self.events.recv() {
-                Ok(Event::Started { worker, driver }) => {
+                Ok(Event::Started { worker, driver, ring }) => {
                     waiting -= 1;
-                    tracing::info!(worker, io = driver, "worker started");
+                    self.started(worker, driver, ring);
                 }
                 Ok(event) => reload |= self.starting(event)?,
                 Err(_) => return Err(ENDED.to_owned()),
@@ -133,10 +186,11 @@ impl Gateway {
     }
 
     /// What may happen while the workers start. Answers whether a reload was asked for.
-    fn starting(&self, event: Event) -> Result<bool, String> {
+    fn starting(&mut self, event: Event) -> Result<bool, String> {
         match event {
             Event::Signal(SIGHUP) => return Ok(true),
             Event::Signal(SIGUSR1) => self.logs.reopen(),
+            Event::Ask(ask) => self.early.push(ask),
             Event::Signal(SIGUSR2) => {
                 refuse_upgrade("this process is starting".to_owned(), None);
             }
@@ -148,20 +202,15 @@ impl Gateway {
         Ok(false)
     }
 
-    fn announce(&self, opened: &Opened, cores: &[u32]) -> Vec<Bind> {
+    fn announce(&self, opened: &Opened, cores: &[u32]) {
         let snapshot = self.reloads.current();
-        let mut binds = Vec::new();
-        for (rule, at) in opened.listeners() {
-            announce_listener(rule, at);
-            binds.push(at.clone());
-        }
+        opened.listeners().for_each(|(rule, at)| announce_listener(rule, at));
         tracing::info!(
             ?cores,
             routes = snapshot.routes.len(),
             upstreams = snapshot.upstreams.len(),
             "ready"
         );
-        binds
     }
 
     fn begin_watch(&self) -> io::Result<()> {

@@ -25,6 +25,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub struct Takeover {
     link: Link,
     pub offered: Vec<Offered>,
+    /// The sockets of the admin interface, with their kinds.
+    pub admin: Vec<(About, OwnedFd)>,
 }
 
 impl Takeover {
@@ -41,9 +43,12 @@ impl Takeover {
                 "{VARIABLE} is set, but standard input is not what an upgrade gives ({e}): unset it"
             )
         })?;
-        let mut takeover = Takeover { link, offered: Vec::new() };
+        let mut takeover = Takeover { link, offered: Vec::new(), admin: Vec::new() };
         loop {
             match takeover.next()? {
+                (Said::Socket(about), Some(socket)) if about.kind != LISTENER => {
+                    takeover.admin.push((about, socket));
+                }
                 (Said::Socket(about), Some(socket)) => {
                     takeover.offered.extend(offered(about, socket));
                 }
@@ -54,8 +59,8 @@ impl Takeover {
     }
 
     /// Says that all is prepared and waits until the old process lets us accept.
-    pub fn ready(&self, taken: Vec<String>) -> Result<(), String> {
-        let said = self.link.send(&Said::Ready { taken }, None);
+    pub fn ready(&self, taken: Vec<String>, taken_admin: Vec<String>) -> Result<(), String> {
+        let said = self.link.send(&Said::Ready { taken, taken_admin }, None);
         said.map_err(|e| format!("cannot tell the old process: {e}"))?;
         match self.next()? {
             (Said::Go, _) => Ok(()),
@@ -99,8 +104,8 @@ fn offered(about: About, socket: OwnedFd) -> Option<Offered> {
         Some(path) => Bind::Unix { path: PathBuf::from(path), mode: UNIX_MODE_DEFAULT },
         None => Bind::Tcp(about.bind.parse().ok()?),
     };
-    let About { kind, name, worker, lasting, .. } = about;
-    (kind == LISTENER).then_some(Offered { name, at, worker, is_lasting: lasting, socket })
+    let About { name, worker, lasting, .. } = about;
+    Some(Offered { name, at, worker, is_lasting: lasting, socket })
 }
 
 /// Takes the link from standard input, which becomes empty.

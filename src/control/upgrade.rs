@@ -50,6 +50,8 @@ pub struct Successor {
     pub pid: u32,
     /// The listeners it has taken over.
     pub taken: Vec<String>,
+    /// The kinds of sockets of the admin interface it has taken over.
+    pub taken_admin: Vec<String>,
 }
 
 impl Upgrade {
@@ -57,6 +59,7 @@ impl Upgrade {
     /// new process is ready.
     pub fn begin(
         sockets: &Sockets,
+        admin: Vec<(About, OwnedFd)>,
         timeout: Duration,
         tell: mpsc::Sender<Event>,
     ) -> Result<Upgrade, String> {
@@ -68,6 +71,8 @@ impl Upgrade {
             );
         }
         let parcels = parcels(sockets).map_err(|e| format!("cannot copy a descriptor: {e}"))?;
+        let admin = admin.into_iter().map(|(about, socket)| Parcel { about, socket });
+        let parcels = parcels.into_iter().chain(admin).collect();
         let command = Invocation::own().ok_or("the name of this program is not known")?;
         let is_cancelled = Arc::new(AtomicBool::new(false));
         let cancelled = is_cancelled.clone();
@@ -156,7 +161,7 @@ fn attempt(
     let until = Instant::now() + timeout;
     let mut old = Old { link, child: &mut child, is_cancelled, until, timeout, has_said_go: false };
     match old.hand_over(parcels) {
-        Ok(taken) => Ok(Successor { pid, taken }),
+        Ok((taken, taken_admin)) => Ok(Successor { pid, taken, taken_admin }),
         Err(why) => {
             let _ = child.kill();
             let _ = child.wait();
@@ -176,13 +181,14 @@ struct Old<'a> {
 }
 
 impl Old<'_> {
-    fn hand_over(&mut self, parcels: Vec<Parcel>) -> Result<Vec<String>, String> {
+    /// Answers what the new process has taken: listeners, and kinds of admin sockets.
+    fn hand_over(&mut self, parcels: Vec<Parcel>) -> Result<(Vec<String>, Vec<String>), String> {
         for parcel in parcels {
             self.say(&Said::Socket(parcel.about), Some(&parcel.socket))?;
         }
         self.say(&Said::End, None)?;
         let taken = match self.hear("ready")? {
-            Said::Ready { taken } => taken,
+            Said::Ready { taken, taken_admin } => (taken, taken_admin),
             other => return Err(unexpected(&other)),
         };
         self.until = self.until.max(Instant::now() + GO_PATIENCE);

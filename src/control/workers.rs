@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{cores, reload::WorkerCopy, run::Event};
+use super::{cores, reload::WorkerCopy, run::Event, view::WorkerView};
 use crate::worker::{
     self, Drained, Seed,
     beat::Beat,
@@ -106,6 +106,13 @@ impl Workers {
         self.slots.iter().map(|slot| (slot.core, slot.beat.clone())).collect()
     }
 
+    /// A worker that was just started, as others see it.
+    pub fn view(&self, worker: usize) -> WorkerView {
+        let slot = &self.slots[worker];
+        let running = slot.running.as_ref().expect("it was just started");
+        WorkerView::new(slot.core, running.mailbox.clone())
+    }
+
     /// Those that run, with their mailboxes.
     pub fn mailboxes(&self) -> impl Iterator<Item = (usize, &Sender)> {
         let slots = self.slots.iter().enumerate();
@@ -178,8 +185,9 @@ fn work(seed: Seed, core: u32, tell: &mpsc::Sender<Event>) -> io::Result<Drained
         tracing::warn!(worker, core, error = %e, "cannot pin");
     }
     let runtime = &seed.snapshot.runtime;
-    let driver = Driver::build(runtime.io, runtime.ring_entries)?;
-    let _ = tell.send(Event::Started { worker, driver: driver.name });
+    let mut driver = Driver::build(runtime.io, runtime.ring_entries)?;
+    let ring = driver.ring.take();
+    let _ = tell.send(Event::Started { worker, driver: driver.name, ring });
     worker::run(seed, driver)
 }
 

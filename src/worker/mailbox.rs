@@ -16,11 +16,13 @@ use crossbeam_queue::ArrayQueue;
 use monoio::net::UnixStream;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{listener::Bound, logs::Outlet};
-use crate::{config::Snapshot, telemetry::metrics::shards::Series};
+use super::{listener::Bound, logs::Outlet, report::Question};
+use crate::{config::Snapshot, policy::balance::State, telemetry::metrics::shards::Series};
 
 /// Messages a worker may have waiting; control retries when it is full.
 const MESSAGES_MAX: usize = 256;
+/// So many of them are spare: for what other threads of control ask a worker.
+const MESSAGES_SPARE: usize = 64;
 
 /// What control tells a worker.
 pub enum Message {
@@ -28,6 +30,10 @@ pub enum Message {
     Listen(Box<Opening>),
     /// Go on with another configuration.
     Adopt(Box<Adoption>),
+    /// An endpoint gets another state or weight.
+    SetEndpoint(Box<EndpointChange>),
+    /// Tell something about yourself.
+    Ask(Question),
     /// Accept no more, finish what runs, then end. Another process accepts from now on for the
     /// listeners of these names.
     Drain { handed_over: Arc<[String]> },
@@ -55,6 +61,17 @@ pub struct Adoption {
     /// Sockets for the listeners that are new in it.
     pub listeners: Vec<Bound>,
     pub done: Done,
+}
+
+/// What the operator wants of one endpoint.
+pub struct EndpointChange {
+    pub upstream: Arc<str>,
+    /// As written in the configuration.
+    pub endpoint: Arc<str>,
+    pub state: State,
+    pub weight: u32,
+    /// Called when the worker goes by it.
+    pub done: Box<dyn FnOnce() + Send>,
 }
 
 struct Shared {
@@ -97,10 +114,10 @@ impl Sender {
         Ok(())
     }
 
-    /// The worker has not looked for a long time. Only one thread sends, so what is not full now
-    /// takes that thread's next message.
-    pub fn is_full(&self) -> bool {
-        self.0.queue.is_full()
+    /// The worker has not looked for a long time. One that is not crowded takes control's next
+    /// message, whatever other threads ask it meanwhile.
+    pub fn is_crowded(&self) -> bool {
+        self.waiting() + MESSAGES_SPARE > MESSAGES_MAX
     }
 }
 
@@ -132,13 +149,14 @@ mod tests {
     fn a_full_mailbox_gives_the_message_back_and_loses_none() {
         let (sender, mailbox) = mailbox().expect("an eventfd");
         for _ in 0..MESSAGES_MAX {
-            assert!(!sender.is_full());
             assert!(sender.send(Message::Stop).is_ok());
         }
-        assert!(sender.is_full());
+        assert!(sender.is_crowded());
         let drain = Message::Drain { handed_over: Arc::default() };
         assert!(matches!(sender.send(drain), Err(Message::Drain { .. })));
         assert!(matches!(mailbox.0.queue.pop(), Some(Message::Stop)));
-        assert!(!sender.is_full() && sender.send(Message::Stop).is_ok());
+        assert!(sender.send(Message::Stop).is_ok());
+        (0..MESSAGES_SPARE).for_each(|_| drop(mailbox.0.queue.pop()));
+        assert!(!sender.is_crowded());
     }
 }

@@ -25,9 +25,12 @@ pub mod mailbox;
 pub mod net;
 pub mod pipeline;
 pub mod pool;
+pub mod report;
 pub mod respond;
 pub mod ring;
+pub mod roster;
 pub mod runtime;
+pub mod slowest;
 pub mod tunnel;
 
 use std::{
@@ -57,7 +60,9 @@ use generation::Generation;
 use listener::{Bound, Listening};
 use logs::Outlet;
 use mailbox::{Adoption, Mailbox, Message};
+use roster::Roster;
 use runtime::Driver;
+use slowest::Slowest;
 
 /// One core's share of the gateway. All of it is owned; no other core reaches it.
 pub struct Worker {
@@ -78,6 +83,9 @@ pub struct Worker {
     pub random: Random,
     pub metrics: Arc<WorkerShard>,
     pub clients: Rc<Clients>,
+    /// Every client connection, for whoever asks.
+    pub roster: Rc<Roster>,
+    pub slowest: Slowest,
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
     pub draining: Cell<bool>,
@@ -144,6 +152,8 @@ impl Worker {
             stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),
             clients,
+            roster: Rc::default(),
+            slowest: Slowest::default(),
             shedding: Cell::new(0),
             draining: Cell::new(false),
             is_epoll,
@@ -314,6 +324,7 @@ async fn tick(worker: Rc<Worker>) {
         worker.listening.borrow().iter().for_each(|listening| listening.nudge(is_due));
         if is_due {
             worker.buffers.trim();
+            worker.slowest.turn(clock::now_ms());
             let snapshot = worker.snapshot();
             snapshot.sweep(clock::now_ms());
             worker.listening.borrow().iter().for_each(Listening::measure);
@@ -330,6 +341,8 @@ async fn obey(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
     let told_worker = worker.clone();
     let obeying = mailbox.serve(move |message| match message {
         Message::Stop => told.set(true),
+        Message::SetEndpoint(change) => told_worker.set_endpoint(*change),
+        Message::Ask(question) => told_worker.answer(question),
         Message::Listen(opening) => {
             let failed = told_worker.listen(&told_worker.snapshot(), opening.listeners);
             (opening.done)(failed);

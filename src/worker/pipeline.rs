@@ -95,6 +95,7 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     worker.beat.set(doing);
     drill(exchange);
     let rule = snapshot.route(matched.route);
+    sink.routed(matched.route);
     sink.limit(exchange.until_ms);
     body.limit(rule.body_bytes_max, exchange.until_ms)?;
     match &rule.action {
@@ -168,12 +169,13 @@ fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange, done: &Do
         exchange.head().len as u64 + done.received_bytes + tunnelled.0,
         sent.bytes + tunnelled.1,
     );
-    if series.is_off {
-        return;
-    }
     // A tunnel is answered when it begins, however long it lasts.
     let ended_ns = if sent.status == 101 { sent.first_ns } else { now_ns() };
     let duration_ns = ended_ns.saturating_sub(record.started_ns);
+    worker.slowest.look_at(snapshot, exchange, sent.status, duration_ns);
+    if series.is_off {
+        return;
+    }
     series.worker.duration.record(duration_ns);
     if let Some(overhead_ns) = record.overhead_ns(sent) {
         series.worker.overhead.record(overhead_ns);

@@ -8,17 +8,19 @@ use toml::de::DeValue;
 use super::{
     decode::{Decode, Sink, integer, quoted, text},
     report::Place,
-    snapshot::{ForwardedFields, HalfClose, Io, RequestId, Workers},
+    snapshot::{AdminBind, ForwardedFields, HalfClose, Io, RequestId, Workers},
 };
 use crate::{choice, policy::balance::Balance};
 
 mod access_log;
 mod addresses;
+mod admin;
 mod conditions;
 mod paths;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
+pub use admin::{REDACTED, Secret, TcpAddress};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 
@@ -106,7 +108,9 @@ macro_rules! written_as_text {
 
 written_as_text!(
     Name,
+    AdminBind,
     BindAddress,
+    TcpAddress,
     FileMode,
     EndpointName,
     HostPattern,

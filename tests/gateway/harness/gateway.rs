@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -34,6 +34,8 @@ pub struct Launch {
     pub own_io: bool,
     /// Debug builds panic in the task that serves a request for this path.
     pub panic_path: Option<&'static str>,
+    /// Where its admin socket is. Default: a folder of its own.
+    pub runtime_folder: Option<PathBuf>,
     /// `ringway demo` instead of `ringway run` with a file.
     pub demo: bool,
     /// Further environment.
@@ -102,12 +104,6 @@ impl Gateway {
         is_upgraded
     }
 
-    /// Writes the configuration without asking for anything.
-    pub fn write(&self, toml: &str) {
-        let launch = Launch { toml: toml.to_string(), ..Launch::default() };
-        std::fs::write(self.dir().join("ringway.toml"), launch.complete_toml()).unwrap();
-    }
-
     /// Everything the program said so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
@@ -132,6 +128,28 @@ impl Gateway {
         Client::connect(self.address())
     }
 
+    /// A connection to the admin interface, where `admin.bind` is not set.
+    pub fn admin(&self) -> Client {
+        Client::connect_unix(&self.dir().join("admin.sock"))
+    }
+
+    /// Runs a command of the program against this gateway.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(arguments)
+            .current_dir(self.dir())
+            .env("NO_COLOR", "1")
+            .env("RUNTIME_DIRECTORY", self.dir())
+            .output()
+            .unwrap()
+    }
+
+    /// Writes another configuration, completed as at the start, and does not ask for a reload.
+    pub fn write(&self, toml: &str) {
+        let launch = Launch { toml: toml.to_string(), ..Launch::default() };
+        std::fs::write(self.dir().join("ringway.toml"), launch.complete_toml()).unwrap();
+    }
+
     /// A directory of this gateway's own, removed with it.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -148,7 +166,7 @@ impl Gateway {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// Copies of its listening sockets, one of each, to see how they are set.
+    /// Copies of its listening TCP sockets, one of each, to see how they are set.
     pub fn listening_sockets(&self) -> Vec<socket2::Socket> {
         use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
         let pid = Pid::from_raw(self.pid() as i32).unwrap();
@@ -158,6 +176,7 @@ impl Gateway {
             .filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok())
             .map(socket2::Socket::from)
             .filter(|socket| socket.is_listener().unwrap_or(false))
+            .filter(|socket| socket.local_addr().is_ok_and(|at| at.as_socket().is_some()))
             .map(|socket| (socket.cookie().unwrap(), socket))
             .collect::<std::collections::BTreeMap<_, _>>()
             .into_values()
@@ -291,6 +310,9 @@ impl Launch {
             command.arg("run").arg(file);
         }
         command.env("NO_COLOR", "1").env_remove("RUST_LOG");
+        // A place of its own for its admin socket.
+        let own = self.runtime_folder.as_deref().or(file.parent());
+        command.env("RUNTIME_DIRECTORY", own.unwrap());
         if let Some(path) = self.panic_path {
             command.env("RINGWAY_DRILL_PANIC_PATH", path);
         }
