@@ -393,6 +393,63 @@ fn access_logs_have_every_request() {
     assert_eq!(lines.lines().collect::<Vec<_>>(), asked);
 }
 
+/// Asked by the command; the admin interface answers all the time, and knows when to say ready.
+#[test]
+fn the_admin_interface_goes_with_it() {
+    let installed = Installed::new();
+    let toml = format!("[admin]\nstatus_bind = \"127.0.0.1:0\"\n{OK}");
+    let program = Some(installed.path());
+    let gateway = start(Launch { toml: toml.clone(), program, ..Launch::default() });
+    let status_at = |gateway: &Gateway| -> SocketAddr {
+        let log = gateway.log();
+        let line = log.lines().rfind(|line| line.contains("status on http://")).unwrap();
+        line.rsplit_once("//").unwrap().1.trim().parse().unwrap()
+    };
+    let address = status_at(&gateway);
+    let (done, answers) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                // The old process may say so when it has handed over, on connections it took.
+                let status = Client::connect(address).get("/readyz").status;
+                assert!(status == 200 || status == 503, "{status}");
+                assert_eq!(gateway.admin().get("/livez").status, 200);
+                answers.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        for _ in 0..3 {
+            let before = answers.load(Ordering::SeqCst);
+            let old = gateway.pid();
+            let output = gateway.command(&["upgrade"]);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{output:?}");
+            gateway.follow();
+            assert!(said.contains(&format!("process {} serves", gateway.pid())), "{said}");
+            gateway.wait_gone(old);
+            assert_eq!(status_at(&gateway), address);
+            assert_eq!(Client::connect(address).get("/readyz").status, 200);
+            assert_eq!(gateway.admin().get("/readyz").status, 200);
+            eventually("answers", || answers.load(Ordering::SeqCst) > before + 10);
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    // It says why not, and the interface is still the old process's.
+    installed.install_script("exit 7");
+    let output = gateway.command(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("exit status: 7"), "{output:?}");
+    assert_eq!(gateway.admin().get("/readyz").status, 200);
+    // Another configuration: no more status, and no admin interface at all.
+    installed.install_built();
+    let path = gateway.dir().join("admin.sock");
+    assert!(path.exists());
+    gateway.write(&format!("[admin]\nbind = \"off\"\n{OK}"));
+    let old = gateway.pid();
+    assert!(gateway.upgrade(), "{}", gateway.log());
+    gateway.wait_gone(old);
+    assert!(!path.exists() && TcpStream::connect(address).is_err());
+}
+
 #[test]
 fn the_demo_has_nothing_to_hand_over() {
     let demo = start(Launch { demo: true, ..Launch::default() });
@@ -406,8 +463,11 @@ fn the_demo_has_nothing_to_hand_over() {
 fn a_delay_before_the_drain_serves_on() {
     let gateway = Gateway::start(&format!("[shutdown]\nready_delay = \"10m\"\n{OK}"));
     let mut kept = gateway.client();
+    assert_eq!(gateway.admin().get("/readyz").status, 200);
     gateway.sigterm();
     gateway.wait_for_log("not ready any more, still accepting");
+    assert_eq!(gateway.admin().get("/readyz").status, 503);
+    assert_eq!(gateway.admin().get("/livez").status, 200);
     for _ in 0..3 {
         assert_eq!(gateway.client().get("/").text(), "ok");
     }

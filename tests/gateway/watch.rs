@@ -63,6 +63,7 @@ fn a_stuck_worker_is_reported_once_with_what_it_was_doing() {
     let gateway = start(TOML);
     let mut busy = stall(&gateway, 3000);
     gateway.wait_for_log("makes no progress");
+    assert_eq!(gateway.admin().get("/readyz").status, 503);
     let mut other = served_elsewhere(gateway.address());
     for _ in 0..50 {
         assert_eq!(other.get("/").text(), "ok");
@@ -72,6 +73,7 @@ fn a_stuck_worker_is_reported_once_with_what_it_was_doing() {
         let log = gateway.log();
         log.matches("makes no progress").count() == log.matches("goes on").count()
     });
+    assert_eq!(gateway.admin().get("/readyz").status, 200);
     let log = gateway.log();
     let report = line(&log, "serving a request on route \\\"greeting\\\"");
     assert!(report.contains("ERROR a worker makes no progress"), "{report}");

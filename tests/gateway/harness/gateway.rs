@@ -97,11 +97,16 @@ impl Gateway {
         });
         let is_upgraded = done(UPGRADED) > upgraded;
         if is_upgraded {
-            let log = self.log();
-            let line = log.lines().rfind(|line| line.contains(UPGRADED)).unwrap();
-            self.pid.store(pids(line).next().unwrap(), Ordering::SeqCst);
+            self.follow();
         }
         is_upgraded
+    }
+
+    /// After an upgrade: the new process is meant from now on.
+    pub fn follow(&self) {
+        let log = self.log();
+        let line = log.lines().rfind(|line| line.contains(UPGRADED)).unwrap();
+        self.pid.store(pids(line).next().unwrap(), Ordering::SeqCst);
     }
 
     /// Everything the program said so far.
