@@ -91,7 +91,7 @@ struct UnderWay {
 /// Where the outcome of a reload goes.
 pub type Reply = oneshot::Sender<Result<Reloaded, Refused>>;
 
-/// A reload that every worker went along with.
+/// A reload that is in force.
 #[derive(Clone, Debug)]
 pub struct Reloaded {
     pub generation: u64,
@@ -99,6 +99,8 @@ pub struct Reloaded {
     pub workers: Vec<u64>,
     pub took: Duration,
     pub warnings: Vec<String>,
+    /// What is not as the configuration says: workers that are stuck, listeners that do not accept.
+    pub lacking: Vec<String>,
 }
 
 /// A reload that changed nothing.
@@ -108,8 +110,8 @@ pub enum Refused {
     BadFile(String),
     /// It cannot be put into force here, such as an address that is in use.
     Impossible(String),
-    /// There is no file to read.
-    NoFile,
+    /// Not while something else goes on, or never.
+    NotNow(&'static str),
 }
 
 /// What was read from the file, or what is wrong with it.
@@ -182,6 +184,7 @@ impl Reloads {
         let mut copy = Snapshot::clone(&self.current);
         overrides.apply(&mut copy);
         let copy = Arc::new(copy);
+        self.generations[worker] = copy.generation;
         self.held.push(copy.clone());
         self.route_names.add(&copy);
         (copy, self.series[worker].clone())
@@ -208,7 +211,10 @@ impl Reloads {
     pub fn ask(&mut self, tell: &mpsc::Sender<Event>, who: Option<Reply>) {
         if self.file.is_none() {
             tracing::warn!("there is no file to reload, nothing was changed");
-            who.into_iter().for_each(|who| drop(who.send(Err(Refused::NoFile))));
+            if let Some(who) = who {
+                let why = "this gateway was not started from a file: there is none to read";
+                let _ = who.send(Err(Refused::NotNow(why)));
+            }
             return;
         }
         self.waiting_next.extend(who);
@@ -347,7 +353,8 @@ impl Reloads {
         let current = &self.current;
         let (generation, took) = (current.generation, under_way.begun.elapsed());
         let (routes, upstreams) = (current.routes.len(), current.upstreams.len());
-        let mut warnings = std::mem::take(&mut under_way.warnings);
+        let warnings = std::mem::take(&mut under_way.warnings);
+        let mut lacking = Vec::new();
         if under_way.failed.is_empty() {
             tracing::info!(generation, routes, upstreams, ?took, "reloaded");
         } else {
@@ -361,15 +368,15 @@ impl Reloads {
                 failed,
                 "reloaded, but not every new listener accepts"
             );
-            warnings.push(format!("these listeners do not accept: {failed}"));
+            lacking.push(format!("these listeners do not accept: {failed}"));
         }
         for worker in &under_way.waiting {
             let name = workers::name(*worker);
-            warnings.push(format!("{name} is stuck and adopts the configuration when it goes on"));
+            lacking.push(format!("{name} is stuck and adopts it when it goes on"));
         }
         self.history.add(generation, Became::Reloaded, &summary(current));
         let workers = self.generations.clone();
-        self.finish(&Ok(Reloaded { generation, workers, took, warnings }), tell);
+        self.finish(&Ok(Reloaded { generation, workers, took, warnings, lacking }), tell);
     }
 
     /// Frees the configurations that no worker uses any more; whether some are left that will be.
@@ -384,7 +391,7 @@ impl Reloads {
             // Has been printed.
             Refused::BadFile(report) => ("the configuration has errors", report),
             Refused::Impossible(why) => (&**why, why),
-            Refused::NoFile => return,
+            Refused::NotNow(_) => return,
         };
         tracing::error!(generation, "reload refused, the configuration in force stays: {why}");
         self.history.add(generation, Became::Refused, detail);
@@ -395,8 +402,10 @@ impl Reloads {
         let who = self.under_way.take().map(|under_way| under_way.who);
         let generation = self.current.generation;
         self.systemd.reloaded(&match outcome {
-            Ok(done) if done.warnings.is_empty() => format!("serving generation {generation}"),
-            Ok(done) => format!("serving generation {generation}: {}", done.warnings.join("; ")),
+            Ok(done) if done.lacking.is_empty() => format!("serving generation {generation}"),
+            Ok(done) => {
+                format!("serving generation {generation}, but {}", done.lacking.join("; "))
+            }
             Err(Refused::Impossible(why)) => {
                 format!("reload refused, serving generation {generation}: {why}")
             }

@@ -249,8 +249,8 @@ impl Gateway {
                 self.upgrade(Some(Box::new(done)));
             }
             Ask::Reload(reply) if self.upgrade.is_some() => {
-                let why = "an upgrade is under way: ask again when it is over".to_owned();
-                let _ = reply.send(Err(Refused::Impossible(why)));
+                let why = "an upgrade is under way: ask again when it is over";
+                let _ = reply.send(Err(Refused::NotNow(why)));
             }
             Ask::Reload(reply) => self.reloads.ask(&self.tell, Some(reply)),
             Ask::Endpoint(wish, reply) => {
@@ -268,10 +268,11 @@ impl Gateway {
     /// Watches the configuration file, or no longer, as the configuration says.
     pub fn watch_file(&mut self) {
         let file = self.reloads.file().filter(|_| self.reloads.current().reload_watch);
+        let in_force = &self.reloads.current().text;
         match file {
             None => self.file_watch = None,
             Some(_) if self.file_watch.is_some() => {}
-            Some(file) => match FileWatch::begin(file, self.tell.clone()) {
+            Some(file) => match FileWatch::begin(file, in_force, self.tell.clone()) {
                 Ok(watch) => self.file_watch = Some(watch),
                 Err(e) => tracing::error!("{e}; reload by SIGHUP or `ringway reload` meanwhile"),
             },

@@ -217,6 +217,7 @@ impl Gateway {
         let watch = Watch {
             beats: self.workers.beats(),
             names: self.reloads.route_names(),
+            signs: self.shared.signs.clone(),
             stuck_after: Duration::from_millis(self.reloads.current().runtime.stuck_after_ms),
             watchdog: systemd::watchdog(),
             readiness: self.readiness.clone(),

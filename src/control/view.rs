@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use super::{endpoints::Overrides, history::History, logs::Logs, ready::Readiness, run::Event};
+use super::{
+    endpoints::Overrides, history::History, logs::Logs, ready::Readiness, run::Event, watch::Signs,
+};
 use crate::{
     config::{
         Snapshot,
@@ -39,6 +41,8 @@ pub struct Shared {
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
     pub logs: Logs,
+    /// What the watch sees.
+    pub signs: Signs,
     tell: mpsc::Sender<Event>,
 }
 
@@ -85,7 +89,9 @@ impl Shared {
         logs: Logs,
         tell: mpsc::Sender<Event>,
     ) -> Arc<Shared> {
-        Arc::new(Shared { view: Mutex::new(Arc::new(view)), readiness, registry, logs, tell })
+        let signs = Signs::of(view.workers.len());
+        let view = Mutex::new(Arc::new(view));
+        Arc::new(Shared { view, readiness, registry, logs, signs, tell })
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {

@@ -5,7 +5,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, Weak},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -56,11 +59,40 @@ impl Names {
     }
 }
 
+/// How long each worker has stood still, as of the last look, for whoever asks.
+#[derive(Clone, Debug)]
+pub struct Signs(Arc<[Sign]>);
+
+#[derive(Debug, Default)]
+struct Sign {
+    still_ms: AtomicU64,
+    is_stuck: AtomicBool,
+}
+
+impl Signs {
+    pub fn of(workers: usize) -> Signs {
+        Signs((0..workers).map(|_| Sign::default()).collect())
+    }
+
+    /// Since when the worker has stood still, and whether that counts as stuck.
+    pub fn of_worker(&self, worker: usize) -> (Duration, bool) {
+        let sign = &self.0[worker];
+        (Duration::from_millis(sign.still_ms.load(Relaxed)), sign.is_stuck.load(Relaxed))
+    }
+
+    fn note(&self, worker: usize, pulse: &Pulse, now: Instant) {
+        let still_for = pulse.since.map_or(Duration::ZERO, |since| now.duration_since(since));
+        self.0[worker].still_ms.store(still_for.as_millis() as u64, Relaxed);
+        self.0[worker].is_stuck.store(pulse.is_stuck, Relaxed);
+    }
+}
+
 /// What is watched, and who is told.
 pub struct Watch {
     /// Core and sign of life, by worker.
     pub beats: Vec<(u32, Arc<Beat>)>,
     pub names: Names,
+    pub signs: Signs,
     /// A worker whose beat stands still for this long is stuck.
     pub stuck_after: Duration,
     /// `WatchdogSec=`, if there is one.
@@ -94,6 +126,8 @@ impl Watch {
             let changes: Vec<Change> = looks.collect();
             let stuck = pulses.iter().filter(|pulse| pulse.is_stuck).count();
             self.readiness.stuck(stuck as u32);
+            let seen = pulses.iter().enumerate();
+            seen.for_each(|(worker, pulse)| self.signs.note(worker, pulse, now));
             for (worker, change) in changes.into_iter().enumerate() {
                 self.report(worker, change);
             }
