@@ -399,7 +399,7 @@ fn the_admin_interface_goes_with_it() {
     let installed = Installed::new();
     let toml = format!("[admin]\nstatus_bind = \"127.0.0.1:0\"\n{OK}");
     let program = Some(installed.path());
-    let gateway = start(Launch { toml: toml.clone(), program, ..Launch::default() });
+    let gateway = start(Launch { toml, program, ..Launch::default() });
     let status_at = |gateway: &Gateway| -> SocketAddr {
         let log = gateway.log();
         let line = log.lines().rfind(|line| line.contains("status on http://")).unwrap();
