@@ -1,7 +1,8 @@
 //! What is observed: metrics in shards owned by one worker each, the record of an exchange, the
-//! request id, the log.
+//! request id, the trace and its spans, the log.
 
 pub mod log;
 pub mod metrics;
 pub mod record;
 pub mod request_id;
+pub mod trace;
