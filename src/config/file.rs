@@ -6,12 +6,12 @@
 
 use super::{
     decode::Named,
-    snapshot::{ForwardedFields, HalfClose, Io, RequestId, Workers},
+    snapshot::{ForwardedFields, HalfClose, Io, Parent, RequestId, ServerTiming, Workers},
     units::{Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, millis, minutes, seconds},
     values::{
-        BareHost, BindAddress, EncodedSlash, EndpointText, FieldValue, FileMode, HostName,
-        HostPattern, Matches, MethodName, Name, Network, PathRegex, PathTemplate, PathText,
-        Pseudonym, Scheme,
+        BareHost, BindAddress, CollectorUrl, EncodedSlash, EndpointText, FieldValue, FileMode,
+        HostName, HostPattern, Matches, MethodName, Name, Network, PathRegex, PathTemplate,
+        PathText, Pseudonym, Ratio, Scheme, Secret,
     },
 };
 use crate::{config::decode::At, policy::balance::Balance, section};
@@ -46,6 +46,8 @@ section! {
         paths: Paths = Paths::default();
         /// What is measured.
         metrics: Metrics = Metrics::default();
+        /// Distributed tracing.
+        tracing: Tracing = Tracing::default();
     }
 
     /// Settings of the process, fixed at start.
@@ -140,6 +142,8 @@ section! {
         /// With `upstream`: tries in all, the first included. A request is only repeated when
         /// nothing of a response came back and repeating is safe.
         tries: u8 = 2 => 1..=10;
+        /// Share of its exchanges that are recorded for tracing. Default: `tracing.sample`.
+        trace_sample: Option<Ratio> = None, eg "1.0";
     }
 
     /// A fixed response.
@@ -289,6 +293,36 @@ section! {
         /// as `(other)`.
         series: u32 = 1000 => 1..=100_000;
     }
+
+    /// Distributed tracing: W3C Trace Context with clients and upstreams, spans sent to a
+    /// collector by OTLP (HTTP with protobuf).
+    pub struct Tracing {
+        /// URL of the collector, an OpenTelemetry Collector, Jaeger or Tempo. Without it nothing is
+        /// traced, and `traceparent` and `tracestate` pass unchanged.
+        endpoint: Option<CollectorUrl> = None, eg "\"http://127.0.0.1:4318/v1/traces\"";
+        /// Share of the exchanges that are recorded: 0.01 is one in a hundred, which shows what is
+        /// slow at a cost nobody notices. By trace id, so that gateways agree.
+        sample: Ratio = Ratio(0.01);
+        /// Who decides about a trace that a caller began. `"follow"`: its sampled flag, if it comes
+        /// from one of `forwarding.trusted_proxies`; anybody else could have everything recorded,
+        /// so theirs counts for nothing. `"ignore"`: always `sample`. The trace is continued in any
+        /// case.
+        parent: Parent = Parent::Follow;
+        /// The gateway's name in traces.
+        service_name: Name = Name("ringway".to_owned());
+        /// Fields for the collector, such as `{ Authorization = "Bearer ..." }`. Their values are
+        /// secrets: where the configuration in force is shown, they are not.
+        headers: Named<Secret> = Named::default();
+        /// Recorded exchanges that may wait to be sent, for each worker. Further ones are dropped
+        /// and counted; no request waits.
+        queue: u32 = 2048 => 16..=65536;
+        /// For one request to the collector.
+        timeout: Millis = seconds(10) => millis(10)..=minutes(1);
+        /// Tell clients in the field Server-Timing how long the gateway (`gw`), opening a
+        /// connection (`con`) and the upstream (`up`) took: `"off"`, `"always"`, or `"sampled"`
+        /// when the exchange is recorded.
+        server_timing: ServerTiming = ServerTiming::Off;
+    }
 }
 
 /// Default of a section whose keys all have defaults.
@@ -302,4 +336,4 @@ macro_rules! all_defaults {
     )+ };
 }
 
-all_defaults!(File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths, Metrics);
+all_defaults!(File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths, Metrics, Tracing);

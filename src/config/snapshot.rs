@@ -10,10 +10,14 @@ use crate::{
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
+    telemetry::trace::Sampling,
     wire::{HeadLimits, Reason, path::PathRules},
 };
 
 pub use crate::policy::client::ForwardedFields;
+pub use trace::{Export, Parent, ServerTiming, Tracing};
+
+mod trace;
 
 /// Index of an upstream in `Snapshot::upstreams`.
 pub type UpstreamId = u32;
@@ -35,6 +39,9 @@ pub struct Snapshot {
     pub forwarding: Forwarding,
     pub paths: PathRules,
     pub metrics: Metrics,
+    /// `None`: nothing is traced.
+    pub tracing: Option<Tracing>,
+    pub server_timing: ServerTiming,
 }
 
 /// What is counted beyond the workers' own figures.
@@ -137,6 +144,10 @@ pub struct Route {
     pub upgrade: bool,
     /// Tries in all, the first included.
     pub tries_max: u8,
+    /// The path it is for, as configured; `/` when any.
+    pub pattern: String,
+    /// Share of its exchanges that are recorded, where it is not the usual one.
+    pub trace_sampling: Option<Sampling>,
 }
 
 #[derive(Clone, Debug)]

@@ -18,6 +18,7 @@ use crate::wire::{HeadLimits, path::PathRules};
 
 mod routes;
 mod rules;
+mod trace;
 mod upstreams;
 
 /// The top of the file, for problems that have no better place.
@@ -31,6 +32,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     check_timeouts(&file.timeouts, sink);
     check_ring(&file.runtime, sink);
     let upstreams = upstreams::upstreams(file, around.look_up, sink);
+    let tracing = trace::tracing(file, sink);
     let (routes, router) = routes::routes(file, around.folder, sink);
     Some(Snapshot {
         generation: 1,
@@ -57,6 +59,8 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
             enabled: *file.metrics.enabled,
             series_max: *file.metrics.series,
         },
+        tracing,
+        server_timing: *file.tracing.server_timing,
     })
 }
 

@@ -15,10 +15,12 @@ use crate::{choice, policy::balance::Balance};
 mod addresses;
 mod conditions;
 mod paths;
+mod trace;
 
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use trace::{CollectorUrl, Ratio, Secret};
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
 choice!(HalfClose: HalfClose::Answer = "answer", HalfClose::Abort = "abort");
@@ -118,6 +120,8 @@ written_as_text!(
     FieldValue,
     Network,
     Pseudonym,
+    CollectorUrl,
+    Secret,
 );
 
 /// A name given by the operator.

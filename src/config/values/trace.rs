@@ -1,0 +1,197 @@
+//! Values of the tracing section: a share, a collector's URL, a secret.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use toml::de::DeValue;
+
+use super::{Bad, FieldValue, FromText, bad, integer};
+use crate::{
+    choice,
+    config::{
+        decode::{Decode, Sink},
+        report::Place,
+        snapshot::{Parent, ServerTiming},
+    },
+};
+
+choice!(Parent: Parent::Follow = "follow", Parent::Ignore = "ignore");
+choice!(ServerTiming:
+    ServerTiming::Off = "off",
+    ServerTiming::Always = "always",
+    ServerTiming::Sampled = "sampled",
+);
+
+/// A share: from 0 (none) to 1 (all).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio(pub f64);
+
+impl Decode for Ratio {
+    const EXPECTED: &'static str = "a number between 0 and 1";
+
+    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
+        let number = match value {
+            DeValue::Float(float) => float.as_str().replace('_', "").parse::<f64>().ok(),
+            DeValue::Integer(_) => integer(value).map(|n| n as f64),
+            _ => {
+                let fix = "write a number such as 0.01, without quotation marks";
+                sink.wrong_type(value, place, Self::EXPECTED, fix);
+                return None;
+            }
+        };
+        let ratio = number.filter(|n| (0.0..=1.0).contains(n));
+        if ratio.is_none() {
+            sink.bad_value(
+                place,
+                Self::EXPECTED,
+                "out of range",
+                "write 0.01 for one in a hundred",
+            );
+        }
+        ratio.map(Ratio)
+    }
+
+    fn written(&self) -> Option<String> {
+        Some(format!("{:?}", self.0))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": 0, "maximum": 1 })
+    }
+}
+
+/// Where a collector takes traces by OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectorUrl(pub String);
+
+const COLLECTOR: &str = "http://127.0.0.1:4318/v1/traces";
+
+impl FromText for CollectorUrl {
+    const WHAT: &'static str = "an http:// URL of a collector";
+    const EXAMPLE: &'static str = COLLECTOR;
+
+    fn read(text: &str) -> Result<Self, Bad> {
+        let example = || format!("write \"{COLLECTOR}\"");
+        let Some((scheme, rest)) = text.split_once("://") else {
+            let is_host = !text.is_empty() && !text.contains(['/', ' ']);
+            let fix = if is_host && text.contains(':') {
+                format!("write \"http://{text}/v1/traces\"")
+            } else {
+                example()
+            };
+            return bad("no scheme", fix);
+        };
+        if scheme.eq_ignore_ascii_case("https") {
+            let fix = "send to a collector on this host or network by \"http://\", and let that \
+                       one speak TLS: this version of Ringway has no TLS of its own";
+            return bad("TLS is not there yet", fix);
+        }
+        if scheme != "http" {
+            return bad("another scheme", example());
+        }
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if !rest.bytes().all(|b| b.is_ascii_graphic()) || rest.contains('#') {
+            return bad("has a character that no URL has", example());
+        }
+        if authority.contains('@') {
+            let fix = "write headers = { Authorization = \"Basic ...\" } for it";
+            return bad("has a user or password", fix);
+        }
+        if !is_authority(authority) {
+            return bad("no host, or a port that is none", example());
+        }
+        if path.is_empty() || path == "/" {
+            let fix =
+                format!("write \"http://{authority}/v1/traces\", where collectors take traces");
+            return bad("no path", fix);
+        }
+        Ok(CollectorUrl(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// `host` or `host:port`.
+fn is_authority(authority: &str) -> bool {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    super::addresses::is_host_name(host)
+        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+/// A field value that is never shown again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+/// Stands for a secret where it would be shown.
+const HIDDEN: &str = "(secret)";
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+impl FromText for Secret {
+    const WHAT: &'static str = FieldValue::WHAT;
+    const EXAMPLE: &'static str = "Bearer 1234";
+
+    fn read(text: &str) -> Result<Self, Bad> {
+        match FieldValue::read(text) {
+            Ok(value) => Ok(Secret(value.0)),
+            // Its own fix would repeat the value.
+            Err(Bad { label, .. }) => {
+                bad(label, "write it on one line, without blanks at its ends")
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        HIDDEN.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collectors() {
+        for (text, expected) in [
+            ("http://127.0.0.1:4318/v1/traces", ""),
+            ("http://collector/v1/traces", ""),
+            ("http://[::1]:4318/v1/traces", ""),
+            ("http://[::1]/x?y", ""),
+            ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+            ("http://c/", "http://c/v1/traces"),
+            ("127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+            ("https://c/v1/traces", "no TLS"),
+            ("HTTPS://c/v1/traces", "no TLS"),
+            ("grpc://c:4317", COLLECTOR),
+            ("http://user:pw@c/v1/traces", "Authorization"),
+            ("http:///v1/traces", COLLECTOR),
+            ("http://c:0/v1/traces", COLLECTOR),
+            ("http://c:x/v1/traces", COLLECTOR),
+            ("http://c/v1 /traces", COLLECTOR),
+            ("http://c/v1\r\nx", COLLECTOR),
+            ("", COLLECTOR),
+        ] {
+            match CollectorUrl::read(text) {
+                Ok(url) => assert!(expected.is_empty() && url.show() == text, "{text}"),
+                Err(bad) => assert!(!expected.is_empty() && bad.fix.contains(expected), "{text}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let secret = Secret::read("Bearer hush").map_err(|bad| bad.fix).expect("a value");
+        assert_eq!(secret.0, "Bearer hush");
+        let shown = format!("{secret:?} {} {:?}", secret.show(), secret.written());
+        assert!(!shown.contains("hush"), "{shown}");
+        let bad = Secret::read(" hush").map_err(|bad| bad.label + &bad.fix).expect_err("a blank");
+        assert!(!bad.contains("hush"), "{bad}");
+    }
+}
