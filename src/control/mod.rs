@@ -6,6 +6,7 @@ pub mod demo;
 pub mod explain;
 mod reload;
 mod run;
+mod spans;
 
 /// Runs the program and answers with its exit code.
 pub fn main() -> std::process::ExitCode {

@@ -16,15 +16,19 @@ use std::{
 use super::{
     cli,
     run::{Event, bind_all},
+    spans::Spans,
 };
 use crate::{
     config::{
         Snapshot,
         snapshot::{Bind, ListenerRule, Runtime, Upstream},
     },
-    telemetry::metrics::{
-        registry::{Names, Registry, UpstreamNames},
-        shards::Series,
+    telemetry::{
+        metrics::{
+            registry::{Names, Registry, UpstreamNames},
+            shards::Series,
+        },
+        trace::queue::SpanQueue,
     },
     worker::{
         clients::Places,
@@ -41,12 +45,13 @@ pub struct Reloads {
     /// Every snapshot a worker may still use. Freed here, not by the workers: that takes time.
     held: Vec<Arc<Snapshot>>,
     registry: Arc<Mutex<Registry>>,
+    pub spans: Spans,
     under_way: Option<UnderWay>,
     asked_again: bool,
 }
 
-/// One worker's configuration and where it counts.
-pub type WorkerCopy = (Arc<Snapshot>, Arc<Series>);
+/// One worker's configuration, where it counts, and where it leaves spans.
+pub type WorkerCopy = (Arc<Snapshot>, Arc<Series>, Option<Arc<SpanQueue>>);
 
 struct UnderWay {
     begun: Instant,
@@ -69,12 +74,15 @@ impl Reloads {
         snapshot: Snapshot,
         registry: Arc<Mutex<Registry>>,
     ) -> (Reloads, Vec<WorkerCopy>) {
-        let copies = copies(snapshot, &registry);
+        let workers = registry.lock().expect("nobody panics while counting").workers.len();
+        let mut spans = Spans::new(workers);
+        let copies = copies(snapshot, &registry, &mut spans);
         let reloads = Reloads {
             file,
             current: copies[0].0.clone(),
-            held: copies.iter().map(|(snapshot, _)| snapshot.clone()).collect(),
+            held: copies.iter().map(|(snapshot, ..)| snapshot.clone()).collect(),
             registry,
+            spans,
             under_way: None,
             asked_again: false,
         };
@@ -172,10 +180,10 @@ impl Reloads {
         warn_of_fixed(&before.runtime, &snapshot.runtime);
         running.places.resize(before.limits.connections_max, snapshot.limits.connections_max);
         announce(&before, &snapshot, &sockets[0]);
-        let copies = copies(snapshot, &self.registry);
+        let copies = copies(snapshot, &self.registry, &mut self.spans);
         self.current = copies[0].0.clone();
         let mut waiting = 0;
-        for ((worker, mailbox), ((snapshot, series), listeners)) in
+        for ((worker, mailbox), ((snapshot, series, spans), listeners)) in
             running.mailboxes.iter().enumerate().zip(copies.into_iter().zip(sockets))
         {
             self.held.push(snapshot.clone());
@@ -183,7 +191,7 @@ impl Reloads {
             let done = Box::new(move || {
                 let _ = tell.send(Event::Adopted);
             });
-            let adoption = Box::new(Adoption { snapshot, series, listeners, done });
+            let adoption = Box::new(Adoption { snapshot, series, spans, listeners, done });
             match mailbox.send(Message::Adopt(adoption)) {
                 Ok(()) => waiting += 1,
                 Err(_) => tracing::error!(worker, "mailbox full, the worker keeps what it has"),
@@ -196,11 +204,13 @@ impl Reloads {
     }
 }
 
-fn copies(snapshot: Snapshot, registry: &Mutex<Registry>) -> Vec<WorkerCopy> {
+fn copies(snapshot: Snapshot, registry: &Mutex<Registry>, spans: &mut Spans) -> Vec<WorkerCopy> {
+    let spans = spans.adopt(snapshot.tracing.as_ref());
     let series = registry.lock().expect("nobody panics while counting").adopt(&names(&snapshot));
     let mut copies: Vec<_> = (1..series.len()).map(|_| Arc::new(snapshot.clone())).collect();
     copies.insert(0, Arc::new(snapshot));
-    copies.into_iter().zip(series).collect()
+    let copies = copies.into_iter().zip(series).zip(spans);
+    copies.map(|((snapshot, series), spans)| (snapshot, series, spans)).collect()
 }
 
 /// What a configuration has that is counted by name.

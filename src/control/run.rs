@@ -110,12 +110,12 @@ impl Gateway {
         let (reloads, copies) = Reloads::begin(file, snapshot, registry.clone());
         let mut mailboxes = Vec::new();
         for (index, (listeners, copy)) in bound.into_iter().zip(copies).enumerate() {
-            let (snapshot, series) = copy;
+            let (snapshot, series, spans) = copy;
             let (sender, mailbox) = mailbox::mailbox().map_err(|e| format!("eventfd: {e}"))?;
             mailboxes.push(sender);
             let places = places.clone();
             let workers = cores.len();
-            let seed = Seed { index, snapshot, series, listeners, mailbox, places, workers };
+            let seed = Seed { index, snapshot, series, spans, listeners, mailbox, places, workers };
             spawn(seed, cores[index], tell.clone()).map_err(|e| format!("worker {index}: {e}"))?;
         }
         let mut gateway = Gateway {
@@ -253,6 +253,7 @@ impl Gateway {
     }
 
     fn last_words(self) -> ExitCode {
+        self.reloads.spans.finish();
         let registry = self.registry.lock().expect("nobody panics while counting");
         tracing::info!(
             connections = registry.sum(|worker| worker.connections.get()),

@@ -13,7 +13,10 @@ use crate::{
         Snapshot,
         snapshot::{ListenerRule, Upstream, UpstreamId},
     },
-    telemetry::metrics::shards::{ListenerShard, Series},
+    telemetry::{
+        metrics::shards::{ListenerShard, Series},
+        trace::queue::SpanQueue,
+    },
 };
 
 /// A snapshot and the worker's state of its upstreams.
@@ -25,6 +28,8 @@ pub struct Generation {
     states: Vec<Rc<UpstreamState>>,
     /// Where this worker counts, by the ids of the snapshot.
     pub series: Arc<Series>,
+    /// Where this worker leaves spans, when there is tracing.
+    pub spans: Option<Arc<SpanQueue>>,
 }
 
 impl Deref for Generation {
@@ -36,19 +41,28 @@ impl Deref for Generation {
 }
 
 impl Generation {
-    pub fn first(snapshot: Arc<Snapshot>, series: Arc<Series>) -> Generation {
+    pub fn first(
+        snapshot: Arc<Snapshot>,
+        series: Arc<Series>,
+        spans: Option<Arc<SpanQueue>>,
+    ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
-        Generation { states: states.collect(), snapshot, series }
+        Generation { states: states.collect(), snapshot, series, spans }
     }
 
     /// The generation after this one.
-    pub fn next(&self, snapshot: Arc<Snapshot>, series: Arc<Series>) -> Generation {
+    pub fn next(
+        &self,
+        snapshot: Arc<Snapshot>,
+        series: Arc<Series>,
+        spans: Option<Arc<SpanQueue>>,
+    ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| match self.named(&rule.name) {
             Some((before, state)) if is_same_choice(before, rule) => state.clone(),
             Some((before, state)) => Rc::new(UpstreamState::after(state, before, rule)),
             None => Rc::new(UpstreamState::new(rule)),
         });
-        let next = Generation { states: states.collect(), snapshot, series };
+        let next = Generation { states: states.collect(), snapshot, series, spans };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);

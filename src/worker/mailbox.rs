@@ -17,7 +17,10 @@ use monoio::net::UnixStream;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::listener::Bound;
-use crate::{config::Snapshot, telemetry::metrics::shards::Series};
+use crate::{
+    config::Snapshot,
+    telemetry::{metrics::shards::Series, trace::queue::SpanQueue},
+};
 
 /// Messages a worker may have waiting; control retries when it is full.
 const MESSAGES_MAX: usize = 256;
@@ -37,6 +40,8 @@ pub struct Adoption {
     pub snapshot: Arc<Snapshot>,
     /// Where the worker counts from then on.
     pub series: Arc<Series>,
+    /// Where it leaves spans from then on.
+    pub spans: Option<Arc<SpanQueue>>,
     /// Sockets for the listeners that are new in it.
     pub listeners: Vec<Bound>,
     /// Called when the worker has it.

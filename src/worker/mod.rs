@@ -23,6 +23,7 @@ pub mod pipeline;
 pub mod pool;
 pub mod respond;
 pub mod runtime;
+pub mod trace;
 pub mod tunnel;
 
 use std::{
@@ -34,10 +35,14 @@ use std::{
 };
 
 use crate::{
-    config::{Snapshot, snapshot::Timeouts},
+    config::{
+        Snapshot,
+        snapshot::{ServerTiming, Timeouts},
+    },
     telemetry::{
         metrics::shards::{Series, WorkerShard},
         request_id::Random,
+        trace::queue::SpanQueue,
     },
     wire::ResponseHead,
 };
@@ -84,6 +89,8 @@ pub struct Seed {
     pub index: usize,
     pub snapshot: Arc<Snapshot>,
     pub series: Arc<Series>,
+    /// Where it leaves spans, when there is tracing.
+    pub spans: Option<Arc<SpanQueue>>,
     pub listeners: Vec<Bound>,
     pub mailbox: Mailbox,
     pub places: Places,
@@ -147,7 +154,8 @@ impl Worker {
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
-        let next = Rc::new(self.snapshot().next(adoption.snapshot, adoption.series));
+        let next = self.snapshot().next(adoption.snapshot, adoption.series, adoption.spans);
+        let next = Rc::new(next);
         self.listen(&next, adoption.listeners);
         self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
@@ -158,7 +166,9 @@ impl Worker {
     /// What a worker as a whole takes from its generation.
     fn serve_with(&self, generation: &Generation) {
         self.metrics.generation.set(generation.generation);
-        clock::set_precise(!generation.series.is_off);
+        let times_responses = generation.server_timing != ServerTiming::Off;
+        let is_precise = !generation.series.is_off || generation.spans.is_some();
+        clock::set_precise(is_precise || times_responses);
     }
 
     /// Stops listeners that `snapshot` does not have and begins the new ones.
@@ -198,7 +208,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     );
     driver.block_on(async move {
         clock::refresh();
-        let first = Generation::first(seed.snapshot, seed.series);
+        let first = Generation::first(seed.snapshot, seed.series, seed.spans);
         let worker = Rc::new(Worker::new(seed.index, first, clients, is_epoll));
         let generation = worker.snapshot();
         worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);

@@ -18,7 +18,7 @@ use super::{
     exchange::{Exchange, RequestBody, ResponseSink},
     forward,
     generation::Generation,
-    respond,
+    respond, trace,
 };
 use crate::{
     config::{Snapshot, snapshot::Action},
@@ -58,6 +58,7 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
             if is_suspect(refusal) {
                 sink.close_after();
             }
+            trace::tell_timing(snapshot, exchange, sink);
             let id = exchange.id.text(exchange.bytes());
             // Boxed, so that the task is no larger than forwarding needs.
             match Box::pin(respond::refuse(id, refusal, sink)).await {
@@ -67,7 +68,7 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
         }
     };
     let done = Done { refused, outcome, sent: sink.sent(), received_bytes: body.bytes() };
-    record(snapshot, exchange, &done);
+    record(worker, snapshot, exchange, &done);
     outcome
 }
 
@@ -86,6 +87,7 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     sink: &mut S,
 ) -> Result<(), Refusal> {
     if admit(snapshot, exchange)? == Admitted::Options {
+        trace::tell_timing(snapshot, exchange, sink);
         return Box::pin(options(sink)).await;
     }
     let matched = route(snapshot, exchange)?;
@@ -96,8 +98,14 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         Action::Forward(upstream) => {
             forward::forward(worker, snapshot, exchange, &matched, *upstream, body, sink).await
         }
-        Action::Respond(fixed) => respond::fixed(sink, fixed).await,
-        Action::Redirect(to) => respond::redirect(exchange, &matched, to, sink).await,
+        Action::Respond(fixed) => {
+            trace::tell_timing(snapshot, exchange, sink);
+            respond::fixed(sink, fixed).await
+        }
+        Action::Redirect(to) => {
+            trace::tell_timing(snapshot, exchange, sink);
+            respond::redirect(exchange, &matched, to, sink).await
+        }
     }
 }
 
@@ -128,7 +136,11 @@ async fn options<S: ResponseSink>(sink: &mut S) -> Result<(), Refusal> {
 fn route(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<RouteMatch, Refusal> {
     let matched = snapshot.router.find(&exchange.view())?;
     exchange.route = Some(matched.route);
-    exchange.limit_to(snapshot.route(matched.route).timeout_ms);
+    let rule = snapshot.route(matched.route);
+    exchange.limit_to(rule.timeout_ms);
+    if let (Some(sampling), Some(trace)) = (rule.trace_sampling, &mut exchange.trace) {
+        trace.decide(sampling);
+    }
     Ok(matched)
 }
 
@@ -143,7 +155,7 @@ struct Done {
 }
 
 /// What is kept of every exchange, whatever became of it.
-fn record(snapshot: &Generation, exchange: &Exchange, done: &Done) {
+fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange, done: &Done) {
     let (series, record, sent) = (&snapshot.series, &exchange.record, &done.sent);
     if let Some(refusal) = done.refused {
         series.worker.refused(refusal.reason);
@@ -162,11 +174,14 @@ fn record(snapshot: &Generation, exchange: &Exchange, done: &Done) {
         exchange.head().len as u64 + done.received_bytes + tunnelled.0,
         sent.bytes + tunnelled.1,
     );
+    // A tunnel is answered when it begins, however long it lasts.
+    let ended_ns = if sent.status == 101 { sent.first_ns } else { now_ns() };
+    let Done { refused, received_bytes, .. } = *done;
+    let ended = trace::Ended { refused, sent: *sent, ended_ns, received_bytes };
+    trace::hand_over(worker, snapshot, exchange, &ended);
     if series.is_off {
         return;
     }
-    // A tunnel is answered when it begins, however long it lasts.
-    let ended_ns = if sent.status == 101 { sent.first_ns } else { now_ns() };
     let duration_ns = ended_ns.saturating_sub(record.started_ns);
     series.worker.duration.record(duration_ns);
     if let Some(overhead_ns) = record.overhead_ns(sent) {

@@ -19,5 +19,6 @@ mod reload;
 mod routing;
 mod smoke;
 mod streaming;
+mod tracing;
 mod upgrade;
 mod upstreams;
