@@ -244,6 +244,7 @@ START = {
     "nginx": start_nginx,
     "nginx-fields": functools.partial(start_nginx, fields=FIELDS),
     "ringway": start_ringway,
+    "ringway-plain": functools.partial(start_ringway, extra="[metrics]\nenabled = false"),
 }
 
 

@@ -203,6 +203,15 @@ fn schema_describes_every_key_and_refuses_others() {
 }
 
 #[test]
+fn a_log_level_that_is_none_says_what_to_write() {
+    let output = ringway(&["--log", "inof", "version"]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = "ringway: --log: `inof` is no log level; write error, warn, info, debug, trace or \
+                   off, or a filter such as ringway::worker=debug\n";
+    assert_eq!(stderr(&output), message);
+}
+
+#[test]
 fn version_and_help() {
     let version = stdout(&ringway(&["version"]));
     assert_eq!(version, format!("ringway {}\n", env!("CARGO_PKG_VERSION")));

@@ -1,7 +1,7 @@
 //! Configurations from outside: every example passes, every mistake is reported as it should be,
 //! and what is made from the code is as committed.
 //!
-//! `RINGWAY_BLESS=1 cargo test --test config` writes `docs/configuration.md`,
+//! `RINGWAY_BLESS=1 cargo test --test config` writes `docs/configuration.md`, `docs/access-log.md`,
 //! `config/reference.toml` and the reports in `tests/config/mistakes.txt` anew.
 
 use std::{fmt::Write, fs, net::SocketAddr, path::Path};
@@ -38,6 +38,11 @@ fn the_reference_page_is_made_from_the_code() {
 #[test]
 fn the_reference_file_is_made_from_the_code() {
     as_committed("config/reference.toml", &reference::file());
+}
+
+#[test]
+fn the_access_log_page_is_made_from_the_code() {
+    as_committed("docs/access-log.md", &ringway::telemetry::access_log::reference());
 }
 
 /// Every value of the reference file under `path`, compared with its default.

@@ -34,6 +34,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/worker/deadline.rs",
     "src/worker/listener.rs",
     "src/worker/net.rs",
+    "src/worker/ring.rs",
 ];
 
 /// Where reasons are declared, and what the reference lists.

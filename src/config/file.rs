@@ -10,8 +10,8 @@ use super::{
     units::{Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, millis, minutes, seconds},
     values::{
         BareHost, BindAddress, CollectorUrl, EncodedSlash, EndpointText, FieldValue, FileMode,
-        HostName, HostPattern, Matches, MethodName, Name, Network, PathRegex, PathTemplate,
-        PathText, Pseudonym, Ratio, Scheme, Secret,
+        HostName, HostPattern, LogFormat, LogTarget, Matches, MethodName, Name, Network, PathRegex,
+        PathTemplate, PathText, Pseudonym, Ratio, Scheme, Secret, StatusRange,
     },
 };
 use crate::{config::decode::At, policy::balance::Balance, section};
@@ -44,6 +44,9 @@ section! {
         forwarding: Forwarding = Forwarding::default();
         /// How request paths are read.
         paths: Paths = Paths::default();
+        /// Where a line is written for each exchange; none when there are none. See
+        /// docs/access-log.md.
+        access_logs: Vec<At<AccessLog>> = Vec::new();
         /// What is measured.
         metrics: Metrics = Metrics::default();
         /// Distributed tracing.
@@ -87,6 +90,8 @@ section! {
         /// `"answer"` sends the response, `"abort"` takes the client for gone and frees the
         /// upstream.
         half_close: HalfClose = HalfClose::Answer;
+        /// Log its exchanges in every access log.
+        access_log: bool = true;
     }
 
     /// What is done with which request: conditions, then one action (`upstream`, `respond` or
@@ -144,6 +149,8 @@ section! {
         tries: u8 = 2 => 1..=10;
         /// Share of its exchanges that are recorded for tracing. Default: `tracing.sample`.
         trace_sample: Option<Ratio> = None, eg "1.0";
+        /// Log its exchanges in every access log, where the listener's are.
+        access_log: bool = true;
     }
 
     /// A fixed response.
@@ -275,6 +282,30 @@ section! {
         /// X-Request-Id: `"keep"` the client's when valid, else make one; always `"make"` one; or
         /// `"off"`.
         request_id: RequestId = RequestId::Keep;
+    }
+
+    /// An access log. At most 8. A reload keeps one whose `name` and `to` stay.
+    pub struct AccessLog {
+        /// For logs and metrics. Default: the text of `to`.
+        name: Option<Name> = None, eg "\"main\"";
+        /// Where lines go: `"stdout"`; `"file:/var/log/access.log"` (opened anew on SIGUSR1);
+        /// `"unix:/run/log.sock"`, a datagram for each line; `"syslog:/dev/log"`, the syslog of
+        /// this machine; or `"syslog:udp://192.0.2.1:514"` (RFC 5424).
+        to: LogTarget, eg "\"stdout\"";
+        /// How lines look: `"json"`, `"combined"` (as NGINX and Apache write it), or
+        /// `{ template = "${client} ${status} ${target}" }`.
+        format: LogFormat = LogFormat::Json;
+        /// Share of the exchanges that are logged, taken at random, of those that pass the filters:
+        /// 0.01 is one in a hundred.
+        sample: Ratio = Ratio(1.0);
+        /// Filter: only exchanges with one of these statuses, such as `["4xx", "503"]`. With
+        /// `slower_than` too, one of both suffices. Default: any.
+        status: Vec<At<StatusRange>> = Vec::new();
+        /// Filter: only exchanges that took longer than this.
+        slower_than: Option<Millis> = None => Some(millis(0))..=Some(hours(24)), eg "\"1s\"";
+        /// Lines that may wait in memory, for each worker. What finds no room is dropped, and how
+        /// much that was is logged.
+        buffer: Size = mib(1) => kib(64)..=gib(1);
     }
 
     /// How request paths are read.

@@ -6,7 +6,7 @@
 use super::{
     decode::{Key, Section, Shape},
     file::{File, Redirect, Respond},
-    values::{Match, WeightedEndpoint},
+    values::{LogTemplate, Match, WeightedEndpoint},
 };
 
 /// Column at which comments are wrapped.
@@ -175,6 +175,9 @@ pub fn page() -> String {
             }
             "upstreams" => {
                 heading(&mut out, 3, "Endpoints with weight", "", &WeightedEndpoint::section())
+            }
+            "access_logs" => {
+                heading(&mut out, 3, "Templates of access logs", "", &LogTemplate::section())
             }
             _ => {}
         }

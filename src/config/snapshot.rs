@@ -15,8 +15,10 @@ use crate::{
 };
 
 pub use crate::policy::client::ForwardedFields;
+pub use access_log::{AccessLog, Destination, Statuses};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
 
+mod access_log;
 mod trace;
 
 /// Index of an upstream in `Snapshot::upstreams`.
@@ -29,6 +31,7 @@ pub struct Snapshot {
     pub generation: u64,
     pub runtime: Runtime,
     pub listeners: Vec<ListenerRule>,
+    pub access_logs: Vec<AccessLog>,
     pub router: Router,
     /// By [`RouteId`].
     pub routes: Vec<Route>,
@@ -101,6 +104,8 @@ pub struct ListenerRule {
     pub bind: Bind,
     pub backlog: u32,
     pub half_close: HalfClose,
+    /// Its exchanges are in the access logs.
+    pub access_log: bool,
 }
 
 impl ListenerRule {
@@ -148,6 +153,8 @@ pub struct Route {
     pub pattern: String,
     /// Share of its exchanges that are recorded, where it is not the usual one.
     pub trace_sampling: Option<Sampling>,
+    /// Its exchanges are in the access logs, where the listener's are.
+    pub access_log: bool,
 }
 
 #[derive(Clone, Debug)]

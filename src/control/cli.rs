@@ -62,7 +62,8 @@ enum Command {
 const RUN_HELP: &str = "\
 Signals: TERM and INT stop accepting and finish what runs, bounded by
 shutdown.drain_timeout. HUP reads the file again: what runs is not touched, and a
-file with errors changes nothing.
+file with errors changes nothing. USR1 opens the files of access logs anew, after
+they have been renamed.
 
 Examples:
   ringway run
@@ -121,8 +122,17 @@ struct Request {
 /// Runs the program and answers with its exit code.
 pub(super) fn main() -> ExitCode {
     let line = CommandLine::parse();
-    telemetry::log::start(&line.log);
-    match line.command {
+    if let Err(message) = telemetry::log::start(&line.log) {
+        eprintln!("ringway: --log: {message}");
+        return ExitCode::from(2);
+    }
+    let ended = obey(line.command);
+    telemetry::log::flush();
+    ended
+}
+
+fn obey(command: Command) -> ExitCode {
+    match command {
         Command::Run(file) => run::run(&file.file),
         Command::Check(file) => check(&file),
         Command::Explain(request) => explained(&request),

@@ -4,6 +4,7 @@ mod cli;
 pub mod cores;
 pub mod demo;
 pub mod explain;
+pub mod logs;
 mod reload;
 mod run;
 mod spans;

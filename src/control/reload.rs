@@ -15,6 +15,7 @@ use std::{
 
 use super::{
     cli,
+    logs::{Logs, Prepared},
     run::{Event, bind_all},
     spans::Spans,
 };
@@ -63,6 +64,7 @@ struct UnderWay {
 pub struct Running<'a> {
     pub mailboxes: &'a [Sender],
     pub places: &'a Places,
+    pub logs: &'a Logs,
     pub tell: &'a mpsc::Sender<Event>,
 }
 
@@ -121,8 +123,11 @@ impl Reloads {
         let Some(snapshot) = loaded else {
             return self.refused("the configuration has errors", running.tell);
         };
-        match self.bind_new(&snapshot, running.mailboxes.len()) {
-            Ok(sockets) => self.hand_out(*snapshot, sockets, running),
+        let bound = self.bind_new(&snapshot, running.mailboxes.len());
+        let ready =
+            bound.and_then(|sockets| Ok((sockets, running.logs.prepare(&snapshot.access_logs)?)));
+        match ready {
+            Ok((sockets, logs)) => self.hand_out(*snapshot, sockets, logs, running),
             Err(e) => self.refused(&e, running.tell),
         }
     }
@@ -173,6 +178,7 @@ impl Reloads {
         &mut self,
         mut snapshot: Snapshot,
         sockets: Vec<Vec<Bound>>,
+        logs: Prepared,
         running: &Running<'_>,
     ) {
         let before = self.current.clone();
@@ -183,15 +189,17 @@ impl Reloads {
         let copies = copies(snapshot, &self.registry, &mut self.spans);
         self.current = copies[0].0.clone();
         let mut waiting = 0;
-        for ((worker, mailbox), ((snapshot, series, spans), listeners)) in
-            running.mailboxes.iter().enumerate().zip(copies.into_iter().zip(sockets))
+        let each = copies.into_iter().zip(sockets).zip(running.logs.adopt(logs));
+        for ((worker, mailbox), (((snapshot, series, spans), listeners), outlets)) in
+            running.mailboxes.iter().enumerate().zip(each)
         {
             self.held.push(snapshot.clone());
             let tell = running.tell.clone();
             let done = Box::new(move || {
                 let _ = tell.send(Event::Adopted);
             });
-            let adoption = Box::new(Adoption { snapshot, series, spans, listeners, done });
+            let adoption = Adoption { snapshot, series, outlets, spans, listeners, done };
+            let adoption = Box::new(adoption);
             match mailbox.send(Message::Adopt(adoption)) {
                 Ok(()) => waiting += 1,
                 Err(_) => tracing::error!(worker, "mailbox full, the worker keeps what it has"),

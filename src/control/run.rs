@@ -10,12 +10,13 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1},
     iterator::Signals,
 };
 
 use super::{
     cli, cores,
+    logs::Logs,
     reload::{Reloads, Running},
 };
 use crate::{
@@ -52,6 +53,8 @@ pub enum Event {
 
 /// How long after its own drain timeout a worker may take to end.
 const END_GRACE: Duration = Duration::from_secs(2);
+/// How long the last lines of access logs may take after that.
+const LOGS_GRACE: Duration = Duration::from_secs(2);
 /// How often configurations that are no longer used are looked for after a reload.
 const FREE_EVERY: Duration = Duration::from_secs(1);
 
@@ -85,6 +88,7 @@ struct Gateway {
     tell: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     reloads: Reloads,
+    logs: Logs,
     /// Everything that is counted. Locked only by control's own threads.
     registry: Arc<Mutex<Registry>>,
     running: usize,
@@ -106,16 +110,29 @@ impl Gateway {
         let (tell, events) = mpsc::channel();
         catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
         let places = Places::new(snapshot.limits.connections_max);
+        let logs = Logs::new(cores.len());
+        let outlets = logs.adopt(logs.prepare(&snapshot.access_logs)?);
         let registry = Arc::new(Mutex::new(Registry::new(cores.len())));
         let (reloads, copies) = Reloads::begin(file, snapshot, registry.clone());
         let mut mailboxes = Vec::new();
-        for (index, (listeners, copy)) in bound.into_iter().zip(copies).enumerate() {
+        let each = bound.into_iter().zip(copies).zip(outlets);
+        for (index, ((listeners, copy), outlets)) in each.enumerate() {
             let (snapshot, series, spans) = copy;
             let (sender, mailbox) = mailbox::mailbox().map_err(|e| format!("eventfd: {e}"))?;
             mailboxes.push(sender);
             let places = places.clone();
             let workers = cores.len();
-            let seed = Seed { index, snapshot, series, spans, listeners, mailbox, places, workers };
+            let seed = Seed {
+                index,
+                snapshot,
+                series,
+                outlets,
+                spans,
+                listeners,
+                mailbox,
+                places,
+                workers,
+            };
             spawn(seed, cores[index], tell.clone()).map_err(|e| format!("worker {index}: {e}"))?;
         }
         let mut gateway = Gateway {
@@ -125,6 +142,7 @@ impl Gateway {
             tell,
             events,
             reloads,
+            logs,
             registry,
             connections_cut: 0,
             failed: false,
@@ -148,6 +166,7 @@ impl Gateway {
                 }
                 // Remembered: the file may have changed after it was read.
                 Ok(Event::Signal(SIGHUP)) => reload = true,
+                Ok(Event::Signal(SIGUSR1)) => self.logs.reopen(),
                 Ok(_) | Err(_) => return Err("ended while starting".to_owned()),
             }
         }
@@ -177,6 +196,7 @@ impl Gateway {
             match self.next_event(deadline) {
                 Some(Event::Signal(SIGHUP)) if deadline.is_none() => self.reloads.ask(&self.tell),
                 Some(Event::Signal(SIGHUP)) => tracing::warn!("draining, not reloading"),
+                Some(Event::Signal(SIGUSR1)) => self.logs.reopen(),
                 Some(Event::Signal(signal)) => match deadline {
                     None => {
                         let timeout = self.drain(signal);
@@ -190,8 +210,8 @@ impl Gateway {
                 // A drain goes on with the configuration it began with.
                 Some(Event::Loaded(_)) if deadline.is_some() => {}
                 Some(Event::Loaded(loaded)) => {
-                    let Gateway { mailboxes, places, tell, reloads, .. } = &mut self;
-                    let running = Running { mailboxes, places, tell };
+                    let Gateway { mailboxes, places, logs, tell, reloads, .. } = &mut self;
+                    let running = Running { mailboxes, places, logs, tell };
                     reloads.loaded(loaded, &running);
                 }
                 Some(Event::Adopted) => self.reloads.adopted(&self.tell),
@@ -199,11 +219,13 @@ impl Gateway {
                 Some(Event::Started { .. }) => {}
                 None if deadline.is_some_and(|at| Instant::now() >= at) => {
                     tracing::error!("workers did not end in time");
+                    self.logs.finish(LOGS_GRACE);
                     return ExitCode::FAILURE;
                 }
                 None => {}
             }
         }
+        self.logs.finish(LOGS_GRACE);
         self.last_words()
     }
 
@@ -326,7 +348,7 @@ fn spawn(seed: Seed, core: u32, tell: mpsc::Sender<Event>) -> io::Result<()> {
 }
 
 fn catch_signals(tell: mpsc::Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             if tell.send(Event::Signal(signal)).is_err() {

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use super::{Worker, buffers::Buffer, clock::NEVER_MS};
+use super::{Worker, buffers::Buffer, clock::NEVER_MS, listener::Door};
 use crate::{
     config::snapshot::split_port,
     policy::{
@@ -39,6 +39,8 @@ pub struct Exchange {
     /// When the whole exchange must be over.
     pub until_ms: u64,
     pub client: ClientAddress,
+    /// The listener it came in by.
+    pub door: Rc<Door>,
     pub peer: Option<IpAddr>,
     /// The peer's address as written in fields; empty for a Unix socket.
     pub peer_text: Rc<[u8]>,

@@ -7,7 +7,10 @@
 
 use std::{ops::Deref, rc::Rc, sync::Arc};
 
-use super::forward::UpstreamState;
+use super::{
+    forward::UpstreamState,
+    logs::{Logs, Outlet},
+};
 use crate::{
     config::{
         Snapshot,
@@ -30,6 +33,7 @@ pub struct Generation {
     pub series: Arc<Series>,
     /// Where this worker leaves spans, when there is tracing.
     pub spans: Option<Arc<SpanQueue>>,
+    pub logs: Logs,
 }
 
 impl Deref for Generation {
@@ -44,10 +48,12 @@ impl Generation {
     pub fn first(
         snapshot: Arc<Snapshot>,
         series: Arc<Series>,
+        outlets: Vec<Outlet>,
         spans: Option<Arc<SpanQueue>>,
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
-        Generation { states: states.collect(), snapshot, series, spans }
+        let logs = Logs::first(outlets);
+        Generation { states: states.collect(), snapshot, series, logs, spans }
     }
 
     /// The generation after this one.
@@ -55,6 +61,7 @@ impl Generation {
         &self,
         snapshot: Arc<Snapshot>,
         series: Arc<Series>,
+        outlets: Vec<Outlet>,
         spans: Option<Arc<SpanQueue>>,
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| match self.named(&rule.name) {
@@ -62,7 +69,8 @@ impl Generation {
             Some((before, state)) => Rc::new(UpstreamState::after(state, before, rule)),
             None => Rc::new(UpstreamState::new(rule)),
         });
-        let next = Generation { states: states.collect(), snapshot, series, spans };
+        let logs = self.logs.next(outlets);
+        let next = Generation { states: states.collect(), snapshot, series, logs, spans };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);

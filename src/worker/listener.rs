@@ -56,6 +56,9 @@ pub struct Door {
     /// No longer configured: its connections end with their next response.
     pub is_closing: Cell<bool>,
     shard: RefCell<Arc<ListenerShard>>,
+    pub name: RefCell<String>,
+    /// Its exchanges are in the access logs.
+    pub access_log: Cell<bool>,
 }
 
 /// A listener at work in its worker.
@@ -103,6 +106,8 @@ impl Listening {
             half_close: Cell::new(rule.half_close),
             is_closing: Cell::new(false),
             shard: RefCell::new(generation.listener_shard(&rule)),
+            name: RefCell::new(rule.name.clone()),
+            access_log: Cell::new(rule.access_log),
         });
         let stop = Canceller::new();
         let listener = Listener::new(door.clone(), bound, worker.is_epoll)?;
@@ -122,6 +127,8 @@ impl Listening {
         let unsent_bytes = generation.limits.unsent_bytes;
         self.door.half_close.set(rule.half_close);
         self.door.shard.replace(generation.listener_shard(rule));
+        self.door.name.replace(rule.name.clone());
+        self.door.access_log.set(rule.access_log);
         let socket = socket2::SockRef::from(&*self);
         let set = socket.listen(backlog_of(rule)).and_then(|()| match rule.bind {
             Bind::Tcp(_) => socket.set_tcp_notsent_lowat(unsent_bytes),

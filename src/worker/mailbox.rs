@@ -16,7 +16,7 @@ use crossbeam_queue::ArrayQueue;
 use monoio::net::UnixStream;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::listener::Bound;
+use super::{listener::Bound, logs::Outlet};
 use crate::{
     config::Snapshot,
     telemetry::{metrics::shards::Series, trace::queue::SpanQueue},
@@ -42,6 +42,8 @@ pub struct Adoption {
     pub series: Arc<Series>,
     /// Where it leaves spans from then on.
     pub spans: Option<Arc<SpanQueue>>,
+    /// By access log, those that stay included.
+    pub outlets: Vec<Outlet>,
     /// Sockets for the listeners that are new in it.
     pub listeners: Vec<Bound>,
     /// Called when the worker has it.

@@ -17,11 +17,13 @@ pub mod generation;
 pub mod h1;
 pub mod isolate;
 pub mod listener;
+pub mod logs;
 pub mod mailbox;
 pub mod net;
 pub mod pipeline;
 pub mod pool;
 pub mod respond;
+pub mod ring;
 pub mod runtime;
 pub mod trace;
 pub mod tunnel;
@@ -40,6 +42,7 @@ use crate::{
         snapshot::{ServerTiming, Timeouts},
     },
     telemetry::{
+        access_log::Stamp,
         metrics::shards::{Series, WorkerShard},
         request_id::Random,
         trace::queue::SpanQueue,
@@ -52,6 +55,7 @@ use deadline::{Deadlines, TICK_MS};
 use exchange::Request;
 use generation::Generation;
 use listener::{Bound, Listening};
+use logs::Outlet;
 use mailbox::{Adoption, Mailbox, Message};
 use runtime::Driver;
 
@@ -67,6 +71,8 @@ pub struct Worker {
     pub buffers: Buffers,
     pub deadlines: Rc<Deadlines>,
     pub date: clock::DateText,
+    /// The time as access logs write it.
+    pub stamp: RefCell<Stamp>,
     pub random: Random,
     pub metrics: Arc<WorkerShard>,
     pub clients: Rc<Clients>,
@@ -91,6 +97,8 @@ pub struct Seed {
     pub series: Arc<Series>,
     /// Where it leaves spans, when there is tracing.
     pub spans: Option<Arc<SpanQueue>>,
+    /// By access log.
+    pub outlets: Vec<Outlet>,
     pub listeners: Vec<Bound>,
     pub mailbox: Mailbox,
     pub places: Places,
@@ -126,6 +134,7 @@ impl Worker {
             buffers,
             deadlines: Rc::default(),
             date: clock::DateText::default(),
+            stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),
             clients,
             shedding: Cell::new(0),
@@ -154,8 +163,8 @@ impl Worker {
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
-        let next = self.snapshot().next(adoption.snapshot, adoption.series, adoption.spans);
-        let next = Rc::new(next);
+        let Adoption { snapshot, series, outlets, spans, .. } = adoption;
+        let next = Rc::new(self.snapshot().next(snapshot, series, outlets, spans));
         self.listen(&next, adoption.listeners);
         self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
@@ -167,8 +176,8 @@ impl Worker {
     fn serve_with(&self, generation: &Generation) {
         self.metrics.generation.set(generation.generation);
         let times_responses = generation.server_timing != ServerTiming::Off;
-        let is_precise = !generation.series.is_off || generation.spans.is_some();
-        clock::set_precise(is_precise || times_responses);
+        let is_recorded = !generation.logs.is_empty() || generation.spans.is_some();
+        clock::set_precise(!generation.series.is_off || is_recorded || times_responses);
     }
 
     /// Stops listeners that `snapshot` does not have and begins the new ones.
@@ -208,7 +217,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     );
     driver.block_on(async move {
         clock::refresh();
-        let first = Generation::first(seed.snapshot, seed.series, seed.spans);
+        let first = Generation::first(seed.snapshot, seed.series, seed.outlets, seed.spans);
         let worker = Rc::new(Worker::new(seed.index, first, clients, is_epoll));
         let generation = worker.snapshot();
         worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);
@@ -219,7 +228,9 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
         }
         drop(generation);
         monoio::spawn(tick(worker.clone()));
-        obey(worker, seed.mailbox).await
+        let drained = obey(worker.clone(), seed.mailbox).await;
+        worker.snapshot().logs.finish();
+        drained
     })
 }
 
@@ -229,6 +240,7 @@ async fn tick(worker: Rc<Worker>) {
     loop {
         monoio::time::sleep(Duration::from_millis(TICK_MS)).await;
         worker.deadlines.sweep(clock::refresh());
+        worker.generation.borrow().logs.tick();
         ticks += 1;
         if ticks.is_multiple_of(POOL_SWEEP_TICKS) {
             worker.buffers.trim();

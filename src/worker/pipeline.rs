@@ -18,6 +18,7 @@ use super::{
     exchange::{Exchange, RequestBody, ResponseSink},
     forward,
     generation::Generation,
+    logs::{self, Malformed},
     respond, trace,
 };
 use crate::{
@@ -145,13 +146,13 @@ fn route(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<RouteMatch, Ref
 }
 
 /// How an exchange went, when it is over.
-struct Done {
+pub struct Done {
     /// Why the gateway answered or cut it off itself.
-    refused: Option<Refusal>,
-    outcome: Outcome,
-    sent: Sent,
+    pub refused: Option<Refusal>,
+    pub outcome: Outcome,
+    pub sent: Sent,
     /// Of the request's body.
-    received_bytes: u64,
+    pub received_bytes: u64,
 }
 
 /// What is kept of every exchange, whatever became of it.
@@ -167,6 +168,9 @@ fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange, done: &Do
             request_id = %exchange.id.text(exchange.bytes()).escape_ascii(),
             "exchange cut off"
         );
+    }
+    if !snapshot.logs.is_empty() {
+        logs::exchange(worker, snapshot, exchange, done);
     }
     let tunnelled = record.tunnelled.get();
     series.worker.answered(
@@ -195,7 +199,11 @@ fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange, done: &Do
 }
 
 /// What is kept of something that was refused before it could become an exchange.
-pub fn record_malformed(snapshot: &Generation, refusal: Refusal, sent: &Sent) {
+pub fn record_malformed(worker: &Worker, snapshot: &Generation, what: &Malformed<'_>) {
+    let (refusal, sent) = (what.refusal, &what.sent);
+    if !snapshot.logs.is_empty() {
+        logs::malformed(worker, snapshot, what);
+    }
     let series = &snapshot.series;
     series.worker.refused(refusal.reason);
     series.worker.answered(sent.status, 0, sent.bytes);

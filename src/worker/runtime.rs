@@ -6,6 +6,7 @@ use std::io;
 use io_uring::IoUring;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder, time::TimeDriver};
 
+use super::ring::RingView;
 use crate::config::snapshot::Io;
 
 /// Completion queue entries per submission queue entry: a burst of completions must fit.
@@ -15,6 +16,8 @@ const CQ_PER_SQ: u32 = 4;
 pub struct Driver {
     runtime: Either,
     pub name: &'static str,
+    /// The ring's own counts, where there is a ring.
+    pub ring: Option<RingView>,
 }
 
 enum Either {
@@ -67,13 +70,17 @@ fn uring(entries: u32) -> io::Result<Driver> {
         let mut builder = IoUring::builder();
         builder.setup_cqsize(entries * CQ_PER_SQ);
         flags(&mut builder);
-        let built = RuntimeBuilder::<IoUringDriver>::new()
-            .uring_builder(builder)
-            .with_entries(entries)
-            .enable_timer()
-            .build();
+        let built = RingView::of(|| {
+            RuntimeBuilder::<IoUringDriver>::new()
+                .uring_builder(builder)
+                .with_entries(entries)
+                .enable_timer()
+                .build()
+        });
         match built {
-            Ok(runtime) => return Ok(Driver { runtime: Either::Uring(runtime), name }),
+            Ok((runtime, ring)) => {
+                return Ok(Driver { runtime: Either::Uring(runtime), name, ring });
+            }
             Err(e) => refused = e,
         }
     }
@@ -83,5 +90,5 @@ fn uring(entries: u32) -> io::Result<Driver> {
 fn epoll(entries: u32) -> io::Result<Driver> {
     let runtime =
         RuntimeBuilder::<LegacyDriver>::new().with_entries(entries).enable_timer().build()?;
-    Ok(Driver { runtime: Either::Epoll(runtime), name: "epoll" })
+    Ok(Driver { runtime: Either::Epoll(runtime), name: "epoll", ring: None })
 }

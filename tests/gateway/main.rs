@@ -10,10 +10,12 @@
 
 mod harness;
 
+mod access_log;
 mod forwarding;
 mod framing;
 mod lifecycle;
 mod limits;
+mod own_log;
 mod proxying;
 mod reload;
 mod routing;

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::wire::{HeadLimits, path::PathRules};
 
+mod access_logs;
 mod routes;
 mod rules;
 mod trace;
@@ -33,11 +34,13 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     check_ring(&file.runtime, sink);
     let upstreams = upstreams::upstreams(file, around.look_up, sink);
     let tracing = trace::tracing(file, sink);
+    let access_logs = access_logs::access_logs(file, around.look_up, sink);
     let (routes, router) = routes::routes(file, around.folder, sink);
     Some(Snapshot {
         generation: 1,
         runtime: runtime(&file.runtime, &file.shutdown),
         listeners,
+        access_logs,
         router: router?,
         routes,
         upstreams,
@@ -129,7 +132,13 @@ fn listener_rule(listener: &Listener, name: String, sink: &mut Sink) -> Listener
             Bind::Unix { path: path.clone(), mode }
         }
     };
-    ListenerRule { name, bind, backlog: *listener.backlog, half_close: *listener.half_close }
+    ListenerRule {
+        name,
+        bind,
+        backlog: *listener.backlog,
+        half_close: *listener.half_close,
+        access_log: *listener.access_log,
+    }
 }
 
 fn check_ring(runtime: &Runtime, sink: &mut Sink) {

@@ -207,6 +207,7 @@ fn checked(
         tries_max: *route.tries,
         pattern: rules::pattern_text(route),
         trace_sampling: trace::sampling(&route.trace_sample),
+        access_log: *route.access_log,
     }
 }
 

@@ -63,7 +63,7 @@ impl FromText for BindAddress {
 /// `sun_path` holds 108 bytes, the final NUL included (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
 
-fn unix_path(path: &str) -> Result<PathBuf, Bad> {
+pub(super) fn unix_path(path: &str) -> Result<PathBuf, Bad> {
     if !path.starts_with('/') {
         return bad(
             "not an absolute path",

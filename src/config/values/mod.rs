@@ -12,15 +12,17 @@ use super::{
 };
 use crate::{choice, policy::balance::Balance};
 
+mod access_log;
 mod addresses;
 mod conditions;
 mod paths;
 mod trace;
 
+pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
-pub use trace::{CollectorUrl, Ratio, Secret};
+pub use trace::{CollectorUrl, Secret};
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
 choice!(HalfClose: HalfClose::Answer = "answer", HalfClose::Abort = "abort");
@@ -122,6 +124,8 @@ written_as_text!(
     Pseudonym,
     CollectorUrl,
     Secret,
+    LogTarget,
+    StatusRange,
 );
 
 /// A name given by the operator.

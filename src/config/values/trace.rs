@@ -1,16 +1,9 @@
-//! Values of the tracing section: a share, a collector's URL, a secret.
+//! Values of the tracing section: a collector's URL, a secret.
 
-use schemars::{Schema, SchemaGenerator, json_schema};
-use toml::de::DeValue;
-
-use super::{Bad, FieldValue, FromText, bad, integer};
+use super::{Bad, FieldValue, FromText, bad};
 use crate::{
     choice,
-    config::{
-        decode::{Decode, Sink},
-        report::Place,
-        snapshot::{Parent, ServerTiming},
-    },
+    config::snapshot::{Parent, ServerTiming},
 };
 
 choice!(Parent: Parent::Follow = "follow", Parent::Ignore = "ignore");
@@ -19,44 +12,6 @@ choice!(ServerTiming:
     ServerTiming::Always = "always",
     ServerTiming::Sampled = "sampled",
 );
-
-/// A share: from 0 (none) to 1 (all).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ratio(pub f64);
-
-impl Decode for Ratio {
-    const EXPECTED: &'static str = "a number between 0 and 1";
-
-    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
-        let number = match value {
-            DeValue::Float(float) => float.as_str().replace('_', "").parse::<f64>().ok(),
-            DeValue::Integer(_) => integer(value).map(|n| n as f64),
-            _ => {
-                let fix = "write a number such as 0.01, without quotation marks";
-                sink.wrong_type(value, place, Self::EXPECTED, fix);
-                return None;
-            }
-        };
-        let ratio = number.filter(|n| (0.0..=1.0).contains(n));
-        if ratio.is_none() {
-            sink.bad_value(
-                place,
-                Self::EXPECTED,
-                "out of range",
-                "write 0.01 for one in a hundred",
-            );
-        }
-        ratio.map(Ratio)
-    }
-
-    fn written(&self) -> Option<String> {
-        Some(format!("{:?}", self.0))
-    }
-
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "number", "minimum": 0, "maximum": 1 })
-    }
-}
 
 /// Where a collector takes traces by OTLP over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +111,7 @@ impl FromText for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::decode::Decode;
 
     #[test]
     fn collectors() {

@@ -21,6 +21,7 @@ use super::{
     exchange::{Exchange, Request, ResponseSink},
     generation::Generation,
     listener::Door,
+    logs::Malformed,
     net::{Next, Stream, Wait},
     pipeline::{self, Outcome},
     respond,
@@ -321,6 +322,7 @@ impl Active<'_> {
             started_ms: now_ms(),
             until_ms: NEVER_MS,
             client,
+            door: self.client.door.clone(),
             peer: self.client.peer,
             peer_text: self.client.peer_text.clone(),
             id,
@@ -366,11 +368,21 @@ impl Active<'_> {
             crate::config::snapshot::RequestId::Off => RequestId::Off,
             _ => RequestId::make(&self.worker.random),
         };
+        let started_ns = now_ns();
         let wait = Wait { idle_ms: snapshot.timeouts.write_ms, until_ms: NEVER_MS };
         let request = (Version::Http11, false);
         let mut sink = H1Sink::new(self.worker, snapshot, self.client, request, false, wait);
         let answered = respond::refuse(id.text(b""), refusal, &mut sink).await;
-        pipeline::record_malformed(snapshot, refusal, &sink.sent());
+        let malformed = Malformed {
+            door: &self.client.door,
+            peer: &self.client.peer_text,
+            request_id: id.text(b""),
+            bytes: self.buf.bytes(),
+            refusal,
+            sent: sink.sent(),
+            started_ns,
+        };
+        pipeline::record_malformed(self.worker, snapshot, &malformed);
         if answered.is_ok() {
             self.linger(snapshot).await;
         }

@@ -22,6 +22,8 @@ pub struct Launch {
     pub toml: String,
     /// Soft and hard bound on open descriptors.
     pub descriptors_max: Option<u32>,
+    /// Bound on the length of a file it writes, in blocks of 512 bytes.
+    pub file_blocks_max: Option<u32>,
     /// Make the kernel refuse io_uring to the process, as a container would.
     pub without_io_uring: bool,
     /// Ignore `RINGWAY_TEST_IO`.
@@ -205,11 +207,14 @@ impl Launch {
 
     fn spawn(&self, file: &Path) -> Child {
         let program = env!("CARGO_BIN_EXE_ringway");
-        let mut command = match self.descriptors_max {
+        let limits = [("-n", self.descriptors_max), ("-f", self.file_blocks_max)];
+        let limit = limits.iter().find_map(|(option, max)| Some((option, (*max)?)));
+        let mut command = match limit {
             None => Command::new(program),
-            Some(max) => {
+            Some((option, max)) => {
+                let script = format!("ulimit {option} {max}; exec \"$0\" \"$@\"");
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {max}; exec \"$0\" \"$@\""), program]);
+                shell.args(["-c", &script, program]);
                 shell
             }
         };
@@ -236,7 +241,7 @@ impl Launch {
         command.spawn().unwrap()
     }
 
-    fn complete_toml(&self) -> String {
+    pub fn complete_toml(&self) -> String {
         let io = std::env::var("RINGWAY_TEST_IO").ok().filter(|_| !self.own_io);
         let io = io.map_or(String::new(), |io| format!("io = \"{io}\"\n"));
         let mut toml = self.toml.clone();

@@ -1,0 +1,177 @@
+//! Formats: compiled when the configuration is loaded, so that nothing is looked up by name for a
+//! request.
+
+use super::{
+    Escape, Field, Line,
+    fields::{Kind, Value, json_members},
+};
+
+/// The combined format of NGINX and Apache.
+const COMBINED: &str = "${client} - - [${time_clf}] \"${request_line}\" ${status} \
+                        ${response_bytes} \"${referer}\" \"${user_agent}\"";
+
+/// Longest template, in bytes.
+const TEMPLATE_BYTES_MAX: usize = 4096;
+
+/// Room made for a line at once; most need less.
+const LINE_BYTES: usize = 1024;
+
+/// How lines look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Format(Form);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Template { pieces: Box<[Piece]>, escape: Escape },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Fixed(Box<[u8]>),
+    Value(Field, Kind),
+}
+
+/// Why a template cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadTemplate {
+    Empty,
+    /// Longer than 4096 bytes.
+    TooLong,
+    /// It would break lines apart.
+    ControlCharacter,
+    /// A `$` that begins no variable.
+    LoneDollar,
+    /// A `${` without `}`.
+    Open,
+    UnknownField(String),
+}
+
+impl Format {
+    pub fn json() -> Format {
+        Format(Form::Json)
+    }
+
+    pub fn combined() -> Format {
+        Format::template(COMBINED, Escape::Text).expect("invariant: it is tested")
+    }
+
+    /// Text with `${name}` for the fields of [`super::FIELDS`]; `$$` is a dollar sign.
+    pub fn template(text: &str, escape: Escape) -> Result<Format, BadTemplate> {
+        if text.is_empty() {
+            return Err(BadTemplate::Empty);
+        }
+        if text.len() > TEMPLATE_BYTES_MAX {
+            return Err(BadTemplate::TooLong);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(BadTemplate::ControlCharacter);
+        }
+        let (mut pieces, mut fixed, mut rest) = (Vec::new(), Vec::new(), text);
+        while let Some((before, after)) = rest.split_once('$') {
+            fixed.extend_from_slice(before.as_bytes());
+            if let Some(after) = after.strip_prefix('$') {
+                fixed.push(b'$');
+                rest = after;
+                continue;
+            }
+            let named = after.strip_prefix('{').ok_or(BadTemplate::LoneDollar)?;
+            let (name, after) = named.split_once('}').ok_or(BadTemplate::Open)?;
+            let field =
+                Field::named(name).ok_or_else(|| BadTemplate::UnknownField(name.to_owned()))?;
+            if !fixed.is_empty() {
+                pieces.push(Piece::Fixed(std::mem::take(&mut fixed).into()));
+            }
+            pieces.push(Piece::Value(field, field.kind()));
+            rest = after;
+        }
+        fixed.extend_from_slice(rest.as_bytes());
+        fixed.push(b'\n');
+        pieces.push(Piece::Fixed(fixed.into()));
+        Ok(Format(Form::Template { pieces: pieces.into(), escape }))
+    }
+
+    /// Appends the line, LF included.
+    pub fn write(&self, line: &Line<'_>, out: &mut Vec<u8>) {
+        out.reserve(LINE_BYTES);
+        match &self.0 {
+            Form::Json => json(line, out),
+            Form::Template { pieces, escape } => {
+                for piece in pieces {
+                    match piece {
+                        Piece::Fixed(text) => out.extend_from_slice(text),
+                        Piece::Value(field, kind) => place(*field, *kind, *escape, line, out),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn json(line: &Line<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    json_members(line, out);
+    // The first member's comma; there always is a first one.
+    if let Some(first) = out.get_mut(start) {
+        *first = b'{';
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+impl Value<'_> {
+    /// Appends a member of a JSON object; `key` is `,"name":`.
+    #[inline(always)]
+    pub(super) fn member(self, key: &'static str, out: &mut Vec<u8>) {
+        if matches!(self, Value::None | Value::RequestLine) {
+            return;
+        }
+        out.extend_from_slice(key.as_bytes());
+        match self {
+            Value::None | Value::RequestLine => {}
+            Value::Text(text) => {
+                out.push(b'"');
+                Escape::Json.write(text, out);
+                out.push(b'"');
+            }
+            Value::Own(text) => {
+                out.push(b'"');
+                out.extend_from_slice(text);
+                out.push(b'"');
+            }
+            Value::Number(number) => digits(number, out),
+            Value::Flag(flag) => out.extend_from_slice(flag_text(flag)),
+        }
+    }
+}
+
+/// Appends one value of a template.
+fn place(field: Field, kind: Kind, escape: Escape, line: &Line<'_>, out: &mut Vec<u8>) {
+    match field.value(line) {
+        Value::None => out.extend_from_slice(match (escape, kind) {
+            (Escape::Text, _) => b"-",
+            (Escape::Json, Kind::String) => b"",
+            (Escape::Json, Kind::Integer | Kind::Boolean) => b"null",
+        }),
+        Value::Text(text) => escape.write(text, out),
+        Value::Own(text) => out.extend_from_slice(text),
+        Value::Number(number) => digits(number, out),
+        Value::Flag(flag) => out.extend_from_slice(flag_text(flag)),
+        Value::RequestLine => {
+            if let Some(request) = &line.request {
+                escape.write(request.method, out);
+                out.push(b' ');
+                escape.write(request.target, out);
+                out.push(b' ');
+                out.extend_from_slice(request.protocol.as_bytes());
+            }
+        }
+    }
+}
+
+fn digits(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn flag_text(flag: bool) -> &'static [u8] {
+    if flag { b"true" } else { b"false" }
+}
