@@ -86,8 +86,20 @@ impl Collector {
         gateway.sigterm();
         assert!(gateway.wait_exit().success(), "{}", gateway.log());
         let mut spans = self.spans();
+        all_are_documented(&spans);
         spans.sort_by_key(|span| (span.start_time_unix_nano, span.kind));
         spans
+    }
+}
+
+/// The page on tracing lists every attribute.
+#[track_caller]
+fn all_are_documented(spans: &[Span]) {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tracing.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for attribute in spans.iter().flat_map(|span| &span.attributes) {
+        let name = format!("`{}`", attribute.key);
+        assert!(page.contains(&name), "{name} is not in docs/tracing.md");
     }
 }
 
@@ -733,6 +745,31 @@ fn a_reload_turns_tracing_on_elsewhere_and_off() {
     for (collector, path) in [(&first, "/first"), (&second, "/second")] {
         has(&of_kind(&collector.spans(), SpanKind::Server)[0], &[("url.path", path)]);
     }
+}
+
+#[test]
+fn access_logs_name_the_trace() {
+    let (up, collector) = (Upstream::ok(), Collector::start());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("log");
+    let logs = format!(
+        "[[access_logs]]\nto = \"file:{}\"\n\
+         format = {{ template = \"${{target}} ${{trace_id}} ${{span_id}}\" }}\n",
+        file.display()
+    );
+    let section = collector.section("sample = 1.0");
+    let gateway = Gateway::before(up.address(), &format!("{section}{logs}"));
+    let mut client = gateway.client();
+    assert_eq!(client.get("/traced").status, 200);
+    // What is no request has no trace.
+    client.send("GET /x HTTP/1.1\r\n\r\n");
+    assert_eq!(client.response().status, 400);
+    drop(client);
+    let spans = collector.last_spans(&gateway);
+    let server = &of_kind(&spans, SpanKind::Server)[0];
+    let log = std::fs::read_to_string(file).unwrap();
+    let expected = format!("/traced {} {}\n- - -\n", hex(&server.trace_id), hex(&server.span_id));
+    assert_eq!(log, expected);
 }
 
 /// The metrics of a Server-Timing field, each with its duration in milliseconds.

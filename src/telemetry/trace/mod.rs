@@ -143,6 +143,11 @@ impl Trace {
         self.is_sampled = self.said.unwrap_or_else(|| sampling.takes(self.draw));
     }
 
+    /// The gateway's own span, as `traceparent` would name it.
+    pub fn own(&self) -> TraceParent {
+        TraceParent { trace_id: self.id, span_id: self.span_id, flags: self.flags() }
+    }
+
     /// Flags as they are sent and exported.
     pub fn flags(&self) -> u8 {
         self.flags | if self.is_sampled { SAMPLED } else { 0 }

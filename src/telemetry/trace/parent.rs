@@ -8,7 +8,8 @@ use crate::{
 
 /// Bytes of a `traceparent` of version 00: `00-TRACE_ID-SPAN_ID-FLAGS`.
 pub const TRACEPARENT_LEN: usize = 55;
-/// Where in it the span id begins, and how many digits it has.
+/// Where in it the ids begin, and how many digits a span's has.
+const TRACE_ID_AT: usize = 3;
 pub const SPAN_ID_AT: usize = 36;
 pub const SPAN_ID_LEN: usize = 16;
 
@@ -63,6 +64,11 @@ impl TraceParent {
         text[54] = b'0' + (self.flags & (SAMPLED | RANDOM));
         text
     }
+}
+
+/// The ids in the text of a `traceparent`: of the trace, of the span.
+pub fn ids(text: &[u8; TRACEPARENT_LEN]) -> (&[u8], &[u8]) {
+    (&text[TRACE_ID_AT..SPAN_ID_AT - 1], &text[SPAN_ID_AT..SPAN_ID_AT + SPAN_ID_LEN])
 }
 
 /// A span id as it is written.
@@ -270,7 +276,9 @@ mod tests {
             let expected = format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}");
             prop_assert_eq!(std::str::from_utf8(&text).unwrap(), expected);
             prop_assert_eq!(TraceParent::parse(&text), Some(parent));
-            prop_assert_eq!(&text[SPAN_ID_AT..SPAN_ID_AT + SPAN_ID_LEN], &digits(span_id)[..]);
+            let (trace, span) = ids(&text);
+            prop_assert_eq!(std::str::from_utf8(trace).unwrap(), format!("{trace_id:032x}"));
+            prop_assert_eq!(span, digits(span_id));
         }
 
         /// A valid value with one byte replaced is read only if it is valid all the same.
