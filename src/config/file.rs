@@ -344,8 +344,8 @@ section! {
         /// Fields for the collector, such as `{ Authorization = "Bearer ..." }`. Their values are
         /// secrets: where the configuration in force is shown, they are not.
         headers: Named<Secret> = Named::default();
-        /// Recorded exchanges that may wait to be sent, for each worker. Further ones are dropped
-        /// and counted; no request waits.
+        /// Recorded exchanges that may wait to be sent, for each worker; one takes about 1 KiB.
+        /// Further ones are dropped and counted; no request waits.
         queue: u32 = 2048 => 16..=65536;
         /// For one request to the collector.
         timeout: Millis = seconds(10) => millis(10)..=minutes(1);

@@ -3,7 +3,7 @@
 //!
 //! **Bounds.** What waits is in the workers' queues (`tracing.queue`) and in one batch (512 spans
 //! or 1 MiB). While the collector is slow or away the queues fill up and workers drop what finds no
-//! room; a batch is tried again for a minute at most. Every span that was made is counted in the
+//! room; a batch is tried again for two minutes at most. Every span that was made is counted in the
 //! end as exported or dropped.
 
 mod collector;
@@ -39,7 +39,7 @@ const BATCH_SPANS: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_WAIT: Duration = Duration::from_secs(1);
 /// How long one batch is tried again, and how long the pauses between are.
-const RETRY_FOR: Duration = Duration::from_secs(60);
+const RETRY_FOR: Duration = Duration::from_secs(120);
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(20);
 /// What happens again and again is said this often.
@@ -231,12 +231,13 @@ impl Exporter {
     }
 
     fn run(mut self, orders: &mpsc::Receiver<Order>) {
+        let mut wait = LOOK_EVERY;
         loop {
             let is_idle = self.queues.is_empty() && self.batch.is_empty() && self.sending.is_none();
             let order = if is_idle {
                 orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                orders.recv_timeout(LOOK_EVERY)
+                orders.recv_timeout(wait)
             };
             match order {
                 Ok(Order::Adopt(export, queues)) => self.adopt(*export, queues),
@@ -244,8 +245,9 @@ impl Exporter {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            // Batch after batch, as long as there are full ones and the collector takes them.
-            while self.step() {}
+            // Batch after batch, as long as there are full ones and the collector takes them; but
+            // orders are heeded in between.
+            wait = if self.step() { Duration::ZERO } else { LOOK_EVERY };
             self.trouble.say();
         }
     }

@@ -23,8 +23,8 @@ use spans::Try;
 /// Tries of one exchange that have a span of their own; of further ones only the number is kept.
 pub const TRIES_MAX: usize = 16;
 
-/// A share of traces, as OpenTelemetry's `TraceIdRatioBased` takes it: the last 63 bits of the
-/// trace id, without the last, are below a bound.
+/// A share of traces, as OpenTelemetry's `TraceIdRatioBased` takes it: the last eight bytes of the
+/// trace id, halved, are below a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sampling {
     below: u64,
