@@ -216,7 +216,10 @@ fn version_and_help() {
     let version = stdout(&ringway(&["version"]));
     assert_eq!(version, format!("ringway {}\n", env!("CARGO_PKG_VERSION")));
     let help = stdout(&ringway(&["--help"]));
-    for command in ["run", "check", "explain", "demo", "schema", "version"] {
+    for command in [
+        "run", "check", "explain", "status", "reload", "diff", "endpoint", "drain", "log", "demo",
+        "schema", "version",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing in:\n{help}");
     }
     let wrong = ringway(&["serve"]);

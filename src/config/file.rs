@@ -6,12 +6,14 @@
 
 use super::{
     decode::Named,
-    snapshot::{ForwardedFields, HalfClose, Io, Parent, RequestId, ServerTiming, Workers},
+    snapshot::{
+        AdminBind, ForwardedFields, HalfClose, Io, Parent, RequestId, ServerTiming, Workers,
+    },
     units::{Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, millis, minutes, seconds},
     values::{
         BareHost, BindAddress, CollectorUrl, EncodedSlash, EndpointText, FieldValue, FileMode,
         HostName, HostPattern, LogFormat, LogTarget, Matches, MethodName, Name, Network, PathRegex,
-        PathTemplate, PathText, Pseudonym, Ratio, Scheme, Secret, StatusRange,
+        PathTemplate, PathText, Pseudonym, Ratio, Scheme, Secret, StatusRange, TcpAddress,
     },
 };
 use crate::{config::decode::At, policy::balance::Balance, section};
@@ -51,6 +53,10 @@ section! {
         metrics: Metrics = Metrics::default();
         /// Distributed tracing.
         tracing: Tracing = Tracing::default();
+        /// The admin interface, for `ringway status`, `reload` and the other commands.
+        admin: Admin = Admin::default();
+        /// When the configuration is read again.
+        reload: Reload = Reload::default();
     }
 
     /// Settings of the process, fixed at start.
@@ -343,7 +349,7 @@ section! {
         service_name: Name = Name("ringway".to_owned());
         /// Fields for the collector, such as `{ Authorization = "Bearer ..." }`. Their values are
         /// secrets: where the configuration in force is shown, they are not.
-        headers: Named<Secret> = Named::default();
+        headers: Named<Secret<FieldValue>> = Named::default();
         /// Recorded exchanges that may wait to be sent, for each worker; one takes about 1 KiB.
         /// Further ones are dropped and counted; no request waits.
         queue: u32 = 2048 => 16..=65536;
@@ -353,6 +359,27 @@ section! {
         /// connection (`con`) and the upstream (`up`) took: `"off"`, `"always"`, or `"sampled"`
         /// when the exchange is recorded.
         server_timing: ServerTiming = ServerTiming::Off;
+    }
+
+    /// The admin interface, for `ringway status`, `reload` and the other commands. See
+    /// docs/admin.md.
+    pub struct Admin {
+        /// A Unix socket, `"unix:/run/ringway/admin.sock"`, or `"off"`. `"auto"` is `admin.sock` in
+        /// the first of these folders: `$RUNTIME_DIRECTORY` (systemd sets it), `/run/ringway` where
+        /// this process may write, `$XDG_RUNTIME_DIR/ringway`, `/tmp/ringway-UID`. With `"auto"`
+        /// the gateway also runs without it, and warns, when another one has that socket.
+        bind: AdminBind = AdminBind::Auto;
+        /// Permissions of the socket, in octal. Whoever may write to it may change the gateway.
+        mode: FileMode = FileMode(0o600);
+        /// An IP address and port for what may only be read: `/livez`, `/readyz`, `/metrics` and
+        /// `/status`. Anybody who reaches it may read; give it no public address.
+        status_bind: Option<TcpAddress> = None, eg "\"127.0.0.1:9180\"";
+    }
+
+    /// When the configuration is read again: always on SIGHUP and on `ringway reload`.
+    pub struct Reload {
+        /// Also when the file changes. A file with errors changes nothing, as always.
+        watch: bool = false;
     }
 }
 
@@ -367,4 +394,7 @@ macro_rules! all_defaults {
     )+ };
 }
 
-all_defaults!(File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths, Metrics, Tracing);
+all_defaults!(
+    File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths, Metrics, Tracing, Admin,
+    Reload
+);

@@ -13,6 +13,7 @@ use std::{
 
 mod check;
 pub mod decode;
+pub mod effective;
 pub mod file;
 pub mod reference;
 pub mod report;
@@ -73,6 +74,13 @@ struct Surroundings<'a> {
     /// Where files named in the configuration are.
     folder: &'a Path,
     look_up: &'a LookUp<'a>,
+}
+
+/// The admin interface that the file at `path` asks for, whatever else is wrong with that file: the
+/// commands must find a gateway whose file has been broken since. `None` when it cannot be told.
+pub fn admin_of(path: &Path) -> Option<snapshot::Admin> {
+    let file = decoded(&read(path).ok()?, &mut Sink::default())?;
+    (!file.admin.is_wrong()).then(|| check::admin(&file.admin))
 }
 
 /// The configuration of an empty file, which has every key at its default.
@@ -158,7 +166,8 @@ fn checked(source: Source, around: &Surroundings<'_>) -> Result<(Snapshot, Vec<W
     let source = Arc::new(source);
     let failed = sink.problems.iter().any(|problem| problem.severity == Severity::Error);
     match snapshot {
-        Some(snapshot) if !failed => {
+        Some(mut snapshot) if !failed => {
+            snapshot.text = Arc::from(&*source.text);
             let warnings = sink.problems.into_iter();
             let warning = |problem| Warning { source: Arc::clone(&source), problem };
             Ok((snapshot, warnings.map(warning).collect()))

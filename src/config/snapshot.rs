@@ -1,12 +1,12 @@
 //! The checked configuration as the data path uses it: flat, indexed by id, nothing left to parse.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use ipnet::IpNet;
 
 use crate::{
     policy::{
-        balance::Balance,
+        balance::{Balance, State},
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
@@ -45,6 +45,11 @@ pub struct Snapshot {
     /// `None`: nothing is traced.
     pub tracing: Option<Tracing>,
     pub server_timing: ServerTiming,
+    pub admin: Admin,
+    /// Reload when the file changes.
+    pub reload_watch: bool,
+    /// What it was made from, for [`super::effective`]; nothing on the data path reads it.
+    pub text: Arc<str>,
 }
 
 /// What is counted beyond the workers' own figures.
@@ -77,6 +82,25 @@ pub struct Runtime {
     /// How long an idle kept connection is left open while draining, so that a request already on
     /// its way is answered with `Connection: close`.
     pub drain_idle_ms: u64,
+}
+
+/// Where the admin interface is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    pub bind: AdminBind,
+    /// Of the Unix socket.
+    pub mode: u32,
+    /// What may only be read, over TCP.
+    pub status_bind: Option<SocketAddr>,
+}
+
+/// Configuration key `admin.bind`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminBind {
+    /// Where it is usual for the process and its user; without it, if it cannot be had there.
+    Auto,
+    Off,
+    Unix(PathBuf),
 }
 
 /// Configuration key `runtime.workers`.
@@ -209,8 +233,12 @@ pub struct Endpoint {
     /// As written: `10.0.0.1:80`, `app.internal:80`, `unix:/run/app.sock`.
     pub name: String,
     pub address: EndpointAddress,
-    /// At least 1.
+    /// At least 1. The operator's, where `ringway endpoint` gave another than the file.
     pub weight: u32,
+    /// The file's.
+    pub weight_configured: u32,
+    /// Up, unless `ringway endpoint` said otherwise; no file says so.
+    pub state: State,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

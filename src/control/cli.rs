@@ -5,13 +5,16 @@
 
 use std::{
     io::{IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{demo, explain, run};
+use super::{
+    commands::{diff, endpoint, log, reload, status},
+    demo, explain, run,
+};
 use crate::{
     config::{self, Snapshot, report::plural},
     telemetry,
@@ -37,7 +40,7 @@ First steps:
   ringway explain GET http://api.test/orders/7    what would be done with this request?
   ringway run ringway.toml                        serve";
 
-const FILE_DEFAULT: &str = "ringway.toml";
+pub const FILE_DEFAULT: &str = "ringway.toml";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -50,6 +53,24 @@ enum Command {
     /// Tell what would be done with a request, and why.
     #[command(after_help = EXPLAIN_HELP)]
     Explain(Request),
+    /// How is the running gateway? State, workers, routes, upstreams.
+    #[command(after_help = status::HELP)]
+    Status(status::Status),
+    /// Have the running gateway read its configuration again.
+    #[command(after_help = reload::HELP)]
+    Reload(reload::Reload),
+    /// Tell what a configuration would change, before it is applied.
+    #[command(after_help = diff::HELP)]
+    Diff(diff::Diff),
+    /// Take an endpoint of the running gateway out, put it back, or change its weight.
+    #[command(after_help = endpoint::ENDPOINT_HELP)]
+    Endpoint(endpoint::Endpoint),
+    /// Drain the running gateway, or one endpoint.
+    #[command(after_help = endpoint::DRAIN_HELP)]
+    Drain(endpoint::Drain),
+    /// Read or change what the running gateway logs.
+    #[command(after_help = log::HELP)]
+    Log(log::Log),
     /// Run two sample upstreams and the gateway in one process.
     Demo,
     /// Print a JSON Schema of the configuration, for completion in editors.
@@ -136,6 +157,12 @@ fn obey(command: Command) -> ExitCode {
         Command::Run(file) => run::run(&file.file),
         Command::Check(file) => check(&file),
         Command::Explain(request) => explained(&request),
+        Command::Status(status) => status.run(),
+        Command::Reload(reload) => reload.run(),
+        Command::Diff(diff) => diff.run(),
+        Command::Endpoint(endpoint) => endpoint.run(),
+        Command::Drain(drain) => drain.run(),
+        Command::Log(log) => log.run(),
         Command::Demo => demo::demo(),
         Command::Schema => schema(),
         Command::Version => print(&format!("ringway {}\n", env!("CARGO_PKG_VERSION"))),
@@ -143,7 +170,7 @@ fn obey(command: Command) -> ExitCode {
 }
 
 /// Writes to standard output. A reader that left early (`| head`) is no failure.
-fn print(text: &str) -> ExitCode {
+pub fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             eprintln!("ringway: cannot write: {error}");
@@ -154,18 +181,23 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// Loads a configuration, printing what is wrong with it to standard error.
-pub fn load(path: &std::path::Path) -> Option<Snapshot> {
+pub fn load(path: &Path) -> Option<Snapshot> {
+    load_and_tell(path).ok().map(|(snapshot, _)| snapshot)
+}
+
+/// As [`load`], with the warnings, or the report, for others who want them.
+pub fn load_and_tell(path: &Path) -> Result<(Snapshot, Vec<String>), String> {
     let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     match config::load(path) {
         Ok((snapshot, warnings)) => {
             for warning in &warnings {
                 eprintln!("{}\n", warning.render(is_coloured));
             }
-            Some(snapshot)
+            Ok((snapshot, warnings.iter().map(|warning| warning.render(false)).collect()))
         }
         Err(report) => {
             eprintln!("{}", report.render(is_coloured));
-            None
+            Err(report.render(false))
         }
     }
 }

@@ -2,7 +2,8 @@
 //! bound, and every worker gets its copy by one message. Nothing of it touches a request.
 //!
 //! One reload runs at a time; a wish for another that comes meanwhile is granted after it, once.
-//! Whatever is wrong with the new configuration, the old one serves on.
+//! Whatever is wrong with the new configuration, the old one serves on. Whoever asked is told what
+//! became of it.
 
 use std::{
     fs::Permissions,
@@ -10,18 +11,24 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use tokio::sync::oneshot;
+
 use super::{
-    cli,
+    admin, cli,
+    endpoints::Overrides,
+    history::{Became, History},
     logs::{Logs, Prepared},
     run::{Event, bind_all},
     spans::Spans,
+    view::ListenerView,
 };
 use crate::{
     config::{
         Snapshot,
+        report::plural,
         snapshot::{Bind, ListenerRule, Runtime, Upstream},
     },
     telemetry::{
@@ -49,6 +56,12 @@ pub struct Reloads {
     pub spans: Spans,
     under_way: Option<UnderWay>,
     asked_again: bool,
+    /// Who waits for the reload after the one under way.
+    waiting_next: Vec<Reply>,
+    /// By worker: the one it said it has.
+    generations: Vec<u64>,
+    history: History,
+    listeners: Vec<ListenerView>,
 }
 
 /// One worker's configuration, where it counts, and where it leaves spans.
@@ -58,7 +71,36 @@ struct UnderWay {
     begun: Instant,
     /// Workers that have not said that they have it.
     waiting: usize,
+    who: Vec<Reply>,
+    warnings: Vec<String>,
 }
+
+/// Where the outcome of a reload goes.
+pub type Reply = oneshot::Sender<Result<Reloaded, Refused>>;
+
+/// A reload that every worker went along with.
+#[derive(Clone, Debug)]
+pub struct Reloaded {
+    pub generation: u64,
+    /// By worker: the generation it has.
+    pub workers: Vec<u64>,
+    pub took: Duration,
+    pub warnings: Vec<String>,
+}
+
+/// A reload that changed nothing.
+#[derive(Clone, Debug)]
+pub enum Refused {
+    /// The configuration has errors; the report of `ringway check`.
+    BadFile(String),
+    /// It cannot be put into force here, such as an address that is in use.
+    Impossible(String),
+    /// There is no file to read.
+    NoFile,
+}
+
+/// What was read from the file, or what is wrong with it.
+pub type Loaded = Result<(Box<Snapshot>, Vec<String>), String>;
 
 /// What a reload needs of the running gateway.
 pub struct Running<'a> {
@@ -66,6 +108,8 @@ pub struct Running<'a> {
     pub places: &'a Places,
     pub logs: &'a Logs,
     pub tell: &'a mpsc::Sender<Event>,
+    pub overrides: &'a Overrides,
+    pub admin: &'a mut admin::Server,
 }
 
 impl Reloads {
@@ -75,10 +119,14 @@ impl Reloads {
         file: Option<PathBuf>,
         snapshot: Snapshot,
         registry: Arc<Mutex<Registry>>,
+        binds: &[Bind],
     ) -> (Reloads, Vec<WorkerCopy>) {
         let workers = registry.lock().expect("nobody panics while counting").workers.len();
         let mut spans = Spans::new(workers);
         let copies = copies(snapshot, &registry, &mut spans);
+        let first = &copies[0].0;
+        let mut history = History::default();
+        history.add(first.generation, Became::Started, &summary(first));
         let reloads = Reloads {
             file,
             current: copies[0].0.clone(),
@@ -87,53 +135,103 @@ impl Reloads {
             spans,
             under_way: None,
             asked_again: false,
+            waiting_next: Vec::new(),
+            generations: vec![first.generation; copies.len()],
+            history,
+            listeners: listener_views(first, &[], binds),
         };
         (reloads, copies)
     }
 
-    pub fn current(&self) -> &Snapshot {
+    pub fn current(&self) -> &Arc<Snapshot> {
         &self.current
     }
 
-    /// Begins to load the file; the outcome comes as an [`Event::Loaded`].
-    pub fn ask(&mut self, tell: &mpsc::Sender<Event>) {
-        let Some(file) = self.file.clone() else {
+    pub fn file(&self) -> Option<&PathBuf> {
+        self.file.as_ref()
+    }
+
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    pub fn listeners(&self) -> &[ListenerView] {
+        &self.listeners
+    }
+
+    /// Begins to load the file; the outcome comes as an [`Event::Loaded`], and goes to `who` when
+    /// every worker has it.
+    pub fn ask(&mut self, tell: &mpsc::Sender<Event>, who: Option<Reply>) {
+        if self.file.is_none() {
             tracing::warn!("there is no file to reload, nothing was changed");
+            who.into_iter().for_each(|who| drop(who.send(Err(Refused::NoFile))));
             return;
-        };
+        }
+        self.waiting_next.extend(who);
         if self.under_way.is_some() {
             self.asked_again = true;
             return;
         }
-        self.under_way = Some(UnderWay { begun: Instant::now(), waiting: 0 });
+        self.begin_loading(tell);
+    }
+
+    fn begin_loading(&mut self, tell: &mpsc::Sender<Event>) {
+        let Some(file) = self.file.clone() else { return };
+        let who = std::mem::take(&mut self.waiting_next);
+        let begun = Instant::now();
+        self.under_way = Some(UnderWay { begun, waiting: 0, who, warnings: Vec::new() });
         tracing::info!(file = %file.display(), "reloading");
         let own = tell.clone();
         // Looking names up may take long, and signals must be heeded meanwhile.
         let load = move || {
-            let loaded = cli::load(&file).map(Box::new);
+            let loaded = cli::load_and_tell(&file).map(|(new, warnings)| (Box::new(new), warnings));
             let _ = own.send(Event::Loaded(loaded));
         };
         if let Err(e) = thread::Builder::new().name("reload".to_owned()).spawn(load) {
-            self.refused(&format!("cannot start a thread: {e}"), tell);
+            self.refused(Refused::Impossible(format!("cannot start a thread: {e}")), tell);
         }
     }
 
-    /// Hands a loaded configuration to the workers; `None` was refused and said so.
-    pub fn loaded(&mut self, loaded: Option<Box<Snapshot>>, running: &Running<'_>) {
-        let Some(snapshot) = loaded else {
-            return self.refused("the configuration has errors", running.tell);
+    /// Hands a loaded configuration to the workers; one with errors has been reported.
+    pub fn loaded(&mut self, loaded: Loaded, running: &mut Running<'_>) {
+        let (mut snapshot, warnings) = match loaded {
+            Ok(loaded) => loaded,
+            Err(report) => return self.refused(Refused::BadFile(report), running.tell),
         };
-        let bound = self.bind_new(&snapshot, running.mailboxes.len());
-        let ready =
-            bound.and_then(|sockets| Ok((sockets, running.logs.prepare(&snapshot.access_logs)?)));
-        match ready {
+        if let Some(under_way) = &mut self.under_way {
+            under_way.warnings = warnings;
+        }
+        running.overrides.apply(&mut snapshot);
+        match self.prepare(&snapshot, running) {
             Ok((sockets, logs)) => self.hand_out(*snapshot, sockets, logs, running),
-            Err(e) => self.refused(&e, running.tell),
+            Err(e) => self.refused(Refused::Impossible(e), running.tell),
+        }
+    }
+
+    /// Gets hold of everything that can fail, while nothing has changed. The admin interface, which
+    /// moves at once, comes last.
+    fn prepare(
+        &self,
+        snapshot: &Snapshot,
+        running: &mut Running<'_>,
+    ) -> Result<(Vec<Vec<Bound>>, Prepared), String> {
+        let sockets = self.bind_new(snapshot, running.mailboxes.len())?;
+        let logs = running.logs.prepare(&snapshot.access_logs)?;
+        running.admin.rebind(&snapshot.admin)?;
+        Ok((sockets, logs))
+    }
+
+    /// Nobody is told any more what became of a reload: the gateway drains.
+    pub fn give_up(&mut self) {
+        self.waiting_next.clear();
+        if let Some(under_way) = &mut self.under_way {
+            under_way.who.clear();
         }
     }
 
     /// One more worker has the new configuration.
-    pub fn adopted(&mut self, tell: &mpsc::Sender<Event>) {
+    pub fn adopted(&mut self, worker: usize, generation: u64, tell: &mpsc::Sender<Event>) {
+        self.generations[worker] = generation;
         let Some(under_way) = &mut self.under_way else { return };
         under_way.waiting = under_way.waiting.saturating_sub(1);
         if under_way.waiting == 0 {
@@ -145,7 +243,14 @@ impl Reloads {
                 took = ?under_way.begun.elapsed(),
                 "reloaded"
             );
-            self.finish(tell);
+            self.history.add(current.generation, Became::Reloaded, &summary(current));
+            let reloaded = Reloaded {
+                generation: current.generation,
+                workers: self.generations.clone(),
+                took: under_way.begun.elapsed(),
+                warnings: std::mem::take(&mut under_way.warnings),
+            };
+            self.finish(&Ok(reloaded), tell);
         }
     }
 
@@ -155,16 +260,27 @@ impl Reloads {
         self.held.iter().any(|snapshot| snapshot.generation < self.current.generation)
     }
 
-    fn refused(&mut self, why: &str, tell: &mpsc::Sender<Event>) {
+    fn refused(&mut self, refused: Refused, tell: &mpsc::Sender<Event>) {
         let generation = self.current.generation;
+        let (why, detail) = match &refused {
+            // Has been printed.
+            Refused::BadFile(report) => ("the configuration has errors", report),
+            Refused::Impossible(why) => (&**why, why),
+            Refused::NoFile => return,
+        };
         tracing::error!(generation, "reload refused, the configuration in force stays: {why}");
-        self.finish(tell);
+        self.history.add(generation, Became::Refused, detail);
+        self.finish(&Err(refused), tell);
     }
 
-    fn finish(&mut self, tell: &mpsc::Sender<Event>) {
-        self.under_way = None;
+    fn finish(&mut self, outcome: &Result<Reloaded, Refused>, tell: &mpsc::Sender<Event>) {
+        let who = self.under_way.take().map(|under_way| under_way.who);
+        for who in who.into_iter().flatten() {
+            // Whoever asked may have given up.
+            let _ = who.send(outcome.clone());
+        }
         if std::mem::take(&mut self.asked_again) {
-            self.ask(tell);
+            self.begin_loading(tell);
         }
     }
 
@@ -179,11 +295,14 @@ impl Reloads {
         mut snapshot: Snapshot,
         sockets: Vec<Vec<Bound>>,
         logs: Prepared,
-        running: &Running<'_>,
+        running: &mut Running<'_>,
     ) {
         let before = self.current.clone();
         snapshot.generation = before.generation + 1;
-        warn_of_fixed(&before.runtime, &snapshot.runtime);
+        let generation = snapshot.generation;
+        let fixed = warn_of_fixed(&before.runtime, &snapshot.runtime);
+        let binds: Vec<Bind> = sockets[0].iter().map(|bound| bound.at.clone()).collect();
+        self.listeners = listener_views(&snapshot, &self.listeners, &binds);
         running.places.resize(before.limits.connections_max, snapshot.limits.connections_max);
         announce(&before, &snapshot, &sockets[0]);
         let copies = copies(snapshot, &self.registry, &mut self.spans);
@@ -196,7 +315,7 @@ impl Reloads {
             self.held.push(snapshot.clone());
             let tell = running.tell.clone();
             let done = Box::new(move || {
-                let _ = tell.send(Event::Adopted);
+                let _ = tell.send(Event::Adopted { worker, generation });
             });
             let adoption = Adoption { snapshot, series, outlets, spans, listeners, done };
             let adoption = Box::new(adoption);
@@ -206,10 +325,41 @@ impl Reloads {
             }
         }
         match &mut self.under_way {
-            Some(under_way) if waiting > 0 => under_way.waiting = waiting,
-            _ => self.finish(running.tell),
+            Some(under_way) if waiting > 0 => {
+                under_way.waiting = waiting;
+                under_way.warnings.extend(fixed);
+            }
+            _ => {
+                let why = "no worker takes messages".to_owned();
+                self.finish(&Err(Refused::Impossible(why)), running.tell);
+            }
         }
     }
+}
+
+/// What a configuration has, in words.
+fn summary(snapshot: &Snapshot) -> String {
+    format!(
+        "{}, {}, {}",
+        plural(snapshot.listeners.len(), "listener"),
+        plural(snapshot.routes.len(), "route"),
+        plural(snapshot.upstreams.len(), "upstream"),
+    )
+}
+
+/// Listeners with where they are bound: as `before`, or by the sockets that are new, in order.
+fn listener_views(snapshot: &Snapshot, before: &[ListenerView], new: &[Bind]) -> Vec<ListenerView> {
+    let mut new = new.iter();
+    let bound = |rule: &ListenerRule| {
+        let kept = before.iter().find(|view| view.rule.is_same_socket(rule));
+        kept.map(|view| view.bind.clone()).or_else(|| new.next().cloned())
+    };
+    let mut bound = bound;
+    let view = |rule: &ListenerRule| {
+        let bind = bound(rule).unwrap_or_else(|| rule.bind.clone());
+        ListenerView { rule: rule.clone(), bind }
+    };
+    snapshot.listeners.iter().map(view).collect()
 }
 
 fn copies(snapshot: Snapshot, registry: &Mutex<Registry>, spans: &mut Spans) -> Vec<WorkerCopy> {
@@ -262,13 +412,15 @@ fn announce(before: &Snapshot, now: &Snapshot, new: &[Bound]) {
 }
 
 /// Says which settings differ but cannot change while the process runs.
-fn warn_of_fixed(before: &Runtime, now: &Runtime) {
+fn warn_of_fixed(before: &Runtime, now: &Runtime) -> Vec<String> {
     let differs = [
         ("runtime.workers", before.workers != now.workers),
         ("runtime.io", before.io != now.io),
         ("runtime.ring_entries", before.ring_entries != now.ring_entries),
     ];
-    for (key, _) in differs.iter().filter(|(_, differs)| *differs) {
-        tracing::warn!("{key} has changed, which takes effect at the next start");
-    }
+    let differs = differs.iter().filter(|(_, differs)| *differs);
+    let warning = |key| format!("{key} has changed, which takes effect at the next start");
+    let warnings: Vec<String> = differs.map(|(key, _)| warning(key)).collect();
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    warnings
 }

@@ -13,11 +13,18 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1},
     iterator::Signals,
 };
+use tokio::sync::oneshot;
 
 use super::{
+    admin::{self, Ask},
     cli, cores,
+    endpoints::Overrides,
+    file_watch::FileWatch,
+    history::unix_now,
     logs::Logs,
-    reload::{Reloads, Running},
+    ready::{Life, Readiness},
+    reload::{Loaded, Reloads, Running},
+    view::{Shared, View, WorkerView},
 };
 use crate::{
     config::{
@@ -30,6 +37,7 @@ use crate::{
         clients::Places,
         listener::{self, Bound},
         mailbox::{self, Message, Sender},
+        ring::RingView,
         runtime::Driver,
     },
 };
@@ -39,12 +47,20 @@ pub enum Event {
     Started {
         worker: usize,
         driver: &'static str,
+        ring: Option<RingView>,
     },
     Signal(i32),
-    /// A new configuration, or none because it has errors.
-    Loaded(Option<Box<Snapshot>>),
+    /// A new configuration, or what is wrong with it.
+    Loaded(Loaded),
     /// A worker goes on with the new configuration.
-    Adopted,
+    Adopted {
+        worker: usize,
+        generation: u64,
+    },
+    /// The configuration file is another one (`reload.watch`).
+    FileChanged,
+    /// The admin interface wants something done.
+    Ask(Ask),
     Ended {
         worker: usize,
         result: io::Result<Drained>,
@@ -62,7 +78,11 @@ const FREE_EVERY: Duration = Duration::from_secs(1);
 pub fn run(path: &Path) -> ExitCode {
     match cli::load(path) {
         None => ExitCode::FAILURE,
-        Some(snapshot) => serve(snapshot, Some(path.to_owned()), |_| {}),
+        Some(snapshot) => {
+            // Absolute, as `/status` shows it: who reads that is in another folder.
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            serve(snapshot, Some(path), |_| {})
+        }
     }
 }
 
@@ -91,6 +111,14 @@ struct Gateway {
     logs: Logs,
     /// Everything that is counted. Locked only by control's own threads.
     registry: Arc<Mutex<Registry>>,
+    readiness: Readiness,
+    /// What the operator says of single endpoints.
+    overrides: Overrides,
+    workers: Vec<WorkerView>,
+    /// Where others see what is in force.
+    shared: Arc<Shared>,
+    admin: admin::Server,
+    file_watch: Option<FileWatch>,
     running: usize,
     connections_cut: u32,
     failed: bool,
@@ -113,15 +141,15 @@ impl Gateway {
         let logs = Logs::new(cores.len());
         let outlets = logs.adopt(logs.prepare(&snapshot.access_logs)?);
         let registry = Arc::new(Mutex::new(Registry::new(cores.len())));
-        let (reloads, copies) = Reloads::begin(file, snapshot, registry.clone());
-        let mut mailboxes = Vec::new();
+        let (reloads, copies) = Reloads::begin(file, snapshot, registry.clone(), &binds);
+        let (mut mailboxes, mut workers_seen) = (Vec::new(), Vec::new());
         let each = bound.into_iter().zip(copies).zip(outlets);
         for (index, ((listeners, copy), outlets)) in each.enumerate() {
             let (snapshot, series, spans) = copy;
             let (sender, mailbox) = mailbox::mailbox().map_err(|e| format!("eventfd: {e}"))?;
+            workers_seen.push(WorkerView::new(cores[index], sender.clone()));
             mailboxes.push(sender);
-            let places = places.clone();
-            let workers = cores.len();
+            let (places, workers) = (places.clone(), cores.len());
             let seed = Seed {
                 index,
                 snapshot,
@@ -135,6 +163,12 @@ impl Gateway {
             };
             spawn(seed, cores[index], tell.clone()).map_err(|e| format!("worker {index}: {e}"))?;
         }
+        let (readiness, overrides) = (Readiness::default(), Overrides::default());
+        let view = view_of(&reloads, &workers_seen, &overrides, unix_now());
+        let (ready_as, spans) = (readiness.clone(), reloads.spans.totals());
+        let shared =
+            Shared::new(view, ready_as, registry.clone(), logs.clone(), spans, tell.clone());
+        let admin = admin::Server::start(&reloads.current().admin, shared.clone())?;
         let mut gateway = Gateway {
             running: mailboxes.len(),
             mailboxes,
@@ -144,21 +178,32 @@ impl Gateway {
             reloads,
             logs,
             registry,
+            readiness,
+            overrides,
+            workers: workers_seen,
+            shared,
+            admin,
+            file_watch: None,
             connections_cut: 0,
             failed: false,
         };
         gateway.await_start()?;
+        gateway.publish();
+        gateway.watch_file();
+        gateway.readiness.set(Life::Serving);
         gateway.announce(&binds, &cores);
         ready(&binds);
         Ok(gateway)
     }
 
     fn await_start(&mut self) -> Result<(), String> {
-        let (mut waiting, mut reload) = (self.mailboxes.len(), false);
+        let (mut waiting, mut reload, mut asked) = (self.mailboxes.len(), false, Vec::new());
         while waiting > 0 {
             match self.events.recv() {
-                Ok(Event::Started { worker, driver }) => {
+                Ok(Event::Started { worker, driver, ring }) => {
                     waiting -= 1;
+                    self.workers[worker].io = driver;
+                    self.workers[worker].ring = ring.map(Arc::new);
                     tracing::info!(worker, io = driver, "worker started");
                 }
                 Ok(Event::Ended { worker, result: Err(e) }) => {
@@ -166,13 +211,15 @@ impl Gateway {
                 }
                 // Remembered: the file may have changed after it was read.
                 Ok(Event::Signal(SIGHUP)) => reload = true,
+                Ok(Event::Ask(ask)) => asked.push(ask),
                 Ok(Event::Signal(SIGUSR1)) => self.logs.reopen(),
                 Ok(_) | Err(_) => return Err("ended while starting".to_owned()),
             }
         }
         if reload {
-            self.reloads.ask(&self.tell);
+            self.reloads.ask(&self.tell, None);
         }
+        asked.into_iter().for_each(|ask| self.asked(ask, false));
         Ok(())
     }
 
@@ -194,7 +241,9 @@ impl Gateway {
         let mut deadline: Option<Instant> = None;
         while self.running > 0 {
             match self.next_event(deadline) {
-                Some(Event::Signal(SIGHUP)) if deadline.is_none() => self.reloads.ask(&self.tell),
+                Some(Event::Signal(SIGHUP)) if deadline.is_none() => {
+                    self.reloads.ask(&self.tell, None);
+                }
                 Some(Event::Signal(SIGHUP)) => tracing::warn!("draining, not reloading"),
                 Some(Event::Signal(SIGUSR1)) => self.logs.reopen(),
                 Some(Event::Signal(signal)) => match deadline {
@@ -210,11 +259,23 @@ impl Gateway {
                 // A drain goes on with the configuration it began with.
                 Some(Event::Loaded(_)) if deadline.is_some() => {}
                 Some(Event::Loaded(loaded)) => {
-                    let Gateway { mailboxes, places, logs, tell, reloads, .. } = &mut self;
-                    let running = Running { mailboxes, places, logs, tell };
-                    reloads.loaded(loaded, &running);
+                    let Gateway {
+                        mailboxes, places, logs, tell, reloads, overrides, admin, ..
+                    } = &mut self;
+                    let mut running = Running { mailboxes, places, logs, tell, overrides, admin };
+                    reloads.loaded(loaded, &mut running);
+                    self.watch_file();
+                    self.publish();
                 }
-                Some(Event::Adopted) => self.reloads.adopted(&self.tell),
+                Some(Event::Adopted { worker, generation }) => {
+                    self.reloads.adopted(worker, generation, &self.tell);
+                    self.publish();
+                }
+                Some(Event::FileChanged) if deadline.is_none() => {
+                    self.reloads.ask(&self.tell, None);
+                }
+                Some(Event::FileChanged) => {}
+                Some(Event::Ask(ask)) => self.asked(ask, deadline.is_some()),
                 Some(Event::Ended { worker, result }) => self.ended(worker, result),
                 Some(Event::Started { .. }) => {}
                 None if deadline.is_some_and(|at| Instant::now() >= at) => {
@@ -238,8 +299,56 @@ impl Gateway {
         }
     }
 
+    /// Does what the admin interface asks for. An answer that is dropped says that the gateway
+    /// ends.
+    fn asked(&mut self, ask: Ask, is_draining: bool) {
+        match ask {
+            Ask::Drain(reply) => {
+                let is_new = self.readiness.look().life != Life::Draining;
+                if is_new {
+                    tracing::info!("asked to drain by the admin interface");
+                    self.readiness.set(Life::Draining);
+                    // The same way as for anybody else who wants the gateway to end.
+                    let _ = self.tell.send(Event::Signal(SIGTERM));
+                }
+                let _ = reply.send(is_new);
+            }
+            _ if is_draining => {}
+            Ask::Reload(reply) => self.reloads.ask(&self.tell, Some(reply)),
+            Ask::Endpoint(wish, reply) => {
+                let (done, obeyed) = oneshot::channel();
+                let snapshot = self.reloads.current();
+                let granted = self.overrides.grant(&wish, snapshot, &self.mailboxes, done);
+                self.publish();
+                let _ = reply.send(granted.map(|()| obeyed));
+            }
+        }
+    }
+
+    /// Watches the configuration file, or no longer, as the configuration says.
+    fn watch_file(&mut self) {
+        let file = self.reloads.file().filter(|_| self.reloads.current().reload_watch);
+        match file {
+            None => self.file_watch = None,
+            Some(_) if self.file_watch.is_some() => {}
+            Some(file) => match FileWatch::begin(file, self.tell.clone()) {
+                Ok(watch) => self.file_watch = Some(watch),
+                Err(e) => tracing::error!("{e}; reload by SIGHUP or `ringway reload` meanwhile"),
+            },
+        }
+    }
+
+    /// Shows others what is in force now.
+    fn publish(&self) {
+        let started = self.shared.view().started;
+        let view = view_of(&self.reloads, &self.workers, &self.overrides, started);
+        self.shared.publish(view);
+    }
+
     /// Answers how long the workers may take.
-    fn drain(&self, signal: i32) -> Duration {
+    fn drain(&mut self, signal: i32) -> Duration {
+        self.readiness.set(Life::Draining);
+        self.reloads.give_up();
         let snapshot = self.reloads.current();
         let timeout = Duration::from_millis(snapshot.runtime.drain_timeout_ms);
         tracing::info!(signal, ?timeout, "draining");
@@ -264,6 +373,8 @@ impl Gateway {
 
     fn ended(&mut self, worker: usize, result: io::Result<Drained>) {
         self.running -= 1;
+        self.workers[worker].is_down = true;
+        self.publish();
         match result {
             Ok(Drained::Clean) => {}
             Ok(Drained::Cut(connections)) => self.connections_cut += connections,
@@ -287,6 +398,18 @@ impl Gateway {
         );
         drop(registry);
         if self.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
+fn view_of(reloads: &Reloads, workers: &[WorkerView], overrides: &Overrides, started: u64) -> View {
+    View {
+        snapshot: reloads.current().clone(),
+        file: reloads.file().cloned(),
+        started,
+        history: reloads.history().clone(),
+        workers: workers.to_vec(),
+        listeners: reloads.listeners().to_vec(),
+        overrides: overrides.clone(),
     }
 }
 
@@ -336,8 +459,9 @@ fn spawn(seed: Seed, core: u32, tell: mpsc::Sender<Event>) -> io::Result<()> {
             tracing::warn!(worker, core, error = %e, "cannot pin");
         }
         let runtime = &seed.snapshot.runtime;
-        let result = Driver::build(runtime.io, runtime.ring_entries).and_then(|driver| {
-            let _ = tell.send(Event::Started { worker, driver: driver.name });
+        let result = Driver::build(runtime.io, runtime.ring_entries).and_then(|mut driver| {
+            let ring = driver.ring.take();
+            let _ = tell.send(Event::Started { worker, driver: driver.name, ring });
             worker::run(seed, driver)
         });
         // The main thread is gone only if the process is ending.

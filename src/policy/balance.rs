@@ -1,8 +1,9 @@
 //! Which endpoint of an upstream gets the next request.
 //!
 //! A [`Balancer`] is the state of one upstream in one worker: requests in flight, endpoints to
-//! avoid for a while, the turn of the round robin. It allocates only when made. Choosing looks at
-//! every endpoint once or twice at most, of which there are at most [`ENDPOINTS_MAX`].
+//! avoid for a while, the turn of the round robin, and which endpoints the operator has taken out.
+//! It allocates only when made. Choosing looks at every endpoint once or twice at most, of which
+//! there are at most [`ENDPOINTS_MAX`].
 
 use std::{cell::Cell, rc::Rc};
 
@@ -15,6 +16,35 @@ pub enum Balance {
     /// Of two random endpoints, the one with fewer requests in flight for its weight.
     LeastRequest,
     Random,
+}
+
+/// Whether the operator lets an endpoint have requests (`ringway endpoint`). Requests in flight are
+/// left alone whatever changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    #[default]
+    Up,
+    /// No new requests while another endpoint of the upstream is up.
+    Drain,
+    /// No new requests.
+    Down,
+}
+
+impl State {
+    pub const ALL: [State; 3] = [State::Up, State::Drain, State::Down];
+
+    /// As in commands, the admin API and logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Up => "up",
+            State::Drain => "drain",
+            State::Down => "down",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<State> {
+        State::ALL.into_iter().find(|state| state.word() == word)
+    }
 }
 
 /// Most endpoints of an upstream.
@@ -50,6 +80,8 @@ impl TriedSet {
 pub struct Balancer {
     balance: Balance,
     endpoints: Vec<EndpointState>,
+    /// Every endpoint may be chosen as far as its state goes, which is so nearly always.
+    all_serve: bool,
     /// No endpoint is cooling down from then on.
     cool_at_ms: u64,
 }
@@ -57,6 +89,9 @@ pub struct Balancer {
 #[derive(Clone, Debug)]
 struct EndpointState {
     weight: u32,
+    state: State,
+    /// Follows from the states of all endpoints ([`Balancer::set`]).
+    serves: bool,
     /// Shared with the balancers of earlier configurations, whose requests may still run.
     in_flight: Rc<Cell<u32>>,
     /// Avoided before this time while others are left.
@@ -65,7 +100,7 @@ struct EndpointState {
     credit: i64,
 }
 
-/// Which endpoints a choice is between.
+/// Which endpoints a choice is between. All but `All` leave out those that do not serve.
 #[derive(Clone, Copy)]
 enum Among<'a> {
     All,
@@ -79,11 +114,36 @@ impl Balancer {
     pub fn new(balance: Balance, weights: impl IntoIterator<Item = u32>) -> Balancer {
         let endpoints = weights.into_iter().take(ENDPOINTS_MAX).map(|weight| EndpointState {
             weight: weight.max(1),
+            state: State::Up,
+            serves: true,
             in_flight: Rc::default(),
             cooling_until_ms: 0,
             credit: 0,
         });
-        Balancer { balance, endpoints: endpoints.collect(), cool_at_ms: 0 }
+        Balancer { balance, endpoints: endpoints.collect(), all_serve: true, cool_at_ms: 0 }
+    }
+
+    /// From now on the endpoint has this state and weight (0 counts as 1).
+    pub fn set(&mut self, endpoint: usize, state: State, weight: u32) {
+        self.endpoints[endpoint].state = state;
+        self.endpoints[endpoint].weight = weight.max(1);
+        let is_any_up = self.endpoints.iter().any(|e| e.state == State::Up);
+        for endpoint in &mut self.endpoints {
+            endpoint.serves = match endpoint.state {
+                State::Up => true,
+                State::Drain => !is_any_up,
+                State::Down => false,
+            };
+            if !endpoint.serves {
+                endpoint.credit = 0;
+            }
+        }
+        self.all_serve = self.endpoints.iter().all(|e| e.serves);
+    }
+
+    /// Whether the endpoint may get new requests.
+    pub fn serves(&self, endpoint: usize) -> bool {
+        self.endpoints[endpoint].serves
     }
 
     /// Endpoint `here` is the one that was `there` in `before`: what is known of it still holds.
@@ -95,15 +155,16 @@ impl Balancer {
         self.cool_at_ms = self.cool_at_ms.max(known.cooling_until_ms);
     }
 
-    /// The endpoint for the next try; `None` when all were tried. Endpoints that are cooling down
-    /// are chosen only when no other is left, because a try is better than a sure refusal.
+    /// The endpoint for the next try; `None` when all that serve were tried. Endpoints that are
+    /// cooling down are chosen only when no other is left, because a try is better than a sure
+    /// refusal.
     /// `random` is uniform over all of `u64`.
     #[inline]
     pub fn pick(&mut self, tried: &TriedSet, now_ms: u64, random: u64) -> Option<usize> {
         if self.endpoints.len() == 1 {
-            return (!tried.contains(0)).then_some(0);
+            return (self.all_serve && !tried.contains(0)).then_some(0);
         }
-        if tried.is_empty() && now_ms >= self.cool_at_ms {
+        if self.all_serve && tried.is_empty() && now_ms >= self.cool_at_ms {
             return self.pick_among(Among::All, random);
         }
         self.pick_among(Among::UntriedAndCool(tried, now_ms), random)
@@ -218,9 +279,9 @@ impl Among<'_> {
     fn has(self, i: usize, endpoint: &EndpointState) -> bool {
         match self {
             Among::All => true,
-            Among::Untried(tried) => !tried.contains(i),
+            Among::Untried(tried) => endpoint.serves && !tried.contains(i),
             Among::UntriedAndCool(tried, now_ms) => {
-                !tried.contains(i) && now_ms >= endpoint.cooling_until_ms
+                endpoint.serves && !tried.contains(i) && now_ms >= endpoint.cooling_until_ms
             }
         }
     }

@@ -19,6 +19,7 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     REQUEST_TIMEOUT = "route.timeout", 504, "The exchange took longer than the route allows.", "RFC 9110 §15.6.5";
     REWRITE_UNSAFE = "route.unsafe_rewrite", 400, "Part of the path would become a dot segment in the path the route rewrites it to.", "RFC 3986 §5.2.4";
     UPSTREAM_CONNECT = "upstream.connect", 503, "No endpoint of the upstream could be connected.", "RFC 9110 §15.6.4";
+    UPSTREAM_DOWN = "upstream.down", 503, "Every endpoint of the upstream has been taken down.", "RFC 9110 §15.6.4";
     UPSTREAM_CONNECT_TIMEOUT = "upstream.connect_timeout", 504, "Connecting to the upstream took too long.", "RFC 9110 §15.6.5";
     UPSTREAM_TIMEOUT = "upstream.first_byte_timeout", 504, "The upstream did not begin its response in time.", "RFC 9110 §15.6.5";
     UPSTREAM_IDLE = "upstream.idle_timeout", 504, "The upstream stopped in the middle of its response.", "RFC 9110 §15.6.5";

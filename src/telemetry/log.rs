@@ -7,7 +7,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     sync::{
-        OnceLock,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, SyncSender, TryRecvError},
     },
@@ -31,6 +31,8 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 struct Log {
     queue: SyncSender<Entry>,
     set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>,
+    /// As it was asked for last.
+    level: Mutex<String>,
 }
 
 enum Entry {
@@ -60,7 +62,8 @@ pub fn start(level: &str) -> Result<(), String> {
         .with_filter_reloading();
     let handle = builder.reload_handle();
     if builder.try_init().is_ok() {
-        let _ = LOG.set(Log { queue, set: Box::new(move |filter| handle.reload(filter)) });
+        let set = Box::new(move |filter| handle.reload(filter));
+        let _ = LOG.set(Log { queue, set, level: Mutex::new(level.to_owned()) });
     }
     Ok(())
 }
@@ -70,8 +73,15 @@ pub fn set_level(level: &str) -> Result<(), String> {
     let filter = filter(level)?;
     let log = LOG.get().ok_or("logging was not started")?;
     (log.set)(filter).map_err(|e| format!("cannot change the log level: {e}"))?;
+    level.clone_into(&mut log.level.lock().unwrap_or_else(PoisonError::into_inner));
     tracing::info!(level, "log level set");
     Ok(())
+}
+
+/// What is logged, as it was asked for last; empty before [`start`].
+pub fn level() -> String {
+    let level = |log: &Log| log.level.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    LOG.get().map(level).unwrap_or_default()
 }
 
 /// Waits until what was logged so far is written, at most [`FLUSH_MAX`].

@@ -134,6 +134,8 @@ pub trait RequestBody {
 
 /// Where a response goes, whatever protocol carries it.
 pub trait ResponseSink {
+    /// The route that the request takes is known.
+    fn routed(&mut self, route: RouteId);
     /// A final response has begun: it can no longer be replaced, only cut off.
     fn begun(&self) -> bool;
     /// What the client was sent so far.

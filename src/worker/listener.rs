@@ -11,7 +11,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::IpAddr,
+    net::SocketAddr,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::net::UnixListener as StdUnixListener,
@@ -206,12 +206,12 @@ impl Listener {
         &self,
         worker: &Worker,
         stop: CancelHandle,
-    ) -> io::Result<(Stream, Option<IpAddr>)> {
+    ) -> io::Result<(Stream, Option<SocketAddr>)> {
         // Never dropped while it runs: an accept that completed would leak its descriptor.
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, peer) = socket.cancelable_accept(stop).await?;
-                Ok((Stream::tcp(stream, &worker.deadlines), Some(peer.ip())))
+                Ok((Stream::tcp(stream, &worker.deadlines), Some(peer)))
             }
             Socket::Unix(socket) => {
                 let (stream, _) = socket.cancelable_accept(stop).await?;
@@ -238,7 +238,7 @@ impl Listener {
         }
     }
 
-    fn accept_now(&self, worker: &Worker) -> Option<(Stream, Option<IpAddr>)> {
+    fn accept_now(&self, worker: &Worker) -> Option<(Stream, Option<SocketAddr>)> {
         let flags = match worker.is_epoll {
             true => SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             false => SocketFlags::CLOEXEC,
@@ -247,7 +247,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(_) => {
                 let stream = std::net::TcpStream::from(socket);
-                let peer = stream.peer_addr().ok()?.ip();
+                let peer = stream.peer_addr().ok()?;
                 let stream = TcpStream::from_std(stream).ok()?;
                 Some((Stream::tcp(stream, &worker.deadlines), Some(peer)))
             }
@@ -308,7 +308,7 @@ fn refuse_handshakes(socket: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Takes a connection in, or sheds it when there are too many.
-fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, door: &Rc<Door>) {
+fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>, door: &Rc<Door>) {
     clock::refresh();
     worker.metrics.connections.count();
     door.shard.borrow().connections.count();
@@ -326,12 +326,15 @@ fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<IpAddr>, door: &Rc<Do
     };
     let worker = worker.clone();
     worker.metrics.connections_open.count();
-    let client = Box::new(Client::new(stream, peer, door.clone()));
+    let client = Rc::new(Client::new(stream, peer, door.clone()));
     monoio::spawn(async move {
+        let entry = worker.roster.enter(client.clone());
         let connection = h1::serve(worker.clone(), client);
         if isolate(connection).await.is_err() {
             worker.metrics.panics.count();
         }
+        // The last of its owners: the socket closes here.
+        drop(entry);
         worker.metrics.connections_open.uncount();
         drop(place);
     });

@@ -16,9 +16,10 @@ use crossbeam_queue::ArrayQueue;
 use monoio::net::UnixStream;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{listener::Bound, logs::Outlet};
+use super::{listener::Bound, logs::Outlet, report::Question};
 use crate::{
     config::Snapshot,
+    policy::balance::State,
     telemetry::{metrics::shards::Series, trace::queue::SpanQueue},
 };
 
@@ -29,6 +30,10 @@ const MESSAGES_MAX: usize = 256;
 pub enum Message {
     /// Go on with another configuration.
     Adopt(Box<Adoption>),
+    /// An endpoint gets another state or weight.
+    SetEndpoint(Box<EndpointChange>),
+    /// Tell something about yourself.
+    Ask(Question),
     /// Accept no more, finish what runs, then end.
     Drain,
     /// End now, whatever still runs.
@@ -47,6 +52,17 @@ pub struct Adoption {
     /// Sockets for the listeners that are new in it.
     pub listeners: Vec<Bound>,
     /// Called when the worker has it.
+    pub done: Box<dyn FnOnce() + Send>,
+}
+
+/// What the operator wants of one endpoint.
+pub struct EndpointChange {
+    pub upstream: Arc<str>,
+    /// As written in the configuration.
+    pub endpoint: Arc<str>,
+    pub state: State,
+    pub weight: u32,
+    /// Called when the worker goes by it.
     pub done: Box<dyn FnOnce() + Send>,
 }
 

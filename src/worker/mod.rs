@@ -22,9 +22,12 @@ pub mod mailbox;
 pub mod net;
 pub mod pipeline;
 pub mod pool;
+pub mod report;
 pub mod respond;
 pub mod ring;
+pub mod roster;
 pub mod runtime;
+pub mod slowest;
 pub mod trace;
 pub mod tunnel;
 
@@ -57,7 +60,9 @@ use generation::Generation;
 use listener::{Bound, Listening};
 use logs::Outlet;
 use mailbox::{Adoption, Mailbox, Message};
+use roster::Roster;
 use runtime::Driver;
+use slowest::Slowest;
 
 /// One core's share of the gateway. All of it is owned; no other core reaches it.
 pub struct Worker {
@@ -76,6 +81,9 @@ pub struct Worker {
     pub random: Random,
     pub metrics: Arc<WorkerShard>,
     pub clients: Rc<Clients>,
+    /// Every client connection, for whoever asks.
+    pub roster: Rc<Roster>,
+    pub slowest: Slowest,
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
     pub draining: Cell<bool>,
@@ -137,6 +145,8 @@ impl Worker {
             stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),
             clients,
+            roster: Rc::default(),
+            slowest: Slowest::default(),
             shedding: Cell::new(0),
             draining: Cell::new(false),
             is_epoll,
@@ -244,6 +254,7 @@ async fn tick(worker: Rc<Worker>) {
         ticks += 1;
         if ticks.is_multiple_of(POOL_SWEEP_TICKS) {
             worker.buffers.trim();
+            worker.slowest.turn(clock::now_ms());
             let snapshot = worker.snapshot();
             snapshot.sweep(clock::now_ms());
             worker.listening.borrow().iter().for_each(Listening::measure);
@@ -260,6 +271,8 @@ async fn obey(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
     let obeying = mailbox.serve(move |message| match message {
         Message::Stop => told.set(true),
         Message::Adopt(adoption) => drained_worker.adopt(*adoption),
+        Message::SetEndpoint(change) => drained_worker.set_endpoint(*change),
+        Message::Ask(question) => drained_worker.answer(question),
         Message::Drain => {
             if !drained_worker.draining.replace(true) {
                 tracing::info!(worker = drained_worker.index, "accepting no more");

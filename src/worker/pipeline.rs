@@ -93,6 +93,7 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     }
     let matched = route(snapshot, exchange)?;
     let rule = snapshot.route(matched.route);
+    sink.routed(matched.route);
     sink.limit(exchange.until_ms);
     body.limit(rule.body_bytes_max, exchange.until_ms)?;
     match &rule.action {
@@ -183,10 +184,11 @@ fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange, done: &Do
     let Done { refused, received_bytes, .. } = *done;
     let ended = trace::Ended { refused, sent: *sent, ended_ns, received_bytes };
     trace::hand_over(worker, snapshot, exchange, &ended);
+    let duration_ns = ended_ns.saturating_sub(record.started_ns);
+    worker.slowest.look_at(snapshot, exchange, sent.status, duration_ns);
     if series.is_off {
         return;
     }
-    let duration_ns = ended_ns.saturating_sub(record.started_ns);
     series.worker.duration.record(duration_ns);
     if let Some(overhead_ns) = record.overhead_ns(sent) {
         series.worker.overhead.record(overhead_ns);

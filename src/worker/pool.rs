@@ -75,7 +75,7 @@ impl Connection {
 #[derive(Default)]
 pub struct Pool {
     idle: RefCell<VecDeque<Idle>>,
-    /// No configuration has a place for it any more.
+    /// No configuration has a place for it any more, or its endpoint gets no new requests.
     is_closed: Cell<bool>,
 }
 
@@ -120,6 +120,11 @@ impl Pool {
     pub fn close(&self) {
         self.is_closed.set(true);
         self.idle.borrow_mut().clear();
+    }
+
+    /// Keeps again what is given back.
+    pub fn open(&self) {
+        self.is_closed.set(false);
     }
 
     /// Closes what has idled too long or was closed by the endpoint. Called every second or so.

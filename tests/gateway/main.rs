@@ -11,6 +11,8 @@
 mod harness;
 
 mod access_log;
+mod admin;
+mod commands;
 mod forwarding;
 mod framing;
 mod lifecycle;

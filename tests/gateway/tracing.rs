@@ -689,6 +689,10 @@ fn spans_that_are_rejected_in_part_are_counted() {
     let mut client = gateway.client();
     (0..4).for_each(|_| assert_eq!(client.get("/").status, 200));
     drop(client);
+    for expected in ["{outcome=\"exported\"} 5\n", "{outcome=\"dropped\"} 3\n"] {
+        let expected = format!("ringway_spans_total{expected}");
+        eventually(&expected, || gateway.admin().get("/metrics").text().contains(&expected));
+    }
     collector.last_spans(&gateway);
     assert_eq!(last_counts(&gateway), (5, 3));
     assert!(gateway.log().contains("rejected them: toomany"), "{}", gateway.log());
@@ -702,6 +706,8 @@ fn batches_are_bounded_and_carry_the_configured_fields() {
     let mut client = gateway.client();
     (0..600).for_each(|_| assert_eq!(client.get("/").status, 200));
     drop(client);
+    let shown = gateway.admin().get("/config").text();
+    assert!(shown.contains("Authorization") && !shown.contains("hush"), "{shown}");
     assert_eq!(collector.last_spans(&gateway).len(), 1200);
     let requests = collector.server.requests();
     assert!(requests.len() >= 3, "{}", requests.len());

@@ -3,14 +3,14 @@
 //! Runs to the end whatever it finds, so that all problems of a file are reported together. The
 //! snapshot it makes counts only when no error was reported.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Surroundings,
     decode::{At, Sink},
-    file::{File, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
+    file::{Admin, File, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
     report::{Place, Problem},
-    snapshot::{self, Bind, ListenerRule, Snapshot},
+    snapshot::{self, AdminBind, Bind, ListenerRule, Snapshot},
     units::{Millis, Size},
     values::{BindAddress, EncodedSlash},
 };
@@ -32,6 +32,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     check_limits(&file.limits, sink);
     check_timeouts(&file.timeouts, sink);
     check_ring(&file.runtime, sink);
+    check_admin(file, sink);
     let upstreams = upstreams::upstreams(file, around.look_up, sink);
     let tracing = trace::tracing(file, sink);
     let access_logs = access_logs::access_logs(file, around.look_up, sink);
@@ -64,7 +65,41 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         },
         tracing,
         server_timing: *file.tracing.server_timing,
+        admin: admin(&file.admin),
+        reload_watch: *file.reload.watch,
+        // Whoever has the text puts it in.
+        text: Arc::from(""),
     })
+}
+
+/// Never a listener's address: there the world could read what is the operator's.
+fn check_admin(file: &File, sink: &mut Sink) {
+    let (bind, status) = (&file.admin.bind, &file.admin.status_bind);
+    for listener in file.listeners.iter() {
+        let problem = match &listener.bind.value {
+            BindAddress::Tcp(at) if at.port() != 0 && status.value.is_some_and(|s| s.0 == *at) => {
+                status.place().map(|place| (place, "status_bind", "127.0.0.1:9180"))
+            }
+            BindAddress::Unix(path) if bind.value == AdminBind::Unix(path.clone()) => {
+                bind.place().map(|place| (place, "bind", "auto"))
+            }
+            _ => None,
+        };
+        if let Some((place, key, instead)) = problem {
+            let title = format!("`admin.{key}` is the address of a listener");
+            let problem = Problem::error(place, title).fix(format!("write \"{instead}\""));
+            let listener_place = listener.bind.place().unwrap_or(TOP);
+            sink.push(problem.related(listener_place, "clients connect here"));
+        }
+    }
+}
+
+pub(super) fn admin(admin: &Admin) -> snapshot::Admin {
+    snapshot::Admin {
+        bind: admin.bind.value.clone(),
+        mode: admin.mode.0,
+        status_bind: admin.status_bind.value.map(|address| address.0),
+    }
 }
 
 /// Reports names, addresses or other things that may be there only once.

@@ -78,7 +78,7 @@ fn headers(written: &Tracing, sink: &mut Sink) -> Vec<(String, String)> {
             let title = format!("the gateway writes the field `{}` itself", name.value);
             sink.push(Problem::error(name.place().unwrap_or(TOP), title).fix("remove it"));
         } else if let Some(value) = value {
-            headers.push((name.value.clone(), value.0.clone()));
+            headers.push((name.value.clone(), value.0.0.clone()));
         }
     }
     headers

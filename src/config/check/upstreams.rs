@@ -1,13 +1,16 @@
 //! Upstreams: endpoints looked up, none named twice, none unused.
 
 use super::{Once, TOP, rules::bare};
-use crate::config::{
-    LookUp,
-    decode::{At, Sink, quoted},
-    file::{File, Route, Upstream},
-    report::{Place, Problem},
-    snapshot::{self, Endpoint, EndpointAddress},
-    values::{EndpointName, EndpointText},
+use crate::{
+    config::{
+        LookUp,
+        decode::{At, Sink, quoted},
+        file::{File, Route, Upstream},
+        report::{Place, Problem},
+        snapshot::{self, Endpoint, EndpointAddress},
+        values::{EndpointName, EndpointText},
+    },
+    policy::balance::State,
 };
 
 /// By position in the file: the ids of the snapshot. An upstream that is wrong keeps its id, so
@@ -121,5 +124,6 @@ fn resolved(
             }
         },
     };
-    Some(Endpoint { name, address, weight: endpoint.weight })
+    let weight = endpoint.weight;
+    Some(Endpoint { name, address, weight, weight_configured: weight, state: State::Up })
 }

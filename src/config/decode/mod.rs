@@ -318,6 +318,13 @@ pub trait Decode: Sized {
     /// As a TOML value; `None` where there is nothing to write.
     fn written(&self) -> Option<String>;
 
+    /// The value in force, secrets left out, whole sections included; `None` where there is none.
+    fn effective(&self) -> Option<toml::Value> {
+        let mut table: toml::Table =
+            toml::from_str(&format!("value = {}", self.written()?)).ok()?;
+        table.remove("value")
+    }
+
     fn schema(generator: &mut SchemaGenerator) -> Schema;
 
     /// For bounds: the value as a number, where it is one.
@@ -399,6 +406,16 @@ macro_rules! section {
 
             fn written(&self) -> Option<String> {
                 None
+            }
+
+            fn effective(&self) -> Option<toml::Value> {
+                let mut table = toml::Table::new();
+                $(
+                    if let Some(value) = self.$key.effective() {
+                        table.insert(stringify!($key).to_owned(), value);
+                    }
+                )+
+                Some(toml::Value::Table(table))
             }
 
             fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -107,6 +107,10 @@ impl<T: Decode> Decode for Option<T> {
         self.as_ref().and_then(T::written)
     }
 
+    fn effective(&self) -> Option<toml::Value> {
+        self.as_ref().and_then(T::effective)
+    }
+
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         T::schema(generator)
     }
@@ -160,6 +164,10 @@ impl<T: Decode> Decode for Vec<At<T>> {
         }
     }
 
+    fn effective(&self) -> Option<toml::Value> {
+        Some(toml::Value::Array(self.iter().filter_map(|value| value.effective()).collect()))
+    }
+
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "array", "items": T::schema(generator) })
     }
@@ -203,6 +211,13 @@ impl<T: Decode> Decode for Named<T> {
 
     fn written(&self) -> Option<String> {
         self.0.is_empty().then(|| "{}".to_owned()).filter(|_| matches!(T::shape(), Shape::Value))
+    }
+
+    fn effective(&self) -> Option<toml::Value> {
+        let entries = self.0.iter().filter_map(|(name, value)| {
+            Some((name.value.clone(), value.as_ref().and_then(T::effective)?))
+        });
+        Some(toml::Value::Table(entries.collect()))
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {

@@ -119,7 +119,12 @@ section! {
 pub enum LogFormat {
     Json,
     Combined,
-    Template(Format),
+    Template {
+        /// As written, and the same compiled.
+        text: String,
+        escape: Escape,
+        format: Format,
+    },
 }
 
 impl LogFormat {
@@ -127,7 +132,7 @@ impl LogFormat {
         match self {
             LogFormat::Json => Format::json(),
             LogFormat::Combined => Format::combined(),
-            LogFormat::Template(format) => format.clone(),
+            LogFormat::Template { format, .. } => format.clone(),
         }
     }
 }
@@ -142,8 +147,9 @@ impl Decode for LogFormat {
                 return None;
             }
             let at = written.template.place().unwrap_or(place);
-            return match Format::template(&written.template.value, *written.escape) {
-                Ok(format) => Some(LogFormat::Template(format)),
+            let (text, escape) = (written.template.value, *written.escape);
+            return match Format::template(&text, escape) {
+                Ok(format) => Some(LogFormat::Template { text, escape, format }),
                 Err(wrong) => {
                     sink.push(bad_template(&wrong, at));
                     None
@@ -177,7 +183,10 @@ impl Decode for LogFormat {
         match self {
             LogFormat::Json => Some("\"json\"".to_owned()),
             LogFormat::Combined => Some("\"combined\"".to_owned()),
-            LogFormat::Template(_) => None,
+            LogFormat::Template { text, escape, .. } => {
+                let (text, escape) = (quoted(text), escape.written()?);
+                Some(format!("{{ template = {text}, escape = {escape} }}"))
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::{EndpointName, FromText, ValueRegex};
 use crate::{
     config::{
-        decode::{At, Decode, Named, Sink},
+        decode::{At, Decode, Named, Sink, quoted},
         report::{Place, Problem},
     },
     section,
@@ -92,6 +92,12 @@ impl Decode for Matches {
         self.0.is_empty().then(|| "{}".to_owned())
     }
 
+    fn effective(&self) -> Option<toml::Value> {
+        let entries = self.0.iter();
+        let entries = entries.filter_map(|(name, v)| Some((name.value.clone(), v.effective()?)));
+        Some(toml::Value::Table(entries.collect()))
+    }
+
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         Named::<MatchValue>::schema(generator)
     }
@@ -130,7 +136,12 @@ impl Decode for MatchValue {
     }
 
     fn written(&self) -> Option<String> {
-        None
+        Some(match self {
+            MatchValue::Present => "{ present = true }".to_owned(),
+            MatchValue::Absent => "{ present = false }".to_owned(),
+            MatchValue::Exact(text) => quoted(text),
+            MatchValue::Regex(regex) => format!("{{ regex = {} }}", quoted(regex.as_str())),
+        })
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {

@@ -8,21 +8,23 @@ use toml::de::DeValue;
 use super::{
     decode::{Decode, Sink, integer, quoted, text},
     report::Place,
-    snapshot::{ForwardedFields, HalfClose, Io, RequestId, Workers},
+    snapshot::{AdminBind, ForwardedFields, HalfClose, Io, RequestId, Workers},
 };
 use crate::{choice, policy::balance::Balance};
 
 mod access_log;
 mod addresses;
+mod admin;
 mod conditions;
 mod paths;
 mod trace;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
+pub use admin::{REDACTED, Secret, TcpAddress};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
-pub use trace::{CollectorUrl, Secret};
+pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
 choice!(HalfClose: HalfClose::Answer = "answer", HalfClose::Abort = "abort");
@@ -108,7 +110,9 @@ macro_rules! written_as_text {
 
 written_as_text!(
     Name,
+    AdminBind,
     BindAddress,
+    TcpAddress,
     FileMode,
     EndpointName,
     HostPattern,
@@ -123,7 +127,6 @@ written_as_text!(
     Network,
     Pseudonym,
     CollectorUrl,
-    Secret,
     LogTarget,
     StatusRange,
 );

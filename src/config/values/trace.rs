@@ -1,6 +1,6 @@
-//! Values of the tracing section: a collector's URL, a secret.
+//! Values of the tracing section: a collector's URL, who decides.
 
-use super::{Bad, FieldValue, FromText, bad};
+use super::{Bad, FromText, bad};
 use crate::{
     choice,
     config::snapshot::{Parent, ServerTiming},
@@ -76,42 +76,9 @@ fn is_authority(authority: &str) -> bool {
         && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
-/// A field value that is never shown again.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-/// Stands for a secret where it would be shown.
-const HIDDEN: &str = "(secret)";
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(HIDDEN)
-    }
-}
-
-impl FromText for Secret {
-    const WHAT: &'static str = FieldValue::WHAT;
-    const EXAMPLE: &'static str = "Bearer 1234";
-
-    fn read(text: &str) -> Result<Self, Bad> {
-        match FieldValue::read(text) {
-            Ok(value) => Ok(Secret(value.0)),
-            // Its own fix would repeat the value.
-            Err(Bad { label, .. }) => {
-                bad(label, "write it on one line, without blanks at its ends")
-            }
-        }
-    }
-
-    fn show(&self) -> String {
-        HIDDEN.to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::decode::Decode;
 
     #[test]
     fn collectors() {
@@ -139,15 +106,5 @@ mod tests {
                 Err(bad) => assert!(!expected.is_empty() && bad.fix.contains(expected), "{text}"),
             }
         }
-    }
-
-    #[test]
-    fn a_secret_is_never_shown() {
-        let secret = Secret::read("Bearer hush").map_err(|bad| bad.fix).expect("a value");
-        assert_eq!(secret.0, "Bearer hush");
-        let shown = format!("{secret:?} {} {:?}", secret.show(), secret.written());
-        assert!(!shown.contains("hush"), "{shown}");
-        let bad = Secret::read(" hush").map_err(|bad| bad.label + &bad.fix).expect_err("a blank");
-        assert!(!bad.contains("hush"), "{bad}");
     }
 }

@@ -100,10 +100,9 @@ impl Spans {
         Spans { counts: Arc::new(counts), running: None, queues: Vec::new() }
     }
 
-    /// Spans exported and dropped so far.
-    pub fn counts(&self) -> SpanCounts {
-        let dropped = self.counts.dropped.get() + self.counts.dropped_by_workers();
-        SpanCounts { exported: self.counts.exported.get(), dropped }
+    /// Where others read what became of spans.
+    pub fn totals(&self) -> SpanTotals {
+        SpanTotals(self.counts.clone())
     }
 
     /// Goes over to another configuration. Answers each worker's queue.
@@ -155,9 +154,21 @@ impl Spans {
             lost = self.counts.in_hand() + left.map(|spans| spans.count() as u64).sum::<u64>();
             tracing::warn!(lost, "the collector did not answer in time, the last spans are lost");
         }
-        let SpanCounts { exported, dropped } = self.counts();
+        let SpanCounts { exported, dropped } = self.totals().counts();
         let dropped = dropped + lost;
         tracing::info!(exported, dropped, "spans");
+    }
+}
+
+/// What became of spans, for any thread.
+#[derive(Clone)]
+pub struct SpanTotals(Arc<Counts>);
+
+impl SpanTotals {
+    /// So far.
+    pub fn counts(&self) -> SpanCounts {
+        let dropped = self.0.dropped.get() + self.0.dropped_by_workers();
+        SpanCounts { exported: self.0.exported.get(), dropped }
     }
 }
 

@@ -114,10 +114,14 @@ proptest! {
         prop_assert_eq!(served, weights);
     }
 
-    /// Whatever is tried or cooling: the choice is untried, and cool if any such is.
+    /// Whatever is tried, cooling or taken out: the choice is untried, up if any is, never down,
+    /// and cool if any such is.
     #[test]
-    fn never_tried_and_cool_if_possible(
-        states in prop::collection::vec((1u32..5, any::<bool>(), any::<bool>()), 1..20),
+    fn never_tried_or_down_and_cool_if_possible(
+        states in prop::collection::vec((
+            1u32..5, any::<bool>(), any::<bool>(),
+            prop::sample::select(vec![State::Up, State::Up, State::Drain, State::Down]),
+        ), 1..20),
         random: u64,
         balance in prop::sample::select(vec![
             Balance::RoundRobin, Balance::LeastRequest, Balance::Random,
@@ -125,7 +129,10 @@ proptest! {
     ) {
         let mut balancer = Balancer::new(balance, states.iter().map(|s| s.0));
         let mut set = TriedSet::default();
-        for (i, (_, is_tried, cooling)) in states.iter().enumerate() {
+        let is_any_up = states.iter().any(|s| s.3 == State::Up);
+        let serving = if is_any_up { State::Up } else { State::Drain };
+        for (i, (weight, is_tried, cooling, state)) in states.iter().enumerate() {
+            balancer.set(i, *state, *weight);
             if *is_tried {
                 set.insert(i);
             }
@@ -134,13 +141,68 @@ proptest! {
             }
         }
         match balancer.pick(&set, 99, random) {
-            None => prop_assert!(states.iter().all(|s| s.1)),
+            None => prop_assert!(states.iter().all(|s| s.1 || s.3 != serving)),
             Some(i) => {
-                prop_assert!(!states[i].1);
-                prop_assert!(!states[i].2 || states.iter().all(|s| s.1 || s.2));
+                prop_assert!(!states[i].1 && states[i].3 == serving);
+                let is_cool = |s: &(u32, bool, bool, State)| !s.1 && !s.2 && s.3 == serving;
+                prop_assert!(!states[i].2 || !states.iter().any(is_cool));
             }
         }
     }
+}
+
+const BALANCES: [Balance; 3] = [Balance::RoundRobin, Balance::LeastRequest, Balance::Random];
+
+#[test]
+fn who_serves_by_state() {
+    use State::{Down, Drain, Up};
+    for (states, serving) in [
+        (&[Up, Up, Up][..], &[0, 1, 2][..]),
+        (&[Up, Drain, Up], &[0, 2]),
+        (&[Up, Drain, Down], &[0]),
+        (&[Drain, Drain, Down], &[0, 1]),
+        (&[Down, Drain, Down], &[1]),
+        (&[Down, Down, Down], &[]),
+        (&[Drain], &[0]),
+        (&[Down], &[]),
+    ] {
+        for balance in BALANCES {
+            let mut balancer = Balancer::new(balance, vec![1; states.len()]);
+            for (i, state) in states.iter().enumerate() {
+                balancer.set(i, *state, 1);
+            }
+            let mut picked = std::collections::BTreeSet::new();
+            for n in 0..200u64 {
+                let random = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                picked.extend(balancer.pick(&NONE, 0, random));
+            }
+            assert_eq!(picked.into_iter().collect::<Vec<_>>(), serving, "{balance:?} {states:?}");
+            let serves: Vec<_> = (0..states.len()).filter(|i| balancer.serves(*i)).collect();
+            assert_eq!(serves, serving, "{states:?}");
+        }
+    }
+}
+
+#[test]
+fn a_drained_endpoint_gets_nothing_even_when_the_others_fail() {
+    for balance in BALANCES {
+        let mut balancer = Balancer::new(balance, [1, 1, 1]);
+        balancer.set(2, State::Drain, 1);
+        balancer.connect_failed(0, 100);
+        balancer.connect_failed(1, 100);
+        assert!(balancer.pick(&NONE, 50, 3).is_some_and(|i| i < 2), "{balance:?}");
+        assert_eq!(balancer.pick(&tried(&[0, 1]), 50, 3), None, "{balance:?}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_comes_back_owes_nothing() {
+    let mut balancer = Balancer::new(Balance::RoundRobin, [1, 1]);
+    balancer.set(0, State::Down, 1);
+    (0..100).for_each(|_| assert_eq!(balancer.pick(&NONE, 0, 0), Some(1)));
+    balancer.set(0, State::Up, 3);
+    let turns: Vec<_> = (0..8).map(|_| balancer.pick(&NONE, 0, 0).unwrap()).collect();
+    assert_eq!(turns.iter().filter(|i| **i == 0).count(), 6, "by its new weight: {turns:?}");
 }
 
 #[test]

@@ -150,6 +150,41 @@ impl Summed {
         groups
     }
 
+    /// The value that `share` (0 to 1) of all do not exceed, in nanoseconds; 0 when there are none.
+    pub fn at_quantile_ns(&self, share: f64) -> u64 {
+        let wanted = ((self.count() as f64 * share).ceil() as u64).max(1);
+        let mut seen = 0;
+        let bucket = self.counts.iter().position(|count| {
+            seen += count;
+            seen >= wanted
+        });
+        bucket.map_or(0, |bucket| least_of(bucket).midpoint(least_of(bucket + 1)))
+    }
+
+    /// To keep it for a while: what is empty takes no memory.
+    pub fn kept(&self) -> Kept {
+        let counts = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        let counts = counts.map(|(bucket, count)| (bucket as u16, *count));
+        Kept { counts: counts.collect(), sum_ns: self.sum_ns }
+    }
+
+    /// What came since `before`, an earlier sum of the same that was kept.
+    pub fn since_kept(&self, before: &Kept) -> Summed {
+        let mut since = self.clone();
+        for (bucket, count) in &before.counts {
+            let now = &mut since.counts[usize::from(*bucket)];
+            *now = now.saturating_sub(*count);
+        }
+        since.sum_ns = since.sum_ns.saturating_sub(before.sum_ns);
+        since
+    }
+
+    /// Adds what another sum has.
+    pub fn add(&mut self, other: &Summed) {
+        self.sum_ns += other.sum_ns;
+        self.counts.iter_mut().zip(&other.counts).for_each(|(all, count)| *all += count);
+    }
+
     /// As an HDR histogram, in nanoseconds, for percentiles.
     pub fn histogram(&self) -> hdrhistogram::Histogram<u64> {
         let mut histogram = hdrhistogram::Histogram::new_with_bounds(1, 1 << LARGEST_BITS, 3)
@@ -160,6 +195,14 @@ impl Summed {
         }
         histogram
     }
+}
+
+/// A [`Summed`] in as little memory as it needs.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// Buckets that are not empty.
+    counts: Box<[(u16, u64)]>,
+    sum_ns: u64,
 }
 
 #[cfg(test)]
@@ -208,5 +251,20 @@ mod tests {
         assert_eq!((groups[0], groups.iter().sum::<u64>(), groups[3]), (0, 1000, 0));
         assert!((98..=102).contains(&groups[1]), "{groups:?}");
         assert_eq!(all.since(&all).count(), 0);
+        for share in [0.0, 0.5, 0.9, 0.999, 1.0] {
+            let (own, library) = (all.at_quantile_ns(share), all.histogram());
+            let library = library.value_at_quantile(share);
+            let apart = own.abs_diff(library) as f64 / library as f64;
+            assert!(apart < 0.002, "{share}: {own} and {library}");
+        }
+        assert_eq!(before.at_quantile_ns(0.5), 0);
+        let kept = all.kept();
+        durations.record(7_000_000_000);
+        let mut more = Summed::default();
+        durations.add_to(&mut more);
+        let since = more.since_kept(&kept);
+        let median = since.at_quantile_ns(0.5).abs_diff(7_000_000_000);
+        assert!(since.count() == 1 && median < 7_000_000_000 / 64, "{median}");
+        assert!((since.sum_seconds() - 7.0).abs() < 1e-6);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     config::snapshot::{Endpoint, EndpointAddress, Upstream},
     policy::{
         Refusal,
-        balance::{Balancer, TriedSet},
+        balance::{Balancer, State, TriedSet},
         refusal,
     },
     telemetry::metrics::shards::EndpointShard,
@@ -34,11 +34,25 @@ pub struct UpstreamState {
 impl UpstreamState {
     pub fn new(rule: &Upstream) -> UpstreamState {
         let weights = rule.endpoints.iter().map(|e| e.weight);
-        UpstreamState {
+        let state = UpstreamState {
             balancer: RefCell::new(Balancer::new(rule.balance, weights)),
             pools: rule.endpoints.iter().map(|_| Rc::default()).collect(),
             large: Cell::new(false),
+        };
+        for (i, endpoint) in rule.endpoints.iter().enumerate() {
+            if endpoint.state != State::Up {
+                state.set(i, endpoint.state, endpoint.weight);
+            }
         }
+        state
+    }
+
+    /// From now on endpoint `i` has this state and weight. Where endpoints get no new requests,
+    /// idle connections are closed; requests in flight go on.
+    pub fn set(&self, i: usize, state: State, weight: u32) {
+        let balancer = &mut *self.balancer.borrow_mut();
+        balancer.set(i, state, weight);
+        self.pools.iter().enumerate().for_each(|(i, pool)| settle(pool, balancer.serves(i)));
     }
 
     /// The state of an upstream that a reload changed: endpoints that stay keep theirs.
@@ -50,6 +64,7 @@ impl UpstreamState {
             if let Some(there) = before.endpoints.iter().position(stays) {
                 balancer.carry(here, &state.balancer.borrow(), there);
                 next.pools[here] = state.pools[there].clone();
+                settle(&next.pools[here], balancer.serves(here));
             }
         }
         next
@@ -64,6 +79,11 @@ impl UpstreamState {
             }
         }
     }
+}
+
+/// Only an endpoint that gets new requests keeps idle connections.
+fn settle(pool: &Pool, serves: bool) {
+    if serves { pool.open() } else { pool.close() }
 }
 
 /// How the search for an endpoint went so far, over all tries of one exchange.
@@ -125,7 +145,10 @@ pub async fn acquire<'a>(
 ) -> Result<Acquired<'a>, Refusal> {
     let (worker, rule) = (forward.worker, forward.rule);
     let state = forward.snapshot.state(forward.upstream);
-    let mut refused: Refusal = refusal::UPSTREAM_CONNECT.into();
+    let mut refused: Refusal = match seeking.tried.is_empty() {
+        true => refusal::UPSTREAM_DOWN.into(),
+        false => refusal::UPSTREAM_CONNECT.into(),
+    };
     loop {
         let picked = {
             let mut balancer = state.balancer.borrow_mut();

@@ -8,7 +8,11 @@
 mod body;
 mod sink;
 
-use std::{cell::Cell, net::IpAddr, rc::Rc};
+use std::{
+    cell::Cell,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+};
 
 use body::H1Body;
 use sink::H1Sink;
@@ -25,6 +29,7 @@ use super::{
     net::{Next, Stream, Wait},
     pipeline::{self, Outcome},
     respond,
+    roster::Activity,
 };
 use crate::{
     config::{Snapshot, snapshot::HalfClose},
@@ -40,20 +45,25 @@ use crate::{
 pub struct Client {
     pub stream: Stream,
     pub peer: Option<IpAddr>,
+    pub peer_port: u16,
     /// Written once, because every forwarded request names it.
     peer_text: Rc<[u8]>,
     /// The listener it came in by.
     pub door: Rc<Door>,
     /// The body of the request being served has been received to its end.
     pub received: Cell<bool>,
+    /// For whoever asks what the worker's connections do.
+    pub activity: Activity,
 }
 
 impl Client {
-    pub fn new(stream: Stream, peer: Option<IpAddr>, door: Rc<Door>) -> Client {
-        let peer = peer.map(|ip| ip.to_canonical());
+    pub fn new(stream: Stream, peer: Option<SocketAddr>, door: Rc<Door>) -> Client {
+        let peer_port = peer.map_or(0, |peer| peer.port());
+        let peer = peer.map(|peer| peer.ip().to_canonical());
         let peer_text = peer.map_or_else(String::new, |ip| ip.to_string());
         let peer_text = Rc::from(peer_text.into_bytes());
-        Client { stream, peer, peer_text, door, received: Cell::new(true) }
+        let received = Cell::new(true);
+        Client { stream, peer, peer_port, peer_text, door, received, activity: Activity::now() }
     }
 }
 
@@ -71,11 +81,10 @@ enum Ending {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, client: Box<Client>) {
-    let mut requests = 0;
+pub async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
     loop {
         // Boxed, so that a parked connection does not carry the memory of an active one.
-        match Box::pin(active(&worker, &client, &mut requests)).await {
+        match Box::pin(active(&worker, &client)).await {
             Ending::Closed => return,
             Ending::Parked => {}
         }
@@ -90,7 +99,7 @@ pub async fn serve(worker: Rc<Worker>, client: Box<Client>) {
     }
 }
 
-async fn active(worker: &Worker, client: &Client, requests: &mut u32) -> Ending {
+async fn active(worker: &Worker, client: &Client) -> Ending {
     let mut active = Active {
         worker,
         client,
@@ -98,7 +107,7 @@ async fn active(worker: &Worker, client: &Client, requests: &mut u32) -> Ending 
         request: Some(worker.request()),
         busy: false,
     };
-    let ending = active.run(requests).await;
+    let ending = active.run().await;
     worker.buffers.give(active.buf);
     worker.give_request(active.request);
     ending
@@ -134,10 +143,11 @@ enum After {
 }
 
 impl Active<'_> {
-    async fn run(&mut self, requests: &mut u32) -> Ending {
+    async fn run(&mut self) -> Ending {
+        let requests = &self.client.activity.requests;
         loop {
             if self.buf.is_empty()
-                && let Some(ending) = self.first_bytes(*requests).await
+                && let Some(ending) = self.first_bytes(requests.get()).await
             {
                 return ending;
             }
@@ -152,8 +162,8 @@ impl Active<'_> {
                     return Ending::Closed;
                 }
             }
-            *requests += 1;
-            let keep = *requests < snapshot.limits.requests_per_connection_max;
+            requests.set(requests.get() + 1);
+            let keep = requests.get() < snapshot.limits.requests_per_connection_max;
             match self.exchange(&snapshot, keep).await {
                 After::Keep => {}
                 After::Linger => {
@@ -307,6 +317,7 @@ impl Active<'_> {
     /// Moves buffer and head into an exchange.
     fn begin(&mut self, snapshot: &Snapshot, request: Box<Request>, took: Took) -> Exchange {
         let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
+        self.client.activity.since_ms.set(now_ms());
         let head = &request.head;
         let arrived = Span::new(head.len, head.len + took.data);
         let rest = head.len + took.consumed;
@@ -350,6 +361,8 @@ impl Active<'_> {
 
     /// Takes buffer and head back; what follows the request stays in the buffer.
     fn finish(&mut self, exchange: Exchange, leftover: &[u8]) {
+        self.client.activity.since_ms.set(NEVER_MS);
+        self.client.activity.route.set(None);
         self.request = Some(exchange.request);
         self.buf = exchange.buf;
         match leftover {

@@ -4,7 +4,7 @@
 use super::{Client, body::too_slow};
 use crate::{
     config::Snapshot,
-    policy::{Refusal, refusal},
+    policy::{Refusal, refusal, route::RouteId},
     telemetry::record::{Sent, Timing},
     wire::{FieldId, Framing, ResponseHead, Version, emit},
     worker::{
@@ -188,6 +188,10 @@ impl<'c> H1Sink<'c> {
 }
 
 impl ResponseSink for H1Sink<'_> {
+    fn routed(&mut self, route: RouteId) {
+        self.client.activity.route.set(Some((self.snapshot.generation, route)));
+    }
+
     fn begun(&self) -> bool {
         self.begun
     }
@@ -290,6 +294,7 @@ impl ResponseSink for H1Sink<'_> {
     async fn switch(&mut self, head: &ResponseHead, buf: Buffer) -> (Result<(), Refusal>, Buffer) {
         self.begin(head.status);
         self.keep = false;
+        self.client.activity.is_tunnel.set(true);
         let mut out = Vec::with_capacity(head.len + HEADROOM);
         emit::status_line(&mut out, head.status, head.phrase.of(buf.bytes()));
         emit::kept_fields(&mut out, buf.bytes(), &head.fields, |_| false);

@@ -3,8 +3,8 @@
 use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -30,6 +30,8 @@ pub struct Launch {
     pub own_io: bool,
     /// Debug builds panic in the task that serves a request for this path.
     pub panic_path: Option<&'static str>,
+    /// Where its admin socket is. Default: a folder of its own.
+    pub runtime_folder: Option<PathBuf>,
     /// `ringway demo` instead of `ringway run` with a file.
     pub demo: bool,
 }
@@ -90,6 +92,28 @@ impl Gateway {
         Client::connect(self.address())
     }
 
+    /// A connection to the admin interface, where `admin.bind` is not set.
+    pub fn admin(&self) -> Client {
+        Client::connect_unix(&self.dir().join("admin.sock"))
+    }
+
+    /// Runs a command of the program against this gateway.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(arguments)
+            .current_dir(self.dir())
+            .env("NO_COLOR", "1")
+            .env("RUNTIME_DIRECTORY", self.dir())
+            .output()
+            .unwrap()
+    }
+
+    /// Writes another configuration, completed as at the start, and does not ask for a reload.
+    pub fn write(&self, toml: &str) {
+        let launch = Launch { toml: toml.to_string(), ..Launch::default() };
+        std::fs::write(self.dir().join("ringway.toml"), launch.complete_toml()).unwrap();
+    }
+
     /// A directory of this gateway's own, removed with it.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -106,7 +130,7 @@ impl Gateway {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap().count()
     }
 
-    /// Copies of its listening sockets, to see how they are set.
+    /// Copies of its listening TCP sockets, to see how they are set.
     pub fn listening_sockets(&self) -> Vec<socket2::Socket> {
         use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
         let pid = Pid::from_raw(self.pid as i32).unwrap();
@@ -116,6 +140,7 @@ impl Gateway {
             .filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok())
             .map(socket2::Socket::from)
             .filter(|socket| socket.is_listener().unwrap_or(false))
+            .filter(|socket| socket.local_addr().is_ok_and(|at| at.as_socket().is_some()))
             .collect()
     }
 
@@ -139,8 +164,7 @@ impl Gateway {
     /// it was refused.
     #[track_caller]
     pub fn reload(&self, toml: &str) -> bool {
-        let launch = Launch { toml: toml.to_string(), ..Launch::default() };
-        std::fs::write(self.dir().join("ringway.toml"), launch.complete_toml()).unwrap();
+        self.write(toml);
         let done = |text: &str| self.log().matches(text).count();
         let (reloaded, refused) = (done(RELOADED), done(REFUSED));
         self.signal(Signal::SIGHUP);
@@ -224,6 +248,9 @@ impl Launch {
             command.arg("run").arg(file);
         }
         command.env("NO_COLOR", "1").env_remove("RUST_LOG");
+        // A place of its own for its admin socket.
+        let own = self.runtime_folder.as_deref().or(file.parent());
+        command.env("RUNTIME_DIRECTORY", own.unwrap());
         if let Some(path) = self.panic_path {
             command.env("RINGWAY_DRILL_PANIC_PATH", path);
         }

@@ -1,0 +1,57 @@
+//! `GET /metrics`: every figure, for Prometheus.
+
+use axum::{
+    extract::State as Extract,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+
+use super::State;
+use crate::{
+    control::{
+        logs::Total,
+        process,
+        view::{Shared, View},
+    },
+    telemetry::metrics::expose::{self, Format, LogLines, Process, WorkerProcess},
+};
+
+/// As Prometheus text, or as OpenMetrics where the Accept field names it.
+pub async fn get(Extract(desk): State, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::accepted(accept.unwrap_or_default());
+    let process = of_process(&desk, &desk.view());
+    let text = expose::text(&desk.registry(), &process, format);
+    ([(header::CONTENT_TYPE, format.content_type())], text).into_response()
+}
+
+fn lines(total: Total) -> LogLines {
+    LogLines { log: total.name, written: total.written, dropped: total.dropped }
+}
+
+fn of_process(shared: &Shared, view: &View) -> Process {
+    let (descriptors_open, descriptors_max) = process::descriptors();
+    let (reloads, reloads_refused) = view.history.counts();
+    let tids: Vec<u64> = shared.registry().workers.iter().map(|shard| shard.tid.get()).collect();
+    let workers = view.workers.iter().zip(tids).map(|(worker, tid)| WorkerProcess {
+        core: worker.core,
+        cpu_seconds: process::cpu_seconds(tid),
+        mailbox: worker.waiting() as u64,
+        ring: worker.ring.as_ref().map(|ring| ring.counts()),
+    });
+    Process {
+        version: env!("CARGO_PKG_VERSION"),
+        started_s: view.started as f64,
+        resident_bytes: process::resident_bytes(),
+        descriptors_open,
+        descriptors_max,
+        workers: workers.collect(),
+        generation: view.snapshot.generation,
+        loaded_s: view.history.loaded_at() as f64,
+        reloads,
+        reloads_refused,
+        is_ready: shared.readiness.look().is_ready(),
+        access_logs: shared.logs.totals().into_iter().map(lines).collect(),
+        spans: shared.spans.counts(),
+    }
+}

@@ -1,0 +1,23 @@
+//! Commands that ask a running gateway: `reload`, `drain`, `endpoint`, `status`, `log`, `diff`.
+//!
+//! Each makes one call of the admin interface ([`call`]) and prints what came of it. 0 is success,
+//! 1 means that the gateway refused or that none answers, 2 that the command line is wrong; `diff`
+//! has the codes of diff(1).
+
+mod call;
+pub mod diff;
+pub mod endpoint;
+pub mod log;
+pub mod reload;
+pub mod status;
+mod table;
+
+pub use call::Where;
+
+use std::process::ExitCode;
+
+/// Says on standard error why a command came to nothing.
+fn failed(message: &str) -> ExitCode {
+    eprintln!("ringway: {message}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,55 @@
+//! `ringway reload`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{Where, failed};
+use crate::{config::report::plural, control::cli::print};
+
+pub const HELP: &str = "\
+The gateway reads its own configuration file again, as on SIGHUP. The command waits
+until every worker has the new configuration. A file with errors changes nothing: the
+report of `ringway check` is printed and the command ends with 1.
+
+Examples:
+  ringway reload
+  ringway diff && echo nothing to reload || ringway reload
+  ringway reload --admin /run/ringway/admin.sock";
+
+#[derive(Debug, Args)]
+pub struct Reload {
+    #[command(flatten)]
+    gateway: Where,
+}
+
+impl Reload {
+    pub fn run(&self) -> ExitCode {
+        let answer = match self.gateway.call("POST", "/reload", None) {
+            Ok(answer) => answer,
+            Err(e) => return failed(&e),
+        };
+        if !answer.is_success() {
+            eprintln!("{}\n", answer.problem());
+            let generation = answer.json::<Value>().ok().and_then(|v| v["generation"].as_u64());
+            let stays = generation.map_or("nothing has changed".to_owned(), |generation| {
+                format!("generation {generation} stays in force")
+            });
+            return failed(&format!("not reloaded, {stays}"));
+        }
+        let reloaded: Value = match answer.json() {
+            Ok(reloaded) => reloaded,
+            Err(e) => return failed(&e),
+        };
+        for warning in reloaded["warnings"].as_array().into_iter().flatten() {
+            eprintln!("{}\n", warning.as_str().unwrap_or_default());
+        }
+        print(&format!(
+            "reloaded: generation {} on {} in {:.1} ms\n",
+            reloaded["generation"],
+            plural(reloaded["workers"].as_array().map_or(0, Vec::len), "worker"),
+            reloaded["took_ms"].as_f64().unwrap_or_default(),
+        ))
+    }
+}

@@ -1,0 +1,157 @@
+//! Notices that the configuration file has changed (`reload.watch`).
+//!
+//! Its folder is watched, not the file: editors and deployment tools put another file in its place.
+//! Where the name is a symbolic link the target's folder is watched too. Many events make one
+//! change: the file counts as changed when it is another file, or has another size or time, once
+//! nothing has happened to the folder for a moment.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::run::Event;
+
+/// A change is over when nothing has happened for so long.
+const QUIET: Duration = Duration::from_millis(200);
+/// A folder that never rests is looked at this often.
+const BUSY_MAX: Duration = Duration::from_secs(2);
+/// Events that may wait; more tell nothing new.
+const EVENTS_MAX: usize = 64;
+
+/// A watch that lasts until it is dropped.
+pub struct FileWatch {
+    _watcher: RecommendedWatcher,
+}
+
+/// What tells a file from the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    id: (u64, u64),
+    size: u64,
+    changed: (i64, i64),
+}
+
+fn stamp(file: &Path) -> Option<Stamp> {
+    let meta = fs::metadata(file).ok()?;
+    let changed = (meta.mtime(), meta.mtime_nsec());
+    Some(Stamp { id: (meta.dev(), meta.ino()), size: meta.size(), changed })
+}
+
+impl FileWatch {
+    /// From now on every change of `file` is told as an [`Event::FileChanged`].
+    pub fn begin(file: &Path, tell: mpsc::Sender<Event>) -> Result<FileWatch, String> {
+        let cannot = |e: &dyn std::fmt::Display| format!("reload.watch: {}: {e}", file.display());
+        let (happened, happenings) = mpsc::sync_channel(EVENTS_MAX);
+        // Whatever it is, also an error such as an overflow of the queue: look at the file.
+        let look = move |_| {
+            let _ = happened.try_send(());
+        };
+        let mut watcher = notify::recommended_watcher(look).map_err(|e| cannot(&e))?;
+        for folder in folders(file) {
+            watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(|e| cannot(&e))?;
+        }
+        let file = file.to_owned();
+        let mut before = stamp(&file);
+        let look = move || {
+            while happenings.recv().is_ok() {
+                if !rest(&happenings) {
+                    return;
+                }
+                let now = stamp(&file);
+                // A file that is gone for a moment is about to be replaced.
+                if now.is_some() && now != before {
+                    before = now;
+                    if tell.send(Event::FileChanged).is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("file-watch".to_owned()).spawn(look);
+        thread.map_err(|e| cannot(&e))?;
+        Ok(FileWatch { _watcher: watcher })
+    }
+}
+
+/// The folders in which a change of `file` shows.
+fn folders(file: &Path) -> Vec<PathBuf> {
+    let of = |file: &Path| match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut folders = vec![of(file)];
+    let same = |a: &Path, b: &Path| fs::canonicalize(a).ok() == fs::canonicalize(b).ok();
+    if let Ok(target) = fs::canonicalize(file)
+        && !same(&of(&target), &folders[0])
+    {
+        folders.push(of(&target));
+    }
+    folders
+}
+
+/// Waits until nothing happens any more; `false` when nobody watches any more.
+fn rest(happenings: &mpsc::Receiver<()>) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < BUSY_MAX {
+        match happenings.recv_timeout(QUIET) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_change_is_told_once_however_it_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, name) = (dir.path().join("real"), dir.path().join("conf"));
+        for folder in [&real, &name] {
+            fs::create_dir(folder).unwrap();
+        }
+        let (target, link) = (real.join("a.toml"), name.join("ringway.toml"));
+        fs::write(&target, "1").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let (tell, told) = mpsc::channel();
+        let watch = FileWatch::begin(&link, tell).unwrap();
+        let changes: [(&str, &dyn Fn()); 4] = [
+            ("written over, where the link points", &|| fs::write(&target, "22").unwrap()),
+            ("replaced there", &|| {
+                fs::write(real.join("new"), "333").unwrap();
+                fs::rename(real.join("new"), &target).unwrap();
+            }),
+            ("the link points elsewhere", &|| {
+                fs::write(real.join("b.toml"), "4444").unwrap();
+                std::os::unix::fs::symlink(real.join("b.toml"), name.join("new")).unwrap();
+                fs::rename(name.join("new"), &link).unwrap();
+            }),
+            ("a file in place of the link", &|| {
+                fs::write(name.join("new"), "55555").unwrap();
+                fs::rename(name.join("new"), &link).unwrap();
+            }),
+        ];
+        for (what, change) in changes {
+            change();
+            assert!(matches!(told.recv_timeout(PATIENCE), Ok(Event::FileChanged)), "{what}");
+        }
+        fs::write(name.join("another"), "x").unwrap();
+        fs::write(&link, "666666").unwrap();
+        assert!(told.recv_timeout(PATIENCE).is_ok());
+        drop(watch);
+        // The thread ends, and with it its side of the channel.
+        assert!(matches!(told.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected)));
+    }
+}
