@@ -23,5 +23,6 @@ mod reload;
 mod routing;
 mod smoke;
 mod streaming;
+mod tracing;
 mod upgrade;
 mod upstreams;
