@@ -22,6 +22,7 @@ mod proxying;
 mod reload;
 mod routing;
 mod smoke;
+mod status_page;
 mod streaming;
 mod upgrade;
 mod upstreams;
