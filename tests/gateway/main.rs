@@ -24,5 +24,6 @@ mod routing;
 mod smoke;
 mod status_page;
 mod streaming;
+mod top;
 mod upgrade;
 mod upstreams;
