@@ -371,8 +371,9 @@ section! {
         bind: AdminBind = AdminBind::Auto;
         /// Permissions of the socket, in octal. Whoever may write to it may change the gateway.
         mode: FileMode = FileMode(0o600);
-        /// An IP address and port for what may only be read: `/livez`, `/readyz`, `/metrics` and
-        /// `/status`. Anybody who reaches it may read; give it no public address.
+        /// An IP address and port for what may only be read: the status page (`/`), `/livez`,
+        /// `/readyz`, `/metrics` and `/status`. Anybody who reaches it may read; give it no public
+        /// address.
         status_bind: Option<TcpAddress> = None, eg "\"127.0.0.1:9180\"";
     }
 
