@@ -51,7 +51,7 @@ section! {
         access_logs: Vec<At<AccessLog>> = Vec::new();
         /// What is measured.
         metrics: Metrics = Metrics::default();
-        /// Distributed tracing.
+        /// Distributed tracing. See docs/tracing.md.
         tracing: Tracing = Tracing::default();
         /// The admin interface, for `ringway status`, `reload` and the other commands.
         admin: Admin = Admin::default();
