@@ -14,6 +14,7 @@ pub mod process;
 pub mod ready;
 pub mod reload;
 mod run;
+mod spans;
 pub mod view;
 
 /// Runs the program and answers with its exit code.

@@ -22,6 +22,7 @@ use super::{
     history::{Became, History},
     logs::{Logs, Prepared},
     run::{Event, bind_all},
+    spans::Spans,
     view::ListenerView,
 };
 use crate::{
@@ -30,9 +31,12 @@ use crate::{
         report::plural,
         snapshot::{Bind, ListenerRule, Runtime, Upstream},
     },
-    telemetry::metrics::{
-        registry::{Names, Registry, UpstreamNames},
-        shards::Series,
+    telemetry::{
+        metrics::{
+            registry::{Names, Registry, UpstreamNames},
+            shards::Series,
+        },
+        trace::queue::SpanQueue,
     },
     worker::{
         clients::Places,
@@ -49,6 +53,7 @@ pub struct Reloads {
     /// Every snapshot a worker may still use. Freed here, not by the workers: that takes time.
     held: Vec<Arc<Snapshot>>,
     registry: Arc<Mutex<Registry>>,
+    pub spans: Spans,
     under_way: Option<UnderWay>,
     asked_again: bool,
     /// Who waits for the reload after the one under way.
@@ -59,8 +64,8 @@ pub struct Reloads {
     listeners: Vec<ListenerView>,
 }
 
-/// One worker's configuration and where it counts.
-pub type WorkerCopy = (Arc<Snapshot>, Arc<Series>);
+/// One worker's configuration, where it counts, and where it leaves spans.
+pub type WorkerCopy = (Arc<Snapshot>, Arc<Series>, Option<Arc<SpanQueue>>);
 
 struct UnderWay {
     begun: Instant,
@@ -116,15 +121,18 @@ impl Reloads {
         registry: Arc<Mutex<Registry>>,
         binds: &[Bind],
     ) -> (Reloads, Vec<WorkerCopy>) {
-        let copies = copies(snapshot, &registry);
+        let workers = registry.lock().expect("nobody panics while counting").workers.len();
+        let mut spans = Spans::new(workers);
+        let copies = copies(snapshot, &registry, &mut spans);
         let first = &copies[0].0;
         let mut history = History::default();
         history.add(first.generation, Became::Started, &summary(first));
         let reloads = Reloads {
             file,
             current: copies[0].0.clone(),
-            held: copies.iter().map(|(snapshot, _)| snapshot.clone()).collect(),
+            held: copies.iter().map(|(snapshot, ..)| snapshot.clone()).collect(),
             registry,
+            spans,
             under_way: None,
             asked_again: false,
             waiting_next: Vec::new(),
@@ -297,11 +305,11 @@ impl Reloads {
         self.listeners = listener_views(&snapshot, &self.listeners, &binds);
         running.places.resize(before.limits.connections_max, snapshot.limits.connections_max);
         announce(&before, &snapshot, &sockets[0]);
-        let copies = copies(snapshot, &self.registry);
+        let copies = copies(snapshot, &self.registry, &mut self.spans);
         self.current = copies[0].0.clone();
         let mut waiting = 0;
         let each = copies.into_iter().zip(sockets).zip(running.logs.adopt(logs));
-        for ((worker, mailbox), (((snapshot, series), listeners), outlets)) in
+        for ((worker, mailbox), (((snapshot, series, spans), listeners), outlets)) in
             running.mailboxes.iter().enumerate().zip(each)
         {
             self.held.push(snapshot.clone());
@@ -309,7 +317,8 @@ impl Reloads {
             let done = Box::new(move || {
                 let _ = tell.send(Event::Adopted { worker, generation });
             });
-            let adoption = Box::new(Adoption { snapshot, series, outlets, listeners, done });
+            let adoption = Adoption { snapshot, series, outlets, spans, listeners, done };
+            let adoption = Box::new(adoption);
             match mailbox.send(Message::Adopt(adoption)) {
                 Ok(()) => waiting += 1,
                 Err(_) => tracing::error!(worker, "mailbox full, the worker keeps what it has"),
@@ -353,11 +362,13 @@ fn listener_views(snapshot: &Snapshot, before: &[ListenerView], new: &[Bind]) ->
     snapshot.listeners.iter().map(view).collect()
 }
 
-fn copies(snapshot: Snapshot, registry: &Mutex<Registry>) -> Vec<WorkerCopy> {
+fn copies(snapshot: Snapshot, registry: &Mutex<Registry>, spans: &mut Spans) -> Vec<WorkerCopy> {
+    let spans = spans.adopt(snapshot.tracing.as_ref());
     let series = registry.lock().expect("nobody panics while counting").adopt(&names(&snapshot));
     let mut copies: Vec<_> = (1..series.len()).map(|_| Arc::new(snapshot.clone())).collect();
     copies.insert(0, Arc::new(snapshot));
-    copies.into_iter().zip(series).collect()
+    let copies = copies.into_iter().zip(series).zip(spans);
+    copies.map(|((snapshot, series), spans)| (snapshot, series, spans)).collect()
 }
 
 /// What a configuration has that is counted by name.

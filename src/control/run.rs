@@ -145,20 +145,29 @@ impl Gateway {
         let (mut mailboxes, mut workers_seen) = (Vec::new(), Vec::new());
         let each = bound.into_iter().zip(copies).zip(outlets);
         for (index, ((listeners, copy), outlets)) in each.enumerate() {
-            let (snapshot, series) = copy;
+            let (snapshot, series, spans) = copy;
             let (sender, mailbox) = mailbox::mailbox().map_err(|e| format!("eventfd: {e}"))?;
             workers_seen.push(WorkerView::new(cores[index], sender.clone()));
             mailboxes.push(sender);
-            let places = places.clone();
-            let workers = cores.len();
-            let seed =
-                Seed { index, snapshot, series, outlets, listeners, mailbox, places, workers };
+            let (places, workers) = (places.clone(), cores.len());
+            let seed = Seed {
+                index,
+                snapshot,
+                series,
+                outlets,
+                spans,
+                listeners,
+                mailbox,
+                places,
+                workers,
+            };
             spawn(seed, cores[index], tell.clone()).map_err(|e| format!("worker {index}: {e}"))?;
         }
         let (readiness, overrides) = (Readiness::default(), Overrides::default());
         let view = view_of(&reloads, &workers_seen, &overrides, unix_now());
+        let (ready_as, spans) = (readiness.clone(), reloads.spans.totals());
         let shared =
-            Shared::new(view, readiness.clone(), registry.clone(), logs.clone(), tell.clone());
+            Shared::new(view, ready_as, registry.clone(), logs.clone(), spans, tell.clone());
         let admin = admin::Server::start(&reloads.current().admin, shared.clone())?;
         let mut gateway = Gateway {
             running: mailboxes.len(),
@@ -377,6 +386,7 @@ impl Gateway {
     }
 
     fn last_words(self) -> ExitCode {
+        self.reloads.spans.finish();
         let registry = self.registry.lock().expect("nobody panics while counting");
         tracing::info!(
             connections = registry.sum(|worker| worker.connections.get()),

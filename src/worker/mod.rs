@@ -28,6 +28,7 @@ pub mod ring;
 pub mod roster;
 pub mod runtime;
 pub mod slowest;
+pub mod trace;
 pub mod tunnel;
 
 use std::{
@@ -39,11 +40,15 @@ use std::{
 };
 
 use crate::{
-    config::{Snapshot, snapshot::Timeouts},
+    config::{
+        Snapshot,
+        snapshot::{ServerTiming, Timeouts},
+    },
     telemetry::{
         access_log::Stamp,
         metrics::shards::{Series, WorkerShard},
         request_id::Random,
+        trace::queue::SpanQueue,
     },
     wire::ResponseHead,
 };
@@ -98,6 +103,8 @@ pub struct Seed {
     pub index: usize,
     pub snapshot: Arc<Snapshot>,
     pub series: Arc<Series>,
+    /// Where it leaves spans, when there is tracing.
+    pub spans: Option<Arc<SpanQueue>>,
     /// By access log.
     pub outlets: Vec<Outlet>,
     pub listeners: Vec<Bound>,
@@ -166,8 +173,8 @@ impl Worker {
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
-        let next =
-            Rc::new(self.snapshot().next(adoption.snapshot, adoption.series, adoption.outlets));
+        let Adoption { snapshot, series, outlets, spans, .. } = adoption;
+        let next = Rc::new(self.snapshot().next(snapshot, series, outlets, spans));
         self.listen(&next, adoption.listeners);
         self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
@@ -178,7 +185,9 @@ impl Worker {
     /// What a worker as a whole takes from its generation.
     fn serve_with(&self, generation: &Generation) {
         self.metrics.generation.set(generation.generation);
-        clock::set_precise(!generation.series.is_off || !generation.logs.is_empty());
+        let times_responses = generation.server_timing != ServerTiming::Off;
+        let is_recorded = !generation.logs.is_empty() || generation.spans.is_some();
+        clock::set_precise(!generation.series.is_off || is_recorded || times_responses);
     }
 
     /// Stops listeners that `snapshot` does not have and begins the new ones.
@@ -218,7 +227,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     );
     driver.block_on(async move {
         clock::refresh();
-        let first = Generation::first(seed.snapshot, seed.series, seed.outlets);
+        let first = Generation::first(seed.snapshot, seed.series, seed.outlets, seed.spans);
         let worker = Rc::new(Worker::new(seed.index, first, clients, is_epoll));
         let generation = worker.snapshot();
         worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);

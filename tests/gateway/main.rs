@@ -25,5 +25,6 @@ mod smoke;
 mod status_page;
 mod streaming;
 mod top;
+mod tracing;
 mod upgrade;
 mod upstreams;
