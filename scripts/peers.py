@@ -34,6 +34,7 @@ PACKAGES = {
     "callgrind_annotate": "valgrind",
     "perf": "linux-perf",
     "curl": "curl",
+    "chromium": "chromium",
     "taskset": "util-linux",
 }
 
