@@ -70,15 +70,28 @@ section! {
         io: Io = Io::Auto;
         /// Submission queue entries of each worker's ring; a power of two.
         ring_entries: u32 = 4096 => 256..=32768;
+        /// A worker that makes no progress for this long is reported as stuck, with what it was
+        /// doing; meanwhile the process is not ready, and systemd's watchdog is not fed. A reload
+        /// waits five times as long for a worker that does not answer.
+        stuck_after: Millis = seconds(2) => millis(500)..=minutes(10);
     }
 
-    /// How the process ends: on SIGTERM or SIGINT it stops accepting and finishes what runs.
+    /// How the process ends, or gives way to its successor: on SIGTERM or SIGINT it stops accepting
+    /// and finishes what runs; on SIGUSR2 it starts the program again, hands its listening sockets
+    /// over, and does the same when the new process serves.
     pub struct Shutdown {
+        /// Before it stops accepting on SIGTERM or SIGINT, the process is not ready for this long,
+        /// so that load balancers that ask can send clients elsewhere. A second signal ends the
+        /// wait.
+        ready_delay: Millis = seconds(0) => millis(0)..=minutes(10);
         /// After this long, connections still open are cut.
         drain_timeout: Millis = seconds(30) => millis(0)..=hours(24);
         /// How long an idle kept connection stays open meanwhile, so that a request already on its
         /// way is answered (with `Connection: close`).
         drain_idle: Millis = seconds(1) => millis(0)..=minutes(10);
+        /// How long a new process may take to be ready in an upgrade. Then it is killed, and this
+        /// one serves on.
+        upgrade_timeout: Millis = minutes(1) => millis(100)..=hours(1);
     }
 
     /// Where clients connect.

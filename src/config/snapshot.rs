@@ -82,6 +82,12 @@ pub struct Runtime {
     /// How long an idle kept connection is left open while draining, so that a request already on
     /// its way is answered with `Connection: close`.
     pub drain_idle_ms: u64,
+    /// How long the process is not ready before a drain begins.
+    pub ready_delay_ms: u64,
+    /// How long a new process may take to be ready in an upgrade.
+    pub upgrade_timeout_ms: u64,
+    /// A worker that makes no progress for this long is stuck.
+    pub stuck_after_ms: u64,
 }
 
 /// Where the admin interface is.

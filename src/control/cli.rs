@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    commands::{diff, endpoint, log, reload, status, top},
+    commands::{diff, endpoint, log, reload, status, top, upgrade},
     demo, explain, run,
 };
 use crate::{
@@ -62,6 +62,9 @@ enum Command {
     /// Have the running gateway read its configuration again.
     #[command(after_help = reload::HELP)]
     Reload(reload::Reload),
+    /// Have a running gateway give way to a new process of its program.
+    #[command(after_help = upgrade::HELP)]
+    Upgrade(upgrade::Upgrade),
     /// Tell what a configuration would change, before it is applied.
     #[command(after_help = diff::HELP)]
     Diff(diff::Diff),
@@ -87,7 +90,8 @@ const RUN_HELP: &str = "\
 Signals: TERM and INT stop accepting and finish what runs, bounded by
 shutdown.drain_timeout. HUP reads the file again: what runs is not touched, and a
 file with errors changes nothing. USR1 opens the files of access logs anew, after
-they have been renamed.
+they have been renamed. USR2 starts the program again, which takes the listening
+sockets over; when it serves, this process drains.
 
 Examples:
   ringway run
@@ -163,6 +167,7 @@ fn obey(command: Command) -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Top(top) => top.run(),
         Command::Reload(reload) => reload.run(),
+        Command::Upgrade(upgrade) => upgrade.run(),
         Command::Diff(diff) => diff.run(),
         Command::Endpoint(endpoint) => endpoint.run(),
         Command::Drain(drain) => drain.run(),

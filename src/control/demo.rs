@@ -28,7 +28,7 @@ pub fn demo() -> ExitCode {
     };
     let port = free_port();
     match config::from_text("the demo's configuration", &text(port, lemon, lime)) {
-        Ok((snapshot, _)) => run::serve(snapshot, None, welcome),
+        Ok((snapshot, _)) => run::serve(snapshot, None, None, welcome),
         Err(report) => {
             eprintln!("{report}");
             ExitCode::FAILURE

@@ -74,6 +74,9 @@ impl Overrides {
 
     /// Puts what the operator said into a new configuration.
     pub fn apply(&self, snapshot: &mut Snapshot) {
+        for rule in snapshot.upstreams.iter_mut().flat_map(|rule| &mut rule.endpoints) {
+            (rule.state, rule.weight) = (State::Up, rule.weight_configured);
+        }
         for ((upstream, endpoint), over) in &self.0 {
             let rules = snapshot.upstreams.iter_mut().filter(|rule| rule.name == *upstream);
             for rule in rules.flat_map(|rule| &mut rule.endpoints) {

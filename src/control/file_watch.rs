@@ -45,8 +45,13 @@ fn stamp(file: &Path) -> Option<Stamp> {
 }
 
 impl FileWatch {
-    /// From now on every change of `file` is told as an [`Event::FileChanged`].
-    pub fn begin(file: &Path, tell: mpsc::Sender<Event>) -> Result<FileWatch, String> {
+    /// From now on every change of `file` is told as an [`Event::FileChanged`]; at once, if it does
+    /// not say `in_force` any more.
+    pub fn begin(
+        file: &Path,
+        in_force: &str,
+        tell: mpsc::Sender<Event>,
+    ) -> Result<FileWatch, String> {
         let cannot = |e: &dyn std::fmt::Display| format!("reload.watch: {}: {e}", file.display());
         let (happened, happenings) = mpsc::sync_channel(EVENTS_MAX);
         // Whatever it is, also an error such as an overflow of the queue: look at the file.
@@ -59,6 +64,10 @@ impl FileWatch {
         }
         let file = file.to_owned();
         let mut before = stamp(&file);
+        // It may have changed after it was loaded and before it was watched.
+        if fs::read(&file).is_ok_and(|text| text != in_force.as_bytes()) {
+            let _ = tell.send(Event::FileChanged);
+        }
         let look = move || {
             while happenings.recv().is_ok() {
                 if !rest(&happenings) {
@@ -126,7 +135,11 @@ mod tests {
         fs::write(&target, "1").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
         let (tell, told) = mpsc::channel();
-        let watch = FileWatch::begin(&link, tell).unwrap();
+        let before = FileWatch::begin(&link, "0", tell.clone()).unwrap();
+        assert!(matches!(told.try_recv(), Ok(Event::FileChanged)), "since it was loaded");
+        drop(before);
+        let watch = FileWatch::begin(&link, "1", tell).unwrap();
+        assert!(told.try_recv().is_err());
         let changes: [(&str, &dyn Fn()); 4] = [
             ("written over, where the link points", &|| fs::write(&target, "22").unwrap()),
             ("replaced there", &|| {

@@ -8,14 +8,22 @@ pub mod demo;
 pub mod endpoints;
 pub mod explain;
 mod file_watch;
+mod handover;
 pub mod history;
 pub mod logs;
 pub mod process;
 pub mod ready;
 pub mod reload;
 mod run;
+mod sockets;
 mod spans;
+mod start;
+mod systemd;
+mod takeover;
+mod upgrade;
 pub mod view;
+mod watch;
+mod workers;
 
 /// Runs the program and answers with its exit code.
 pub fn main() -> std::process::ExitCode {

@@ -3,9 +3,11 @@
 //!
 //! One reload runs at a time; a wish for another that comes meanwhile is granted after it, once.
 //! Whatever is wrong with the new configuration, the old one serves on. Whoever asked is told what
-//! became of it.
+//! became of it. A worker that is stuck does not hold a reload up for ever: it has the new
+//! configuration in its mailbox and adopts it when it goes on.
 
 use std::{
+    collections::BTreeSet,
     fs::Permissions,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
@@ -21,9 +23,13 @@ use super::{
     endpoints::Overrides,
     history::{Became, History},
     logs::{Logs, Prepared},
-    run::{Event, bind_all},
+    run::Event,
+    sockets::{Held, Opened, Sockets},
     spans::Spans,
+    systemd::Systemd,
     view::ListenerView,
+    watch,
+    workers::{self, Workers},
 };
 use crate::{
     config::{
@@ -41,9 +47,12 @@ use crate::{
     worker::{
         clients::Places,
         listener::Bound,
-        mailbox::{Adoption, Message, Sender},
+        mailbox::{Adoption, Done, Message},
     },
 };
+
+/// A reload waits for a worker this many times as long as it takes to call one stuck.
+const PATIENCE: u32 = 5;
 
 /// What control knows of the configuration in force.
 pub struct Reloads {
@@ -62,6 +71,11 @@ pub struct Reloads {
     generations: Vec<u64>,
     history: History,
     listeners: Vec<ListenerView>,
+    /// By worker: where each counts now.
+    series: Vec<Arc<Series>>,
+    /// For reports of stuck workers.
+    route_names: watch::Names,
+    systemd: Systemd,
 }
 
 /// One worker's configuration, where it counts, and where it leaves spans.
@@ -70,7 +84,11 @@ pub type WorkerCopy = (Arc<Snapshot>, Arc<Series>, Option<Arc<SpanQueue>>);
 struct UnderWay {
     begun: Instant,
     /// Workers that have not said that they have it.
-    waiting: usize,
+    waiting: BTreeSet<usize>,
+    /// When those are no longer waited for. `None` while the file is read.
+    until: Option<Instant>,
+    /// Listeners that workers cannot accept on, with why.
+    failed: BTreeSet<String>,
     who: Vec<Reply>,
     warnings: Vec<String>,
 }
@@ -78,7 +96,7 @@ struct UnderWay {
 /// Where the outcome of a reload goes.
 pub type Reply = oneshot::Sender<Result<Reloaded, Refused>>;
 
-/// A reload that every worker went along with.
+/// A reload that is in force.
 #[derive(Clone, Debug)]
 pub struct Reloaded {
     pub generation: u64,
@@ -86,6 +104,8 @@ pub struct Reloaded {
     pub workers: Vec<u64>,
     pub took: Duration,
     pub warnings: Vec<String>,
+    /// What is not as the configuration says: workers that are stuck, listeners that do not accept.
+    pub lacking: Vec<String>,
 }
 
 /// A reload that changed nothing.
@@ -95,16 +115,20 @@ pub enum Refused {
     BadFile(String),
     /// It cannot be put into force here, such as an address that is in use.
     Impossible(String),
-    /// There is no file to read.
-    NoFile,
+    /// Not while something else goes on, or never.
+    NotNow(&'static str),
 }
 
 /// What was read from the file, or what is wrong with it.
 pub type Loaded = Result<(Box<Snapshot>, Vec<String>), String>;
 
+/// Sockets of listeners that are new, and a copy of each for its worker, by worker.
+type NewSockets = (Opened, Vec<Vec<Bound>>);
+
 /// What a reload needs of the running gateway.
 pub struct Running<'a> {
-    pub mailboxes: &'a [Sender],
+    pub workers: &'a Workers,
+    pub sockets: &'a mut Sockets,
     pub places: &'a Places,
     pub logs: &'a Logs,
     pub tell: &'a mpsc::Sender<Event>,
@@ -120,10 +144,13 @@ impl Reloads {
         snapshot: Snapshot,
         registry: Arc<Mutex<Registry>>,
         binds: &[Bind],
+        systemd: Systemd,
     ) -> (Reloads, Vec<WorkerCopy>) {
         let workers = registry.lock().expect("nobody panics while counting").workers.len();
         let mut spans = Spans::new(workers);
         let copies = copies(snapshot, &registry, &mut spans);
+        let route_names = watch::Names::default();
+        copies.iter().for_each(|(copy, ..)| route_names.add(copy));
         let first = &copies[0].0;
         let mut history = History::default();
         history.add(first.generation, Became::Started, &summary(first));
@@ -139,8 +166,36 @@ impl Reloads {
             generations: vec![first.generation; copies.len()],
             history,
             listeners: listener_views(first, &[], binds),
+            series: copies.iter().map(|(_, series, _)| series.clone()).collect(),
+            route_names,
+            systemd,
         };
         (reloads, copies)
+    }
+
+    /// The names of the routes in use.
+    pub fn route_names(&self) -> watch::Names {
+        self.route_names.clone()
+    }
+
+    pub fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// When to call [`Reloads::look`].
+    pub fn look_at(&self) -> Option<Instant> {
+        self.under_way.as_ref()?.until
+    }
+
+    /// A copy of the configuration in force, for a worker that is started again.
+    pub fn copy(&mut self, worker: usize, overrides: &Overrides) -> WorkerCopy {
+        let mut copy = Snapshot::clone(&self.current);
+        overrides.apply(&mut copy);
+        let copy = Arc::new(copy);
+        self.generations[worker] = copy.generation;
+        self.held.push(copy.clone());
+        self.route_names.add(&copy);
+        (copy, self.series[worker].clone(), self.spans.queue(worker))
     }
 
     pub fn current(&self) -> &Arc<Snapshot> {
@@ -164,7 +219,10 @@ impl Reloads {
     pub fn ask(&mut self, tell: &mpsc::Sender<Event>, who: Option<Reply>) {
         if self.file.is_none() {
             tracing::warn!("there is no file to reload, nothing was changed");
-            who.into_iter().for_each(|who| drop(who.send(Err(Refused::NoFile))));
+            if let Some(who) = who {
+                let why = "this gateway was not started from a file: there is none to read";
+                let _ = who.send(Err(Refused::NotNow(why)));
+            }
             return;
         }
         self.waiting_next.extend(who);
@@ -178,9 +236,16 @@ impl Reloads {
     fn begin_loading(&mut self, tell: &mpsc::Sender<Event>) {
         let Some(file) = self.file.clone() else { return };
         let who = std::mem::take(&mut self.waiting_next);
-        let begun = Instant::now();
-        self.under_way = Some(UnderWay { begun, waiting: 0, who, warnings: Vec::new() });
+        self.under_way = Some(UnderWay {
+            begun: Instant::now(),
+            waiting: BTreeSet::new(),
+            until: None,
+            failed: BTreeSet::new(),
+            who,
+            warnings: Vec::new(),
+        });
         tracing::info!(file = %file.display(), "reloading");
+        self.systemd.reloading();
         let own = tell.clone();
         // Looking names up may take long, and signals must be heeded meanwhile.
         let load = move || {
@@ -203,7 +268,7 @@ impl Reloads {
         }
         running.overrides.apply(&mut snapshot);
         match self.prepare(&snapshot, running) {
-            Ok((sockets, logs)) => self.hand_out(*snapshot, sockets, logs, running),
+            Ok((opened, logs)) => self.hand_out(*snapshot, opened, logs, running),
             Err(e) => self.refused(Refused::Impossible(e), running.tell),
         }
     }
@@ -214,11 +279,16 @@ impl Reloads {
         &self,
         snapshot: &Snapshot,
         running: &mut Running<'_>,
-    ) -> Result<(Vec<Vec<Bound>>, Prepared), String> {
-        let sockets = self.bind_new(snapshot, running.mailboxes.len())?;
+    ) -> Result<(NewSockets, Prepared), String> {
+        let mut full = running.workers.mailboxes().filter(|(_, mailbox)| mailbox.is_crowded());
+        if let Some((worker, _)) = full.next() {
+            let name = workers::name(worker);
+            return Err(format!("{name} is stuck and has not read its messages for a long time"));
+        }
+        let opened = self.open_new(snapshot, running.sockets)?;
         let logs = running.logs.prepare(&snapshot.access_logs)?;
         running.admin.rebind(&snapshot.admin)?;
-        Ok((sockets, logs))
+        Ok((opened, logs))
     }
 
     /// Nobody is told any more what became of a reload: the gateway drains.
@@ -229,29 +299,92 @@ impl Reloads {
         }
     }
 
-    /// One more worker has the new configuration.
-    pub fn adopted(&mut self, worker: usize, generation: u64, tell: &mpsc::Sender<Event>) {
+    /// One more worker has the configuration of `generation`, and cannot accept on the listeners in
+    /// `failed`.
+    pub fn adopted(
+        &mut self,
+        worker: usize,
+        generation: u64,
+        failed: Vec<String>,
+        tell: &mpsc::Sender<Event>,
+    ) {
         self.generations[worker] = generation;
-        let Some(under_way) = &mut self.under_way else { return };
-        under_way.waiting = under_way.waiting.saturating_sub(1);
-        if under_way.waiting == 0 {
-            let current = &self.current;
-            tracing::info!(
-                generation = current.generation,
-                routes = current.routes.len(),
-                upstreams = current.upstreams.len(),
-                took = ?under_way.begun.elapsed(),
-                "reloaded"
-            );
-            self.history.add(current.generation, Became::Reloaded, &summary(current));
-            let reloaded = Reloaded {
-                generation: current.generation,
-                workers: self.generations.clone(),
-                took: under_way.begun.elapsed(),
-                warnings: std::mem::take(&mut under_way.warnings),
-            };
-            self.finish(&Ok(reloaded), tell);
+        let is_awaited = generation == self.current.generation
+            && self.under_way.as_mut().is_some_and(|under_way| under_way.waiting.remove(&worker));
+        match &mut self.under_way {
+            Some(under_way) if is_awaited => {
+                under_way.failed.extend(failed);
+                self.finish_if_all(tell);
+            }
+            _ => {
+                let name = workers::name(worker);
+                tracing::info!(worker = name, generation, ?failed, "adopted at last");
+            }
         }
+    }
+
+    /// A worker has ended: nothing more is to be expected of it.
+    pub fn forget(&mut self, worker: usize, tell: &mpsc::Sender<Event>) {
+        if let Some(under_way) = &mut self.under_way
+            && under_way.waiting.remove(&worker)
+        {
+            self.finish_if_all(tell);
+        }
+    }
+
+    /// Looks whether it is time to wait no longer.
+    pub fn look(&mut self, tell: &mpsc::Sender<Event>) {
+        let is_over = |at: Instant| Instant::now() >= at;
+        let Some(under_way) = &self.under_way else { return };
+        if under_way.until.is_some_and(is_over) {
+            let missing: Vec<String> =
+                under_way.waiting.iter().map(|worker| workers::name(*worker)).collect();
+            tracing::warn!(
+                missing = missing.join(" "),
+                "not every worker has the new configuration: stuck ones adopt it when they go on"
+            );
+            self.finish_reload(tell);
+        }
+    }
+
+    fn finish_if_all(&mut self, tell: &mpsc::Sender<Event>) {
+        let is_done =
+            |under_way: &UnderWay| under_way.until.is_some() && under_way.waiting.is_empty();
+        if self.under_way.as_ref().is_some_and(is_done) {
+            self.finish_reload(tell);
+        }
+    }
+
+    /// Says how the reload ended.
+    fn finish_reload(&mut self, tell: &mpsc::Sender<Event>) {
+        let Some(under_way) = &mut self.under_way else { return };
+        let current = &self.current;
+        let (generation, took) = (current.generation, under_way.begun.elapsed());
+        let (routes, upstreams) = (current.routes.len(), current.upstreams.len());
+        let warnings = std::mem::take(&mut under_way.warnings);
+        let mut lacking = Vec::new();
+        if under_way.failed.is_empty() {
+            tracing::info!(generation, routes, upstreams, ?took, "reloaded");
+        } else {
+            let failed: Vec<&str> = under_way.failed.iter().map(String::as_str).collect();
+            let failed = failed.join("; ");
+            tracing::error!(
+                generation,
+                routes,
+                upstreams,
+                ?took,
+                failed,
+                "reloaded, but not every new listener accepts"
+            );
+            lacking.push(format!("these listeners do not accept: {failed}"));
+        }
+        for worker in &under_way.waiting {
+            let name = workers::name(*worker);
+            lacking.push(format!("{name} is stuck and adopts it when it goes on"));
+        }
+        self.history.add(generation, Became::Reloaded, &summary(current));
+        let workers = self.generations.clone();
+        self.finish(&Ok(Reloaded { generation, workers, took, warnings, lacking }), tell);
     }
 
     /// Frees the configurations that no worker uses any more; whether some are left that will be.
@@ -266,7 +399,7 @@ impl Reloads {
             // Has been printed.
             Refused::BadFile(report) => ("the configuration has errors", report),
             Refused::Impossible(why) => (&**why, why),
-            Refused::NoFile => return,
+            Refused::NotNow(_) => return,
         };
         tracing::error!(generation, "reload refused, the configuration in force stays: {why}");
         self.history.add(generation, Became::Refused, detail);
@@ -275,6 +408,19 @@ impl Reloads {
 
     fn finish(&mut self, outcome: &Result<Reloaded, Refused>, tell: &mpsc::Sender<Event>) {
         let who = self.under_way.take().map(|under_way| under_way.who);
+        let generation = self.current.generation;
+        self.systemd.reloaded(&match outcome {
+            Ok(done) if done.lacking.is_empty() => format!("serving generation {generation}"),
+            Ok(done) => {
+                format!("serving generation {generation}, but {}", done.lacking.join("; "))
+            }
+            Err(Refused::Impossible(why)) => {
+                format!("reload refused, serving generation {generation}: {why}")
+            }
+            Err(_) => format!(
+                "reload refused, serving generation {generation}: the configuration has errors"
+            ),
+        });
         for who in who.into_iter().flatten() {
             // Whoever asked may have given up.
             let _ = who.send(outcome.clone());
@@ -284,56 +430,61 @@ impl Reloads {
         }
     }
 
-    /// Sockets for the listeners that the configuration in force does not have, by worker.
-    fn bind_new(&self, snapshot: &Snapshot, workers: usize) -> Result<Vec<Vec<Bound>>, String> {
+    /// Sockets for the listeners that the configuration in force does not have, with a copy of each
+    /// for its worker.
+    fn open_new(&self, snapshot: &Snapshot, sockets: &mut Sockets) -> Result<NewSockets, String> {
         let new = snapshot.listeners.iter().filter(|rule| !has(&self.current, rule));
-        bind_all(new, snapshot.limits.unsent_bytes, workers)
+        let opened = sockets.open(new, snapshot.limits.unsent_bytes)?;
+        let bounds = sockets.copies(&opened).map_err(|e| format!("cannot copy a socket: {e}"))?;
+        Ok((opened, bounds))
     }
 
     fn hand_out(
         &mut self,
         mut snapshot: Snapshot,
-        sockets: Vec<Vec<Bound>>,
+        (opened, bounds): NewSockets,
         logs: Prepared,
         running: &mut Running<'_>,
     ) {
         let before = self.current.clone();
         snapshot.generation = before.generation + 1;
-        let generation = snapshot.generation;
         let fixed = warn_of_fixed(&before.runtime, &snapshot.runtime);
-        let binds: Vec<Bind> = sockets[0].iter().map(|bound| bound.at.clone()).collect();
+        let binds: Vec<Bind> = opened.listeners().map(|(_, at)| at.clone()).collect();
         self.listeners = listener_views(&snapshot, &self.listeners, &binds);
         running.places.resize(before.limits.connections_max, snapshot.limits.connections_max);
-        announce(&before, &snapshot, &sockets[0]);
+        let gone = running.sockets.keep(&snapshot);
+        announce(&before, &snapshot, &gone, &opened);
+        running.sockets.add(opened);
+        let mut waiting = BTreeSet::new();
+        let generation = snapshot.generation;
+        let patience = PATIENCE * Duration::from_millis(before.runtime.stuck_after_ms);
         let copies = copies(snapshot, &self.registry, &mut self.spans);
         self.current = copies[0].0.clone();
-        let mut waiting = 0;
-        let each = copies.into_iter().zip(sockets).zip(running.logs.adopt(logs));
-        for ((worker, mailbox), (((snapshot, series, spans), listeners), outlets)) in
-            running.mailboxes.iter().enumerate().zip(each)
-        {
+        self.series = copies.iter().map(|(_, series, _)| series.clone()).collect();
+        let shares = copies.into_iter().zip(bounds).zip(running.logs.adopt(logs));
+        let mut shares: Vec<_> = shares.map(Some).collect();
+        for (worker, mailbox) in running.workers.mailboxes() {
+            let Some((((snapshot, series, spans), listeners), outlets)) = shares[worker].take()
+            else {
+                continue;
+            };
             self.held.push(snapshot.clone());
+            self.route_names.add(&snapshot);
             let tell = running.tell.clone();
-            let done = Box::new(move || {
-                let _ = tell.send(Event::Adopted { worker, generation });
+            let done: Done = Box::new(move |failed| {
+                let _ = tell.send(Event::Adopted { worker, generation, failed });
             });
-            let adoption = Adoption { snapshot, series, outlets, spans, listeners, done };
-            let adoption = Box::new(adoption);
-            match mailbox.send(Message::Adopt(adoption)) {
-                Ok(()) => waiting += 1,
-                Err(_) => tracing::error!(worker, "mailbox full, the worker keeps what it has"),
-            }
+            let adoption = Box::new(Adoption { snapshot, series, outlets, spans, listeners, done });
+            // There was room in each mailbox before anything was changed.
+            let _ = mailbox.send(Message::Adopt(adoption));
+            waiting.insert(worker);
         }
-        match &mut self.under_way {
-            Some(under_way) if waiting > 0 => {
-                under_way.waiting = waiting;
-                under_way.warnings.extend(fixed);
-            }
-            _ => {
-                let why = "no worker takes messages".to_owned();
-                self.finish(&Err(Refused::Impossible(why)), running.tell);
-            }
+        if let Some(under_way) = &mut self.under_way {
+            under_way.waiting = waiting;
+            under_way.warnings.extend(fixed);
+            under_way.until = Some(Instant::now() + patience);
         }
+        self.finish_if_all(running.tell);
     }
 }
 
@@ -392,11 +543,9 @@ fn has(snapshot: &Snapshot, rule: &ListenerRule) -> bool {
 
 /// Says which listeners come and go. A path that nobody will listen on is removed; one that stays
 /// gets the mode that is asked now.
-fn announce(before: &Snapshot, now: &Snapshot, new: &[Bound]) {
+fn announce(before: &Snapshot, now: &Snapshot, gone: &[Held], new: &Opened) {
+    gone.iter().for_each(Held::unlink);
     for gone in before.listeners.iter().filter(|rule| !has(now, rule)) {
-        if let Bind::Unix { path, .. } = &gone.bind {
-            let _ = std::fs::remove_file(path);
-        }
         tracing::info!(listener = gone.name, "listening no more");
     }
     for rule in now.listeners.iter().filter(|rule| has(before, rule)) {
@@ -406,8 +555,8 @@ fn announce(before: &Snapshot, now: &Snapshot, new: &[Bound]) {
             tracing::warn!(listener = rule.name, error = %e, "cannot set the socket's mode");
         }
     }
-    for bound in new {
-        super::run::announce_listener(&bound.rule, &bound.at);
+    for (rule, at) in new.listeners() {
+        super::run::announce_listener(rule, at);
     }
 }
 
@@ -417,6 +566,7 @@ fn warn_of_fixed(before: &Runtime, now: &Runtime) -> Vec<String> {
         ("runtime.workers", before.workers != now.workers),
         ("runtime.io", before.io != now.io),
         ("runtime.ring_entries", before.ring_entries != now.ring_entries),
+        ("runtime.stuck_after", before.stuck_after_ms != now.stuck_after_ms),
     ];
     let differs = differs.iter().filter(|(_, differs)| *differs);
     let warning = |key| format!("{key} has changed, which takes effect at the next start");

@@ -1,4 +1,5 @@
-//! Starts the workers, waits for signals, and ends in order. Reloading is in [`super::reload`].
+//! Waits for what happens, and ends in order. The start is in [`super::start`], reloading in
+//! [`super::reload`], giving way to a new process in [`super::upgrade`].
 
 use std::{
     io,
@@ -9,22 +10,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1},
-    iterator::Signals,
-};
+use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR1, SIGUSR2};
 use tokio::sync::oneshot;
 
 use super::{
     admin::{self, Ask},
-    cli, cores,
+    cli,
     endpoints::Overrides,
     file_watch::FileWatch,
-    history::unix_now,
     logs::Logs,
     ready::{Life, Readiness},
-    reload::{Loaded, Reloads, Running},
+    reload::{Loaded, Refused, Reloads, Running},
+    sockets::{Held, Sockets},
+    systemd::Systemd,
+    takeover::Takeover,
+    upgrade::{self, Successor, Upgrade},
     view::{Shared, View, WorkerView},
+    workers::{self, Workers},
 };
 use crate::{
     config::{
@@ -32,35 +34,38 @@ use crate::{
         snapshot::{Bind, ListenerRule},
     },
     telemetry::metrics::registry::Registry,
-    worker::{
-        self, Drained, Seed,
-        clients::Places,
-        listener::{self, Bound},
-        mailbox::{self, Message, Sender},
-        ring::RingView,
-        runtime::Driver,
-    },
+    worker::{Drained, clients::Places, mailbox::Message, ring::RingView},
 };
 
 /// What the main thread waits for.
 pub enum Event {
+    /// A worker's runtime is there; it waits for its first message.
     Started {
         worker: usize,
         driver: &'static str,
         ring: Option<RingView>,
     },
+    /// A worker accepts, but not on the listeners in `failed`.
+    Listening {
+        worker: usize,
+        failed: Vec<String>,
+    },
     Signal(i32),
     /// A new configuration, or what is wrong with it.
     Loaded(Loaded),
-    /// A worker goes on with the new configuration.
+    /// A worker goes on with the configuration of `generation`, but cannot accept on the listeners
+    /// in `failed`.
     Adopted {
         worker: usize,
         generation: u64,
+        failed: Vec<String>,
     },
     /// The configuration file is another one (`reload.watch`).
     FileChanged,
     /// The admin interface wants something done.
     Ask(Ask),
+    /// A new process serves, or why not.
+    Upgraded(Result<Successor, String>),
     Ended {
         worker: usize,
         result: io::Result<Drained>,
@@ -76,249 +81,184 @@ const FREE_EVERY: Duration = Duration::from_secs(1);
 
 /// `ringway run FILE`.
 pub fn run(path: &Path) -> ExitCode {
+    let takeover = match Takeover::receive() {
+        Ok(takeover) => takeover,
+        Err(message) => {
+            tracing::error!("{message}");
+            return ExitCode::FAILURE;
+        }
+    };
     match cli::load(path) {
-        None => ExitCode::FAILURE,
         Some(snapshot) => {
             // Absolute, as `/status` shows it: who reads that is in another folder.
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-            serve(snapshot, Some(path), |_| {})
+            serve(snapshot, Some(path), takeover, |_| {})
         }
-    }
-}
-
-/// Runs the gateway until a signal ends it. `file` is where `snapshot` came from and is reloaded
-/// from; `ready` is told the bound addresses.
-pub fn serve(snapshot: Snapshot, file: Option<PathBuf>, ready: impl FnOnce(&[Bind])) -> ExitCode {
-    std::panic::set_hook(Box::new(|panic| {
-        let thread = thread::current();
-        tracing::error!(thread = thread.name(), "panic, ending one connection: {panic}");
-    }));
-    match Gateway::start(snapshot, file, ready) {
-        Ok(gateway) => gateway.wait(),
-        Err(message) => {
-            tracing::error!("{message}");
+        None => {
+            if let Some(takeover) = takeover {
+                takeover.failed("its configuration has errors, which are above");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-struct Gateway {
-    mailboxes: Vec<Sender>,
-    places: Places,
-    tell: mpsc::Sender<Event>,
-    events: mpsc::Receiver<Event>,
-    reloads: Reloads,
-    logs: Logs,
-    /// Everything that is counted. Locked only by control's own threads.
-    registry: Arc<Mutex<Registry>>,
-    readiness: Readiness,
+/// Runs the gateway until a signal ends it. `file` is where `snapshot` came from and is reloaded
+/// from; `takeover` is the process whose place this one takes; `ready` is told the bound addresses.
+pub fn serve(
+    snapshot: Snapshot,
+    file: Option<PathBuf>,
+    mut takeover: Option<Takeover>,
+    ready: impl FnOnce(&[Bind]),
+) -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        tracing::error!(thread = thread.name(), "panic: {panic}");
+    }));
+    match Gateway::start(snapshot, file, &mut takeover, ready) {
+        Ok(gateway) => gateway.wait(),
+        Err(message) => {
+            tracing::error!("{message}");
+            if let Some(takeover) = takeover {
+                takeover.failed(&message);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The running gateway, on the main thread.
+pub struct Gateway {
+    pub workers: Workers,
+    pub sockets: Sockets,
+    pub places: Places,
+    pub tell: mpsc::Sender<Event>,
+    pub events: mpsc::Receiver<Event>,
+    pub reloads: Reloads,
+    pub readiness: Readiness,
     /// What the operator says of single endpoints.
-    overrides: Overrides,
-    workers: Vec<WorkerView>,
+    pub overrides: Overrides,
+    /// The workers as others see them.
+    pub views: Vec<WorkerView>,
     /// Where others see what is in force.
-    shared: Arc<Shared>,
-    admin: admin::Server,
-    file_watch: Option<FileWatch>,
-    running: usize,
-    connections_cut: u32,
-    failed: bool,
+    pub shared: Arc<Shared>,
+    pub admin: admin::Server,
+    pub file_watch: Option<FileWatch>,
+    /// What was asked while the workers started.
+    pub early: Vec<Ask>,
+    pub systemd: Systemd,
+    pub upgrade: Option<Upgrade>,
+    pub ending: Ending,
+    pub logs: Logs,
+    /// Everything that is counted. Locked only by control's own threads.
+    pub registry: Arc<Mutex<Registry>>,
+    pub connections_cut: u32,
+    pub failed: bool,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy)]
+pub enum Ending {
+    No,
+    /// Not ready any more, still accepting: until then, or another signal.
+    Leaving(Instant),
+    /// Accepting no more: workers that have not ended until then never will.
+    Draining(Instant),
 }
 
 impl Gateway {
-    fn start(
-        snapshot: Snapshot,
-        file: Option<PathBuf>,
-        ready: impl FnOnce(&[Bind]),
-    ) -> Result<Gateway, String> {
-        let cores = cores::plan(&snapshot.runtime.workers)?;
-        raise_descriptor_limit(&snapshot);
-        let unsent_bytes = snapshot.limits.unsent_bytes;
-        let bound = bind_all(snapshot.listeners.iter(), unsent_bytes, cores.len())?;
-        let binds: Vec<Bind> = bound[0].iter().map(|b| b.at.clone()).collect();
-        let (tell, events) = mpsc::channel();
-        catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
-        let places = Places::new(snapshot.limits.connections_max);
-        let logs = Logs::new(cores.len());
-        let outlets = logs.adopt(logs.prepare(&snapshot.access_logs)?);
-        let registry = Arc::new(Mutex::new(Registry::new(cores.len())));
-        let (reloads, copies) = Reloads::begin(file, snapshot, registry.clone(), &binds);
-        let (mut mailboxes, mut workers_seen) = (Vec::new(), Vec::new());
-        let each = bound.into_iter().zip(copies).zip(outlets);
-        for (index, ((listeners, copy), outlets)) in each.enumerate() {
-            let (snapshot, series, spans) = copy;
-            let (sender, mailbox) = mailbox::mailbox().map_err(|e| format!("eventfd: {e}"))?;
-            workers_seen.push(WorkerView::new(cores[index], sender.clone()));
-            mailboxes.push(sender);
-            let (places, workers) = (places.clone(), cores.len());
-            let seed = Seed {
-                index,
-                snapshot,
-                series,
-                outlets,
-                spans,
-                listeners,
-                mailbox,
-                places,
-                workers,
-            };
-            spawn(seed, cores[index], tell.clone()).map_err(|e| format!("worker {index}: {e}"))?;
-        }
-        let (readiness, overrides) = (Readiness::default(), Overrides::default());
-        let view = view_of(&reloads, &workers_seen, &overrides, unix_now());
-        let (ready_as, spans) = (readiness.clone(), reloads.spans.totals());
-        let shared =
-            Shared::new(view, ready_as, registry.clone(), logs.clone(), spans, tell.clone());
-        let admin = admin::Server::start(&reloads.current().admin, shared.clone())?;
-        let mut gateway = Gateway {
-            running: mailboxes.len(),
-            mailboxes,
-            places,
-            tell,
-            events,
-            reloads,
-            logs,
-            registry,
-            readiness,
-            overrides,
-            workers: workers_seen,
-            shared,
-            admin,
-            file_watch: None,
-            connections_cut: 0,
-            failed: false,
-        };
-        gateway.await_start()?;
-        gateway.publish();
-        gateway.watch_file();
-        gateway.readiness.set(Life::Serving);
-        gateway.announce(&binds, &cores);
-        ready(&binds);
-        Ok(gateway)
-    }
-
-    fn await_start(&mut self) -> Result<(), String> {
-        let (mut waiting, mut reload, mut asked) = (self.mailboxes.len(), false, Vec::new());
-        while waiting > 0 {
-            match self.events.recv() {
-                Ok(Event::Started { worker, driver, ring }) => {
-                    waiting -= 1;
-                    self.workers[worker].io = driver;
-                    self.workers[worker].ring = ring.map(Arc::new);
-                    tracing::info!(worker, io = driver, "worker started");
-                }
-                Ok(Event::Ended { worker, result: Err(e) }) => {
-                    return Err(format!("worker {worker} cannot start: {e}"));
-                }
-                // Remembered: the file may have changed after it was read.
-                Ok(Event::Signal(SIGHUP)) => reload = true,
-                Ok(Event::Ask(ask)) => asked.push(ask),
-                Ok(Event::Signal(SIGUSR1)) => self.logs.reopen(),
-                Ok(_) | Err(_) => return Err("ended while starting".to_owned()),
-            }
-        }
-        if reload {
-            self.reloads.ask(&self.tell, None);
-        }
-        asked.into_iter().for_each(|ask| self.asked(ask, false));
-        Ok(())
-    }
-
-    fn announce(&self, binds: &[Bind], cores: &[u32]) {
-        let snapshot = self.reloads.current();
-        for (rule, at) in snapshot.listeners.iter().zip(binds) {
-            announce_listener(rule, at);
-        }
-        tracing::info!(
-            ?cores,
-            routes = snapshot.routes.len(),
-            upstreams = snapshot.upstreams.len(),
-            "ready"
-        );
-    }
-
     /// Waits for the end: of every worker, or by signals.
     fn wait(mut self) -> ExitCode {
-        let mut deadline: Option<Instant> = None;
-        while self.running > 0 {
-            match self.next_event(deadline) {
-                Some(Event::Signal(SIGHUP)) if deadline.is_none() => {
-                    self.reloads.ask(&self.tell, None);
-                }
-                Some(Event::Signal(SIGHUP)) => tracing::warn!("draining, not reloading"),
-                Some(Event::Signal(SIGUSR1)) => self.logs.reopen(),
-                Some(Event::Signal(signal)) => match deadline {
-                    None => {
-                        let timeout = self.drain(signal);
-                        deadline = Some(Instant::now() + timeout + END_GRACE);
-                    }
-                    Some(_) => {
-                        tracing::info!(signal, "stopping at once");
-                        self.tell(|| Message::Stop);
-                    }
-                },
-                // A drain goes on with the configuration it began with.
-                Some(Event::Loaded(_)) if deadline.is_some() => {}
-                Some(Event::Loaded(loaded)) => {
-                    let Gateway {
-                        mailboxes, places, logs, tell, reloads, overrides, admin, ..
-                    } = &mut self;
-                    let mut running = Running { mailboxes, places, logs, tell, overrides, admin };
-                    reloads.loaded(loaded, &mut running);
-                    self.watch_file();
-                    self.publish();
-                }
-                Some(Event::Adopted { worker, generation }) => {
-                    self.reloads.adopted(worker, generation, &self.tell);
-                    self.publish();
-                }
-                Some(Event::FileChanged) if deadline.is_none() => {
-                    self.reloads.ask(&self.tell, None);
-                }
-                Some(Event::FileChanged) => {}
-                Some(Event::Ask(ask)) => self.asked(ask, deadline.is_some()),
-                Some(Event::Ended { worker, result }) => self.ended(worker, result),
-                Some(Event::Started { .. }) => {}
-                None if deadline.is_some_and(|at| Instant::now() >= at) => {
+        while self.workers.running() > 0 {
+            let event = self.next_event();
+            if let Some(event) = event {
+                self.handle(event);
+            }
+            self.reloads.look(&self.tell);
+            match self.ending {
+                Ending::Leaving(at) if Instant::now() >= at => self.drain(&Arc::default()),
+                Ending::Draining(at) if Instant::now() >= at => {
                     tracing::error!("workers did not end in time");
                     self.logs.finish(LOGS_GRACE);
                     return ExitCode::FAILURE;
                 }
-                None => {}
+                _ => {}
             }
         }
         self.logs.finish(LOGS_GRACE);
         self.last_words()
     }
 
-    /// The next event; `None` when it is time to look at something else.
-    fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
-        let rest = self.reloads.free().then(|| Instant::now() + FREE_EVERY);
-        match deadline.into_iter().chain(rest).min() {
-            None => self.events.recv().ok(),
-            Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Signal(SIGHUP) => self.reload(),
+            Event::Signal(SIGUSR1) => self.logs.reopen(),
+            Event::Signal(SIGUSR2) => self.upgrade(None),
+            Event::Signal(signal) => self.end(&format!("signal {signal}")),
+            // A drain goes on with the configuration it began with.
+            Event::Loaded(_) if self.is_ending() => {}
+            Event::Loaded(loaded) => self.loaded(loaded),
+            Event::Adopted { worker, generation, failed } => {
+                self.reloads.adopted(worker, generation, failed, &self.tell);
+                self.publish();
+            }
+            Event::FileChanged if self.is_ending() => {}
+            Event::FileChanged => self.reload(),
+            Event::Ask(ask) => self.asked(ask),
+            Event::Upgraded(outcome) => self.upgraded(outcome),
+            Event::Ended { worker, result } => self.ended(worker, result),
+            Event::Started { worker, driver, ring } => {
+                self.started(worker, driver, ring);
+                self.publish();
+            }
+            Event::Listening { worker, failed } => {
+                tracing::info!(worker = workers::name(worker), ?failed, "the worker serves again");
+            }
         }
+    }
+
+    fn loaded(&mut self, loaded: Loaded) {
+        let Gateway { workers, sockets, places, logs, tell, reloads, overrides, admin, .. } = self;
+        let mut running = Running { workers, sockets, places, logs, tell, overrides, admin };
+        reloads.loaded(loaded, &mut running);
+        self.watch_file();
+        self.publish();
+    }
+
+    /// A worker's runtime is there.
+    pub fn started(&mut self, worker: usize, driver: &'static str, ring: Option<RingView>) {
+        self.views[worker].io = driver;
+        self.views[worker].ring = ring.map(Arc::new);
+        tracing::info!(worker, io = driver, "worker started");
     }
 
     /// Does what the admin interface asks for. An answer that is dropped says that the gateway
     /// ends.
-    fn asked(&mut self, ask: Ask, is_draining: bool) {
+    pub fn asked(&mut self, ask: Ask) {
         match ask {
             Ask::Drain(reply) => {
-                let is_new = self.readiness.look().life != Life::Draining;
+                let is_new = !self.is_ending();
                 if is_new {
-                    tracing::info!("asked to drain by the admin interface");
-                    self.readiness.set(Life::Draining);
-                    // The same way as for anybody else who wants the gateway to end.
-                    let _ = self.tell.send(Event::Signal(SIGTERM));
+                    self.end("the admin interface asked for it");
                 }
                 let _ = reply.send(is_new);
             }
-            _ if is_draining => {}
+            _ if self.is_ending() => {}
+            Ask::Upgrade(reply) => {
+                let done = move |outcome| drop(reply.send(outcome));
+                self.upgrade(Some(Box::new(done)));
+            }
+            Ask::Reload(reply) if self.upgrade.is_some() => {
+                let why = "an upgrade is under way: ask again when it is over";
+                let _ = reply.send(Err(Refused::NotNow(why)));
+            }
             Ask::Reload(reply) => self.reloads.ask(&self.tell, Some(reply)),
             Ask::Endpoint(wish, reply) => {
                 let (done, obeyed) = oneshot::channel();
+                let mailboxes: Vec<_> =
+                    self.workers.mailboxes().map(|(_, mailbox)| mailbox.clone()).collect();
                 let snapshot = self.reloads.current();
-                let granted = self.overrides.grant(&wish, snapshot, &self.mailboxes, done);
+                let granted = self.overrides.grant(&wish, snapshot, &mailboxes, done);
                 self.publish();
                 let _ = reply.send(granted.map(|()| obeyed));
             }
@@ -326,12 +266,13 @@ impl Gateway {
     }
 
     /// Watches the configuration file, or no longer, as the configuration says.
-    fn watch_file(&mut self) {
+    pub fn watch_file(&mut self) {
         let file = self.reloads.file().filter(|_| self.reloads.current().reload_watch);
+        let in_force = &self.reloads.current().text;
         match file {
             None => self.file_watch = None,
             Some(_) if self.file_watch.is_some() => {}
-            Some(file) => match FileWatch::begin(file, self.tell.clone()) {
+            Some(file) => match FileWatch::begin(file, in_force, self.tell.clone()) {
                 Ok(watch) => self.file_watch = Some(watch),
                 Err(e) => tracing::error!("{e}; reload by SIGHUP or `ringway reload` meanwhile"),
             },
@@ -339,50 +280,182 @@ impl Gateway {
     }
 
     /// Shows others what is in force now.
-    fn publish(&self) {
+    pub fn publish(&self) {
         let started = self.shared.view().started;
-        let view = view_of(&self.reloads, &self.workers, &self.overrides, started);
+        let view = view_of(&self.reloads, &self.views, &self.overrides, started);
         self.shared.publish(view);
     }
 
-    /// Answers how long the workers may take.
-    fn drain(&mut self, signal: i32) -> Duration {
-        self.readiness.set(Life::Draining);
-        self.reloads.give_up();
-        let snapshot = self.reloads.current();
-        let timeout = Duration::from_millis(snapshot.runtime.drain_timeout_ms);
-        tracing::info!(signal, ?timeout, "draining");
-        // Unlinked first, so that new clients see at once that nobody is there.
-        for rule in &snapshot.listeners {
-            if let Bind::Unix { path, .. } = &rule.bind {
-                let _ = std::fs::remove_file(path);
-            }
+    /// The next event; `None` when it is time to look at something else.
+    fn next_event(&mut self) -> Option<Event> {
+        let rest = self.reloads.free().then(|| Instant::now() + FREE_EVERY);
+        let end = match self.ending {
+            Ending::No => None,
+            Ending::Leaving(at) | Ending::Draining(at) => Some(at),
+        };
+        match end.into_iter().chain(rest).chain(self.reloads.look_at()).min() {
+            None => self.events.recv().ok(),
+            Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),
         }
-        self.tell(|| Message::Drain);
-        timeout
     }
 
-    fn tell(&self, message: impl Fn() -> Message) {
-        for mailbox in &self.mailboxes {
-            // Full only if the worker is stuck, and then the deadline ends it.
-            if mailbox.send(message()).is_err() {
-                tracing::error!("a worker's mailbox is full");
+    fn is_ending(&self) -> bool {
+        !matches!(self.ending, Ending::No)
+    }
+
+    fn reload(&mut self) {
+        if self.is_ending() {
+            return tracing::warn!("draining, not reloading");
+        }
+        match &mut self.upgrade {
+            Some(upgrade) => {
+                tracing::info!("an upgrade is under way: the reload waits for its outcome");
+                upgrade.reload_asked = true;
+            }
+            None => self.reloads.ask(&self.tell, None),
+        }
+    }
+
+    /// Begins the end, or, asked again, hastens it.
+    fn end(&mut self, why: &str) {
+        match self.ending {
+            Ending::No => {
+                let runtime = &self.reloads.current().runtime;
+                let delay = Duration::from_millis(runtime.ready_delay_ms);
+                self.readiness.set(Life::Draining);
+                self.reloads.give_up();
+                self.systemd.stopping();
+                if let Some(upgrade) = &self.upgrade {
+                    upgrade.cancel();
+                }
+                if delay.is_zero() {
+                    tracing::info!(why, "ending");
+                    return self.drain(&Arc::default());
+                }
+                tracing::info!(why, ?delay, "not ready any more, still accepting");
+                self.ending = Ending::Leaving(Instant::now() + delay);
+            }
+            Ending::Leaving(_) => self.drain(&Arc::default()),
+            Ending::Draining(_) => {
+                tracing::info!(why, "stopping at once");
+                self.workers.tell_all(|| Message::Stop);
+            }
+        }
+    }
+
+    /// Accepts no more and finishes what runs. Another process serves the listeners in
+    /// `handed_over`.
+    fn drain(&mut self, handed_over: &Arc<[String]>) {
+        let runtime = &self.reloads.current().runtime;
+        let timeout = Duration::from_millis(runtime.drain_timeout_ms);
+        tracing::info!(?timeout, "draining");
+        // Unlinked first, so that new clients see at once that nobody is there.
+        let held = self.sockets.held().iter();
+        held.filter(|held| !handed_over.contains(&held.rule.name)).for_each(Held::unlink);
+        self.sockets.let_go();
+        self.workers.tell_all(|| Message::Drain { handed_over: handed_over.clone() });
+        self.ending = Ending::Draining(Instant::now() + timeout + END_GRACE);
+    }
+
+    /// Begins to give way to a new process, and tells `done` the outcome.
+    fn upgrade(&mut self, done: Option<upgrade::Done>) {
+        match self.begin_upgrade() {
+            Ok(upgrade) => self.upgrade.insert(upgrade).done = done,
+            Err(why) => refuse_upgrade(why, done),
+        }
+    }
+
+    fn begin_upgrade(&self) -> Result<Upgrade, String> {
+        let refused = |why: &str| Err(why.to_owned());
+        if self.upgrade.is_some() {
+            return refused("another one is under way");
+        }
+        if self.is_ending() {
+            return refused("this process is ending");
+        }
+        if self.reloads.is_under_way() {
+            return refused("a reload is under way: ask again when it is over");
+        }
+        if self.reloads.file().is_none() {
+            return refused("there is no configuration file that a new process could read");
+        }
+        let timeout = Duration::from_millis(self.reloads.current().runtime.upgrade_timeout_ms);
+        let admin = self.admin.sockets();
+        Upgrade::begin(&self.sockets, admin, timeout, self.tell.clone())
+    }
+
+    fn upgraded(&mut self, outcome: Result<Successor, String>) {
+        let Some(upgrade) = self.upgrade.take() else { return };
+        match outcome {
+            Ok(successor) => {
+                tracing::info!(pid = successor.pid, "upgraded: the new process serves");
+                // Asked of us, meant for whoever serves.
+                let signals = [(upgrade.reload_asked, SIGHUP), (self.is_ending(), SIGTERM)];
+                for (_, signal) in signals.iter().filter(|(asked, _)| *asked) {
+                    successor.signal(*signal);
+                }
+                self.systemd.hush();
+                self.readiness.set(Life::Draining);
+                self.reloads.give_up();
+                self.admin.hand_over(&successor.taken_admin);
+                if !matches!(self.ending, Ending::Draining(_)) {
+                    self.drain(&successor.taken.into());
+                }
+                if let Some(done) = upgrade.done {
+                    done(Ok(successor.pid));
+                }
+            }
+            Err(why) => {
+                refuse_upgrade(why, upgrade.done);
+                if upgrade.reload_asked {
+                    self.reload();
+                }
             }
         }
     }
 
     fn ended(&mut self, worker: usize, result: io::Result<Drained>) {
-        self.running -= 1;
-        self.workers[worker].is_down = true;
-        self.publish();
+        self.workers.ended(worker);
+        self.views[worker].is_down = true;
+        self.reloads.forget(worker, &self.tell);
         match result {
             Ok(Drained::Clean) => {}
             Ok(Drained::Cut(connections)) => self.connections_cut += connections,
             Err(e) => {
                 tracing::error!(worker, error = %e, "worker failed");
-                self.failed = true;
+                match self.ending {
+                    Ending::Draining(_) => self.failed = true,
+                    Ending::No | Ending::Leaving(_) => self.restart(worker),
+                }
             }
         }
+        self.publish();
+    }
+
+    /// A worker has ended without being told: another one takes its place.
+    fn restart(&mut self, worker: usize) {
+        let copy = self.reloads.copy(worker, &self.overrides);
+        let outlets = self.logs.of_worker(worker);
+        let name = workers::name(worker);
+        match self.workers.restart(worker, copy, outlets) {
+            Ok(true) => {
+                tracing::warn!(worker = name, "starting the worker again");
+                self.views[worker] = self.workers.view(worker);
+                match self.sockets.of_worker(worker) {
+                    Ok(listeners) => self.workers.listen(worker, listeners),
+                    Err(e) => tracing::error!(worker = name, error = %e, "it cannot accept"),
+                }
+                return;
+            }
+            Ok(false) => tracing::error!(
+                worker = name,
+                "the worker ended too often: it stays down, the others take its clients"
+            ),
+            Err(e) => tracing::error!(worker = name, error = %e, "cannot start the worker again"),
+        }
+        self.failed = true;
+        self.readiness.one_down();
+        self.sockets.end_worker(worker);
     }
 
     fn last_words(self) -> ExitCode {
@@ -401,7 +474,13 @@ impl Gateway {
     }
 }
 
-fn view_of(reloads: &Reloads, workers: &[WorkerView], overrides: &Overrides, started: u64) -> View {
+/// What others see.
+pub fn view_of(
+    reloads: &Reloads,
+    workers: &[WorkerView],
+    overrides: &Overrides,
+    started: u64,
+) -> View {
     View {
         snapshot: reloads.current().clone(),
         file: reloads.file().cloned(),
@@ -413,6 +492,14 @@ fn view_of(reloads: &Reloads, workers: &[WorkerView], overrides: &Overrides, sta
     }
 }
 
+/// Says why nothing comes of an upgrade.
+pub fn refuse_upgrade(why: String, done: Option<upgrade::Done>) {
+    tracing::error!("upgrade refused, this process serves on: {why}");
+    if let Some(done) = done {
+        done(Err(why));
+    }
+}
+
 /// Says where a listener listens.
 pub fn announce_listener(rule: &ListenerRule, at: &Bind) {
     match at {
@@ -420,87 +507,5 @@ pub fn announce_listener(rule: &ListenerRule, at: &Bind) {
         Bind::Unix { path, .. } => {
             tracing::info!(listener = rule.name, "listening on unix:{}", path.display());
         }
-    }
-}
-
-/// Sockets by worker, then by listener.
-pub fn bind_all<'r>(
-    rules: impl Iterator<Item = &'r ListenerRule>,
-    unsent_bytes: u32,
-    workers: usize,
-) -> Result<Vec<Vec<Bound>>, String> {
-    let mut by_worker: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
-    for rule in rules {
-        let sockets = listener::bind(rule, unsent_bytes, workers)
-            .map_err(|e| format!("cannot listen on {} ({}): {e}", rule.name, bind_hint(&e)))?;
-        for (sockets_of_worker, socket) in by_worker.iter_mut().zip(sockets) {
-            sockets_of_worker.push(socket);
-        }
-    }
-    Ok(by_worker)
-}
-
-fn bind_hint(e: &io::Error) -> &'static str {
-    match e.kind() {
-        io::ErrorKind::AddrInUse => "another process uses the address: see `ss -ltnp`",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE, a Unix socket a writable folder"
-        }
-        io::ErrorKind::AddrNotAvailable => "no interface of this host has the address",
-        _ => "see the error",
-    }
-}
-
-fn spawn(seed: Seed, core: u32, tell: mpsc::Sender<Event>) -> io::Result<()> {
-    let worker = seed.index;
-    let body = move || {
-        // Pinned before the runtime is built, so that its memory is local to the core.
-        if let Err(e) = cores::pin(core) {
-            tracing::warn!(worker, core, error = %e, "cannot pin");
-        }
-        let runtime = &seed.snapshot.runtime;
-        let result = Driver::build(runtime.io, runtime.ring_entries).and_then(|mut driver| {
-            let ring = driver.ring.take();
-            let _ = tell.send(Event::Started { worker, driver: driver.name, ring });
-            worker::run(seed, driver)
-        });
-        // The main thread is gone only if the process is ending.
-        let _ = tell.send(Event::Ended { worker, result });
-    };
-    thread::Builder::new().name(format!("worker-{worker}")).spawn(body)?;
-    Ok(())
-}
-
-fn catch_signals(tell: mpsc::Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1])?;
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            if tell.send(Event::Signal(signal)).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// Raises the soft limit on descriptors to the hard one and says when that is not enough.
-fn raise_descriptor_limit(snapshot: &Snapshot) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(e) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(error = %e, "cannot raise the limit on open descriptors");
-    }
-    // A connection may need one descriptor on each side.
-    let needed = 2 * u64::from(snapshot.limits.connections_max);
-    if let Some(have) = limit.maximum
-        && have < needed
-    {
-        tracing::warn!(
-            have,
-            needed,
-            "limits.connections may need more descriptors than the process may open: raise \
-             LimitNOFILE (ulimit -n) or lower limits.connections"
-        );
     }
 }

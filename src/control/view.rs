@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     endpoints::Overrides, history::History, logs::Logs, ready::Readiness, run::Event,
-    spans::SpanTotals,
+    spans::SpanTotals, watch::Signs,
 };
 use crate::{
     config::{
@@ -43,6 +43,8 @@ pub struct Shared {
     pub registry: Arc<Mutex<Registry>>,
     pub logs: Logs,
     pub spans: SpanTotals,
+    /// What the watch sees.
+    pub signs: Signs,
     tell: mpsc::Sender<Event>,
 }
 
@@ -90,8 +92,9 @@ impl Shared {
         spans: SpanTotals,
         tell: mpsc::Sender<Event>,
     ) -> Arc<Shared> {
+        let signs = Signs::of(view.workers.len());
         let view = Mutex::new(Arc::new(view));
-        Arc::new(Shared { view, readiness, registry, logs, spans, tell })
+        Arc::new(Shared { view, readiness, registry, logs, spans, signs, tell })
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {

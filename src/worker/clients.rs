@@ -98,6 +98,11 @@ impl Clients {
         Some(Place(self.clone()))
     }
 
+    /// The worker is lost, and its connections with it: their places are free.
+    pub fn abandon(&self) {
+        self.places.give(self.open.get() + self.spare.take());
+    }
+
     /// Open connections.
     pub fn open(&self) -> u32 {
         self.open.get()

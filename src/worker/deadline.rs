@@ -118,6 +118,18 @@ impl Deadlines {
         slots.end_exchanges_of_gone_clients(now_ms);
     }
 
+    /// Ends every socket, because nobody will serve them any more.
+    pub fn shut_all(&self) {
+        // Borrowed by whoever panicked: then they stay as they are.
+        let Ok(slots) = self.slots.try_borrow() else { return };
+        let free: std::collections::HashSet<u32> = slots.free.iter().copied().collect();
+        for (slot, state) in slots.states.iter().enumerate() {
+            if !free.contains(&(slot as u32)) {
+                shut(state.fd, Shutdown::Both);
+            }
+        }
+    }
+
     /// Wakes every connection that has waited for its next request since `since_ms` or longer, so
     /// that it closes.
     pub fn close_idle(&self, since_ms: u64) {

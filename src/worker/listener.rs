@@ -25,7 +25,10 @@ use monoio::{
     io::{CancelHandle, Canceller},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
 };
-use rustix::net::SocketFlags;
+use rustix::{
+    io::FdFlags,
+    net::{Shutdown, SocketFlags},
+};
 
 use super::{
     Worker,
@@ -48,6 +51,8 @@ pub struct Bound {
     /// As bound: the port is the real one even if 0 was asked for.
     pub at: Bind,
     pub socket: OwnedFd,
+    /// Whoever started us holds it too: its queue outlives us and is left alone.
+    pub is_lasting: bool,
 }
 
 /// A listener as the connections that came in by it see it.
@@ -55,6 +60,8 @@ pub struct Door {
     pub half_close: Cell<HalfClose>,
     /// No longer configured: its connections end with their next response.
     pub is_closing: Cell<bool>,
+    /// Another process accepts on the socket too, or will: ending must not touch its queue.
+    pub is_shared: Cell<bool>,
     shard: RefCell<Arc<ListenerShard>>,
     pub name: RefCell<String>,
     /// Its exchanges are in the access logs.
@@ -67,11 +74,35 @@ pub struct Listening {
     door: Rc<Door>,
     /// Open until `stop` is used, which consumes this value.
     fd: RawFd,
-    stop: Canceller,
+    stop: Rc<Stop>,
+    begun_ms: u64,
+}
+
+/// The way to an accept in flight.
+#[derive(Default)]
+struct Stop {
+    canceller: RefCell<Canceller>,
+    is_stopped: Cell<bool>,
+}
+
+impl Stop {
+    fn handle(&self) -> CancelHandle {
+        self.canceller.borrow().handle()
+    }
+
+    /// Makes the accept in flight answer: with a connection, or that it was cancelled.
+    fn cancel(&self) {
+        let used = self.canceller.take().cancel();
+        self.canceller.replace(used);
+    }
 }
 
 /// How long accepting rests when there are no descriptors left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long a stop may go unnoticed on a non-blocking socket under io_uring.
+const READABLE_LOOK: Duration = Duration::from_millis(50);
+/// A listener's queue is looked into on every tick for this long after it has begun.
+const NUDGE_OFTEN_MS: u64 = 3000;
 /// How often, and how many times, the queue is emptied after SYNs are no longer let in.
 const LAST_ACCEPTS: u32 = 5;
 const LAST_ACCEPT_EVERY_MS: u64 = 50;
@@ -105,15 +136,16 @@ impl Listening {
         let door = Rc::new(Door {
             half_close: Cell::new(rule.half_close),
             is_closing: Cell::new(false),
+            is_shared: Cell::new(bound.is_lasting),
             shard: RefCell::new(generation.listener_shard(&rule)),
             name: RefCell::new(rule.name.clone()),
             access_log: Cell::new(rule.access_log),
         });
-        let stop = Canceller::new();
+        let stop = Rc::new(Stop::default());
         let listener = Listener::new(door.clone(), bound, worker.is_epoll)?;
         let fd = listener.fd;
-        monoio::spawn(listener.run(worker.clone(), stop.handle()));
-        Ok(Listening { rule, door, fd, stop })
+        monoio::spawn(listener.run(worker.clone(), stop.clone()));
+        Ok(Listening { rule, door, fd, stop, begun_ms: clock::now_ms() })
     }
 
     /// Whether this is the listener that `rule` means, whatever else changed about it.
@@ -129,12 +161,7 @@ impl Listening {
         self.door.shard.replace(generation.listener_shard(rule));
         self.door.name.replace(rule.name.clone());
         self.door.access_log.set(rule.access_log);
-        let socket = socket2::SockRef::from(&*self);
-        let set = socket.listen(backlog_of(rule)).and_then(|()| match rule.bind {
-            Bind::Tcp(_) => socket.set_tcp_notsent_lowat(unsent_bytes),
-            Bind::Unix { .. } => Ok(()),
-        });
-        if let Err(e) = set {
+        if let Err(e) = set_up(self.as_fd(), rule, unsent_bytes) {
             tracing::warn!(listener = rule.name, error = %e, "cannot change a listening socket");
         }
         self.rule = rule.clone();
@@ -151,7 +178,33 @@ impl Listening {
 
     /// Accepts no more. Connections live on.
     pub fn stop(self) {
+        self.stop.is_stopped.set(true);
         self.stop.cancel();
+    }
+
+    /// Looks into the queue, as accepting again does. The kernel wakes one of all that wait on a
+    /// socket; when that one gives up at this moment (another process, or a lost worker), the
+    /// connection waits although others would take it. Rarely needed, so seldom done, but often
+    /// while a process that hands over may be leaving.
+    pub fn nudge(&self, is_due: bool) {
+        if is_due || clock::now_ms() - self.begun_ms < NUDGE_OFTEN_MS {
+            self.stop.cancel();
+        }
+    }
+
+    /// Accepts no more, as [`Listening::stop`]. When `handed_over` names this listener, another
+    /// process has the socket and serves what waits in its queue.
+    pub fn hand_over(self, handed_over: &[String]) {
+        match handed_over.contains(&self.rule.name) {
+            true => self.leave(),
+            false => self.stop(),
+        }
+    }
+
+    /// Accepts no more, and leaves what waits in the queue to whoever else has the socket.
+    pub fn leave(self) {
+        self.door.is_shared.set(true);
+        self.stop();
     }
 
     /// Accepts no more, and its connections end when they are next idle.
@@ -172,8 +225,11 @@ impl AsFd for Listening {
 impl Listener {
     fn new(door: Rc<Door>, bound: Bound, is_epoll: bool) -> io::Result<Listener> {
         let fd = bound.socket.as_raw_fd();
-        // io_uring waits by itself, and would be told EAGAIN on a non-blocking socket.
-        rustix::io::ioctl_fionbio(&bound.socket, is_epoll)?;
+        // io_uring waits by itself, on a blocking socket as it was made. The mode belongs to the
+        // socket, and another process may have it too: it is never set back, see `readable`.
+        if is_epoll {
+            rustix::io::ioctl_fionbio(&bound.socket, true)?;
+        }
         let socket = match bound.at {
             Bind::Tcp(_) => Socket::Tcp(TcpListener::from_std(bound.socket.into())?),
             Bind::Unix { .. } => {
@@ -183,13 +239,13 @@ impl Listener {
         Ok(Listener { door, socket, fd })
     }
 
-    /// Accepts until `stop` is cancelled, then empties the queue and closes.
-    async fn run(self, worker: Rc<Worker>, stop: CancelHandle) {
-        loop {
-            match self.accept(&worker, stop.clone()).await {
+    /// Accepts until it is stopped, then empties the queue and closes.
+    async fn run(self, worker: Rc<Worker>, stop: Rc<Stop>) {
+        while !stop.is_stopped.get() {
+            match self.accept(&worker, stop.handle()).await {
                 Ok((stream, peer)) => admit(&worker, stream, peer, &self.door),
-                Err(e) if net::is_cancelled(&e) => break,
-                Err(e) if is_transient(&e) => {}
+                Err(e) if net::is_cancelled(&e) || is_transient(&e) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable().await,
                 Err(e) => {
                     tracing::error!(error = %e, "cannot accept, resting");
                     monoio::time::sleep(ACCEPT_REST).await;
@@ -211,17 +267,37 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, peer) = socket.cancelable_accept(stop).await?;
-                Ok((Stream::tcp(stream, &worker.deadlines), Some(peer)))
+                let stream = Stream::tcp(stream, &worker.deadlines);
+                close_on_exec(worker, stream.as_fd());
+                Ok((stream, Some(peer)))
             }
             Socket::Unix(socket) => {
                 let (stream, _) = socket.cancelable_accept(stop).await?;
-                Ok((Stream::unix(stream, &worker.deadlines), None))
+                let stream = Stream::unix(stream, &worker.deadlines);
+                close_on_exec(worker, stream.as_fd());
+                Ok((stream, None))
             }
         }
     }
 
+    /// Waits a while for a connection on a socket that a process on epoll has made non-blocking,
+    /// where io_uring does not wait in the accept itself.
+    async fn readable(&self) {
+        // Nothing is lost when this wait is dropped: it only looks.
+        let _ = monoio::time::timeout(READABLE_LOOK, async {
+            match &self.socket {
+                Socket::Tcp(socket) => socket.readable(false).await,
+                Socket::Unix(socket) => socket.readable(false).await,
+            }
+        })
+        .await;
+    }
+
     /// Accepts what has already connected, and what is just connecting.
     async fn finish(self, worker: &Rc<Worker>) {
+        if self.door.is_shared.get() {
+            return;
+        }
         if let Socket::Tcp(_) = self.socket
             && let Err(e) = refuse_handshakes(self.as_fd())
         {
@@ -235,6 +311,10 @@ impl Listener {
             while let Some((stream, peer)) = self.accept_now(worker) {
                 admit(worker, stream, peer, &self.door);
             }
+        }
+        // Control has the socket too: this ends it for everybody.
+        if let Socket::Tcp(_) = self.socket {
+            let _ = rustix::net::shutdown(self.as_fd(), Shutdown::Both);
         }
     }
 
@@ -289,6 +369,14 @@ fn is_transient(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
 
+/// The runtime's accept does not ask for it on io_uring. A program started meanwhile (an upgrade)
+/// must not hold clients' connections open.
+fn close_on_exec(worker: &Worker, socket: BorrowedFd<'_>) {
+    if !worker.is_epoll {
+        let _ = rustix::io::fcntl_setfd(socket, FdFlags::CLOEXEC);
+    }
+}
+
 /// Drops incoming SYNs on a listening socket; handshakes under way still complete.
 fn refuse_handshakes(socket: BorrowedFd<'_>) -> io::Result<()> {
     use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET};
@@ -330,7 +418,7 @@ fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>, door: &R
     monoio::spawn(async move {
         let entry = worker.roster.enter(client.clone());
         let connection = h1::serve(worker.clone(), client);
-        if isolate(connection).await.is_err() {
+        if isolate(worker.beat.clone(), connection).await.is_err() {
             worker.metrics.panics.count();
         }
         // The last of its owners: the socket closes here.
@@ -384,9 +472,23 @@ pub fn bind(rule: &ListenerRule, unsent_bytes: u32, workers: usize) -> io::Resul
                 None => bind_unix(path, *mode, backlog)?,
             },
         };
-        bound.push(Bound { rule: rule.clone(), at: bind.clone(), socket: socket.into() });
+        let (rule, at) = (rule.clone(), bind.clone());
+        bound.push(Bound { rule, at, socket: socket.into(), is_lasting: false });
     }
     Ok(bound)
+}
+
+/// Sets a listening socket, whoever made it, as `rule` wants it.
+pub fn set_up(socket: BorrowedFd<'_>, rule: &ListenerRule, unsent_bytes: u32) -> io::Result<()> {
+    let socket = socket2::SockRef::from(&socket);
+    socket.listen(backlog_of(rule))?;
+    match rule.bind {
+        Bind::Tcp(_) => {
+            socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_notsent_lowat(unsent_bytes)
+        }
+        Bind::Unix { .. } => Ok(()),
+    }
 }
 
 fn backlog_of(rule: &ListenerRule) -> i32 {

@@ -25,19 +25,34 @@ use crate::{
 
 /// Messages a worker may have waiting; control retries when it is full.
 const MESSAGES_MAX: usize = 256;
+/// So many of them are spare: for what other threads of control ask a worker.
+const MESSAGES_SPARE: usize = 64;
 
 /// What control tells a worker.
 pub enum Message {
+    /// Accept on these sockets too: the first message of a worker that starts.
+    Listen(Box<Opening>),
     /// Go on with another configuration.
     Adopt(Box<Adoption>),
     /// An endpoint gets another state or weight.
     SetEndpoint(Box<EndpointChange>),
     /// Tell something about yourself.
     Ask(Question),
-    /// Accept no more, finish what runs, then end.
-    Drain,
+    /// Accept no more, finish what runs, then end. Another process accepts from now on for the
+    /// listeners of these names.
+    Drain { handed_over: Arc<[String]> },
     /// End now, whatever still runs.
     Stop,
+}
+
+/// Called when a worker has done what it was told; lists the listeners it cannot accept on, each
+/// with the reason.
+pub type Done = Box<dyn FnOnce(Vec<String>) + Send>;
+
+/// Sockets for a worker that starts.
+pub struct Opening {
+    pub listeners: Vec<Bound>,
+    pub done: Done,
 }
 
 /// A new configuration for one worker.
@@ -51,8 +66,7 @@ pub struct Adoption {
     pub outlets: Vec<Outlet>,
     /// Sockets for the listeners that are new in it.
     pub listeners: Vec<Bound>,
-    /// Called when the worker has it.
-    pub done: Box<dyn FnOnce() + Send>,
+    pub done: Done,
 }
 
 /// What the operator wants of one endpoint.
@@ -105,6 +119,12 @@ impl Sender {
         }
         Ok(())
     }
+
+    /// The worker has not looked for a long time. One that is not crowded takes control's next
+    /// message, whatever other threads ask it meanwhile.
+    pub fn is_crowded(&self) -> bool {
+        self.waiting() + MESSAGES_SPARE > MESSAGES_MAX
+    }
 }
 
 impl Mailbox {
@@ -124,5 +144,25 @@ impl Mailbox {
                 bell.readable(false).await?;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_mailbox_gives_the_message_back_and_loses_none() {
+        let (sender, mailbox) = mailbox().expect("an eventfd");
+        for _ in 0..MESSAGES_MAX {
+            assert!(sender.send(Message::Stop).is_ok());
+        }
+        assert!(sender.is_crowded());
+        let drain = Message::Drain { handed_over: Arc::default() };
+        assert!(matches!(sender.send(drain), Err(Message::Drain { .. })));
+        assert!(matches!(mailbox.0.queue.pop(), Some(Message::Stop)));
+        assert!(sender.send(Message::Stop).is_ok());
+        (0..MESSAGES_SPARE).for_each(|_| drop(mailbox.0.queue.pop()));
+        assert!(!sender.is_crowded());
     }
 }

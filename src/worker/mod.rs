@@ -6,11 +6,14 @@
 //! A request's way, forward only: [`listener`] → [`h1`] → [`pipeline`] → `policy` →
 //! [`forward`] → [`pool`], and back.
 
+pub mod beat;
 pub mod body;
 pub mod buffers;
 pub mod clients;
 pub mod clock;
 pub mod deadline;
+#[cfg(debug_assertions)]
+mod drill;
 pub mod exchange;
 pub mod forward;
 pub mod generation;
@@ -34,6 +37,7 @@ pub mod tunnel;
 use std::{
     cell::{Cell, RefCell},
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -52,6 +56,7 @@ use crate::{
     },
     wire::ResponseHead,
 };
+use beat::{Beat, Doing};
 use buffers::Buffers;
 use clients::{Clients, Places};
 use deadline::{Deadlines, TICK_MS};
@@ -68,6 +73,8 @@ use slowest::Slowest;
 pub struct Worker {
     /// Its number, from 0.
     pub index: usize,
+    /// Its sign of life, which control looks at.
+    pub beat: Arc<Beat>,
     /// This core's own copy of the checked configuration, with balancer state and idle connections
     /// of each upstream.
     generation: RefCell<Rc<Generation>>,
@@ -107,8 +114,8 @@ pub struct Seed {
     pub spans: Option<Arc<SpanQueue>>,
     /// By access log.
     pub outlets: Vec<Outlet>,
-    pub listeners: Vec<Bound>,
     pub mailbox: Mailbox,
+    pub beat: Arc<Beat>,
     pub places: Places,
     pub workers: usize,
 }
@@ -122,20 +129,27 @@ pub enum Drained {
     Cut(u32),
 }
 
-/// Idle upstream connections are looked at once in this many ticks.
-const POOL_SWEEP_TICKS: u64 = 1000 / TICK_MS;
+/// Idle upstream connections and listeners' queues are looked at once in this many ticks.
+const SLOW_TICKS: u64 = 1000 / TICK_MS;
 /// How often a draining worker looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// So many looks are left to the connections of a worker that panicked.
+const LAST_LOOKS: u32 = 50;
 
 impl Worker {
-    fn new(index: usize, first: Generation, clients: Rc<Clients>, is_epoll: bool) -> Worker {
+    fn new(seed: Seed, is_epoll: bool) -> (Worker, Mailbox) {
+        let Seed { index, snapshot, series, spans, outlets, mailbox, beat, places, workers } = seed;
+        let first = Generation::first(snapshot, series, outlets, spans);
         let limits = &first.limits;
+        let (own_max, all_max) = (limits.connections_per_worker_max, limits.connections_max);
+        let clients = Clients::new(own_max, all_max, workers, places);
         let buffers = Buffers::new(
             limits.relay_buffer_bytes as usize,
             limits.relay_buffer_large_bytes as usize,
         );
-        Worker {
+        let worker = Worker {
             index,
+            beat,
             metrics: first.series.worker.clone(),
             generation: RefCell::new(Rc::new(first)),
             listening: RefCell::default(),
@@ -153,7 +167,8 @@ impl Worker {
             scratch: Cell::default(),
             requests: RefCell::default(),
             response_heads: RefCell::default(),
-        }
+        };
+        (worker, mailbox)
     }
 
     /// The configuration as of now. An exchange keeps the one it began with.
@@ -169,17 +184,20 @@ impl Worker {
     /// Goes on with another configuration. Requests in flight finish on theirs; connections, idle
     /// upstream connections and listening sockets that it also has stay as they are.
     fn adopt(self: &Rc<Self>, adoption: Adoption) {
+        self.beat.set(Doing::Adopting);
         let limits = &adoption.snapshot.limits;
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
         let Adoption { snapshot, series, outlets, spans, .. } = adoption;
         let next = Rc::new(self.snapshot().next(snapshot, series, outlets, spans));
-        self.listen(&next, adoption.listeners);
+        self.keep_listeners_of(&next);
+        let failed = self.listen(&next, adoption.listeners);
         self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
         let _previous = self.generation.replace(next);
-        (adoption.done)();
+        self.beat.set(Doing::Waiting);
+        (adoption.done)(failed);
     }
 
     /// What a worker as a whole takes from its generation.
@@ -190,8 +208,8 @@ impl Worker {
         clock::set_precise(!generation.series.is_off || is_recorded || times_responses);
     }
 
-    /// Stops listeners that `snapshot` does not have and begins the new ones.
-    fn listen(self: &Rc<Self>, snapshot: &Generation, new: Vec<Bound>) {
+    /// Stops listeners that `snapshot` does not have.
+    fn keep_listeners_of(&self, snapshot: &Generation) {
         let mut listening = self.listening.take();
         let rules = &snapshot.listeners;
         let mut kept = Vec::with_capacity(rules.len());
@@ -204,44 +222,99 @@ impl Worker {
                 None => old.remove(),
             }
         }
+        self.listening.replace(kept);
+    }
+
+    /// Begins to accept on these sockets. Answers the listeners that cannot begin, with why.
+    fn listen(self: &Rc<Self>, snapshot: &Generation, new: Vec<Bound>) -> Vec<String> {
+        let mut failed = Vec::new();
         for bound in new {
             let name = bound.rule.name.clone();
-            match Listening::begin(self, snapshot, bound) {
-                Ok(begun) => kept.push(begun),
-                Err(e) => tracing::error!(listener = name, error = %e, "cannot accept"),
+            match self.begin(snapshot, bound) {
+                Ok(begun) => self.listening.borrow_mut().push(begun),
+                Err(e) => failed.push(format!("{name}: {e}")),
             }
         }
-        self.listening.replace(kept);
+        failed
+    }
+
+    fn begin(self: &Rc<Self>, snapshot: &Generation, bound: Bound) -> io::Result<Listening> {
+        #[cfg(debug_assertions)]
+        if drill::refuses(&bound.rule.name) {
+            return Err(io::Error::other("drill: this listener was to fail"));
+        }
+        Listening::begin(self, snapshot, bound)
+    }
+
+    /// Accepts no more, and ends when the last connection is over.
+    fn begin_drain(
+        self: &Rc<Self>,
+        handed_over: &[String],
+        stop: &Rc<Cell<bool>>,
+        done: &Rc<Cell<Option<Drained>>>,
+    ) {
+        if self.draining.replace(true) {
+            return;
+        }
+        tracing::info!(worker = self.index, "accepting no more");
+        for listening in self.listening.take() {
+            listening.hand_over(handed_over);
+        }
+        monoio::spawn(drain(self.clone(), stop.clone(), done.clone()));
     }
 }
 
-/// Runs a worker on the calling thread until it is drained or stopped.
+/// Runs a worker on the calling thread until it is drained or stopped. A panic that is not one
+/// connection's, or a mailbox that breaks, ends the worker with an error, after a last moment for
+/// its connections.
 pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
-    let is_epoll = driver.is_epoll();
-    let limits = &seed.snapshot.limits;
-    let clients = Clients::new(
-        limits.connections_per_worker_max,
-        limits.connections_max,
-        seed.workers,
-        seed.places,
-    );
-    driver.block_on(async move {
-        clock::refresh();
-        let first = Generation::first(seed.snapshot, seed.series, seed.outlets, seed.spans);
-        let worker = Rc::new(Worker::new(seed.index, first, clients, is_epoll));
-        let generation = worker.snapshot();
-        worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);
-        worker.serve_with(&generation);
-        for bound in seed.listeners {
-            let listening = Listening::begin(&worker, &generation, bound)?;
-            worker.listening.borrow_mut().push(listening);
+    clock::refresh();
+    let (worker, mailbox) = Worker::new(seed, driver.is_epoll());
+    let worker = Rc::new(worker);
+    worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);
+    worker.serve_with(&worker.snapshot());
+    let work = work(worker.clone(), mailbox);
+    let error = match catch_unwind(AssertUnwindSafe(|| driver.block_on(work))) {
+        Ok(Ok(drained)) => {
+            worker.snapshot().logs.finish();
+            return Ok(drained);
         }
-        drop(generation);
-        monoio::spawn(tick(worker.clone()));
-        let drained = obey(worker.clone(), seed.mailbox).await;
-        worker.snapshot().logs.finish();
-        drained
-    })
+        Ok(Err(e)) => e,
+        Err(_) => io::Error::other("a panic outside of a connection"),
+    };
+    let last = last_moment(worker.clone());
+    let _ = catch_unwind(AssertUnwindSafe(|| driver.block_on(last)));
+    worker.clients.abandon();
+    worker.metrics.connections_open.set(0);
+    // The kernel may still write to what was in flight: that memory is never freed.
+    std::mem::forget((worker, driver));
+    Err(error)
+}
+
+/// After a panic: accepts no more, without touching the queues, which are for the worker that comes
+/// next; finishes what can be finished soon, and cuts the rest.
+async fn last_moment(worker: Rc<Worker>) {
+    #[cfg(debug_assertions)]
+    drill::at_last_moment();
+    worker.draining.set(true);
+    worker.listening.take().into_iter().for_each(Listening::leave);
+    for _ in 0..LAST_LOOKS {
+        worker.beat.tick();
+        worker.deadlines.close_idle(clock::refresh());
+        monoio::time::sleep(DRAIN_LOOK).await;
+        if worker.clients.open() == 0 {
+            break;
+        }
+    }
+    // Idle upstream connections too. One more moment for their tasks to end.
+    worker.deadlines.shut_all();
+    monoio::time::sleep(DRAIN_LOOK).await;
+    worker.snapshot().logs.finish();
+}
+
+async fn work(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
+    monoio::spawn(tick(worker.clone()));
+    obey(worker, mailbox).await
 }
 
 /// The worker's slow beat: deadlines, and now and then the pools.
@@ -249,16 +322,23 @@ async fn tick(worker: Rc<Worker>) {
     let mut ticks = 0u64;
     loop {
         monoio::time::sleep(Duration::from_millis(TICK_MS)).await;
+        worker.beat.tick();
+        worker.beat.set(Doing::Sweeping);
+        #[cfg(debug_assertions)]
+        drill::at_tick();
         worker.deadlines.sweep(clock::refresh());
         worker.generation.borrow().logs.tick();
         ticks += 1;
-        if ticks.is_multiple_of(POOL_SWEEP_TICKS) {
+        let is_due = ticks.is_multiple_of(SLOW_TICKS);
+        worker.listening.borrow().iter().for_each(|listening| listening.nudge(is_due));
+        if is_due {
             worker.buffers.trim();
             worker.slowest.turn(clock::now_ms());
             let snapshot = worker.snapshot();
             snapshot.sweep(clock::now_ms());
             worker.listening.borrow().iter().for_each(Listening::measure);
         }
+        worker.beat.set(Doing::Waiting);
     }
 }
 
@@ -267,25 +347,23 @@ async fn obey(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
     let stop = Rc::new(Cell::new(false));
     let done: Rc<Cell<Option<Drained>>> = Rc::default();
     let (told, result) = (stop.clone(), done.clone());
-    let drained_worker = worker.clone();
+    let told_worker = worker.clone();
     let obeying = mailbox.serve(move |message| match message {
         Message::Stop => told.set(true),
-        Message::Adopt(adoption) => drained_worker.adopt(*adoption),
-        Message::SetEndpoint(change) => drained_worker.set_endpoint(*change),
-        Message::Ask(question) => drained_worker.answer(question),
-        Message::Drain => {
-            if !drained_worker.draining.replace(true) {
-                tracing::info!(worker = drained_worker.index, "accepting no more");
-                drained_worker.listening.take().into_iter().for_each(Listening::stop);
-                let drain = drain(drained_worker.clone(), told.clone(), result.clone());
-                monoio::spawn(drain);
-            }
+        Message::SetEndpoint(change) => told_worker.set_endpoint(*change),
+        Message::Ask(question) => told_worker.answer(question),
+        Message::Listen(opening) => {
+            let failed = told_worker.listen(&told_worker.snapshot(), opening.listeners);
+            (opening.done)(failed);
         }
+        Message::Adopt(adoption) => told_worker.adopt(*adoption),
+        Message::Drain { handed_over } => told_worker.begin_drain(&handed_over, &told, &result),
     });
+    let broken: Rc<Cell<Option<io::Error>>> = Rc::default();
+    let told = broken.clone();
     monoio::spawn(async move {
-        if let Err(e) = obeying.await {
-            tracing::error!(error = %e, "the mailbox is broken");
-        }
+        // It only ends by an error: a worker that hears nothing is of no use.
+        told.set(obeying.await.err());
     });
     loop {
         // A worker that is not draining has no reason to wake up more often than its tick.
@@ -296,6 +374,9 @@ async fn obey(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
         }
         if stop.get() {
             return Ok(Drained::Cut(worker.clients.open()));
+        }
+        if let Some(e) = broken.take() {
+            return Err(e);
         }
     }
 }

@@ -14,6 +14,7 @@
 
 use super::{
     Worker,
+    beat::Doing,
     clock::now_ns,
     exchange::{Exchange, RequestBody, ResponseSink},
     forward,
@@ -92,6 +93,9 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         return Box::pin(options(sink)).await;
     }
     let matched = route(snapshot, exchange)?;
+    let doing = Doing::Exchange { generation: snapshot.generation, route: matched.route };
+    worker.beat.set(doing);
+    drill(exchange);
     let rule = snapshot.route(matched.route);
     sink.routed(matched.route);
     sink.limit(exchange.until_ms);
@@ -112,20 +116,17 @@ async fn phases<B: RequestBody, S: ResponseSink>(
 }
 
 fn admit(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
-    #[cfg(debug_assertions)]
-    drill(exchange);
     let request = &mut *exchange.request;
     admit::admit(&request.head, exchange.buf.bytes(), snapshot.paths, &mut request.path)
 }
 
-/// In debug builds the test-suite can ask for a panic, to see that it costs one connection only.
 #[cfg(debug_assertions)]
 fn drill(exchange: &Exchange) {
-    let asked = std::env::var_os("RINGWAY_DRILL_PANIC_PATH");
-    if asked.is_some_and(|path| path.as_encoded_bytes() == exchange.raw_path()) {
-        panic!("drill: a panic was asked for");
-    }
+    super::drill::at_request(exchange.raw_path());
 }
+
+#[cfg(not(debug_assertions))]
+fn drill(_: &Exchange) {}
 
 async fn options<S: ResponseSink>(sink: &mut S) -> Result<(), Refusal> {
     let names: Vec<&str> = admit::SERVED.names().collect();
@@ -158,6 +159,7 @@ pub struct Done {
 
 /// What is kept of every exchange, whatever became of it.
 fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange, done: &Done) {
+    worker.beat.set(Doing::Connection);
     let (series, record, sent) = (&snapshot.series, &exchange.record, &done.sent);
     if let Some(refusal) = done.refused {
         series.worker.refused(refusal.reason);

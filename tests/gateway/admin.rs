@@ -636,3 +636,74 @@ fn a_watched_file_is_read_when_it_changes() {
     assert_eq!(get(&gateway, "/status")["generation"], 4);
     assert_eq!(gateway.client().get("/").text(), "four");
 }
+
+#[test]
+fn an_upgrade_that_fails_says_why_and_changes_nothing() {
+    let gateway = Gateway::start(OK);
+    gateway.write("[[routes]]\nrespnd = {}\n");
+    let refused = call(&mut gateway.admin(), "POST", "/upgrade", "");
+    assert_eq!(refused.status, 409);
+    assert!(detail(&refused).contains("its configuration has errors"), "{}", detail(&refused));
+    let output = gateway.command(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("its configuration has errors"), "{text}");
+    assert!(text.ends_with("ringway: not upgraded, the process serves on\n"), "{text}");
+    assert_eq!(get(&gateway, "/status")["state"], "ready");
+    assert_eq!(gateway.client().get("/").text(), "ok");
+}
+
+#[test]
+fn a_stuck_worker_shows_and_holds_nothing_up() {
+    let launch = Launch {
+        toml: format!("[runtime]\nworkers = 2\nstuck_after = \"500ms\"\n{OK}"),
+        env: vec![("RINGWAY_DRILL_STALL_PATH", "/stall/".into())],
+        ..Launch::default()
+    };
+    let gateway = launch.start().unwrap_or_else(|failed| panic!("{failed:?}"));
+    let mut busy = gateway.client();
+    busy.send("GET /stall/6000 HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    gateway.wait_for_log("makes no progress");
+    let ready = gateway.admin().get("/readyz");
+    assert_eq!((ready.status, ready.text().contains("1 worker stuck")), (503, true));
+    let status = get(&gateway, "/status");
+    let states: Vec<_> = status["workers"].as_array().unwrap().iter().collect();
+    let stuck = states.iter().find(|worker| worker["state"] == "stuck").expect("one is stuck");
+    assert!(stuck["beat_age"].as_f64() > Some(0.4), "{stuck}");
+    let list = get(&gateway, "/connections");
+    assert_eq!(list["silent_workers"], json!([stuck["worker"]]));
+    // Five times stuck_after is what a reload waits.
+    let lacking = call(&mut gateway.admin(), "POST", "/reload", "");
+    assert_eq!(lacking.status, 503, "{}", lacking.text());
+    assert!(detail(&lacking).contains("is stuck and adopts it when it goes on"));
+    assert_eq!(busy.response().status, 200);
+    eventually("it goes on", || gateway.admin().get("/readyz").status == 200);
+    let caught_up = || {
+        let status = get(&gateway, "/status");
+        status["workers"].as_array().unwrap().iter().all(|worker| worker["generation"] == 2)
+    };
+    eventually("both have it", caught_up);
+}
+
+#[test]
+fn a_worker_that_starts_again_knows_what_operators_said() {
+    let up = Upstream::ok();
+    let launch = Launch {
+        toml: format!(
+            "[runtime]\nworkers = 1\n[[routes]]\nupstream = \"app\"\n\
+             [upstreams.app]\nendpoints = [\"{}\"]\n",
+            up.address()
+        ),
+        env: vec![("RINGWAY_DRILL_WORKER_PANIC_PATH", "/fatal".into())],
+        ..Launch::default()
+    };
+    let gateway = launch.start().unwrap_or_else(|failed| panic!("{failed:?}"));
+    set(&gateway, &up, &json!({ "state": "down" }));
+    gateway.client().send("GET /fatal HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    gateway.wait_for_log("serves again");
+    let refused = gateway.client().get("/");
+    assert_eq!(refused.reason(), "upstream.down");
+    assert_eq!(get(&gateway, "/connections")["silent_workers"], json!([]));
+    set(&gateway, &up, &json!({ "state": "up" }));
+    assert_eq!(gateway.client().get("/").status, 200);
+}

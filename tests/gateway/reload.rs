@@ -186,7 +186,8 @@ fn settings_of_kept_sockets_change_too() {
     let up = Upstream::ok();
     let gateway = Gateway::start(&toml(&up, ALL));
     let unsent = || -> Vec<u32> {
-        gateway.listening_sockets().iter().map(|s| s.tcp_notsent_lowat().unwrap()).collect()
+        let sockets = gateway.listening_sockets();
+        sockets.iter().map(|s| s.tcp_notsent_lowat().unwrap()).collect()
     };
     assert_eq!(unsent(), [256 << 10; 2], "one socket for each worker");
     assert!(gateway.reload(&toml(&up, &[ALL, "[limits]\nunsent = \"64KiB\"\n"].concat())));

@@ -249,6 +249,9 @@ fn runtime(runtime: &Runtime, shutdown: &Shutdown) -> snapshot::Runtime {
         ring_entries: *runtime.ring_entries,
         drain_timeout_ms: shutdown.drain_timeout.0,
         drain_idle_ms: shutdown.drain_idle.0,
+        ready_delay_ms: shutdown.ready_delay.0,
+        upgrade_timeout_ms: shutdown.upgrade_timeout.0,
+        stuck_after_ms: runtime.stuck_after.0,
     }
 }
 

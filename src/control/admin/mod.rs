@@ -24,10 +24,17 @@ mod seconds;
 mod slowest;
 pub mod socket;
 pub mod status;
+mod upgrade;
 
 use std::{
-    io, net::TcpListener as StdTcpListener, ops::Deref,
-    os::unix::net::UnixListener as StdUnixListener, sync::Arc, thread, time::Duration,
+    io,
+    net::{SocketAddr, TcpListener as StdTcpListener},
+    ops::Deref,
+    os::{fd::OwnedFd, unix::net::UnixListener as StdUnixListener},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use axum::{
@@ -49,6 +56,7 @@ use tokio::{
 
 use super::{
     endpoints::{NotGranted, Obeyed, Wish},
+    handover::{ADMIN, About, STATUS},
     reload as reloads,
     run::Event,
     view::Shared,
@@ -66,6 +74,8 @@ pub enum Ask {
     Reload(reloads::Reply),
     /// Set an endpoint's state and weight.
     Endpoint(Wish, oneshot::Sender<Result<oneshot::Receiver<Obeyed>, NotGranted>>),
+    /// Give way to a new process. Answers its id, or why there is none.
+    Upgrade(oneshot::Sender<Result<u32, String>>),
     /// Drain the whole gateway, then end. Answers whether that is new.
     Drain(oneshot::Sender<bool>),
 }
@@ -107,6 +117,34 @@ pub struct Server {
     settings: Admin,
     file: Option<SocketFile>,
     doors: mpsc::UnboundedSender<Door>,
+    /// Copies of what it listens on, to be handed over to a new process.
+    unix: Option<StdUnixListener>,
+    status: Option<StdTcpListener>,
+    /// What this process was given by its predecessor, until it is used.
+    offered: Offered,
+}
+
+/// Sockets of the process before this one.
+#[derive(Default)]
+struct Offered {
+    unix: Option<(PathBuf, StdUnixListener)>,
+    status: Option<StdTcpListener>,
+}
+
+impl Offered {
+    fn serves_unix(&self, bind: &AdminBind) -> bool {
+        self.unix.as_ref().is_some_and(|(path, _)| match bind {
+            AdminBind::Off => false,
+            AdminBind::Auto => true,
+            AdminBind::Unix(wanted) => wanted == path,
+        })
+    }
+
+    fn serves_status(&self, bind: Option<SocketAddr>) -> bool {
+        let at = self.status.as_ref().and_then(|status| status.local_addr().ok());
+        at.zip(bind)
+            .is_some_and(|(at, bind)| at == bind || bind.port() == 0 && at.ip() == bind.ip())
+    }
 }
 
 /// A listening socket that takes the place of the one before; `None` closes it.
@@ -122,9 +160,9 @@ struct Prepared {
 }
 
 impl Server {
-    /// Binds what `settings` ask for and serves there. An error says what to do about it.
-    pub fn start(settings: &Admin, shared: Arc<Shared>) -> Result<Server, String> {
-        let nowhere = Admin { bind: AdminBind::Off, mode: settings.mode, status_bind: None };
+    /// Serves nowhere yet.
+    pub fn idle(shared: Arc<Shared>) -> Result<Server, String> {
+        let settings = Admin { bind: AdminBind::Off, mode: 0, status_bind: None };
         let (doors, inbox) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| format!("admin: cannot make a runtime: {e}"))?;
@@ -133,9 +171,63 @@ impl Server {
             .name("admin".to_owned())
             .spawn(body)
             .map_err(|e| format!("admin: cannot start a thread: {e}"))?;
-        let mut server = Server { settings: nowhere, file: None, doors };
-        server.rebind(settings)?;
-        Ok(server)
+        let offered = Offered::default();
+        Ok(Server { settings, file: None, doors, unix: None, status: None, offered })
+    }
+
+    /// Takes the sockets of the process before this one that fit `settings`, for the next
+    /// [`Server::rebind`]. Answers their kinds.
+    pub fn offer(&mut self, sockets: Vec<(About, OwnedFd)>, settings: &Admin) -> Vec<String> {
+        for (about, socket) in sockets {
+            match about.bind.strip_prefix("unix:") {
+                Some(path) if about.kind == ADMIN => {
+                    self.offered.unix = Some((PathBuf::from(path), socket.into()));
+                }
+                None if about.kind == STATUS => self.offered.status = Some(socket.into()),
+                _ => {}
+            }
+        }
+        let fits = [
+            (ADMIN, self.offered.serves_unix(&settings.bind)),
+            (STATUS, self.offered.serves_status(settings.status_bind)),
+        ];
+        fits.iter().filter(|(_, fits)| *fits).map(|(kind, _)| (*kind).to_owned()).collect()
+    }
+
+    /// Copies of the sockets, for a new process. One that cannot be copied is left out.
+    pub fn sockets(&self) -> Vec<(About, OwnedFd)> {
+        let about = |kind: &str, bind: String| About {
+            kind: kind.to_owned(),
+            name: kind.to_owned(),
+            bind,
+            worker: None,
+            lasting: false,
+        };
+        let mut sockets = Vec::new();
+        if let (Some(unix), Some(file)) = (&self.unix, &self.file)
+            && let Ok(copy) = unix.try_clone()
+        {
+            sockets.push((about(ADMIN, format!("unix:{}", file.path.display())), copy.into()));
+        }
+        if let Some(status) = &self.status
+            && let (Ok(at), Ok(copy)) = (status.local_addr(), status.try_clone())
+        {
+            sockets.push((about(STATUS, at.to_string()), copy.into()));
+        }
+        sockets
+    }
+
+    /// Another process answers from now on. What it has not `taken` ends; requests that this
+    /// process has accepted are still answered.
+    pub fn hand_over(&mut self, taken: &[String]) {
+        let _ = self.doors.send(Door::Status(None));
+        let _ = self.doors.send(Door::Unix(None));
+        (self.unix, self.status) = (None, None);
+        if taken.iter().any(|kind| kind == ADMIN) {
+            // The same socket, and its file, is now the other process's.
+            self.file = None;
+        }
+        self.remove_file();
     }
 
     /// Serves where `settings` ask for from now on. What did not change stays; on an error nothing
@@ -146,6 +238,7 @@ impl Server {
             if let Some(Ok(at)) = status.as_ref().map(StdTcpListener::local_addr) {
                 tracing::info!("status on http://{at}");
             }
+            self.status = status.as_ref().and_then(|status| status.try_clone().ok());
             let _ = self.doors.send(Door::Status(status));
         }
         match unix {
@@ -156,6 +249,7 @@ impl Server {
                     tracing::info!("admin interface on unix:{}", file.path.display());
                 }
                 self.file = file;
+                self.unix = listener.as_ref().and_then(|listener| listener.try_clone().ok());
                 let _ = self.doors.send(Door::Unix(listener));
             }
             None if settings.mode != self.settings.mode => {
@@ -169,18 +263,29 @@ impl Server {
         Ok(())
     }
 
-    fn prepare(&self, settings: &Admin) -> Result<Prepared, String> {
+    fn prepare(&mut self, settings: &Admin) -> Result<Prepared, String> {
         let mut prepared = Prepared { unix: None, status: None };
+        let offered = std::mem::take(&mut self.offered);
         if settings.status_bind != self.settings.status_bind {
+            let fits = offered.serves_status(settings.status_bind);
+            let given = offered.status.as_ref().filter(|_| fits);
             let bound = settings.status_bind.map(|at| {
-                let bound = StdTcpListener::bind(at);
+                let bound = match given {
+                    Some(given) => given.try_clone(),
+                    None => StdTcpListener::bind(at),
+                };
                 let bound = bound.and_then(|tcp| tcp.set_nonblocking(true).map(|()| tcp));
                 bound.map_err(|e| format!("admin.status_bind: cannot listen on {at}: {e}"))
             });
             prepared.status = Some(bound.transpose()?);
         }
         if settings.bind != self.settings.bind {
-            prepared.unix = Some(match socket::bind(&settings.bind, settings.mode) {
+            let fits = offered.serves_unix(&settings.bind);
+            let bound = match offered.unix.filter(|_| fits) {
+                Some((path, listener)) => socket::take_over(&path, listener, settings.mode),
+                None => socket::bind(&settings.bind, settings.mode),
+            };
+            prepared.unix = Some(match bound {
                 Err(e) if settings.bind == AdminBind::Auto => {
                     tracing::warn!("no admin interface: {e}");
                     None
@@ -214,6 +319,7 @@ fn all(desk: Arc<Desk>) -> Router {
             .route("/requests/slowest", get(slowest::get))
             .route("/reload", post(reload::post))
             .route("/drain", post(drain::post))
+            .route("/upgrade", post(upgrade::post))
             .route("/log", get(log::get).put(log::put))
             .route("/upstreams/{upstream}/endpoints/{endpoint}", endpoint),
         desk,

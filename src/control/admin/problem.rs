@@ -50,8 +50,8 @@ impl Problem {
     pub async fn no_resource(uri: Uri) -> Problem {
         let detail = format!(
             "there is no {} here; there are /, /livez, /readyz, /metrics, /status and \
-             /status/history, and on the Unix \
-             socket (`admin.bind`) alone /config, /connections, /requests/slowest, /reload, /drain, /log \
+             /status/history, and on the Unix socket (`admin.bind`) alone /config, /connections, \
+             /requests/slowest, /reload, /upgrade, /drain, /log \
              and /upstreams/NAME/endpoints/NAME",
             uri.path()
         );

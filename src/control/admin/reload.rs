@@ -22,9 +22,16 @@ pub struct Answer {
 }
 
 /// Answers when every worker has the new configuration; 422 with the report of `ringway check` when
-/// it cannot be used.
+/// it cannot be used, 503 when it is in force but a worker is stuck or a listener does not accept.
 pub async fn post(Extract(shared): State) -> Result<Json<Answer>, Problem> {
     match ask(&shared, RELOAD_MAX, Ask::Reload).await? {
+        Ok(reloaded) if !reloaded.lacking.is_empty() => {
+            let (generation, lacking) = (reloaded.generation, reloaded.lacking.join("; "));
+            let detail = format!("generation {generation} is in force, but {lacking}");
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+                .with("generation", generation)
+                .with("workers", reloaded.workers))
+        }
         Ok(reloaded) => Ok(Json(Answer {
             generation: reloaded.generation,
             workers: reloaded.workers,
@@ -35,10 +42,7 @@ pub async fn post(Extract(shared): State) -> Result<Json<Answer>, Problem> {
             let (status, detail) = match refused {
                 Refused::BadFile(report) => (StatusCode::UNPROCESSABLE_ENTITY, report),
                 Refused::Impossible(why) => (StatusCode::UNPROCESSABLE_ENTITY, why),
-                Refused::NoFile => {
-                    let why = "this gateway was not started from a file: there is none to read";
-                    (StatusCode::CONFLICT, why.to_owned())
-                }
+                Refused::NotNow(why) => (StatusCode::CONFLICT, why.to_owned()),
             };
             let generation = shared.view().snapshot.generation;
             Err(Problem::new(status, detail).with("generation", generation))

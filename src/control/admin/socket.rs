@@ -34,8 +34,11 @@ pub struct Bound {
 #[derive(Clone, Debug)]
 pub struct SocketFile {
     pub path: PathBuf,
-    id: (u64, u64),
+    id: Id,
 }
+
+/// Device, inode, and when it was made, since numbers of inodes are used again.
+type Id = (u64, u64, (i64, i64));
 
 impl SocketFile {
     /// Removes the socket's file, unless another process has put its own there.
@@ -50,8 +53,9 @@ impl SocketFile {
     }
 }
 
-fn id_of(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
+fn id_of(path: &Path) -> io::Result<Id> {
+    let meta = fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino(), (meta.mtime(), meta.mtime_nsec())))
 }
 
 /// A folder where the socket may be, and whether it is ours to make.
@@ -149,6 +153,17 @@ pub fn bind(bind: &AdminBind, mode: u32) -> Result<Option<Bound>, String> {
             Err(format!("no place for the admin socket, set `admin.bind`{tried}"))
         }
     }
+}
+
+/// Goes on with the socket of the process before this one.
+pub fn take_over(path: &Path, listener: UnixListener, mode: u32) -> Result<Option<Bound>, String> {
+    let taken = id_of(path).and_then(|id| {
+        let file = SocketFile { path: path.to_owned(), id };
+        file.set_mode(mode)?;
+        listener.set_nonblocking(true)?;
+        Ok(Bound { listener, file })
+    });
+    taken.map(Some).map_err(|e| format!("cannot take over unix:{}: {e}", path.display()))
 }
 
 /// Binds the socket under another name, and gives it its own when all is set.

@@ -25,6 +25,7 @@ use crate::{
         process,
         ready::Life,
         view::{ListenerView, View},
+        watch::Signs,
     },
     telemetry::metrics::{
         cell::{Kept, Summed},
@@ -110,8 +111,8 @@ pub struct Worker {
     pub connections_open: u64,
     pub requests: u64,
     pub cpu_seconds: f64,
-    /// Since its last sign of life; `null` when that is not known.
-    pub beat_age: Option<f64>,
+    /// Since its last sign of life, as of the last look, some times a second.
+    pub beat_age: f64,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -200,7 +201,9 @@ fn status(desk: &Desk) -> Status {
     let view = desk.view();
     let before = desk.recent.before();
     let registry = &*desk.registry();
-    let look = Look { registry, view: &view, before: before.as_deref(), now: Instant::now() };
+    let signs = &desk.signs;
+    let look =
+        Look { registry, view: &view, signs, before: before.as_deref(), now: Instant::now() };
     let (open, max) = process::descriptors();
     let state = match desk.readiness.look().life {
         Life::Starting => "starting",
@@ -280,6 +283,7 @@ fn classes<T>(shards: &Shards<T>, part: impl Fn(&T) -> &Classes) -> [u64; 6] {
 struct Look<'a> {
     registry: &'a Registry,
     view: &'a View,
+    signs: &'a Signs,
     before: Option<&'a Sums>,
     now: Instant,
 }
@@ -306,16 +310,24 @@ impl Look<'_> {
 
     fn workers(&self) -> Vec<Worker> {
         let workers = self.view.workers.iter().zip(&self.registry.workers).enumerate();
-        let workers = workers.map(|(worker, (view, shard))| Worker {
-            worker,
-            core: view.core,
-            io: view.io.to_owned(),
-            generation: shard.generation.get(),
-            state: if view.is_down { "down" } else { "up" }.to_owned(),
-            connections_open: shard.connections_open.get(),
-            requests: shard.requests.get(),
-            cpu_seconds: process::cpu_seconds(shard.tid.get()),
-            beat_age: None,
+        let workers = workers.map(|(worker, (view, shard))| {
+            let (still_for, is_stuck) = self.signs.of_worker(worker);
+            Worker {
+                worker,
+                core: view.core,
+                io: view.io.to_owned(),
+                generation: shard.generation.get(),
+                state: match (view.is_down, is_stuck) {
+                    (true, _) => "down",
+                    (false, true) => "stuck",
+                    (false, false) => "up",
+                }
+                .to_owned(),
+                connections_open: shard.connections_open.get(),
+                requests: shard.requests.get(),
+                cpu_seconds: process::cpu_seconds(shard.tid.get()),
+                beat_age: still_for.as_secs_f64(),
+            }
         });
         workers.collect()
     }

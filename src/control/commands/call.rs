@@ -30,6 +30,8 @@ use crate::{
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// For an answer: longer than the gateway itself waits for a reload.
 const ANSWER_MAX: Duration = Duration::from_secs(65);
+/// For that of an upgrade, which may be given an hour (`shutdown.upgrade_timeout`).
+const UPGRADE_MAX: Duration = Duration::from_secs(3700);
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -105,8 +107,9 @@ impl Where {
             for place in self.places()? {
                 match connect(&place).await {
                     Ok(stream) => {
-                        let answer = timeout(ANSWER_MAX, exchange(stream, method, path, body));
-                        let late = |_| format!("no answer within {} s", ANSWER_MAX.as_secs());
+                        let max = if path == "/upgrade" { UPGRADE_MAX } else { ANSWER_MAX };
+                        let answer = timeout(max, exchange(stream, method, path, body));
+                        let late = |_| format!("no answer within {} s", max.as_secs());
                         let answer = answer.await.map_err(late).and_then(|answer| answer);
                         return answer.map_err(|e| format!("{place}: {e}"));
                     }

@@ -1,5 +1,5 @@
-//! Commands that ask a running gateway: `reload`, `drain`, `endpoint`, `status`, `top`, `log`,
-//! `diff`.
+//! Commands that ask a running gateway: `reload`, `upgrade`, `drain`, `endpoint`, `status`, `top`,
+//! `log`, `diff`.
 //!
 //! Each but `top` makes one call of the admin interface ([`call`]) and prints what came of it. 0 is
 //! success, 1 means that the gateway refused or that none answers, 2 that the command line is
@@ -13,6 +13,7 @@ pub mod reload;
 pub mod status;
 mod table;
 pub mod top;
+pub mod upgrade;
 
 pub use call::Where;
 

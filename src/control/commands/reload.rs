@@ -36,7 +36,10 @@ impl Reload {
             let stays = generation.map_or("nothing has changed".to_owned(), |generation| {
                 format!("generation {generation} stays in force")
             });
-            return failed(&format!("not reloaded, {stays}"));
+            return match answer.status {
+                503 => failed("reloaded, but not as it should be"),
+                _ => failed(&format!("not reloaded, {stays}")),
+            };
         }
         let reloaded: Value = match answer.json() {
             Ok(reloaded) => reloaded,

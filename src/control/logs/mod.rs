@@ -94,16 +94,16 @@ impl Logs {
     /// Puts logs in force; answers where each worker leaves its lines. A log that is not among them
     /// ends when its last line is written.
     pub fn adopt(&self, prepared: Prepared) -> Vec<Vec<Outlet>> {
-        let outlets = (0..self.workers).map(|worker| {
-            let of_worker = |open: &Open| Outlet {
-                queue: open.queues[worker].clone(),
-                writer: open.thread.clone(),
-            };
-            prepared.0.iter().map(of_worker).collect()
-        });
+        let outlets = (0..self.workers)
+            .map(|worker| prepared.0.iter().map(|open| open.outlet(worker)).collect());
         let outlets = outlets.collect();
         *self.open() = prepared.0;
         outlets
+    }
+
+    /// Where a worker that is started again leaves its lines.
+    pub fn of_worker(&self, worker: usize) -> Vec<Outlet> {
+        self.open().iter().map(|open| open.outlet(worker)).collect()
     }
 
     /// Opens every log file anew, after somebody has renamed it.
@@ -169,6 +169,10 @@ impl Open {
             thread: thread.thread().clone(),
             ended: Arc::new(Mutex::new(ended)),
         })
+    }
+
+    fn outlet(&self, worker: usize) -> Outlet {
+        Outlet { queue: self.queues[worker].clone(), writer: self.thread.clone() }
     }
 
     /// What is open is what `rule` needs.

@@ -3,9 +3,13 @@
 use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -34,6 +38,14 @@ pub struct Launch {
     pub runtime_folder: Option<PathBuf>,
     /// `ringway demo` instead of `ringway run` with a file.
     pub demo: bool,
+    /// Further environment.
+    pub env: Vec<(&'static str, String)>,
+    /// Another file than the built program, for tests that replace it.
+    pub program: Option<PathBuf>,
+    /// Instead of an empty standard input.
+    pub stdin: Option<OwnedFd>,
+    /// The shell starts the program by this line, in which it is `"$@"`.
+    pub shell: Option<&'static str>,
 }
 
 /// The gateway ended instead of getting ready.
@@ -45,7 +57,8 @@ pub struct Failed {
 
 pub struct Gateway {
     child: Mutex<Child>,
-    pid: u32,
+    /// The process that serves: the child, or what it was upgraded to.
+    pid: AtomicU32,
     log: Arc<Mutex<String>>,
     dir: tempfile::TempDir,
 }
@@ -66,6 +79,34 @@ impl Gateway {
             "{more}\n[[routes]]\npath = \"/\"\nupstream = \"app\"\n\
              [upstreams.app]\nendpoints = [\"{upstream}\"]\n"
         ))
+    }
+
+    /// The process that serves.
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Ordering::SeqCst)
+    }
+
+    /// Asks for an upgrade and waits for the outcome: whether another process serves now.
+    #[track_caller]
+    pub fn upgrade(&self) -> bool {
+        let done = |text: &str| self.log().matches(text).count();
+        let (upgraded, refused) = (done(UPGRADED), done(UPGRADE_REFUSED));
+        self.signal(Signal::SIGUSR2);
+        eventually("the upgrade ends", || {
+            done(UPGRADED) + done(UPGRADE_REFUSED) > upgraded + refused
+        });
+        let is_upgraded = done(UPGRADED) > upgraded;
+        if is_upgraded {
+            self.follow();
+        }
+        is_upgraded
+    }
+
+    /// After an upgrade: the new process is meant from now on.
+    pub fn follow(&self) {
+        let log = self.log();
+        let line = log.lines().rfind(|line| line.contains(UPGRADED)).unwrap();
+        self.pid.store(pids(line).next().unwrap(), Ordering::SeqCst);
     }
 
     /// Everything the program said so far.
@@ -121,39 +162,42 @@ impl Gateway {
 
     /// Resident memory in bytes.
     pub fn rss_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("VmRSS");
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
     pub fn open_fds(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap().count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// Copies of its listening TCP sockets, to see how they are set.
+    /// Copies of its listening TCP sockets, one of each, to see how they are set.
     pub fn listening_sockets(&self) -> Vec<socket2::Socket> {
         use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-        let pid = Pid::from_raw(self.pid as i32).unwrap();
+        let pid = Pid::from_raw(self.pid() as i32).unwrap();
         let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap();
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
         fds.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok())
             .map(socket2::Socket::from)
             .filter(|socket| socket.is_listener().unwrap_or(false))
             .filter(|socket| socket.local_addr().is_ok_and(|at| at.as_socket().is_some()))
+            .map(|socket| (socket.cookie().unwrap(), socket))
+            .collect::<std::collections::BTreeMap<_, _>>()
+            .into_values()
             .collect()
     }
 
     /// CPU time used so far, user and system.
     pub fn cpu_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         let after = stat.rsplit_once(") ").unwrap().1;
         let ticks: u64 = after.split(' ').skip(11).take(2).map(|t| t.parse::<u64>().unwrap()).sum();
         Duration::from_millis(ticks * 10)
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.pid as i32), signal).unwrap();
+        kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
     }
 
     pub fn sigterm(&self) {
@@ -172,7 +216,23 @@ impl Gateway {
         done(RELOADED) > reloaded
     }
 
-    /// Waits for the program to end by itself.
+    /// Waits until no process of this number runs.
+    #[track_caller]
+    pub fn wait_gone(&self, pid: u32) {
+        let runs = || {
+            let _ = self.child.lock().unwrap().try_wait();
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // Nobody may wait for it: a zombie is gone too.
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+        };
+        let started = Instant::now();
+        while runs() {
+            assert!(started.elapsed() < PATIENCE * 2, "{pid} still runs:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits for the program that was started first to end by itself.
     #[track_caller]
     pub fn wait_exit(&self) -> ExitStatus {
         wait_exit(&mut self.child.lock().unwrap())
@@ -193,6 +253,11 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         let mut child = self.child.lock().unwrap_or_else(|e| e.into_inner());
+        // The new process of an upgrade is no child of this one.
+        let log = self.log();
+        for pid in log.lines().filter(|line| line.contains(UPGRADING)).flat_map(pids) {
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        }
         let _ = child.kill();
         let _ = child.wait();
         if std::thread::panicking() {
@@ -212,7 +277,7 @@ impl Launch {
         let started = Instant::now();
         loop {
             if log.lock().unwrap().lines().any(is_ready) {
-                let pid = child.id();
+                let pid = AtomicU32::new(child.id());
                 return Ok(Gateway { child: Mutex::new(child), pid, log, dir });
             }
             if let Some(status) = child.try_wait().unwrap() {
@@ -230,18 +295,20 @@ impl Launch {
     }
 
     fn spawn(&self, file: &Path) -> Child {
-        let program = env!("CARGO_BIN_EXE_ringway");
+        let built = Path::new(env!("CARGO_BIN_EXE_ringway"));
+        let program = self.program.as_deref().unwrap_or(built);
         let limits = [("-n", self.descriptors_max), ("-f", self.file_blocks_max)];
         let limit = limits.iter().find_map(|(option, max)| Some((option, (*max)?)));
-        let mut command = match limit {
+        let limit = limit.map(|(option, max)| format!("ulimit {option} {max}; exec \"$@\""));
+        let mut command = match limit.as_deref().or(self.shell) {
             None => Command::new(program),
-            Some((option, max)) => {
-                let script = format!("ulimit {option} {max}; exec \"$0\" \"$@\"");
+            Some(line) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &script, program]);
+                shell.args(["-c", line, "sh"]).arg(program);
                 shell
             }
         };
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if self.demo {
             command.arg("demo");
         } else {
@@ -254,7 +321,11 @@ impl Launch {
         if let Some(path) = self.panic_path {
             command.env("RINGWAY_DRILL_PANIC_PATH", path);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let stdin = self.stdin.as_ref().map(|stdin| Stdio::from(stdin.try_clone().unwrap()));
+        command
+            .stdin(stdin.unwrap_or_else(Stdio::null))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         if self.without_io_uring {
             // A filter holds for the thread that sets it and for what that thread starts.
             return std::thread::scope(|scope| {
@@ -319,12 +390,19 @@ fn is_ready(line: &str) -> bool {
 const LISTENING: &str = "listening on ";
 const RELOADED: &str = " reloaded ";
 const REFUSED: &str = " reload refused";
+const UPGRADING: &str = " upgrading: the new process starts";
+const UPGRADED: &str = " upgraded: the new process serves";
+const UPGRADE_REFUSED: &str = " upgrade refused";
 
 fn addresses(log: &str) -> impl Iterator<Item = (&str, SocketAddr)> {
     log.lines().filter_map(|line| {
         let (_, rest) = line.split_once(LISTENING)?;
         Some((line, rest.split_whitespace().next()?.parse().ok()?))
     })
+}
+
+fn pids(line: &str) -> impl Iterator<Item = u32> {
+    line.split_whitespace().filter_map(|word| word.strip_prefix("pid=")?.parse().ok())
 }
 
 fn named(line: &str, listener: &str) -> bool {

@@ -1,0 +1,215 @@
+//! The workers as control sees them: their threads, mailboxes and signs of life. A worker that ends
+//! although nobody told it to is started again on its core with the same listening sockets, so that
+//! what waits in their queues is served; one that ends again and again stays down.
+
+use std::{
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use super::{cores, reload::WorkerCopy, run::Event, view::WorkerView};
+use crate::worker::{
+    self, Drained, Seed,
+    beat::Beat,
+    clients::Places,
+    listener::Bound,
+    logs::Outlet,
+    mailbox::{self, Done, Message, Opening, Sender},
+    runtime::Driver,
+};
+
+/// A worker is started again at most so often in [`RESTARTS_IN`].
+const RESTARTS_MAX: usize = 5;
+const RESTARTS_IN: Duration = Duration::from_secs(60);
+
+/// All workers, by their number.
+pub struct Workers {
+    slots: Vec<Slot>,
+    places: Places,
+    tell: mpsc::Sender<Event>,
+}
+
+struct Slot {
+    core: u32,
+    beat: Arc<Beat>,
+    running: Option<Running>,
+    /// When it was started again, within the last [`RESTARTS_IN`].
+    restarts: VecDeque<Instant>,
+}
+
+struct Running {
+    mailbox: Sender,
+    thread: JoinHandle<()>,
+}
+
+impl Workers {
+    /// One worker on each of `cores`, each with its copy of the configuration and its ends of the
+    /// access logs. They say [`Event::Started`] when their runtimes are there, and accept nothing
+    /// yet.
+    pub fn start(
+        cores: &[u32],
+        shares: impl Iterator<Item = (WorkerCopy, Vec<Outlet>)>,
+        places: Places,
+        tell: mpsc::Sender<Event>,
+    ) -> Result<Workers, String> {
+        let slot = |core: &u32| Slot {
+            core: *core,
+            beat: Arc::default(),
+            running: None,
+            restarts: VecDeque::new(),
+        };
+        let mut workers = Workers { slots: cores.iter().map(slot).collect(), places, tell };
+        for (index, (copy, outlets)) in shares.enumerate() {
+            workers.spawn(index, copy, outlets).map_err(|e| format!("worker {index}: {e}"))?;
+        }
+        Ok(workers)
+    }
+
+    fn spawn(&mut self, index: usize, copy: WorkerCopy, outlets: Vec<Outlet>) -> io::Result<()> {
+        let (mailbox, receiver) = mailbox::mailbox()?;
+        let workers = self.slots.len();
+        let slot = &mut self.slots[index];
+        let (core, beat, tell) = (slot.core, slot.beat.clone(), self.tell.clone());
+        let (places, own) = (self.places.clone(), beat.clone());
+        let (snapshot, series, spans) = copy;
+        let seed = Seed {
+            index,
+            snapshot,
+            series,
+            spans,
+            outlets,
+            mailbox: receiver,
+            beat,
+            places,
+            workers,
+        };
+        let body = move || {
+            own.begin();
+            let result = catch_unwind(AssertUnwindSafe(|| work(seed, core, &tell)));
+            own.end();
+            let result = result.unwrap_or_else(|_| Err(io::Error::other("a panic at start")));
+            // The main thread is gone only if the process is ending.
+            let _ = tell.send(Event::Ended { worker: index, result });
+        };
+        let thread = thread::Builder::new().name(name(index)).spawn(body)?;
+        slot.running = Some(Running { mailbox, thread });
+        Ok(())
+    }
+
+    /// How many there should be.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How many there are.
+    pub fn running(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.running.is_some()).count()
+    }
+
+    /// Core and sign of life of each.
+    pub fn beats(&self) -> Vec<(u32, Arc<Beat>)> {
+        self.slots.iter().map(|slot| (slot.core, slot.beat.clone())).collect()
+    }
+
+    /// A worker that was just started, as others see it.
+    pub fn view(&self, worker: usize) -> WorkerView {
+        let slot = &self.slots[worker];
+        let running = slot.running.as_ref().expect("it was just started");
+        WorkerView::new(slot.core, running.mailbox.clone())
+    }
+
+    /// Those that run, with their mailboxes.
+    pub fn mailboxes(&self) -> impl Iterator<Item = (usize, &Sender)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(worker, slot)| Some((worker, &slot.running.as_ref()?.mailbox)))
+    }
+
+    pub fn tell_all(&self, message: impl Fn() -> Message) {
+        for (worker, mailbox) in self.mailboxes() {
+            // Full only if the worker is stuck; whoever waits for it has a deadline.
+            if mailbox.send(message()).is_err() {
+                tracing::error!(worker, "the worker's mailbox is full");
+            }
+        }
+    }
+
+    /// Lets a worker accept on these sockets; it says [`Event::Listening`].
+    pub fn listen(&self, worker: usize, listeners: Vec<Bound>) {
+        let Some(running) = &self.slots[worker].running else { return };
+        let tell = self.tell.clone();
+        let done: Done = Box::new(move |failed| {
+            let _ = tell.send(Event::Listening { worker, failed });
+        });
+        // Its first message: there is room.
+        let _ = running.mailbox.send(Message::Listen(Box::new(Opening { listeners, done })));
+    }
+
+    /// A worker's thread is over.
+    pub fn ended(&mut self, worker: usize) {
+        if let Some(running) = self.slots[worker].running.take() {
+            // Afterwards the kernel has given up what the worker had in flight: accepts above all.
+            let _ = running.thread.join();
+        }
+    }
+
+    /// Starts a worker that has ended again. `Ok(false)`: it has been started too often.
+    pub fn restart(
+        &mut self,
+        worker: usize,
+        copy: WorkerCopy,
+        outlets: Vec<Outlet>,
+    ) -> io::Result<bool> {
+        let restarts = &mut self.slots[worker].restarts;
+        if !may_restart(restarts, Instant::now()) {
+            return Ok(false);
+        }
+        self.spawn(worker, copy, outlets).map(|()| true)
+    }
+}
+
+/// The name of a worker's thread, and its name for people.
+pub fn name(worker: usize) -> String {
+    format!("worker-{worker}")
+}
+
+fn may_restart(restarts: &mut VecDeque<Instant>, now: Instant) -> bool {
+    while restarts.front().is_some_and(|at| now.duration_since(*at) >= RESTARTS_IN) {
+        restarts.pop_front();
+    }
+    let may = restarts.len() < RESTARTS_MAX;
+    if may {
+        restarts.push_back(now);
+    }
+    may
+}
+
+fn work(seed: Seed, core: u32, tell: &mpsc::Sender<Event>) -> io::Result<Drained> {
+    let worker = seed.index;
+    // Pinned before the runtime is built, so that its memory is local to the core.
+    if let Err(e) = cores::pin(core) {
+        tracing::warn!(worker, core, error = %e, "cannot pin");
+    }
+    let runtime = &seed.snapshot.runtime;
+    let mut driver = Driver::build(runtime.io, runtime.ring_entries)?;
+    let ring = driver.ring.take();
+    let _ = tell.send(Event::Started { worker, driver: driver.name, ring });
+    worker::run(seed, driver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_started_again_a_few_times_a_minute() {
+        let (mut restarts, begun) = (VecDeque::new(), Instant::now());
+        let mut at = |seconds| may_restart(&mut restarts, begun + Duration::from_secs(seconds));
+        assert!((0..5).all(&mut at));
+        assert!(!at(5) && !at(59));
+        assert!(at(60) && !at(60) && at(61));
+    }
+}
