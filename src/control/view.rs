@@ -13,7 +13,8 @@ use std::{
 };
 
 use super::{
-    endpoints::Overrides, history::History, logs::Logs, ready::Readiness, run::Event, watch::Signs,
+    endpoints::Overrides, history::History, logs::Logs, ready::Readiness, run::Event,
+    spans::SpanTotals, watch::Signs,
 };
 use crate::{
     config::{
@@ -41,6 +42,7 @@ pub struct Shared {
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
     pub logs: Logs,
+    pub spans: SpanTotals,
     /// What the watch sees.
     pub signs: Signs,
     tell: mpsc::Sender<Event>,
@@ -87,11 +89,12 @@ impl Shared {
         readiness: Readiness,
         registry: Arc<Mutex<Registry>>,
         logs: Logs,
+        spans: SpanTotals,
         tell: mpsc::Sender<Event>,
     ) -> Arc<Shared> {
         let signs = Signs::of(view.workers.len());
         let view = Mutex::new(Arc::new(view));
-        Arc::new(Shared { view, readiness, registry, logs, signs, tell })
+        Arc::new(Shared { view, readiness, registry, logs, spans, signs, tell })
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {
