@@ -334,6 +334,8 @@ fn metrics_are_given_in_both_formats() {
     let gateway = Gateway::start(OK);
     assert_eq!(gateway.client().get("/").status, 200);
     let mut admin = gateway.admin();
+    // Counted when the last byte is sent, which is a moment before.
+    eventually("one is counted", || get(&gateway, "/status")["totals"]["requests"] == 1);
     let text = admin.get("/metrics");
     assert_eq!(text.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let text = text.text();
