@@ -201,7 +201,8 @@ def start_nginx(directory, origin_port, routes=0, extra="", fields="", **options
     config = directory / "nginx.conf"
     config.write_text(fill("nginx.conf.in", {
         "LISTEN": f"127.0.0.1:{port}", "ORIGIN": f"127.0.0.1:{origin_port}",
-        "DIR": directory, "FIELDS": fields, "ROUTES": locations + extra}))
+        "DIR": directory, "FIELDS": fields,
+        "ROUTES": locations + extra.replace("@DIR@", str(directory))}))
     command = ["nginx", "-c", config, "-p", directory, "-e", directory / "error.log"]
     nginx = Proxy("nginx", command, directory / "log", **options).wait_port(port)
     nginx.port, nginx.worker = port, nginx.children()[0]
@@ -219,7 +220,8 @@ def start_ringway(directory, origin_port, routes=0, workers=1, io="auto", extra=
     config = directory / "ringway.toml"
     config.write_text(fill("ringway.toml.in", {
         "LISTEN": f"127.0.0.1:{port}", "ORIGIN": f"127.0.0.1:{origin_port}",
-        "WORKERS": workers, "IO": io, "ROUTES": tables, "EXTRA": extra}))
+        "WORKERS": workers, "IO": io, "ROUTES": tables,
+        "EXTRA": extra.replace("@DIR@", str(directory))}))
     ringway = Proxy("ringway", [program, "run", config], directory / "log", **options)
     # Slow when it runs under valgrind, which lets no other thread run while one waits in
     # io_uring_enter: an idle worker would keep control from saying so.
@@ -239,12 +241,30 @@ def start_floor(directory, origin_port, routes=0, **options):
     return floor
 
 
+LOG = '[[access_logs]]\nto = "file:@DIR@/access.log"\nformat = "{}"\n'
+
+
+def start_traced(directory, origin_port, routes=0, **options):
+    """Ringway that records one exchange of a hundred, and a collector that takes everything."""
+    port = free_port()
+    collector = Path(directory) / f"collector-{port}"
+    collector.mkdir()
+    start_origin(collector, port, body=0)
+    return start_ringway(directory, origin_port, routes, **options, extra=(
+        f'[tracing]\nendpoint = "http://127.0.0.1:{port}/v1/traces"\nsample = 0.01\n'))
+
+
 START = {
     "floor": start_floor,
     "nginx": start_nginx,
     "nginx-fields": functools.partial(start_nginx, fields=FIELDS),
     "ringway": start_ringway,
+    "nginx-log": functools.partial(
+        start_nginx, extra="access_log @DIR@/access.log combined buffer=64k flush=1s;\n"),
     "ringway-plain": functools.partial(start_ringway, extra="[metrics]\nenabled = false"),
+    "ringway-log": functools.partial(start_ringway, extra=LOG.format("combined")),
+    "ringway-json": functools.partial(start_ringway, extra=LOG.format("json")),
+    "ringway-trace": start_traced,
 }
 
 

@@ -6,12 +6,14 @@
 
 use super::{
     decode::Named,
-    snapshot::{AdminBind, ForwardedFields, HalfClose, Io, RequestId, Workers},
+    snapshot::{
+        AdminBind, ForwardedFields, HalfClose, Io, Parent, RequestId, ServerTiming, Workers,
+    },
     units::{Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, millis, minutes, seconds},
     values::{
-        BareHost, BindAddress, EncodedSlash, EndpointText, FieldValue, FileMode, HostName,
-        HostPattern, LogFormat, LogTarget, Matches, MethodName, Name, Network, PathRegex,
-        PathTemplate, PathText, Pseudonym, Ratio, Scheme, StatusRange, TcpAddress,
+        BareHost, BindAddress, CollectorUrl, EncodedSlash, EndpointText, FieldValue, FileMode,
+        HostName, HostPattern, LogFormat, LogTarget, Matches, MethodName, Name, Network, PathRegex,
+        PathTemplate, PathText, Pseudonym, Ratio, Scheme, Secret, StatusRange, TcpAddress,
     },
 };
 use crate::{config::decode::At, policy::balance::Balance, section};
@@ -49,6 +51,8 @@ section! {
         access_logs: Vec<At<AccessLog>> = Vec::new();
         /// What is measured.
         metrics: Metrics = Metrics::default();
+        /// Distributed tracing. See docs/tracing.md.
+        tracing: Tracing = Tracing::default();
         /// The admin interface, for `ringway status`, `reload` and the other commands.
         admin: Admin = Admin::default();
         /// When the configuration is read again.
@@ -162,6 +166,8 @@ section! {
         /// With `upstream`: tries in all, the first included. A request is only repeated when
         /// nothing of a response came back and repeating is safe.
         tries: u8 = 2 => 1..=10;
+        /// Share of its exchanges that are recorded for tracing. Default: `tracing.sample`.
+        trace_sample: Option<Ratio> = None, eg "1.0";
         /// Log its exchanges in every access log, where the listener's are.
         access_log: bool = true;
     }
@@ -338,6 +344,36 @@ section! {
         series: u32 = 1000 => 1..=100_000;
     }
 
+    /// Distributed tracing: W3C Trace Context with clients and upstreams, spans sent to a
+    /// collector by OTLP (HTTP with protobuf).
+    pub struct Tracing {
+        /// URL of the collector, an OpenTelemetry Collector, Jaeger or Tempo. Without it nothing is
+        /// traced, and `traceparent` and `tracestate` pass unchanged.
+        endpoint: Option<CollectorUrl> = None, eg "\"http://127.0.0.1:4318/v1/traces\"";
+        /// Share of the exchanges that are recorded: 0.01 is one in a hundred, which shows what is
+        /// slow at a cost nobody notices. By trace id, so that gateways agree.
+        sample: Ratio = Ratio(0.01);
+        /// Who decides about a trace that a caller began. `"follow"`: its sampled flag, if it comes
+        /// from one of `forwarding.trusted_proxies`; anybody else could have everything recorded,
+        /// so theirs counts for nothing. `"ignore"`: always `sample`. The trace is continued in any
+        /// case.
+        parent: Parent = Parent::Follow;
+        /// The gateway's name in traces.
+        service_name: Name = Name("ringway".to_owned());
+        /// Fields for the collector, such as `{ Authorization = "Bearer ..." }`. Their values are
+        /// secrets: where the configuration in force is shown, they are not.
+        headers: Named<Secret<FieldValue>> = Named::default();
+        /// Recorded exchanges that may wait to be sent, for each worker; one takes about 1 KiB.
+        /// Further ones are dropped and counted; no request waits.
+        queue: u32 = 2048 => 16..=65536;
+        /// For one request to the collector.
+        timeout: Millis = seconds(10) => millis(10)..=minutes(1);
+        /// Tell clients in the field Server-Timing how long the gateway (`gw`), opening a
+        /// connection (`con`) and the upstream (`up`) took: `"off"`, `"always"`, or `"sampled"`
+        /// when the exchange is recorded.
+        server_timing: ServerTiming = ServerTiming::Off;
+    }
+
     /// The admin interface, for `ringway status`, `reload` and the other commands. See
     /// docs/admin.md.
     pub struct Admin {
@@ -348,8 +384,9 @@ section! {
         bind: AdminBind = AdminBind::Auto;
         /// Permissions of the socket, in octal. Whoever may write to it may change the gateway.
         mode: FileMode = FileMode(0o600);
-        /// An IP address and port for what may only be read: `/livez`, `/readyz`, `/metrics` and
-        /// `/status`. Anybody who reaches it may read; give it no public address.
+        /// An IP address and port for what may only be read: the status page (`/`), `/livez`,
+        /// `/readyz`, `/metrics` and `/status`. Anybody who reaches it may read; give it no public
+        /// address.
         status_bind: Option<TcpAddress> = None, eg "\"127.0.0.1:9180\"";
     }
 
@@ -372,5 +409,6 @@ macro_rules! all_defaults {
 }
 
 all_defaults!(
-    File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths, Metrics, Admin, Reload
+    File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths, Metrics, Tracing, Admin,
+    Reload
 );

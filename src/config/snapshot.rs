@@ -10,13 +10,16 @@ use crate::{
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
+    telemetry::trace::Sampling,
     wire::{HeadLimits, Reason, path::PathRules},
 };
 
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
+pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;
+mod trace;
 
 /// Index of an upstream in `Snapshot::upstreams`.
 pub type UpstreamId = u32;
@@ -39,6 +42,9 @@ pub struct Snapshot {
     pub forwarding: Forwarding,
     pub paths: PathRules,
     pub metrics: Metrics,
+    /// `None`: nothing is traced.
+    pub tracing: Option<Tracing>,
+    pub server_timing: ServerTiming,
     pub admin: Admin,
     /// Reload when the file changes.
     pub reload_watch: bool,
@@ -173,6 +179,10 @@ pub struct Route {
     pub upgrade: bool,
     /// Tries in all, the first included.
     pub tries_max: u8,
+    /// The path it is for, as configured; `/` when any.
+    pub pattern: String,
+    /// Share of its exchanges that are recorded, where it is not the usual one.
+    pub trace_sampling: Option<Sampling>,
     /// Its exchanges are in the access logs, where the listener's are.
     pub access_log: bool,
 }

@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    commands::{diff, endpoint, log, reload, status, upgrade},
+    commands::{diff, endpoint, log, reload, status, top, upgrade},
     demo, explain, run,
 };
 use crate::{
@@ -56,6 +56,9 @@ enum Command {
     /// How is the running gateway? State, workers, routes, upstreams.
     #[command(after_help = status::HELP)]
     Status(status::Status),
+    /// Watch the running gateway in the terminal: per core, per route, per endpoint.
+    #[command(after_help = top::HELP)]
+    Top(top::Top),
     /// Have the running gateway read its configuration again.
     #[command(after_help = reload::HELP)]
     Reload(reload::Reload),
@@ -162,6 +165,7 @@ fn obey(command: Command) -> ExitCode {
         Command::Check(file) => check(&file),
         Command::Explain(request) => explained(&request),
         Command::Status(status) => status.run(),
+        Command::Top(top) => top.run(),
         Command::Reload(reload) => reload.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Diff(diff) => diff.run(),

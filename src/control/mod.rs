@@ -16,6 +16,7 @@ pub mod ready;
 pub mod reload;
 mod run;
 mod sockets;
+mod spans;
 mod start;
 mod systemd;
 mod takeover;

@@ -25,6 +25,7 @@ use super::{
     logs::{Logs, Prepared},
     run::Event,
     sockets::{Held, Opened, Sockets},
+    spans::Spans,
     systemd::Systemd,
     view::ListenerView,
     watch,
@@ -36,9 +37,12 @@ use crate::{
         report::plural,
         snapshot::{Bind, ListenerRule, Runtime, Upstream},
     },
-    telemetry::metrics::{
-        registry::{Names, Registry, UpstreamNames},
-        shards::Series,
+    telemetry::{
+        metrics::{
+            registry::{Names, Registry, UpstreamNames},
+            shards::Series,
+        },
+        trace::queue::SpanQueue,
     },
     worker::{
         clients::Places,
@@ -58,6 +62,7 @@ pub struct Reloads {
     /// Every snapshot a worker may still use. Freed here, not by the workers: that takes time.
     held: Vec<Arc<Snapshot>>,
     registry: Arc<Mutex<Registry>>,
+    pub spans: Spans,
     under_way: Option<UnderWay>,
     asked_again: bool,
     /// Who waits for the reload after the one under way.
@@ -66,15 +71,15 @@ pub struct Reloads {
     generations: Vec<u64>,
     history: History,
     listeners: Vec<ListenerView>,
-    /// By worker: where each counts now.
-    series: Vec<Arc<Series>>,
+    /// By worker: where each counts and leaves spans now.
+    tallies: Vec<(Arc<Series>, Option<Arc<SpanQueue>>)>,
     /// For reports of stuck workers.
     route_names: watch::Names,
     systemd: Systemd,
 }
 
-/// One worker's configuration and where it counts.
-pub type WorkerCopy = (Arc<Snapshot>, Arc<Series>);
+/// One worker's configuration, where it counts, and where it leaves spans.
+pub type WorkerCopy = (Arc<Snapshot>, Arc<Series>, Option<Arc<SpanQueue>>);
 
 struct UnderWay {
     begun: Instant,
@@ -139,24 +144,27 @@ impl Reloads {
         binds: &[Bind],
         systemd: Systemd,
     ) -> (Reloads, Vec<WorkerCopy>) {
-        let copies = copies(snapshot, &registry);
+        let workers = registry.lock().expect("nobody panics while counting").workers.len();
+        let mut spans = Spans::new(workers);
+        let copies = copies(snapshot, &registry, &mut spans);
         let route_names = watch::Names::default();
-        copies.iter().for_each(|(copy, _)| route_names.add(copy));
+        copies.iter().for_each(|(copy, ..)| route_names.add(copy));
         let first = &copies[0].0;
         let mut history = History::default();
         history.add(first.generation, Became::Started, &summary(first));
         let reloads = Reloads {
             file,
             current: copies[0].0.clone(),
-            held: copies.iter().map(|(snapshot, _)| snapshot.clone()).collect(),
+            held: copies.iter().map(|(snapshot, ..)| snapshot.clone()).collect(),
             registry,
+            spans,
             under_way: None,
             asked_again: false,
             waiting_next: Vec::new(),
             generations: vec![first.generation; copies.len()],
             history,
             listeners: listener_views(first, &[], binds),
-            series: copies.iter().map(|(_, series)| series.clone()).collect(),
+            tallies: tallies(&copies),
             route_names,
             systemd,
         };
@@ -184,7 +192,8 @@ impl Reloads {
         let copy = Arc::new(copy);
         self.held.push(copy.clone());
         self.route_names.add(&copy);
-        (copy, self.series[worker].clone())
+        let (series, spans) = self.tallies[worker].clone();
+        (copy, series, spans)
     }
 
     pub fn current(&self) -> &Arc<Snapshot> {
@@ -441,13 +450,14 @@ impl Reloads {
         let mut waiting = BTreeSet::new();
         let generation = snapshot.generation;
         let patience = PATIENCE * Duration::from_millis(before.runtime.stuck_after_ms);
-        let copies = copies(snapshot, &self.registry);
+        let copies = copies(snapshot, &self.registry, &mut self.spans);
         self.current = copies[0].0.clone();
-        self.series = copies.iter().map(|(_, series)| series.clone()).collect();
+        self.tallies = tallies(&copies);
         let shares = copies.into_iter().zip(bounds).zip(running.logs.adopt(logs));
         let mut shares: Vec<_> = shares.map(Some).collect();
         for (worker, mailbox) in running.workers.mailboxes() {
-            let Some((((snapshot, series), listeners), outlets)) = shares[worker].take() else {
+            let Some((((snapshot, series, spans), listeners), outlets)) = shares[worker].take()
+            else {
                 continue;
             };
             self.held.push(snapshot.clone());
@@ -456,9 +466,9 @@ impl Reloads {
             let done: Done = Box::new(move |failed| {
                 let _ = tell.send(Event::Adopted { worker, generation, failed });
             });
-            let adoption = Box::new(Adoption { snapshot, series, outlets, listeners, done });
+            let adoption = Adoption { snapshot, series, outlets, spans, listeners, done };
             // There was room in each mailbox before anything was changed.
-            let _ = mailbox.send(Message::Adopt(adoption));
+            let _ = mailbox.send(Message::Adopt(Box::new(adoption)));
             waiting.insert(worker);
         }
         if let Some(under_way) = &mut self.under_way {
@@ -495,11 +505,17 @@ fn listener_views(snapshot: &Snapshot, before: &[ListenerView], new: &[Bind]) ->
     snapshot.listeners.iter().map(view).collect()
 }
 
-fn copies(snapshot: Snapshot, registry: &Mutex<Registry>) -> Vec<WorkerCopy> {
+fn copies(snapshot: Snapshot, registry: &Mutex<Registry>, spans: &mut Spans) -> Vec<WorkerCopy> {
+    let spans = spans.adopt(snapshot.tracing.as_ref());
     let series = registry.lock().expect("nobody panics while counting").adopt(&names(&snapshot));
     let mut copies: Vec<_> = (1..series.len()).map(|_| Arc::new(snapshot.clone())).collect();
     copies.insert(0, Arc::new(snapshot));
-    copies.into_iter().zip(series).collect()
+    let copies = copies.into_iter().zip(series).zip(spans);
+    copies.map(|((snapshot, series), spans)| (snapshot, series, spans)).collect()
+}
+
+fn tallies(copies: &[WorkerCopy]) -> Vec<(Arc<Series>, Option<Arc<SpanQueue>>)> {
+    copies.iter().map(|(_, series, spans)| (series.clone(), spans.clone())).collect()
 }
 
 /// What a configuration has that is counted by name.

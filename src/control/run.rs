@@ -458,6 +458,7 @@ impl Gateway {
     }
 
     fn last_words(self) -> ExitCode {
+        self.reloads.spans.finish();
         let registry = self.registry.lock().expect("nobody panics while counting");
         tracing::info!(
             connections = registry.sum(|worker| worker.connections.get()),

@@ -85,8 +85,9 @@ impl Gateway {
         let views: Vec<_> = (0..cores.len()).map(|worker| workers.view(worker)).collect();
         let (readiness, overrides) = (Readiness::default(), Overrides::default());
         let view = view_of(&reloads, &views, &overrides, unix_now());
+        let (ready_as, spans) = (readiness.clone(), reloads.spans.totals());
         let shared =
-            Shared::new(view, readiness.clone(), registry.clone(), logs.clone(), tell.clone());
+            Shared::new(view, ready_as, registry.clone(), logs.clone(), spans, tell.clone());
         let admin = admin::Server::idle(shared.clone())?;
         Ok(Gateway {
             workers,

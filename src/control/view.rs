@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use super::{endpoints::Overrides, history::History, logs::Logs, ready::Readiness, run::Event};
+use super::{
+    endpoints::Overrides, history::History, logs::Logs, ready::Readiness, run::Event,
+    spans::SpanTotals,
+};
 use crate::{
     config::{
         Snapshot,
@@ -39,6 +42,7 @@ pub struct Shared {
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
     pub logs: Logs,
+    pub spans: SpanTotals,
     tell: mpsc::Sender<Event>,
 }
 
@@ -83,9 +87,11 @@ impl Shared {
         readiness: Readiness,
         registry: Arc<Mutex<Registry>>,
         logs: Logs,
+        spans: SpanTotals,
         tell: mpsc::Sender<Event>,
     ) -> Arc<Shared> {
-        Arc::new(Shared { view: Mutex::new(Arc::new(view)), readiness, registry, logs, tell })
+        let view = Mutex::new(Arc::new(view));
+        Arc::new(Shared { view, readiness, registry, logs, spans, tell })
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {

@@ -75,9 +75,18 @@ impl Workers {
         let slot = &mut self.slots[index];
         let (core, beat, tell) = (slot.core, slot.beat.clone(), self.tell.clone());
         let (places, own) = (self.places.clone(), beat.clone());
-        let (snapshot, series) = copy;
-        let seed =
-            Seed { index, snapshot, series, outlets, mailbox: receiver, beat, places, workers };
+        let (snapshot, series, spans) = copy;
+        let seed = Seed {
+            index,
+            snapshot,
+            series,
+            spans,
+            outlets,
+            mailbox: receiver,
+            beat,
+            places,
+            workers,
+        };
         let body = move || {
             own.begin();
             let result = catch_unwind(AssertUnwindSafe(|| work(seed, core, &tell)));

@@ -5,6 +5,8 @@
 
 use std::cell::Cell;
 
+use crate::wire::emit;
+
 /// Notes of one exchange.
 #[derive(Debug, Default)]
 pub struct Record {
@@ -68,6 +70,24 @@ impl Record {
         self.response_ns.set(now_ns);
     }
 
+    /// Where the time went, as of now: the response's head is about to be sent.
+    pub fn timing(&self, now_ns: u64) -> Timing {
+        let (sent_ns, response_ns) = (self.sent_ns.get(), self.response_ns.get());
+        let connect_ns = self.connect_ns.get();
+        if sent_ns == 0 {
+            let since = now_ns.saturating_sub(self.started_ns);
+            let gateway_ns = since.saturating_sub(connect_ns);
+            return Timing { gateway_ns, connect_ns, upstream_ns: None };
+        }
+        // Without a response the upstream had until now.
+        let answered_ns = if response_ns == 0 { now_ns } else { response_ns };
+        Timing {
+            gateway_ns: self.lead_ns.get() + now_ns.saturating_sub(answered_ns),
+            connect_ns,
+            upstream_ns: Some(answered_ns.saturating_sub(sent_ns)),
+        }
+    }
+
     /// How long the upstream took to begin its response.
     pub fn first_byte_ns(&self) -> Option<u64> {
         let (sent_ns, response_ns) = (self.sent_ns.get(), self.response_ns.get());
@@ -93,6 +113,37 @@ impl Record {
     }
 }
 
+/// What the field Server-Timing says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// The gateway's own share so far, as in [`Record::overhead_ns`].
+    pub gateway_ns: u64,
+    /// Opening connections; 0 when none was opened.
+    pub connect_ns: u64,
+    /// The last try, until its response's head.
+    pub upstream_ns: Option<u64>,
+}
+
+impl Timing {
+    /// Appends the field's value (W3C Server Timing §2): milliseconds to the microsecond.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let connect_ns = Some(self.connect_ns).filter(|ns| *ns > 0);
+        let metrics: [(&[u8], _); 3] = [
+            (b"gw;dur=", Some(self.gateway_ns)),
+            (b", con;dur=", connect_ns),
+            (b", up;dur=", self.upstream_ns),
+        ];
+        for (name, ns) in metrics {
+            let Some(micros) = ns.map(|ns| ns / 1000) else { continue };
+            out.extend_from_slice(name);
+            emit::number(out, micros / 1000);
+            let rest = micros % 1000;
+            let digit = |tenth: u64| b'0' + (rest / tenth % 10) as u8;
+            out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +161,23 @@ mod tests {
         record.answered(200, 7000);
         assert_eq!(record.overhead_ns(&sent(7200)), Some(100 + 200), "the first try's lead");
         assert_eq!(record.first_byte_ns(), Some(2000));
+    }
+    #[test]
+    fn timings_as_a_client_reads_them() {
+        let text = |record: &Record, now_ns| {
+            let mut out = Vec::new();
+            record.timing(now_ns).write(&mut out);
+            String::from_utf8(out).expect("ASCII")
+        };
+        let record = Record::begun(1_000_000);
+        assert_eq!(text(&record, 1_020_500), "gw;dur=0.020", "a response of its own");
+        record.connect_ns.set(300_000);
+        assert_eq!(text(&record, 1_400_000), "gw;dur=0.100, con;dur=0.300", "cannot connect");
+        record.sent(1_400_000);
+        let expected = "gw;dur=0.100, con;dur=0.300, up;dur=9000.001";
+        assert_eq!(text(&record, 9_001_401_000), expected, "no answer");
+        record.answered(200, 3_400_000);
+        let expected = "gw;dur=0.150, con;dur=0.300, up;dur=2.000";
+        assert_eq!(text(&record, 3_450_999), expected);
     }
 }

@@ -61,7 +61,7 @@ impl RequestId {
 
 /// Eight lower-case digits, all at once: one byte of a `u64` for each.
 #[inline]
-fn hexadecimal(bits: u32) -> [u8; 8] {
+pub(super) fn hexadecimal(bits: u32) -> [u8; 8] {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let mut digits = u64::from(bits);
     digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;

@@ -52,6 +52,8 @@ pub enum FieldId {
     XForwardedHost,
     XForwardedPort,
     XRealIp,
+    Traceparent,
+    Tracestate,
     XRequestId,
 }
 
@@ -67,7 +69,15 @@ impl FieldId {
             6 => among(name, [(Server, b"server"), (Expect, b"expect")]),
             7 => among(name, [(Upgrade, b"upgrade"), (Trailer, b"trailer")]),
             9 => among(name, [(Forwarded, b"forwarded"), (XRealIp, b"x-real-ip")]),
-            10 => among(name, [(Connection, b"connection"), (KeepAlive, b"keep-alive")]),
+            10 => among(
+                name,
+                [
+                    (Connection, b"connection"),
+                    (KeepAlive, b"keep-alive"),
+                    (Tracestate, b"tracestate"),
+                ],
+            ),
+            11 => among(name, [(Traceparent, b"traceparent")]),
             12 => among(name, [(XRequestId, b"x-request-id"), (MaxForwards, b"max-forwards")]),
             14 => among(
                 name,
@@ -161,7 +171,7 @@ pub struct Connection {
 mod tests {
     use super::*;
 
-    const NAMES: [(&str, FieldId); 24] = [
+    const NAMES: [(&str, FieldId); 26] = [
         ("Host", FieldId::Host),
         ("Connection", FieldId::Connection),
         ("Content-Length", FieldId::ContentLength),
@@ -185,6 +195,8 @@ mod tests {
         ("X-Forwarded-Host", FieldId::XForwardedHost),
         ("X-Forwarded-Port", FieldId::XForwardedPort),
         ("X-Real-IP", FieldId::XRealIp),
+        ("traceparent", FieldId::Traceparent),
+        ("tracestate", FieldId::Tracestate),
         ("X-Request-Id", FieldId::XRequestId),
     ];
 

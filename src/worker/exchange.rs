@@ -11,8 +11,9 @@ use crate::{
         route::{RequestView, RouteId},
     },
     telemetry::{
-        record::{Record, Sent},
+        record::{Record, Sent, Timing},
         request_id::RequestId,
+        trace::Trace,
     },
     wire::{Method, RequestHead, ResponseHead, Span, path::NormalPath},
 };
@@ -47,6 +48,8 @@ pub struct Exchange {
     pub route: Option<RouteId>,
     /// What is learned on the way.
     pub record: Record,
+    /// When there is tracing.
+    pub trace: Option<Trace>,
     /// The client's FIN means it is gone (listener key `half_close = "abort"`).
     pub fin_is_gone: bool,
 }
@@ -139,6 +142,8 @@ pub trait ResponseSink {
     fn sent(&self) -> Sent;
     /// Nothing is awaited after `until_ms`.
     fn limit(&mut self, until_ms: u64);
+    /// The final response says how long things took.
+    fn tell_timing(&mut self, timing: Timing);
     /// Sends an interim (1xx) response whose head is `bytes`.
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal>;
     /// Sends an upstream's head, rewritten, and the data behind it. The window of `buf` begins

@@ -16,7 +16,10 @@ use crate::{
         Snapshot,
         snapshot::{ListenerRule, Upstream, UpstreamId},
     },
-    telemetry::metrics::shards::{ListenerShard, Series},
+    telemetry::{
+        metrics::shards::{ListenerShard, Series},
+        trace::queue::SpanQueue,
+    },
 };
 
 /// A snapshot and the worker's state of its upstreams.
@@ -28,6 +31,8 @@ pub struct Generation {
     states: Vec<Rc<UpstreamState>>,
     /// Where this worker counts, by the ids of the snapshot.
     pub series: Arc<Series>,
+    /// Where this worker leaves spans, when there is tracing.
+    pub spans: Option<Arc<SpanQueue>>,
     pub logs: Logs,
 }
 
@@ -40,10 +45,15 @@ impl Deref for Generation {
 }
 
 impl Generation {
-    pub fn first(snapshot: Arc<Snapshot>, series: Arc<Series>, outlets: Vec<Outlet>) -> Generation {
+    pub fn first(
+        snapshot: Arc<Snapshot>,
+        series: Arc<Series>,
+        outlets: Vec<Outlet>,
+        spans: Option<Arc<SpanQueue>>,
+    ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
         let logs = Logs::first(outlets);
-        Generation { states: states.collect(), snapshot, series, logs }
+        Generation { states: states.collect(), snapshot, series, logs, spans }
     }
 
     /// The generation after this one.
@@ -52,6 +62,7 @@ impl Generation {
         snapshot: Arc<Snapshot>,
         series: Arc<Series>,
         outlets: Vec<Outlet>,
+        spans: Option<Arc<SpanQueue>>,
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| match self.named(&rule.name) {
             Some((before, state)) if is_same_choice(before, rule) => state.clone(),
@@ -59,7 +70,7 @@ impl Generation {
             None => Rc::new(UpstreamState::new(rule)),
         });
         let logs = self.logs.next(outlets);
-        let next = Generation { states: states.collect(), snapshot, series, logs };
+        let next = Generation { states: states.collect(), snapshot, series, logs, spans };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);

@@ -33,6 +33,7 @@ use crate::{
     telemetry::{
         access_log::{Format, Line, Request},
         record::Sent,
+        trace::parent,
     },
     wire::{FieldId, Version},
 };
@@ -223,8 +224,12 @@ pub fn exchange(worker: &Worker, snapshot: &Generation, exchange: &Exchange, don
     let endpoint = record.endpoint.get().map(usize::from);
     let endpoint = upstream.and_then(|upstream| upstream.endpoints.get(endpoint?));
     let mut address = [0; ADDRESS_BYTES_MAX];
+    let traced = exchange.trace.as_ref().map(|trace| trace.own().text());
+    let (trace_id, span_id) = traced.as_ref().map_or((&[][..], &[][..]), parent::ids);
     let line = Line {
         client: client(exchange, &mut address),
+        trace_id,
+        span_id,
         request: Some(request(exchange)),
         route: route.map_or("", |route| &route.name),
         upstream: upstream.map_or("", |upstream| &upstream.name),

@@ -17,7 +17,11 @@ use monoio::net::UnixStream;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{listener::Bound, logs::Outlet, report::Question};
-use crate::{config::Snapshot, policy::balance::State, telemetry::metrics::shards::Series};
+use crate::{
+    config::Snapshot,
+    policy::balance::State,
+    telemetry::{metrics::shards::Series, trace::queue::SpanQueue},
+};
 
 /// Messages a worker may have waiting; control retries when it is full.
 const MESSAGES_MAX: usize = 256;
@@ -56,6 +60,8 @@ pub struct Adoption {
     pub snapshot: Arc<Snapshot>,
     /// Where the worker counts from then on.
     pub series: Arc<Series>,
+    /// Where it leaves spans from then on.
+    pub spans: Option<Arc<SpanQueue>>,
     /// By access log, those that stay included.
     pub outlets: Vec<Outlet>,
     /// Sockets for the listeners that are new in it.

@@ -31,6 +31,7 @@ pub mod ring;
 pub mod roster;
 pub mod runtime;
 pub mod slowest;
+pub mod trace;
 pub mod tunnel;
 
 use std::{
@@ -43,11 +44,15 @@ use std::{
 };
 
 use crate::{
-    config::{Snapshot, snapshot::Timeouts},
+    config::{
+        Snapshot,
+        snapshot::{ServerTiming, Timeouts},
+    },
     telemetry::{
         access_log::Stamp,
         metrics::shards::{Series, WorkerShard},
         request_id::Random,
+        trace::queue::SpanQueue,
     },
     wire::ResponseHead,
 };
@@ -105,6 +110,8 @@ pub struct Seed {
     pub index: usize,
     pub snapshot: Arc<Snapshot>,
     pub series: Arc<Series>,
+    /// Where it leaves spans, when there is tracing.
+    pub spans: Option<Arc<SpanQueue>>,
     /// By access log.
     pub outlets: Vec<Outlet>,
     pub mailbox: Mailbox,
@@ -131,8 +138,8 @@ const LAST_LOOKS: u32 = 50;
 
 impl Worker {
     fn new(seed: Seed, is_epoll: bool) -> (Worker, Mailbox) {
-        let Seed { index, snapshot, series, outlets, mailbox, beat, places, workers } = seed;
-        let first = Generation::first(snapshot, series, outlets);
+        let Seed { index, snapshot, series, spans, outlets, mailbox, beat, places, workers } = seed;
+        let first = Generation::first(snapshot, series, outlets, spans);
         let limits = &first.limits;
         let (own_max, all_max) = (limits.connections_per_worker_max, limits.connections_max);
         let clients = Clients::new(own_max, all_max, workers, places);
@@ -182,21 +189,23 @@ impl Worker {
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
-        let next =
-            Rc::new(self.snapshot().next(adoption.snapshot, adoption.series, adoption.outlets));
+        let Adoption { snapshot, series, outlets, spans, listeners, done } = adoption;
+        let next = Rc::new(self.snapshot().next(snapshot, series, outlets, spans));
         self.keep_listeners_of(&next);
-        let failed = self.listen(&next, adoption.listeners);
+        let failed = self.listen(&next, listeners);
         self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
         let _previous = self.generation.replace(next);
         self.beat.set(Doing::Waiting);
-        (adoption.done)(failed);
+        done(failed);
     }
 
     /// What a worker as a whole takes from its generation.
     fn serve_with(&self, generation: &Generation) {
         self.metrics.generation.set(generation.generation);
-        clock::set_precise(!generation.series.is_off || !generation.logs.is_empty());
+        let times_responses = generation.server_timing != ServerTiming::Off;
+        let is_recorded = !generation.logs.is_empty() || generation.spans.is_some();
+        clock::set_precise(!generation.series.is_off || is_recorded || times_responses);
     }
 
     /// Stops listeners that `snapshot` does not have.

@@ -20,7 +20,7 @@ use super::{
     forward,
     generation::Generation,
     logs::{self, Malformed},
-    respond,
+    respond, trace,
 };
 use crate::{
     config::{Snapshot, snapshot::Action},
@@ -60,6 +60,7 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
             if is_suspect(refusal) {
                 sink.close_after();
             }
+            trace::tell_timing(snapshot, exchange, sink);
             let id = exchange.id.text(exchange.bytes());
             // Boxed, so that the task is no larger than forwarding needs.
             match Box::pin(respond::refuse(id, refusal, sink)).await {
@@ -88,6 +89,7 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     sink: &mut S,
 ) -> Result<(), Refusal> {
     if admit(snapshot, exchange)? == Admitted::Options {
+        trace::tell_timing(snapshot, exchange, sink);
         return Box::pin(options(sink)).await;
     }
     let matched = route(snapshot, exchange)?;
@@ -102,8 +104,14 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         Action::Forward(upstream) => {
             forward::forward(worker, snapshot, exchange, &matched, *upstream, body, sink).await
         }
-        Action::Respond(fixed) => respond::fixed(sink, fixed).await,
-        Action::Redirect(to) => respond::redirect(exchange, &matched, to, sink).await,
+        Action::Respond(fixed) => {
+            trace::tell_timing(snapshot, exchange, sink);
+            respond::fixed(sink, fixed).await
+        }
+        Action::Redirect(to) => {
+            trace::tell_timing(snapshot, exchange, sink);
+            respond::redirect(exchange, &matched, to, sink).await
+        }
     }
 }
 
@@ -131,7 +139,11 @@ async fn options<S: ResponseSink>(sink: &mut S) -> Result<(), Refusal> {
 fn route(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<RouteMatch, Refusal> {
     let matched = snapshot.router.find(&exchange.view())?;
     exchange.route = Some(matched.route);
-    exchange.limit_to(snapshot.route(matched.route).timeout_ms);
+    let rule = snapshot.route(matched.route);
+    exchange.limit_to(rule.timeout_ms);
+    if let (Some(sampling), Some(trace)) = (rule.trace_sampling, &mut exchange.trace) {
+        trace.decide(sampling);
+    }
     Ok(matched)
 }
 
@@ -171,6 +183,9 @@ fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange, done: &Do
     );
     // A tunnel is answered when it begins, however long it lasts.
     let ended_ns = if sent.status == 101 { sent.first_ns } else { now_ns() };
+    let Done { refused, received_bytes, .. } = *done;
+    let ended = trace::Ended { refused, sent: *sent, ended_ns, received_bytes };
+    trace::hand_over(worker, snapshot, exchange, &ended);
     let duration_ns = ended_ns.saturating_sub(record.started_ns);
     worker.slowest.look_at(snapshot, exchange, sent.status, duration_ns);
     if series.is_off {

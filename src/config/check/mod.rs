@@ -19,6 +19,7 @@ use crate::wire::{HeadLimits, path::PathRules};
 mod access_logs;
 mod routes;
 mod rules;
+mod trace;
 mod upstreams;
 
 /// The top of the file, for problems that have no better place.
@@ -33,6 +34,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     check_ring(&file.runtime, sink);
     check_admin(file, sink);
     let upstreams = upstreams::upstreams(file, around.look_up, sink);
+    let tracing = trace::tracing(file, sink);
     let access_logs = access_logs::access_logs(file, around.look_up, sink);
     let (routes, router) = routes::routes(file, around.folder, sink);
     Some(Snapshot {
@@ -61,6 +63,8 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
             enabled: *file.metrics.enabled,
             series_max: *file.metrics.series,
         },
+        tracing,
+        server_timing: *file.tracing.server_timing,
         admin: admin(&file.admin),
         reload_watch: *file.reload.watch,
         // Whoever has the text puts it in.

@@ -5,6 +5,7 @@ use std::{collections::HashSet, path::Path};
 use super::{
     Once, TOP,
     rules::{self, PathCondition},
+    trace,
 };
 use crate::{
     config::{
@@ -65,7 +66,7 @@ fn field_names_are_sound(route: &Route, sink: &mut Sink) -> bool {
     wrong.is_empty()
 }
 
-fn bad_field_name(name: &At<String>) -> Problem {
+pub(super) fn bad_field_name(name: &At<String>) -> Problem {
     let title = format!("`{}` is no valid field name", short(&name.value));
     Problem::error(name.place().unwrap_or(TOP), title).fix("write a name such as X-Tenant")
 }
@@ -204,6 +205,8 @@ fn checked(
         timeout_ms: route.timeout.0.map(|timeout| timeout.0),
         upgrade: *route.upgrade,
         tries_max: *route.tries,
+        pattern: rules::pattern_text(route),
+        trace_sampling: trace::sampling(&route.trace_sample),
         access_log: *route.access_log,
     }
 }

@@ -78,6 +78,16 @@ pub(super) fn path_condition(route: &Route, sink: &mut Sink) -> PathCondition {
     condition
 }
 
+/// The path that a route is for, as configured; `/` when it is for any.
+pub(super) fn pattern_text(route: &Route) -> String {
+    let text = None
+        .or(route.path.value.as_ref().map(|path| &path.0))
+        .or(route.path_exact.value.as_ref().map(|path| &path.0))
+        .or(route.path_template.value.as_ref().map(|path| &path.0))
+        .or(route.path_regex.value.as_ref().map(|path| &path.text));
+    text.cloned().unwrap_or_else(|| "/".to_owned())
+}
+
 /// A problem from a message of the policy layer: `what is wrong; what to write`.
 pub(super) fn from_policy(message: &str, place: Place) -> Problem {
     let (what, fix) = message.split_once("; ").unwrap_or((message, ""));

@@ -16,10 +16,11 @@ mod words;
 pub use plain::{Named, integer};
 pub use words::{list, nearest, paragraph, quoted, short, text};
 
-/// The section inside `section` that has a key `name`.
-fn inner_section(section: &Section, name: &str) -> Option<&'static str> {
+/// The section inside `section` that has a key `name`, for tables or for anything else.
+fn inner_section(section: &Section, name: &str, is_table: bool) -> Option<&'static str> {
+    let is_it = |key: &Key| key.name == name && (key.kind == "a table") == is_table;
     let has = |key: &&Key| match key.shape {
-        Shape::Section(inner) => inner().keys.iter().any(|key| key.name == name),
+        Shape::Section(inner) => inner().keys.iter().any(is_it),
         _ => false,
     };
     section.keys.iter().find(has).map(|key| key.name)
@@ -174,14 +175,17 @@ impl Sink {
         known: &[&'static str],
         section: fn() -> Section,
     ) {
-        for (key, _) in table.iter() {
+        for (key, value) in table.iter() {
             let name: &str = key.get_ref();
             if known.contains(&name) {
                 continue;
             }
             let inside =
                 if self.path.is_empty() { String::new() } else { format!(" in {}", self.name()) };
-            let fix = match (inner_section(&section(), name), nearest(name, known)) {
+            let fix = match (
+                inner_section(&section(), name, value.get_ref().is_table()),
+                nearest(name, known),
+            ) {
                 (Some(inner), _) => format!("write `{inner}.{name}`"),
                 (None, Some(near)) => {
                     self.misspelt.push((owner.start, near, key.span().into()));

@@ -138,7 +138,7 @@ impl FromText for EndpointName {
 }
 
 /// Letters, digits, `-`, `_` in labels separated by dots, or an IP address.
-fn is_host_name(host: &str) -> bool {
+pub(super) fn is_host_name(host: &str) -> bool {
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if let Some(address) = inner {
         return address.parse::<std::net::Ipv6Addr>().is_ok();

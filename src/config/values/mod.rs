@@ -17,12 +17,14 @@ mod addresses;
 mod admin;
 mod conditions;
 mod paths;
+mod trace;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
 pub use admin::{REDACTED, Secret, TcpAddress};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
 choice!(HalfClose: HalfClose::Answer = "answer", HalfClose::Abort = "abort");
@@ -124,6 +126,7 @@ written_as_text!(
     FieldValue,
     Network,
     Pseudonym,
+    CollectorUrl,
     LogTarget,
     StatusRange,
 );

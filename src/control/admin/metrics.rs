@@ -52,5 +52,6 @@ fn of_process(shared: &Shared, view: &View) -> Process {
         reloads_refused,
         is_ready: shared.readiness.look().is_ready(),
         access_logs: shared.logs.totals().into_iter().map(lines).collect(),
+        spans: shared.spans.counts(),
     }
 }

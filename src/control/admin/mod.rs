@@ -16,9 +16,11 @@ mod endpoints;
 mod health;
 mod log;
 mod metrics;
+mod page;
 mod problem;
 mod recent;
 mod reload;
+mod seconds;
 mod slowest;
 pub mod socket;
 pub mod status;
@@ -62,6 +64,7 @@ use super::{
 use crate::config::snapshot::{Admin, AdminBind};
 use problem::Problem;
 use recent::Recent;
+use seconds::Seconds;
 use socket::SocketFile;
 
 /// What the main thread is asked to do. Each answer goes to whoever asked; a dropped one means that
@@ -98,6 +101,7 @@ type State = axum::extract::State<Arc<Desk>>;
 pub struct Desk {
     shared: Arc<Shared>,
     recent: Recent,
+    seconds: Seconds,
 }
 
 impl Deref for Desk {
@@ -328,7 +332,9 @@ fn reading() -> Router<Arc<Desk>> {
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::get))
+        .route("/", get(page::get))
         .route("/status", get(status::get))
+        .route("/status/history", get(seconds::get))
 }
 
 fn finished(router: Router<Arc<Desk>>, desk: Arc<Desk>) -> Router {
@@ -341,8 +347,9 @@ fn finished(router: Router<Arc<Desk>>, desk: Arc<Desk>) -> Router {
 
 /// Serves at the doors it is given, for as long as the main thread holds the [`Server`].
 async fn serve(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Door>) {
-    let desk = Arc::new(Desk { shared, recent: Recent::default() });
+    let desk = Arc::new(Desk { shared, recent: Recent::default(), seconds: Seconds::default() });
     drop(tokio::spawn(recent::sample(desk.clone())));
+    drop(tokio::spawn(seconds::sample(desk.clone())));
     let (mut unix, mut status) = (Accepting::default(), Accepting::default());
     while let Some(door) = inbox.recv().await {
         let begun = match door {

@@ -49,8 +49,9 @@ impl Problem {
     /// For paths that are none.
     pub async fn no_resource(uri: Uri) -> Problem {
         let detail = format!(
-            "there is no {} here; there are /livez, /readyz, /metrics and /status, and on the Unix \
-             socket (`admin.bind`) alone /config, /connections, /requests/slowest, /reload, /upgrade, /drain, /log \
+            "there is no {} here; there are /, /livez, /readyz, /metrics, /status and \
+             /status/history, and on the Unix socket (`admin.bind`) alone /config, /connections, \
+             /requests/slowest, /reload, /upgrade, /drain, /log \
              and /upstreams/NAME/endpoints/NAME",
             uri.path()
         );

@@ -24,7 +24,7 @@ const SYSTEM_FOLDER: &str = "/run/ringway";
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
-/// A bound admin socket. Dropping it does not remove its file: see [`Bound::remove`].
+/// A bound admin socket. Dropping it does not remove its file: see [`SocketFile::remove`].
 pub struct Bound {
     pub listener: UnixListener,
     pub file: SocketFile,

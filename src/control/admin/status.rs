@@ -53,6 +53,7 @@ pub struct Status {
     pub routes: Vec<Route>,
     pub upstreams: Vec<UpstreamStatus>,
     pub access_logs: Vec<AccessLog>,
+    pub limits: Limits,
     pub memory: Memory,
     pub descriptors: Descriptors,
 }
@@ -175,6 +176,12 @@ pub struct AccessLog {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
+pub struct Limits {
+    /// Client connections, of all workers.
+    pub connections_max: u32,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Memory {
     pub resident_bytes: u64,
 }
@@ -222,6 +229,7 @@ fn status(desk: &Desk) -> Status {
         routes: look.routes(),
         upstreams: look.upstreams(),
         access_logs: desk.logs.totals().into_iter().map(access_log).collect(),
+        limits: Limits { connections_max: view.snapshot.limits.connections_max },
         memory: Memory { resident_bytes: process::resident_bytes() },
         descriptors: Descriptors { open, max },
     }

@@ -1,9 +1,9 @@
-//! Commands that ask a running gateway: `reload`, `upgrade`, `drain`, `endpoint`, `status`, `log`,
-//! `diff`.
+//! Commands that ask a running gateway: `reload`, `upgrade`, `drain`, `endpoint`, `status`, `top`,
+//! `log`, `diff`.
 //!
-//! Each makes one call of the admin interface ([`call`]) and prints what came of it. 0 is success,
-//! 1 means that the gateway refused or that none answers, 2 that the command line is wrong; `diff`
-//! has the codes of diff(1).
+//! Each but `top` makes one call of the admin interface ([`call`]) and prints what came of it. 0 is
+//! success, 1 means that the gateway refused or that none answers, 2 that the command line is
+//! wrong; `diff` has the codes of diff(1).
 
 mod call;
 pub mod diff;
@@ -12,6 +12,7 @@ pub mod log;
 pub mod reload;
 pub mod status;
 mod table;
+pub mod top;
 pub mod upgrade;
 
 pub use call::Where;

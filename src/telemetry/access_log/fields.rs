@@ -67,6 +67,8 @@ fields! {
     Client = "client", String, Known, "IP address of the client, as far as `forwarding.trusted_proxies` vouch for it. None on a Unix socket.";
     Peer = "peer", String, Known, "IP address of the other end of the connection. In JSON only where it is not the client's.";
     RequestId = "request_id", String, Known, "The exchange's X-Request-Id.";
+    TraceId = "trace_id", String, Known, "Trace of the exchange (W3C Trace Context), where there is tracing, recorded or not.";
+    SpanId = "span_id", String, Known, "The gateway's own span in that trace.";
     Method = "method", String, Known, "Request method.";
     Host = "host", String, Known, "Host asked for, with its port if one was given.";
     Target = "target", String, Known, "Path and query as received, or the whole request target where that is no path.";
@@ -145,6 +147,8 @@ impl Field {
             Field::Client => own(line.client),
             Field::Peer => own(line.peer),
             Field::RequestId => known(line.request_id),
+            Field::TraceId => own(line.trace_id),
+            Field::SpanId => own(line.span_id),
             Field::Method => of_request(|request| request.method),
             Field::Host => of_request(|request| request.host),
             Field::Target => of_request(|request| request.target),

@@ -32,6 +32,9 @@ pub struct Line<'a> {
     /// Address of the other end of the connection.
     pub peer: &'a [u8],
     pub request_id: &'a [u8],
+    /// Written as they are.
+    pub trace_id: &'a [u8],
+    pub span_id: &'a [u8],
     /// What was understood of the request; `None` when its head was refused.
     pub request: Option<Request<'a>>,
     /// The first line as received, perhaps cut off, when `request` is `None`.
@@ -68,6 +71,8 @@ impl Default for Line<'_> {
             client: b"",
             peer: b"",
             request_id: b"",
+            trace_id: b"",
+            span_id: b"",
             request: None,
             first_line: b"",
             status: 0,

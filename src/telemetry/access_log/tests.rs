@@ -22,6 +22,8 @@ fn forwarded(time: &Stamp) -> Line<'_> {
         client: b"192.0.2.7",
         peer: b"192.0.2.7",
         request_id: b"4bf92f3577b34da6a3ce929d0e0e4736",
+        trace_id: b"0af7651916cd43dd8448eb211c80319c",
+        span_id: b"b7ad6b7169203331",
         request: Some(Request {
             method: b"GET",
             host: b"api.example:8080",
@@ -53,6 +55,8 @@ fn forwarded(time: &Stamp) -> Line<'_> {
 fn malformed(time: &Stamp) -> Line<'_> {
     Line {
         request: None,
+        trace_id: b"",
+        span_id: b"",
         first_line: b"GET /\" x\x01y HTTP/1.1",
         status: 400,
         route: "",
@@ -82,7 +86,9 @@ fn json_lines() {
     assert_eq!(
         written(&Format::json(), &forwarded(&time)),
         "{\"time\":\"2026-11-21T16:23:47.123Z\",\"listener\":\"public\",\"client\":\"192.0.2.7\",\
-         \"request_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\",\"method\":\"GET\",\
+         \"request_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\",\
+         \"trace_id\":\"0af7651916cd43dd8448eb211c80319c\",\"span_id\":\"b7ad6b7169203331\",\
+         \"method\":\"GET\",\
          \"host\":\"api.example:8080\",\"target\":\"/orders/7?full=1\",\"protocol\":\"HTTP/1.1\",\
          \"user_agent\":\"curl/8\",\"status\":200,\"route\":\"orders\",\"upstream\":\"orders\",\
          \"endpoint\":\"10.0.0.11:8000\",\"tries\":2,\"reused\":true,\"duration_us\":1234,\

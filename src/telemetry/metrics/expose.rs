@@ -42,6 +42,7 @@ pub struct Process {
     pub reloads_refused: u64,
     pub is_ready: bool,
     pub access_logs: Vec<LogLines>,
+    pub spans: SpanCounts,
 }
 
 /// A worker as the system sees it.
@@ -67,6 +68,14 @@ pub struct RingCounts {
 pub struct LogLines {
     pub log: String,
     pub written: u64,
+    pub dropped: u64,
+}
+
+/// Spans of all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpanCounts {
+    /// Taken by the collector.
+    pub exported: u64,
     pub dropped: u64,
 }
 
@@ -364,6 +373,9 @@ impl Scrape {
                 .map(|(outcome, count)| (vec![text_of(&lines.log), outcome.into()], count))
         });
         self.counts(f::ACCESS_LOG, lines.collect());
+        let spans = [("exported", process.spans.exported), ("dropped", process.spans.dropped)];
+        let spans = spans.map(|(outcome, count)| (vec![outcome.into()], count));
+        self.counts(f::SPANS, spans.into());
         let workers = || process.workers.iter().enumerate();
         let cpu = workers().map(|(at, worker)| {
             (vec![number(at), number(worker.core as usize)], worker.cpu_seconds)
@@ -451,6 +463,7 @@ mod tests {
         let process = Process {
             version: "1.2.3",
             workers: vec![worker.clone(), worker],
+            spans: SpanCounts { exported: 5, dropped: 3 },
             access_logs: vec![LogLines { log: "main".to_owned(), written: 2, dropped: 1 }],
             ..Process::default()
         };
@@ -494,6 +507,8 @@ mod tests {
             "ringway_request_duration_seconds_sum 0.004\n",
             "ringway_endpoint_in_flight{upstream=\"u\",endpoint=\"10.0.0.1:80\"} 0\n",
             "ringway_access_log_lines_total{log=\"main\",outcome=\"dropped\"} 1\n",
+            "ringway_spans_total{outcome=\"exported\"} 5\n",
+            "ringway_spans_total{outcome=\"dropped\"} 3\n",
             "ringway_build_info{version=\"1.2.3\"} 1\n",
         ] {
             assert!(text.contains(expected), "{expected}\nis not in\n{text}");

@@ -84,6 +84,7 @@ families! {
     ENDPOINT_AVOIDED = Gauge One "ringway_endpoint_avoided" ["upstream", "endpoint"] "Workers that avoid the endpoint because it could not be connected, as of the last second";
     PANICS = Counter One "ringway_panics" [] "Connections ended by a defect of the gateway; please report it";
     ACCESS_LOG = Counter One "ringway_access_log_lines" ["log", "outcome"] "Lines of access logs: `written`, or `dropped` because nobody took them in time";
+    SPANS = Counter One "ringway_spans" ["outcome"] "Spans of recorded exchanges: `exported`, or `dropped` because the collector did not take them in time or at all";
     WORKER_CPU = Counter Seconds "ringway_worker_cpu" ["worker", "core"] "Processor time of a worker; its rate is how busy its core is";
     WORKER_GENERATION = Gauge One "ringway_worker_generation" ["worker"] "Generation of the configuration that a worker serves with";
     WORKER_MAILBOX = Gauge One "ringway_worker_mailbox" ["worker"] "Messages from control that a worker has not read";

@@ -162,6 +162,7 @@ pub async fn acquire<'a>(
         let in_flight = InFlight::begin(state, endpoint, shard);
         let record = &forward.exchange.record;
         record.endpoint.set(Some(endpoint as u16));
+        forward.tries().begin(&rule.endpoints[endpoint].name);
         if seeking.tries == 0
             && let Some(connection) = state.pools[endpoint].take(rule)
         {
@@ -184,6 +185,7 @@ pub async fn acquire<'a>(
             Err(e) => {
                 shard.connect_failures.count();
                 refused = failed(forward, endpoint, &e);
+                forward.tries().unconnected(refused.reason);
                 seeking.tried.insert(endpoint);
                 let until_ms = now_ms() + rule.connect_cooldown_ms;
                 state.balancer.borrow_mut().connect_failed(endpoint, until_ms);

@@ -23,6 +23,7 @@ use super::{
     generation::Generation,
     net::Wait,
     pool::Connection,
+    trace::{self, Tries},
     tunnel::Tunnel,
 };
 use crate::{
@@ -32,7 +33,10 @@ use crate::{
         retry::{self, TryOutcome},
         route::RouteMatch,
     },
-    telemetry::metrics::shards::{EndpointShard, UpstreamShard},
+    telemetry::{
+        metrics::shards::{EndpointShard, UpstreamShard},
+        record::Sent,
+    },
     wire::Framing,
 };
 use connect::Acquired;
@@ -83,9 +87,11 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
             Err(refusal) => break Err(refusal),
         };
         exchange.record.tries.set(seeking.tries);
+        forward.tries().stamp(bytes.bytes_mut());
         let (result, back) = forward.attempt(&acquired, bytes, body, sink).await;
         bytes = back;
         forward.count(acquired.shard(), result.as_ref().err());
+        forward.tries().end(result.as_ref().err().map(|broken| broken.refusal.reason));
         match result {
             Ok(relayed) => {
                 forward.settle(acquired, relayed, sink).await;
@@ -108,6 +114,10 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
 }
 
 impl Forward<'_> {
+    fn tries(&self) -> Tries<'_> {
+        Tries { worker: self.worker, exchange: self.exchange }
+    }
+
     /// Where this worker counts what concerns the upstream as a whole.
     fn series(&self) -> &UpstreamShard {
         &self.snapshot.series.upstreams[self.upstream as usize].upstream
@@ -245,6 +255,7 @@ impl Forward<'_> {
             Relayed::Reusable => acquired.keep(self.rule, &self.worker.buffers),
             Relayed::Spent => {}
             Relayed::Upgraded(early) => {
+                self.hand_over(sink.sent());
                 if let Some(client) = sink.client() {
                     let upstream = &acquired.connection.stream;
                     let tunnel = Tunnel {
@@ -260,6 +271,12 @@ impl Forward<'_> {
                 }
             }
         }
+    }
+
+    /// A tunnel's spans end with its 101, however long it lasts.
+    fn hand_over(&self, sent: Sent) {
+        let ended = trace::Ended { refused: None, sent, ended_ns: now_ns(), received_bytes: 0 };
+        trace::hand_over(self.worker, self.snapshot, self.exchange, &ended);
     }
 
     fn wait(&self) -> Wait {

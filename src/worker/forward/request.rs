@@ -79,11 +79,15 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     };
     emit::field(out, b"Host", host);
     let count_hops = head.method == Method::Options;
+    let is_traced = exchange.trace.is_some();
+    let drops_state = exchange.trace.as_ref().is_some_and(|trace| !trace.keeps_state);
     let made_id = matches!(exchange.id, RequestId::Made(_));
     emit::kept_fields(out, bytes, &head.fields, |field: &Field| match field.id {
         FieldId::Other => false,
         FieldId::Host => true,
         FieldId::XRequestId => made_id,
+        FieldId::Traceparent => is_traced,
+        FieldId::Tracestate => drops_state,
         FieldId::MaxForwards => count_hops,
         FieldId::Expect => !head.expect_continue,
         id => client::drops_field(rule.fields, exchange.client.trusted_peer, id),
@@ -99,6 +103,9 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     client::write_forwarding(out, rule.fields, &received);
     if made_id {
         emit::field(out, b"X-Request-Id", exchange.id.text(bytes));
+    }
+    if let Some(trace) = &exchange.trace {
+        trace.write(out);
     }
     if let Some(left) = admit::max_forwards(head, bytes).filter(|_| count_hops) {
         out.extend_from_slice(b"Max-Forwards: ");

@@ -12,6 +12,7 @@ use crate::{
         exchange::ResponseSink,
         net::{Stream, Wait},
         pool::Connection,
+        trace,
     },
 };
 
@@ -86,6 +87,7 @@ impl Forward<'_> {
         if let Err(refused) = result {
             return (Err(refused), buf);
         }
+        trace::tell_timing(self.snapshot, self.exchange, sink);
         if head.status == 101 {
             return self.switch(sink, head, buf).await;
         }

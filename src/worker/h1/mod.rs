@@ -324,6 +324,7 @@ impl Active<'_> {
         let trusted = &snapshot.forwarding.trusted_proxies;
         let client = client::client_address(self.client.peer, trusted, head, buf.bytes());
         let id = self.request_id(snapshot, head, buf.bytes());
+        let trace = self.worker.trace(snapshot, head, buf.bytes(), client.trusted_peer);
         Exchange {
             request,
             buf,
@@ -338,6 +339,7 @@ impl Active<'_> {
             id,
             route: None,
             record: Record::begun(now_ns()),
+            trace,
             fin_is_gone: self.client.door.half_close.get() == HalfClose::Abort,
         }
     }

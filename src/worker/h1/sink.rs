@@ -5,7 +5,7 @@ use super::{Client, body::too_slow};
 use crate::{
     config::Snapshot,
     policy::{Refusal, refusal, route::RouteId},
-    telemetry::record::Sent,
+    telemetry::record::{Sent, Timing},
     wire::{FieldId, Framing, ResponseHead, Version, emit},
     worker::{
         Worker,
@@ -32,6 +32,8 @@ pub struct H1Sink<'c> {
     ends_by_close: bool,
     wait: Wait,
     sent: Sent,
+    /// What the client is told about how long things took.
+    timing: Option<Timing>,
     waited_ms: u64,
 }
 
@@ -57,6 +59,7 @@ impl<'c> H1Sink<'c> {
             ends_by_close: false,
             wait,
             sent: Sent::default(),
+            timing: None,
             waited_ms: 0,
         }
     }
@@ -95,6 +98,7 @@ impl<'c> H1Sink<'c> {
             self.worker.date.with(|date| out.extend_from_slice(date));
             out.extend_from_slice(b"\r\n");
         }
+        self.timing_field(out);
         if self.framing == SendFraming::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
@@ -104,6 +108,14 @@ impl<'c> H1Sink<'c> {
             (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
         }
         out.extend_from_slice(b"\r\n");
+    }
+
+    fn timing_field(&self, out: &mut Vec<u8>) {
+        if let Some(timing) = &self.timing {
+            out.extend_from_slice(b"Server-Timing: ");
+            timing.write(out);
+            out.extend_from_slice(b"\r\n");
+        }
     }
 
     /// Writes the rewritten head of an upstream's response.
@@ -190,6 +202,10 @@ impl ResponseSink for H1Sink<'_> {
 
     fn limit(&mut self, until_ms: u64) {
         self.wait.until_ms = until_ms;
+    }
+
+    fn tell_timing(&mut self, timing: Timing) {
+        self.timing = Some(timing);
     }
 
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
@@ -283,6 +299,7 @@ impl ResponseSink for H1Sink<'_> {
         emit::status_line(&mut out, head.status, head.phrase.of(buf.bytes()));
         emit::kept_fields(&mut out, buf.bytes(), &head.fields, |_| false);
         self.via(&mut out, head.version);
+        self.timing_field(&mut out);
         out.extend_from_slice(b"Connection: Upgrade\r\n");
         emit::field(&mut out, b"Upgrade", head.upgrade.of(buf.bytes()));
         out.extend_from_slice(b"\r\n");
