@@ -71,8 +71,8 @@ pub struct Reloads {
     generations: Vec<u64>,
     history: History,
     listeners: Vec<ListenerView>,
-    /// By worker: where each counts now.
-    series: Vec<Arc<Series>>,
+    /// By worker: where each counts and leaves spans now.
+    tallies: Vec<(Arc<Series>, Option<Arc<SpanQueue>>)>,
     /// For reports of stuck workers.
     route_names: watch::Names,
     systemd: Systemd,
@@ -166,7 +166,7 @@ impl Reloads {
             generations: vec![first.generation; copies.len()],
             history,
             listeners: listener_views(first, &[], binds),
-            series: copies.iter().map(|(_, series, _)| series.clone()).collect(),
+            tallies: tallies(&copies),
             route_names,
             systemd,
         };
@@ -195,7 +195,8 @@ impl Reloads {
         self.generations[worker] = copy.generation;
         self.held.push(copy.clone());
         self.route_names.add(&copy);
-        (copy, self.series[worker].clone(), self.spans.queue(worker))
+        let (series, spans) = self.tallies[worker].clone();
+        (copy, series, spans)
     }
 
     pub fn current(&self) -> &Arc<Snapshot> {
@@ -460,7 +461,7 @@ impl Reloads {
         let patience = PATIENCE * Duration::from_millis(before.runtime.stuck_after_ms);
         let copies = copies(snapshot, &self.registry, &mut self.spans);
         self.current = copies[0].0.clone();
-        self.series = copies.iter().map(|(_, series, _)| series.clone()).collect();
+        self.tallies = tallies(&copies);
         let shares = copies.into_iter().zip(bounds).zip(running.logs.adopt(logs));
         let mut shares: Vec<_> = shares.map(Some).collect();
         for (worker, mailbox) in running.workers.mailboxes() {
@@ -474,9 +475,9 @@ impl Reloads {
             let done: Done = Box::new(move |failed| {
                 let _ = tell.send(Event::Adopted { worker, generation, failed });
             });
-            let adoption = Box::new(Adoption { snapshot, series, outlets, spans, listeners, done });
+            let adoption = Adoption { snapshot, series, outlets, spans, listeners, done };
             // There was room in each mailbox before anything was changed.
-            let _ = mailbox.send(Message::Adopt(adoption));
+            let _ = mailbox.send(Message::Adopt(Box::new(adoption)));
             waiting.insert(worker);
         }
         if let Some(under_way) = &mut self.under_way {
@@ -520,6 +521,10 @@ fn copies(snapshot: Snapshot, registry: &Mutex<Registry>, spans: &mut Spans) -> 
     copies.insert(0, Arc::new(snapshot));
     let copies = copies.into_iter().zip(series).zip(spans);
     copies.map(|((snapshot, series), spans)| (snapshot, series, spans)).collect()
+}
+
+fn tallies(copies: &[WorkerCopy]) -> Vec<(Arc<Series>, Option<Arc<SpanQueue>>)> {
+    copies.iter().map(|(_, series, spans)| (series.clone(), spans.clone())).collect()
 }
 
 /// What a configuration has that is counted by name.

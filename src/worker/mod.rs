@@ -189,15 +189,15 @@ impl Worker {
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
-        let Adoption { snapshot, series, outlets, spans, .. } = adoption;
+        let Adoption { snapshot, series, outlets, spans, listeners, done } = adoption;
         let next = Rc::new(self.snapshot().next(snapshot, series, outlets, spans));
         self.keep_listeners_of(&next);
-        let failed = self.listen(&next, adoption.listeners);
+        let failed = self.listen(&next, listeners);
         self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
         let _previous = self.generation.replace(next);
         self.beat.set(Doing::Waiting);
-        (adoption.done)(failed);
+        done(failed);
     }
 
     /// What a worker as a whole takes from its generation.

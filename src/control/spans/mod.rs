@@ -128,11 +128,6 @@ impl Spans {
         }
     }
 
-    /// The queue of a worker that is started again.
-    pub fn queue(&self, worker: usize) -> Option<Arc<SpanQueue>> {
-        self.queues.get(worker).cloned()
-    }
-
     fn no_queues(&self) -> Vec<Option<Arc<SpanQueue>>> {
         vec![None; self.counts.dropped_by_workers.len()]
     }
