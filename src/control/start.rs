@@ -135,12 +135,13 @@ impl Gateway {
             self.admin.rebind(&settings)?;
         }
         reload |= self.listen(&opened)?;
-        self.announce(&opened, cores);
-        self.sockets.add(opened);
         self.begin_watch().map_err(|e| format!("cannot start a thread: {e}"))?;
         self.watch_file();
         self.readiness.set(Life::Serving);
         self.publish();
+        // Who has read it may rely on all of the above.
+        self.announce(&opened, cores);
+        self.sockets.add(opened);
         self.systemd.started(takeover.is_some());
         if let Some(takeover) = takeover.take() {
             takeover.serving();

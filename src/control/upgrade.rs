@@ -206,7 +206,7 @@ impl Old<'_> {
             match self.link.send(said, socket.map(AsFd::as_fd)) {
                 Ok(()) => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.look(true, "ready")?,
-                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Err(self.ended("ready")),
+                Err(e) if is_gone(&e) => return Err(self.ended("ready")),
                 Err(e) => return Err(format!("cannot hand over a socket: {e}")),
             }
         }
@@ -254,6 +254,11 @@ impl Old<'_> {
         }
         format!("the new process (pid {pid}) gave the upgrade up before it was {awaited}")
     }
+}
+
+/// The other side has closed, perhaps without having read what was said.
+fn is_gone(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 fn unexpected(said: &Said) -> String {

@@ -329,7 +329,8 @@ fn one_at_a_time_and_reloads_wait() {
     gateway.wait_for_log("the reload waits");
     assert_eq!(gateway.client().get("/").text(), "one");
     gateway.wait_for_log("was not ready within 2s");
-    eventually("the reload", || gateway.client().get("/").text() == "two");
+    gateway.wait_for_log(" reloaded ");
+    assert_eq!(gateway.client().get("/").text(), "two");
 
     // Told to end in the middle of an upgrade, it ends, and the new process does not stay.
     let starts = || gateway.log().matches("the new process starts").count();
