@@ -322,19 +322,18 @@ fn outcome<'a>(status: u16, duration_ns: u64, refused: Option<Refusal>) -> Line<
 }
 
 fn write(worker: &Worker, snapshot: &Generation, wanted: u32, seen: &Seen<'_>, line: Line<'_>) {
+    // Filled in where it is: a line is large.
+    let mut line = line;
     let now = clock_gettime(ClockId::RealtimeCoarse);
     let mut stamp = worker.stamp.borrow_mut();
     stamp.set(now.tv_sec.max(0) as u64 * 1000 + now.tv_nsec as u64 / 1_000_000);
     let listener = seen.door.name.borrow();
-    let line = Line {
-        time: &stamp,
-        worker: worker.index,
-        generation: snapshot.generation,
-        listener: &listener,
-        peer: seen.peer,
-        request_id: seen.request_id,
-        ..line
-    };
+    line.time = &stamp;
+    line.worker = worker.index;
+    line.generation = snapshot.generation;
+    line.listener = &listener;
+    line.peer = seen.peer;
+    line.request_id = seen.request_id;
     for (at, (rule, log)) in snapshot.access_logs.iter().zip(&snapshot.logs.0).enumerate() {
         if wanted >> at & 1 == 1 {
             log.add(&rule.format, &line);

@@ -82,7 +82,7 @@ impl Writer {
         let mut written = 0;
         if !state.shared.give_up.load(Ordering::Acquire) {
             state.shared.in_hand.store(batch.lines, Ordering::Release);
-            let (taken, failed) = sink.write(&batch.bytes, &mut || state.may_wait());
+            let (taken, failed) = sink.write(&batch.bytes, batch.lines, &mut || state.may_wait());
             written = taken.min(batch.lines);
             if let Some(e) = failed {
                 state.why = Some(e.to_string());

@@ -67,7 +67,7 @@ families! {
     RECEIVED = Counter Bytes "ringway_received" [] "Requests as received: heads, and bodies without their framing";
     SENT = Counter Bytes "ringway_sent" [] "Responses as sent, with heads and framing";
     DURATION = Histogram Seconds "ringway_request_duration" [] "From a request's head to the last byte of its response";
-    OVERHEAD = Histogram Seconds "ringway_overhead" [] "The gateway's own share: from the request's head to the first bytes sent to the upstream (without connecting), and from the response's head to the first bytes sent to the client";
+    OVERHEAD = Histogram Seconds "ringway_overhead" [] "The gateway's own share: from the request's head to the first bytes sent to the upstream (without connecting), and from the response's head to the first bytes sent to the client; on a core without time left, also the wait until the worker came to look";
     ROUTE_REQUESTS = Counter One "ringway_route_requests" ["route", "class"] "Requests by route and first digit of the response's status (`none`: no response began); requests without route have an empty route";
     ROUTE_RECEIVED = Counter Bytes "ringway_route_received" ["route"] "Request bodies received, by route";
     ROUTE_SENT = Counter Bytes "ringway_route_sent" ["route"] "Response bodies sent, by route";
@@ -75,7 +75,7 @@ families! {
     RETRIES = Counter One "ringway_upstream_retries" ["upstream"] "Tries beyond a request's first";
     FAILURES = Counter One "ringway_upstream_failures" ["upstream", "reason"] "Tries that came to nothing, by reason (docs/reasons.md)";
     ENDPOINT_REQUESTS = Counter One "ringway_endpoint_requests" ["upstream", "endpoint", "class"] "Tries by endpoint and first digit of its response's status (`none`: it did not answer)";
-    ENDPOINT_RESPONSE = Histogram Seconds "ringway_endpoint_response" ["upstream", "endpoint"] "From a request sent to the head of its response";
+    ENDPOINT_RESPONSE = Histogram Seconds "ringway_endpoint_response" ["upstream", "endpoint"] "From a request sent to the head of its response, as the worker came to see them";
     ENDPOINT_CONNECTS = Counter One "ringway_endpoint_connects" ["upstream", "endpoint"] "Connections opened";
     ENDPOINT_CONNECT_FAILURES = Counter One "ringway_endpoint_connect_failures" ["upstream", "endpoint"] "Connections that could not be opened";
     ENDPOINT_REUSED = Counter One "ringway_endpoint_reused" ["upstream", "endpoint"] "Requests sent on a kept connection";
