@@ -88,6 +88,10 @@ impl Queue {
         let _ = self.empty.push(bytes);
     }
 
+    fn is_half_full(&self) -> bool {
+        2 * self.full.len() >= self.full.capacity()
+    }
+
     /// Lines dropped so far for want of room.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -121,13 +125,26 @@ impl Log {
         buf.lines += 1;
         let is_full = buf.bytes.len() >= self.outlet.queue.buffer_bytes;
         drop(buf);
-        if is_full || self.is_retired.get() {
+        if self.is_retired.get() {
             self.hand_over();
+        } else if is_full {
+            self.push();
+            // Otherwise the writer is woken at the tick: waking it for each buffer costs as much
+            // as what it does.
+            if self.outlet.queue.is_half_full() {
+                self.outlet.writer.unpark();
+            }
         }
     }
 
-    /// The buffer goes to the writer, or is dropped and counted when too much waits already.
+    /// What is there goes to the writer now.
     fn hand_over(&self) {
+        self.push();
+        self.outlet.writer.unpark();
+    }
+
+    /// The buffer goes into the queue, or is dropped and counted when too much waits already.
+    fn push(&self) {
         let mut buf = self.buf.borrow_mut();
         if buf.lines == 0 {
             return;
@@ -136,7 +153,6 @@ impl Log {
         match queue.full.push(std::mem::take(&mut *buf)) {
             Ok(()) => {
                 buf.bytes = queue.empty.pop().unwrap_or_default();
-                self.outlet.writer.unpark();
             }
             Err(mut batch) => {
                 // A store, not an atomic addition: nobody else writes it.
@@ -150,8 +166,12 @@ impl Log {
     /// Called at every tick. While an earlier buffer waits the lines wait here: many small buffers
     /// would take the place of few full ones.
     fn tick(&self) {
-        if self.outlet.queue.full.is_empty() {
-            self.hand_over();
+        let has_waiting = !self.outlet.queue.full.is_empty();
+        if has_waiting || self.buf.borrow().lines > 0 {
+            if !has_waiting {
+                self.push();
+            }
+            self.outlet.writer.unpark();
         }
     }
 }

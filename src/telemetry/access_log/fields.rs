@@ -146,10 +146,12 @@ impl Field {
             Field::Listener => known(line.listener.as_bytes()),
             Field::Client => own(line.client),
             Field::Peer => own(line.peer),
-            Field::RequestId => known(line.request_id),
+            // Made here, or of harmless characters (`request_id::may_keep`).
+            Field::RequestId => own(line.request_id),
             Field::TraceId => own(line.trace_id),
             Field::SpanId => own(line.span_id),
-            Field::Method => of_request(|request| request.method),
+            // A token, RFC 9110 §5.6.2: it has no character that is special here.
+            Field::Method => request.map_or(Value::None, |request| own(request.method)),
             Field::Host => of_request(|request| request.host),
             Field::Target => of_request(|request| request.target),
             Field::Protocol => request.map_or(Value::None, |r| own(r.protocol.as_bytes())),
