@@ -55,7 +55,8 @@ macro_rules! fields {
         #[inline]
         pub(super) fn json_members(line: &Line<'_>, out: &mut Vec<u8>) {
             $( if const { !matches!(InJson::$in_json, InJson::Never) } {
-                Field::$field.json_value(line).member(concat!(",\"", $name, "\":"), out);
+                let keys = [concat!(",\"", $name, "\":"), concat!(",\"", $name, "\":\"")];
+                Field::$field.json_value(line).member(keys, out);
             } )+
         }
     };
@@ -84,7 +85,7 @@ fields! {
     Reused = "reused", Boolean, Known, "The last try went over a kept connection.";
     Duration = "duration_us", Integer, Always, "Microseconds from the request's complete head to the end of the exchange.";
     Overhead = "overhead_us", Integer, Known, "Microseconds of the gateway's own until the response began: the upstream's time and connecting left out.";
-    Connect = "connect_us", Integer, Known, "Microseconds spent connecting to endpoints, where there is an upstream; 0 over a kept connection.";
+    Connect = "connect_us", Integer, Known, "Microseconds spent connecting to endpoints. None over a kept connection.";
     FirstByte = "first_byte_us", Integer, Known, "Microseconds from sending the request to the head of the upstream's response, of the last try.";
     Transfer = "transfer_us", Integer, Known, "Microseconds from the first bytes of the response sent to the end of the exchange.";
     RequestBytes = "request_bytes", Integer, Always, "Bytes of the request's body, without framing; of a tunnel, bytes from the client.";
@@ -168,7 +169,8 @@ impl Field {
             Field::Reused => Value::Flag(line.reused),
             Field::Duration => micros(line.duration_ns),
             Field::Overhead => known_micros(line.overhead_ns),
-            Field::Connect => of_forwarded(micros(line.connect_ns)),
+            Field::Connect if line.connect_ns == 0 => Value::None,
+            Field::Connect => micros(line.connect_ns),
             Field::FirstByte => known_micros(line.first_byte_ns),
             Field::Transfer => known_micros(line.transfer_ns),
             Field::RequestBytes => Value::Number(line.request_bytes),

@@ -119,27 +119,30 @@ fn json(line: &Line<'_>, out: &mut Vec<u8>) {
 }
 
 impl Value<'_> {
-    /// Appends a member of a JSON object; `key` is `,"name":`.
+    /// Appends a member of a JSON object; the keys are `,"name":` and the same with the quotation
+    /// mark that begins a string.
     #[inline(always)]
-    pub(super) fn member(self, key: &'static str, out: &mut Vec<u8>) {
-        if matches!(self, Value::None | Value::RequestLine) {
-            return;
-        }
-        out.extend_from_slice(key.as_bytes());
+    pub(super) fn member(self, [key, key_of_string]: [&'static str; 2], out: &mut Vec<u8>) {
         match self {
             Value::None | Value::RequestLine => {}
             Value::Text(text) => {
-                out.push(b'"');
+                out.extend_from_slice(key_of_string.as_bytes());
                 Escape::Json.write(text, out);
                 out.push(b'"');
             }
             Value::Own(text) => {
-                out.push(b'"');
+                out.extend_from_slice(key_of_string.as_bytes());
                 out.extend_from_slice(text);
                 out.push(b'"');
             }
-            Value::Number(number) => digits(number, out),
-            Value::Flag(flag) => out.extend_from_slice(flag_text(flag)),
+            Value::Number(number) => {
+                out.extend_from_slice(key.as_bytes());
+                digits(number, out);
+            }
+            Value::Flag(flag) => {
+                out.extend_from_slice(key.as_bytes());
+                out.extend_from_slice(flag_text(flag));
+            }
         }
     }
 }
