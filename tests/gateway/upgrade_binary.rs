@@ -255,7 +255,7 @@ fn the_number_of_workers_may_change() {
     let up = Upstream::ok();
     let toml = |workers: usize| {
         format!(
-            "[runtime]\nworkers = {workers}\n[shutdown]\ndrain_idle = \"0ms\"\n\
+            "[runtime]\nworkers = {workers}\n[shutdown]\ndrain_idle = \"500ms\"\n\
              [[routes]]\nupstream = \"app\"\n[upstreams.app]\nendpoints = [\"{}\"]\n",
             up.address()
         )
