@@ -67,8 +67,6 @@ pub struct Reloads {
     asked_again: bool,
     /// Who waits for the reload after the one under way.
     waiting_next: Vec<Reply>,
-    /// By worker: the one it said it has.
-    generations: Vec<u64>,
     history: History,
     listeners: Vec<ListenerView>,
     /// By worker: where each counts and leaves spans now.
@@ -163,7 +161,6 @@ impl Reloads {
             under_way: None,
             asked_again: false,
             waiting_next: Vec::new(),
-            generations: vec![first.generation; copies.len()],
             history,
             listeners: listener_views(first, &[], binds),
             tallies: tallies(&copies),
@@ -192,7 +189,6 @@ impl Reloads {
         let mut copy = Snapshot::clone(&self.current);
         overrides.apply(&mut copy);
         let copy = Arc::new(copy);
-        self.generations[worker] = copy.generation;
         self.held.push(copy.clone());
         self.route_names.add(&copy);
         let (series, spans) = self.tallies[worker].clone();
@@ -309,7 +305,6 @@ impl Reloads {
         failed: Vec<String>,
         tell: &mpsc::Sender<Event>,
     ) {
-        self.generations[worker] = generation;
         let is_awaited = generation == self.current.generation
             && self.under_way.as_mut().is_some_and(|under_way| under_way.waiting.remove(&worker));
         match &mut self.under_way {
@@ -384,7 +379,10 @@ impl Reloads {
             lacking.push(format!("{name} is stuck and adopts it when it goes on"));
         }
         self.history.add(generation, Became::Reloaded, &summary(current));
-        let workers = self.generations.clone();
+        // A worker notes its generation before it says that it has it.
+        let registry = self.registry.lock().expect("nobody panics while counting");
+        let workers = registry.workers.iter().map(|shard| shard.generation.get()).collect();
+        drop(registry);
         self.finish(&Ok(Reloaded { generation, workers, took, warnings, lacking }), tell);
     }
 

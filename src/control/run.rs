@@ -464,7 +464,7 @@ impl Gateway {
         tracing::info!(
             connections = registry.sum(|worker| worker.connections.get()),
             requests = registry.sum(|worker| worker.requests.get()),
-            refusals = registry.sum(|worker| worker.refusals.get()),
+            refusals = registry.sum(|worker| worker.refusals()),
             panics = registry.sum(|worker| worker.panics.get()),
             connections_cut = self.connections_cut,
             "ended"

@@ -64,7 +64,7 @@ impl Drop for Entry {
 
 /// What a connection was doing when it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
+pub enum Stage {
     /// Waiting for its next request.
     Idle,
     Request,
@@ -79,7 +79,7 @@ pub struct ConnectionLine {
     pub listener: String,
     pub age_ms: u64,
     pub requests: u32,
-    pub doing: Doing,
+    pub stage: Stage,
     /// How long it has been serving its request.
     pub request_ms: Option<u64>,
     /// The route's name; `None` between requests, and for a request that began before a reload.
@@ -108,10 +108,10 @@ fn line(client: &Client, snapshot: &Snapshot) -> ConnectionLine {
         listener: client.door.name.borrow().clone(),
         age_ms: now_ms().saturating_sub(activity.born_ms),
         requests: activity.requests.get(),
-        doing: match since_ms {
-            _ if activity.is_tunnel.get() => Doing::Tunnel,
-            NEVER_MS => Doing::Idle,
-            _ => Doing::Request,
+        stage: match since_ms {
+            _ if activity.is_tunnel.get() => Stage::Tunnel,
+            NEVER_MS => Stage::Idle,
+            _ => Stage::Request,
         },
         request_ms: (since_ms != NEVER_MS).then(|| now_ms().saturating_sub(since_ms)),
         route: route.map(|(_, route)| snapshot.route(route).name.clone()),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Problem, State};
 use crate::worker::{
     report::Question,
-    roster::{ConnectionLine, Doing},
+    roster::{ConnectionLine, Stage},
 };
 
 /// Connections told of unless the question says otherwise, and at most.
@@ -78,10 +78,10 @@ fn connection(worker: usize, line: ConnectionLine) -> Connection {
         listener: line.listener,
         age: seconds(line.age_ms),
         requests: line.requests,
-        state: match line.doing {
-            Doing::Idle => "idle",
-            Doing::Request => "request",
-            Doing::Tunnel => "tunnel",
+        state: match line.stage {
+            Stage::Idle => "idle",
+            Stage::Request => "request",
+            Stage::Tunnel => "tunnel",
         },
         request_age: line.request_ms.map(seconds),
         route: line.route,

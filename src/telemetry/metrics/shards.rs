@@ -55,9 +55,7 @@ pub struct WorkerShard {
     pub tunnels_open: Cell,
     /// Requests answered, refused or cut off.
     pub requests: Cell,
-    /// Exchanges the gateway answered or cut off itself, for whatever reason.
-    pub refusals: Cell,
-    /// The same by reason, see [`reasons`].
+    /// Exchanges the gateway answered or cut off itself, by reason, see [`reasons`].
     pub reasons: [Cell; REASONS],
     /// Final responses by status code, from [`STATUS_FIRST`] on.
     pub statuses: [Cell; STATUSES],
@@ -88,7 +86,6 @@ impl Default for WorkerShard {
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),
             requests: Cell::default(),
-            refusals: Cell::default(),
             reasons: std::array::from_fn(|_| Cell::default()),
             statuses: std::array::from_fn(|_| Cell::default()),
             received_bytes: Cell::default(),
@@ -114,9 +111,13 @@ impl WorkerShard {
         self.sent_bytes.add(sent_bytes);
     }
 
+    /// Exchanges the gateway answered or cut off itself, for whatever reason.
+    pub fn refusals(&self) -> u64 {
+        self.reasons.iter().map(Cell::get).sum()
+    }
+
     /// An exchange the gateway answers or cuts off itself.
     pub fn refused(&self, reason: &Reason) {
-        self.refusals.count();
         self.reasons[usize::from(reason.number)].count();
     }
 }
@@ -228,6 +229,6 @@ mod tests {
         let shard = WorkerShard::default();
         shard.refused(refusal::ROUTE_NOT_FOUND);
         let place = usize::from(refusal::ROUTE_NOT_FOUND.number);
-        assert_eq!((shard.refusals.get(), shard.reasons[place].get()), (1, 1));
+        assert_eq!((shard.refusals(), shard.reasons[place].get()), (1, 1));
     }
 }
