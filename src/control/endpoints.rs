@@ -54,6 +54,8 @@ pub enum NotGranted {
     NoUpstream,
     NoEndpoint,
     TooMany,
+    /// A worker takes no messages; the words for whoever asked.
+    Crowded(String),
 }
 
 /// What became of an order to all workers.
@@ -88,7 +90,8 @@ impl Overrides {
         }
     }
 
-    /// Grants a wish and tells the workers. The answer comes when every worker has obeyed.
+    /// Grants a wish and tells the workers, whose mailboxes have room. The answer comes when every
+    /// worker has obeyed.
     pub fn grant(
         &mut self,
         wish: &Wish,
@@ -126,7 +129,7 @@ impl Overrides {
         );
         let (upstream, endpoint) = (Arc::from(&*wish.upstream), Arc::from(&*wish.endpoint));
         let tally = Tally::of(mailboxes.len(), reply);
-        for (worker, mailbox) in mailboxes.iter().enumerate() {
+        for mailbox in mailboxes {
             let share = Share { tally: tally.clone(), is_done: false };
             let change = EndpointChange {
                 upstream: Arc::clone(&upstream),
@@ -135,9 +138,8 @@ impl Overrides {
                 weight,
                 done: Box::new(move || share.obeyed()),
             };
-            if mailbox.send(Message::SetEndpoint(Box::new(change))).is_err() {
-                tracing::error!(worker, "mailbox full, the worker keeps what it has");
-            }
+            // There is room. If not, the message is dropped, which counts as not obeyed.
+            let _ = mailbox.send(Message::SetEndpoint(Box::new(change)));
         }
         Ok(())
     }

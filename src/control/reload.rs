@@ -113,6 +113,8 @@ pub enum Refused {
     BadFile(String),
     /// It cannot be put into force here, such as an address that is in use.
     Impossible(String),
+    /// A worker takes no messages.
+    Crowded(String),
     /// Not while something else goes on, or never.
     NotNow(&'static str),
 }
@@ -263,6 +265,9 @@ impl Reloads {
         if let Some(under_way) = &mut self.under_way {
             under_way.warnings = warnings;
         }
+        if let Some(why) = running.workers.cannot_be_told() {
+            return self.refused(Refused::Crowded(why), running.tell);
+        }
         running.overrides.apply(&mut snapshot);
         match self.prepare(&snapshot, running) {
             Ok((opened, logs)) => self.hand_out(*snapshot, opened, logs, running),
@@ -277,11 +282,6 @@ impl Reloads {
         snapshot: &Snapshot,
         running: &mut Running<'_>,
     ) -> Result<(NewSockets, Prepared), String> {
-        let mut full = running.workers.mailboxes().filter(|(_, mailbox)| mailbox.is_crowded());
-        if let Some((worker, _)) = full.next() {
-            let name = workers::name(worker);
-            return Err(format!("{name} is stuck and has not read its messages for a long time"));
-        }
         let opened = self.open_new(snapshot, running.sockets)?;
         let logs = running.logs.prepare(&snapshot.access_logs)?;
         running.admin.rebind(&snapshot.admin)?;
@@ -397,7 +397,7 @@ impl Reloads {
         let (why, detail) = match &refused {
             // Has been printed.
             Refused::BadFile(report) => ("the configuration has errors", report),
-            Refused::Impossible(why) => (&**why, why),
+            Refused::Impossible(why) | Refused::Crowded(why) => (&**why, why),
             Refused::NotNow(_) => return,
         };
         tracing::error!(generation, "reload refused, the configuration in force stays: {why}");
@@ -413,7 +413,7 @@ impl Reloads {
             Ok(done) => {
                 format!("serving generation {generation}, but {}", done.lacking.join("; "))
             }
-            Err(Refused::Impossible(why)) => {
+            Err(Refused::Impossible(why) | Refused::Crowded(why)) => {
                 format!("reload refused, serving generation {generation}: {why}")
             }
             Err(_) => format!(

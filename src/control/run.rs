@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::{
     admin::{self, Ask},
     cli,
-    endpoints::Overrides,
+    endpoints::{NotGranted, Obeyed, Overrides, Wish},
     file_watch::FileWatch,
     logs::Logs,
     ready::{Life, Readiness},
@@ -255,14 +255,24 @@ impl Gateway {
             Ask::Reload(reply) => self.reloads.ask(&self.tell, Some(reply)),
             Ask::Endpoint(wish, reply) => {
                 let (done, obeyed) = oneshot::channel();
-                let mailboxes: Vec<_> =
-                    self.workers.mailboxes().map(|(_, mailbox)| mailbox.clone()).collect();
-                let snapshot = self.reloads.current();
-                let granted = self.overrides.grant(&wish, snapshot, &mailboxes, done);
-                self.publish();
-                let _ = reply.send(granted.map(|()| obeyed));
+                let _ = reply.send(self.set_endpoint(&wish, done).map(|()| obeyed));
             }
         }
+    }
+
+    fn set_endpoint(
+        &mut self,
+        wish: &Wish,
+        done: oneshot::Sender<Obeyed>,
+    ) -> Result<(), NotGranted> {
+        if let Some(why) = self.workers.cannot_be_told() {
+            return Err(NotGranted::Crowded(why));
+        }
+        let mailboxes: Vec<_> =
+            self.workers.mailboxes().map(|(_, mailbox)| mailbox.clone()).collect();
+        self.overrides.grant(wish, self.reloads.current(), &mailboxes, done)?;
+        self.publish();
+        Ok(())
     }
 
     /// Watches the configuration file, or no longer, as the configuration says.

@@ -128,9 +128,21 @@ impl Workers {
         slots.filter_map(|(worker, slot)| Some((worker, &slot.running.as_ref()?.mailbox)))
     }
 
+    /// Why no order can be given to all workers now: one has taken no messages for so long that
+    /// what room is left in its mailbox is kept for its end.
+    pub fn cannot_be_told(&self) -> Option<String> {
+        let (worker, mailbox) = self.mailboxes().find(|(_, mailbox)| mailbox.is_crowded())?;
+        Some(format!(
+            "{} takes no messages ({} wait): nothing was changed; it is stuck or overloaded, see \
+             `ringway status`, and ask again when it goes on",
+            name(worker),
+            mailbox.waiting()
+        ))
+    }
+
     pub fn tell_all(&self, message: impl Fn() -> Message) {
         for (worker, mailbox) in self.mailboxes() {
-            // Full only if the worker is stuck; whoever waits for it has a deadline.
+            // Orders leave room for this; if there is none, whoever waits for it has a deadline.
             if mailbox.send(message()).is_err() {
                 tracing::error!(worker, "the worker's mailbox is full");
             }

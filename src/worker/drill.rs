@@ -1,6 +1,6 @@
 //! What the test-suite can ask of a debug build, to see what is otherwise never seen: a request
-//! that panics, one that holds its worker, one after which the worker itself panics, a listener
-//! that cannot accept.
+//! that panics, one that holds its worker, one after which the worker itself panics or takes no
+//! messages, a listener that cannot accept.
 //!
 //! Release builds have none of it.
 
@@ -9,8 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How soon held messages are noticed to be held no longer.
+const HELD_LOOK: Duration = Duration::from_millis(10);
+
 thread_local! {
     static PANIC_AT_TICK: Cell<bool> = const { Cell::new(false) };
+    static TAKES_NO_MESSAGES: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A request for `path` has come.
@@ -22,6 +26,12 @@ pub fn at_request(path: &[u8]) {
     if asked("RINGWAY_DRILL_WORKER_PANIC_PATH").is_some_and(|asked| asked == path) {
         PANIC_AT_TICK.set(true);
     }
+    // The rest of the path is `held` or `taken`.
+    let messages = asked("RINGWAY_DRILL_MESSAGES_PATH");
+    let rest = messages.as_ref().and_then(|asked| path.strip_prefix(asked.as_slice()));
+    if let Some(word) = rest {
+        TAKES_NO_MESSAGES.set(word == b"held");
+    }
     // The rest of the path says for how many milliseconds.
     let stall = asked("RINGWAY_DRILL_STALL_PATH");
     let rest = stall.as_ref().and_then(|asked| path.strip_prefix(asked.as_slice()));
@@ -30,6 +40,13 @@ pub fn at_request(path: &[u8]) {
         while Instant::now() < until {
             std::hint::spin_loop();
         }
+    }
+}
+
+/// Waits while this worker should take no messages.
+pub async fn while_messages_are_held() {
+    while TAKES_NO_MESSAGES.get() {
+        monoio::time::sleep(HELD_LOOK).await;
     }
 }
 

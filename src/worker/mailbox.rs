@@ -23,9 +23,10 @@ use crate::{
     telemetry::{metrics::shards::Series, trace::queue::SpanQueue},
 };
 
-/// Messages a worker may have waiting; control retries when it is full.
+/// Messages a worker may have waiting.
 const MESSAGES_MAX: usize = 256;
-/// So many of them are spare: for what other threads of control ask a worker.
+/// So many of them are spare: for what other threads of control ask a worker, and for its end.
+/// Orders that would need them are refused as a whole, before any worker hears of one.
 const MESSAGES_SPARE: usize = 64;
 
 /// What control tells a worker.
@@ -134,6 +135,8 @@ impl Mailbox {
         let bell = StdUnixStream::from(self.0.wake.as_fd().try_clone_to_owned()?);
         let bell = UnixStream::from_std(bell)?;
         loop {
+            #[cfg(debug_assertions)]
+            super::drill::while_messages_are_held().await;
             let mut count = [0u8; 8];
             let _ = rustix::io::read(&self.0.wake, &mut count);
             self.0.notified.store(false, Ordering::Release);

@@ -17,6 +17,7 @@ mod forwarding;
 mod framing;
 mod lifecycle;
 mod limits;
+mod mailbox;
 mod own_log;
 mod proxying;
 mod reload;

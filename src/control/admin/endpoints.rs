@@ -84,8 +84,8 @@ async fn set(Extract(shared): State, wish: Wish) -> Result<Json<Endpoint>, Probl
     match tokio::time::timeout(MAIN_MAX, obeyed).await {
         Ok(Ok(obeyed)) if obeyed.workers == obeyed.of => Ok(Json(endpoint(&view, &wish))),
         _ => {
-            let detail = "not every worker has taken it up; it holds from the next reload at the \
-                          latest: see GET /status for workers that are stuck";
+            let detail = "not every worker has taken it up yet: one that is stuck does when it \
+                          goes on; see GET /status for its state";
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
         }
     }
@@ -130,6 +130,7 @@ fn not_granted(not: &NotGranted, wish: &Wish, view: &View) -> Problem {
             );
             Problem::new(StatusCode::NOT_FOUND, detail)
         }
+        NotGranted::Crowded(why) => Problem::new(StatusCode::CONFLICT, why),
         NotGranted::TooMany => {
             let detail = "10,000 endpoints differ from the configuration already; take some back \
                           with DELETE";

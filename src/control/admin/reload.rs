@@ -42,6 +42,7 @@ pub async fn post(Extract(shared): State) -> Result<Json<Answer>, Problem> {
             let (status, detail) = match refused {
                 Refused::BadFile(report) => (StatusCode::UNPROCESSABLE_ENTITY, report),
                 Refused::Impossible(why) => (StatusCode::UNPROCESSABLE_ENTITY, why),
+                Refused::Crowded(why) => (StatusCode::CONFLICT, why),
                 Refused::NotNow(why) => (StatusCode::CONFLICT, why.to_owned()),
             };
             let generation = shared.view().snapshot.generation;
