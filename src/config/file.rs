@@ -13,7 +13,8 @@ use super::{
     values::{
         BareHost, BindAddress, CollectorUrl, EncodedSlash, EndpointText, FieldValue, FileMode,
         HostName, HostPattern, LogFormat, LogTarget, Matches, MethodName, Name, Network, PathRegex,
-        PathTemplate, PathText, Pseudonym, Ratio, Scheme, Secret, StatusRange, TcpAddress,
+        PathTemplate, PathText, Pseudonym, Ratio, Scheme, Secret, StatusHost, StatusRange,
+        TcpAddress,
     },
 };
 use crate::{config::decode::At, policy::balance::Balance, section};
@@ -388,6 +389,10 @@ section! {
         /// `/readyz`, `/metrics` and `/status`. Anybody who reaches it may read; give it no public
         /// address.
         status_bind: Option<TcpAddress> = None, eg "\"127.0.0.1:9180\"";
+        /// Names under which it may be asked there, with any port. IP addresses and `localhost`
+        /// always may; other names are refused with 421, because a web page can have a name of its
+        /// own lead here and read what the browser that shows it can reach. `"*"` is every name.
+        status_hosts: Vec<At<StatusHost>> = Vec::new();
     }
 
     /// When the configuration is read again: always on SIGHUP and on `ringway reload`.

@@ -98,6 +98,8 @@ pub struct Admin {
     pub mode: u32,
     /// What may only be read, over TCP.
     pub status_bind: Option<SocketAddr>,
+    /// Names that it answers to, other than IP addresses and `localhost`; `*` is any.
+    pub status_hosts: Vec<String>,
 }
 
 /// Configuration key `admin.bind`.

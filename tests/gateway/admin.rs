@@ -9,10 +9,12 @@ use std::{
 use serde_json::{Value, json};
 
 use super::upgrade;
-use crate::harness::{Client, Gateway, Launch, ReadError, Response, Upstream, eventually};
+use crate::harness::{Client, Gateway, Launch, ReadError, Response, Socket, Upstream, eventually};
 
 const OK: &str = "[[routes]]\nname = \"ok\"\nrespond = { body = \"ok\" }\n";
-const STATUS: &str = "[admin]\nstatus_bind = \"127.0.0.1:0\"\n";
+/// With the names that these tests use.
+const STATUS: &str =
+    "[admin]\nstatus_bind = \"127.0.0.1:0\"\nstatus_hosts = [\"gw.test\", \"x\"]\n";
 
 /// One request of the admin interface.
 #[track_caller]
@@ -125,6 +127,53 @@ fn the_tcp_door_only_tells() {
     // Nothing of it is on a public listener.
     assert_eq!(gateway.client().get("/livez").text(), "ok");
     assert_eq!(get(&gateway, "/status")["generation"], 1);
+}
+
+#[test]
+fn the_tcp_door_answers_to_no_name_that_is_not_its_own() {
+    const RESOURCES: [&str; 7] =
+        ["/", "/status", "/status/history", "/metrics", "/livez", "/readyz", "/nope"];
+    let gateway = Gateway::start(&format!("{OK}[admin]\nstatus_bind = \"127.0.0.1:0\"\n"));
+    let mut client = status_client(&gateway);
+    let Socket::Tcp(socket) = &client.reader.socket else { unreachable!("it is TCP") };
+    let port = socket.peer_addr().unwrap().port();
+    for path in RESOURCES {
+        let refused = client.get_from(&format!("evil.example:{port}"), path);
+        assert_eq!((refused.status, refused.reason().as_str()), (421, "admin.host"), "{path}");
+        let why = detail(&refused);
+        assert!(why.contains("`evil.example") && why.contains("admin.status_hosts"), "{why}");
+    }
+    // A second field, or a target that names a host, does not help.
+    for head in [
+        format!("GET /status HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nHost: evil.example"),
+        format!("GET http://evil.example/status HTTP/1.1\r\nHost: 127.0.0.1:{port}"),
+    ] {
+        client.send(format!("{head}\r\n\r\n"));
+        assert_eq!(client.response().status, 421, "{head}");
+    }
+    let hosts = [format!("127.0.0.1:{port}"), format!("localhost:{port}"), "[::1]".to_owned()];
+    for host in &hosts {
+        assert_eq!(client.get_from(host, "/status").status, 200, "{host}");
+    }
+    // Health checks of HTTP/1.0 have no Host field.
+    let mut old = status_client(&gateway);
+    old.send("GET /readyz HTTP/1.0\r\n\r\n");
+    old.reader.through(b" 200 OK\r\n").expect("an answer");
+    // By name, the command says the address.
+    let output = gateway.command(&["status", "--admin", &format!("localhost:{port}")]);
+    assert!(output.status.success(), "{output:?}");
+    // The socket is no browser's.
+    assert_eq!(gateway.admin().get_from("evil.example", "/status").status, 200);
+
+    let listed = |hosts: &str| {
+        let toml = format!("{OK}[admin]\nstatus_bind = \"127.0.0.1:0\"\nstatus_hosts = {hosts}\n");
+        assert!(gateway.reload(&toml), "{}", gateway.log());
+    };
+    listed("[\"GW.internal\"]");
+    assert_eq!(client.get_from("gw.internal:1", "/status").status, 200);
+    assert_eq!(client.get_from("evil.example", "/status").status, 421);
+    listed("[\"*\"]");
+    assert_eq!(client.get_from("evil.example", "/status").status, 200);
 }
 
 #[test]

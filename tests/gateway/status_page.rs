@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::harness::{Client, Gateway, eventually};
 
-const TOML: &str = "[admin]\nstatus_bind = \"127.0.0.1:0\"\n\
+const TOML: &str = "[admin]\nstatus_bind = \"127.0.0.1:0\"\nstatus_hosts = [\"gw.test\"]\n\
     [[routes]]\npath = \"/ok\"\nrespond = { body = \"ok\" }\n\
     [[routes]]\npath = \"/bad\"\nrespond = { status = 503, body = \"no\" }\n";
 

@@ -398,7 +398,8 @@ fn access_logs_have_every_request() {
 #[test]
 fn the_admin_interface_goes_with_it() {
     let installed = Installed::new();
-    let toml = format!("[admin]\nstatus_bind = \"127.0.0.1:0\"\n{OK}");
+    let status = "[admin]\nstatus_bind = \"127.0.0.1:0\"\nstatus_hosts = [\"gw.test\"]\n";
+    let toml = format!("{status}{OK}");
     let program = Some(installed.path());
     let gateway = start(Launch { toml, program, ..Launch::default() });
     let status_at = |gateway: &Gateway| -> SocketAddr {

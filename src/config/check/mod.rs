@@ -99,6 +99,7 @@ pub(super) fn admin(admin: &Admin) -> snapshot::Admin {
         bind: admin.bind.value.clone(),
         mode: admin.mode.0,
         status_bind: admin.status_bind.value.map(|address| address.0),
+        status_hosts: admin.status_hosts.iter().map(|host| host.value.0.clone()).collect(),
     }
 }
 

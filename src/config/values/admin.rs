@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr};
 use schemars::{Schema, SchemaGenerator};
 use toml::de::DeValue;
 
-use super::{Bad, BindAddress, FromText, bad};
+use super::{Bad, BareHost, BindAddress, FromText, bad};
 use crate::config::{
     decode::{Decode, Shape, Sink, quoted},
     report::Place,
@@ -64,6 +64,29 @@ impl FromText for TcpAddress {
 
     fn show(&self) -> String {
         self.0.to_string()
+    }
+}
+
+/// A host without port, or `*` for any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusHost(pub String);
+
+impl FromText for StatusHost {
+    const WHAT: &'static str = "a host without port, or \"*\"";
+    const EXAMPLE: &'static str = "gateway.internal";
+
+    fn read(text: &str) -> Result<Self, Bad> {
+        match text {
+            "*" => Ok(StatusHost(text.to_owned())),
+            _ if text.contains('*') => {
+                bad("a wildcard", "list each name, or write \"*\" for any name")
+            }
+            _ => BareHost::read(text).map(|host| StatusHost(host.0)),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
     }
 }
 

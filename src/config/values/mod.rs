@@ -21,7 +21,7 @@ mod trace;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
-pub use admin::{REDACTED, Secret, TcpAddress};
+pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use trace::CollectorUrl;
@@ -128,6 +128,7 @@ written_as_text!(
     Pseudonym,
     CollectorUrl,
     LogTarget,
+    StatusHost,
     StatusRange,
 );
 

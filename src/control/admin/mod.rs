@@ -7,13 +7,14 @@
 //!
 //! Two doors: a Unix socket, where everything is served and whose permissions say to whom, and,
 //! where `admin.status_bind` is given, a TCP address where only that is served which changes
-//! nothing and says nothing of single clients.
+//! nothing and says nothing of single clients, and only under names that are its own ([`host`]).
 
 mod config;
 mod connections;
 mod drain;
 mod endpoints;
 mod health;
+mod host;
 mod log;
 mod metrics;
 mod page;
@@ -40,6 +41,7 @@ use std::{
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    middleware::from_fn_with_state,
     routing::{get, post, put},
 };
 use hyper::server::conn::http1;
@@ -162,7 +164,8 @@ struct Prepared {
 impl Server {
     /// Serves nowhere yet.
     pub fn idle(shared: Arc<Shared>) -> Result<Server, String> {
-        let settings = Admin { bind: AdminBind::Off, mode: 0, status_bind: None };
+        let (bind, status_hosts) = (AdminBind::Off, Vec::new());
+        let settings = Admin { bind, mode: 0, status_bind: None, status_hosts };
         let (doors, inbox) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| format!("admin: cannot make a runtime: {e}"))?;
@@ -360,7 +363,8 @@ async fn serve(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Door>) {
             }
             Door::Status(socket) => {
                 let listener = socket.map(TcpListener::from_std).transpose();
-                let router = finished(reading(), desk.clone());
+                let known_host = from_fn_with_state(desk.clone(), host::check);
+                let router = finished(reading(), desk.clone()).layer(known_host);
                 listener.map(|listener| status.go_on_with(listener.map(Listener::Tcp), router))
             }
         };

@@ -106,9 +106,9 @@ impl Where {
             let mut tried = String::new();
             for place in self.places()? {
                 match connect(&place).await {
-                    Ok(stream) => {
+                    Ok((stream, host)) => {
                         let max = if path == "/upgrade" { UPGRADE_MAX } else { ANSWER_MAX };
-                        let answer = timeout(max, exchange(stream, method, path, body));
+                        let answer = timeout(max, exchange(stream, &host, method, path, body));
                         let late = |_| format!("no answer within {} s", max.as_secs());
                         let answer = answer.await.map_err(late).and_then(|answer| answer);
                         return answer.map_err(|e| format!("{place}: {e}"));
@@ -157,18 +157,26 @@ impl Where {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-async fn connect(place: &Place) -> io::Result<Box<dyn Stream>> {
+/// A connection, and the Host field for it. A name is not used there: the gateway may not know it
+/// (`admin.status_hosts`), but it always answers to its address.
+async fn connect(place: &Place) -> io::Result<(Box<dyn Stream>, String)> {
     match place {
-        Place::Unix(path) => Ok(Box::new(timeout(CONNECT_MAX, UnixStream::connect(path)).await??)),
+        Place::Unix(path) => {
+            let stream = timeout(CONNECT_MAX, UnixStream::connect(path)).await??;
+            Ok((Box::new(stream), "localhost".to_owned()))
+        }
         Place::Tcp(name) => {
             let addresses: Vec<_> = name.to_socket_addrs()?.collect();
-            Ok(Box::new(timeout(CONNECT_MAX, TcpStream::connect(&*addresses)).await??))
+            let stream = timeout(CONNECT_MAX, TcpStream::connect(&*addresses)).await??;
+            let host = stream.peer_addr()?.to_string();
+            Ok((Box::new(stream), host))
         }
     }
 }
 
 async fn exchange(
     stream: Box<dyn Stream>,
+    host: &str,
     method: &str,
     path: &str,
     body: Option<&Value>,
@@ -177,7 +185,7 @@ async fn exchange(
     let (mut sender, connection) =
         http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.map_err(broken)?;
     drop(tokio::spawn(connection));
-    let mut request = Request::builder().method(method).uri(path).header(header::HOST, "ringway");
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
     if body.is_some() {
         request = request.header(header::CONTENT_TYPE, "application/json");
     }
