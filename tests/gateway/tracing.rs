@@ -699,6 +699,32 @@ fn spans_that_are_rejected_in_part_are_counted() {
 }
 
 #[test]
+fn status_tells_what_became_of_spans() {
+    let (up, collector) = (Upstream::ok(), Collector::start());
+    let routes = format!(
+        "[[routes]]\nupstream = \"app\"\n[upstreams.app]\nendpoints = [\"{}\"]\n",
+        up.address()
+    );
+    let traced = format!("{}{routes}", collector.section("sample = 1.0"));
+    let gateway = Gateway::start(&traced);
+    let mut client = gateway.client();
+    (0..3).for_each(|_| assert_eq!(client.get("/").status, 200));
+    let told = |arguments: &[&str]| {
+        let output = gateway.command(arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    eventually("all are exported", || {
+        told(&["status"]).contains("\nspans          6 exported, 0 dropped\n")
+    });
+    let json: serde_json::Value = serde_json::from_str(&told(&["status", "--json"])).unwrap();
+    assert_eq!(json["spans"], serde_json::json!({"exported": 6, "dropped": 0}));
+    assert!(gateway.reload(&routes), "without tracing");
+    assert!(!told(&["status"]).contains("spans"));
+    assert!(!told(&["status", "--json"]).contains("spans"));
+}
+
+#[test]
 fn batches_are_bounded_and_carry_the_configured_fields() {
     let (up, collector) = (Upstream::ok(), Collector::start());
     let more = "sample = 1.0\nheaders = { Authorization = \"Bearer hush\", x-tenant = \"a\" }";

@@ -29,6 +29,7 @@ use crate::{
     },
     telemetry::metrics::{
         cell::{Kept, Summed},
+        expose::SpanCounts,
         registry::{Registry, Shards, UpstreamShards, sum, summed},
         shards::{Classes, EndpointShard, RouteShard, STATUS_FIRST, STATUSES, reasons},
     },
@@ -54,6 +55,9 @@ pub struct Status {
     pub routes: Vec<Route>,
     pub upstreams: Vec<UpstreamStatus>,
     pub access_logs: Vec<AccessLog>,
+    /// Not there without tracing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spans: Option<Spans>,
     pub limits: Limits,
     pub memory: Memory,
     pub descriptors: Descriptors,
@@ -176,6 +180,13 @@ pub struct AccessLog {
     pub dropped: u64,
 }
 
+/// What became of spans since the start. Those that still wait are in neither figure.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Spans {
+    pub exported: u64,
+    pub dropped: u64,
+}
+
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Limits {
     /// Client connections, of all workers.
@@ -232,6 +243,7 @@ fn status(desk: &Desk) -> Status {
         routes: look.routes(),
         upstreams: look.upstreams(),
         access_logs: desk.logs.totals().into_iter().map(access_log).collect(),
+        spans: view.snapshot.tracing.is_some().then(|| spans(desk.spans.counts())),
         limits: Limits { connections_max: view.snapshot.limits.connections_max },
         memory: Memory { resident_bytes: process::resident_bytes() },
         descriptors: Descriptors { open, max },
@@ -240,6 +252,10 @@ fn status(desk: &Desk) -> Status {
 
 fn access_log(total: Total) -> AccessLog {
     AccessLog { name: total.name, written: total.written, dropped: total.dropped }
+}
+
+fn spans(counts: SpanCounts) -> Spans {
+    Spans { exported: counts.exported, dropped: counts.dropped }
 }
 
 fn totals(registry: &Registry) -> Totals {

@@ -125,6 +125,10 @@ fn overview(status: &shown::Status, out: &mut String) {
         let (written, dropped) = (count(log.written), count(log.dropped));
         line("access log", format!("{}: {written} written, {dropped} dropped", log.name));
     }
+    if let Some(spans) = &status.spans {
+        let (exported, dropped) = (count(spans.exported), count(spans.dropped));
+        line("spans", format!("{exported} exported, {dropped} dropped"));
+    }
     line(
         "process",
         format!(
