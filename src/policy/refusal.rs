@@ -16,6 +16,7 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     CLIENT_ABORTED = "client.aborted", 499, "The client closed the connection before the exchange was complete.", "";
     CLIENT_STALLED = "client.stalled", 499, "The client did not read the response in time.", "";
     OVERLOADED = "gateway.overloaded", 503, "The gateway has as many connections as it may have.", "RFC 9110 §15.6.4";
+    GATEWAY_ENDED = "gateway.ended", 503, "The gateway (after `shutdown.drain_timeout`) or the worker ended before the exchange was complete. The client is not told: it got nothing, or part of a response.", "";
     REQUEST_TIMEOUT = "route.timeout", 504, "The exchange took longer than the route allows.", "RFC 9110 §15.6.5";
     REWRITE_UNSAFE = "route.unsafe_rewrite", 400, "Part of the path would become a dot segment in the path the route rewrites it to.", "RFC 3986 §5.2.4";
     UPSTREAM_CONNECT = "upstream.connect", 503, "No endpoint of the upstream could be connected.", "RFC 9110 §15.6.4";

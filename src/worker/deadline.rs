@@ -61,6 +61,8 @@ struct State {
     fd: RawFd,
     /// Set while a read may be given up without harm: on expiry it is cancelled, not shut down.
     parkable: Option<Box<Canceller>>,
+    /// The end of its response is the end of the connection: cut off, it must not look complete.
+    ends_by_close: bool,
     /// Waits for its next request since then; [`NEVER_MS`] when it does not.
     idle_since_ms: u64,
     watch: Option<Watch>,
@@ -87,7 +89,13 @@ impl Deadlines {
     /// A slot for the socket `fd`, which must stay open until the answer is dropped.
     pub fn slot(self: &Rc<Self>, fd: RawFd) -> Deadline {
         let slots = &mut *self.slots.borrow_mut();
-        let state = State { fd, parkable: None, idle_since_ms: NEVER_MS, watch: None };
+        let state = State {
+            fd,
+            parkable: None,
+            ends_by_close: false,
+            idle_since_ms: NEVER_MS,
+            watch: None,
+        };
         let slot = match slots.free.pop() {
             Some(slot) => {
                 slots.states[slot as usize] = state;
@@ -121,13 +129,27 @@ impl Deadlines {
     /// Ends every socket, because nobody will serve them any more.
     pub fn shut_all(&self) {
         // Borrowed by whoever panicked: then they stay as they are.
-        let Ok(slots) = self.slots.try_borrow() else { return };
+        let Ok(mut slots) = self.slots.try_borrow_mut() else { return };
         let free: std::collections::HashSet<u32> = slots.free.iter().copied().collect();
-        for (slot, state) in slots.states.iter().enumerate() {
-            if !free.contains(&(slot as u32)) {
-                shut(state.fd, Shutdown::Both);
+        let slots = &mut *slots;
+        for (slot, (state, at)) in slots.states.iter().zip(&mut slots.at).enumerate() {
+            if free.contains(&(slot as u32)) {
+                continue;
+            }
+            // The end of a stream here is not the peer's: it completes nothing.
+            for at_ms in [&mut at.read_ms, &mut at.write_ms] {
+                *at_ms = if *at_ms == NEVER_MS { NEVER_MS } else { EXPIRED_MS };
+            }
+            match state.ends_by_close {
+                true => reset(state.fd),
+                false => shut(state.fd, Shutdown::Both),
             }
         }
+    }
+
+    /// Sockets that are open.
+    pub fn open(&self) -> usize {
+        self.slots.try_borrow().map_or(usize::MAX, |slots| slots.states.len() - slots.free.len())
     }
 
     /// Wakes every connection that has waited for its next request since `since_ms` or longer, so
@@ -214,6 +236,15 @@ fn shut(fd: RawFd, how: Shutdown) {
     let _ = rustix::net::shutdown(borrow(fd), how);
 }
 
+/// Ends a connection by a reset, although operations are in flight.
+fn reset(fd: RawFd) {
+    // Of a TCP socket: sends RST and drops what was not sent (tcp(7), connect(2) with AF_UNSPEC).
+    // Nothing else has resets.
+    if rustix::net::connect_unspec(borrow(fd)).is_err() {
+        shut(fd, Shutdown::Both);
+    }
+}
+
 impl Deadline {
     /// From now on the read or readiness wait in flight is overdue at `at_ms`.
     #[inline]
@@ -252,6 +283,11 @@ impl Deadline {
     /// The read that could be parked is over.
     pub fn not_parkable(&self) {
         self.state(|s| s.parkable = None);
+    }
+
+    /// Whether the response being sent ends with the connection.
+    pub fn set_ends_by_close(&self, ends_by_close: bool) {
+        self.state(|s| s.ends_by_close = ends_by_close);
     }
 
     /// Marks that the connection waits for its next request from now on; [`NEVER_MS`]: no longer.

@@ -113,6 +113,11 @@ impl Generation {
         }
     }
 
+    /// Closes all idle connections to upstreams, and from now on those that become idle.
+    pub fn close_idle(&self) {
+        self.states.iter().for_each(|state| state.close_all_but(None));
+    }
+
     fn named(&self, name: &str) -> Option<(&Upstream, &Rc<UpstreamState>)> {
         let at = self.snapshot.upstreams.iter().position(|rule| rule.name == name)?;
         Some((&self.snapshot.upstreams[at], &self.states[at]))

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod deadline;
 #[cfg(debug_assertions)]
 mod drill;
+mod end;
 pub mod exchange;
 pub mod forward;
 pub mod generation;
@@ -94,6 +95,8 @@ pub struct Worker {
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
     pub draining: Cell<bool>,
+    /// What still runs is being cut off.
+    pub is_cut: Cell<bool>,
     /// The driver wants non-blocking descriptors.
     pub is_epoll: bool,
     /// Where heads are written before they go in front of a body.
@@ -131,10 +134,6 @@ pub enum Drained {
 
 /// Idle upstream connections and listeners' queues are looked at once in this many ticks.
 const SLOW_TICKS: u64 = 1000 / TICK_MS;
-/// How often a draining worker looks whether it is done.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// So many looks are left to the connections of a worker that panicked.
-const LAST_LOOKS: u32 = 50;
 
 impl Worker {
     fn new(seed: Seed, is_epoll: bool) -> (Worker, Mailbox) {
@@ -163,6 +162,7 @@ impl Worker {
             slowest: Slowest::default(),
             shedding: Cell::new(0),
             draining: Cell::new(false),
+            is_cut: Cell::new(false),
             is_epoll,
             scratch: Cell::default(),
             requests: RefCell::default(),
@@ -276,40 +276,23 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     let work = work(worker.clone(), mailbox);
     let error = match catch_unwind(AssertUnwindSafe(|| driver.block_on(work))) {
         Ok(Ok(drained)) => {
-            worker.snapshot().logs.finish();
+            let end = end::end(worker.clone());
+            if !matches!(catch_unwind(AssertUnwindSafe(|| driver.block_on(end))), Ok(true)) {
+                // As below.
+                std::mem::forget((worker, driver));
+            }
             return Ok(drained);
         }
         Ok(Err(e)) => e,
         Err(_) => io::Error::other("a panic outside of a connection"),
     };
-    let last = last_moment(worker.clone());
+    let last = end::last_moment(worker.clone());
     let _ = catch_unwind(AssertUnwindSafe(|| driver.block_on(last)));
     worker.clients.abandon();
     worker.metrics.connections_open.set(0);
     // The kernel may still write to what was in flight: that memory is never freed.
     std::mem::forget((worker, driver));
     Err(error)
-}
-
-/// After a panic: accepts no more, without touching the queues, which are for the worker that comes
-/// next; finishes what can be finished soon, and cuts the rest.
-async fn last_moment(worker: Rc<Worker>) {
-    #[cfg(debug_assertions)]
-    drill::at_last_moment();
-    worker.draining.set(true);
-    worker.listening.take().into_iter().for_each(Listening::leave);
-    for _ in 0..LAST_LOOKS {
-        worker.beat.tick();
-        worker.deadlines.close_idle(clock::refresh());
-        monoio::time::sleep(DRAIN_LOOK).await;
-        if worker.clients.open() == 0 {
-            break;
-        }
-    }
-    // Idle upstream connections too. One more moment for their tasks to end.
-    worker.deadlines.shut_all();
-    monoio::time::sleep(DRAIN_LOOK).await;
-    worker.snapshot().logs.finish();
 }
 
 async fn work(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
@@ -367,7 +350,7 @@ async fn obey(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
     });
     loop {
         // A worker that is not draining has no reason to wake up more often than its tick.
-        let look = if worker.draining.get() { DRAIN_LOOK } else { Duration::from_millis(TICK_MS) };
+        let look = if worker.draining.get() { end::LOOK } else { Duration::from_millis(TICK_MS) };
         monoio::time::sleep(look).await;
         if let Some(drained) = done.get() {
             return Ok(drained);
@@ -401,6 +384,6 @@ async fn drain(worker: Rc<Worker>, stop: Rc<Cell<bool>>, done: Rc<Cell<Option<Dr
         if elapsed_ms >= runtime.drain_idle_ms {
             worker.deadlines.close_idle(clock::now_ms() - runtime.drain_idle_ms);
         }
-        monoio::time::sleep(DRAIN_LOOK).await;
+        monoio::time::sleep(end::LOOK).await;
     }
 }

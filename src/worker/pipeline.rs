@@ -51,11 +51,12 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
     sink: &mut S,
 ) -> Outcome {
     let refused = phases(worker, snapshot, exchange, body, sink).await.err();
+    // Whatever it looked like from inside.
+    let refused =
+        refused.map(|r| if worker.is_cut.get() { refusal::GATEWAY_ENDED.into() } else { r });
     let outcome = match refused {
         None => Outcome::Done,
-        Some(refusal) if sink.begun() || refusal.reason == refusal::CLIENT_ABORTED => {
-            Outcome::Broken(refusal)
-        }
+        Some(refusal) if sink.begun() || is_gone(refusal) => Outcome::Broken(refusal),
         Some(refusal) => {
             if is_suspect(refusal) {
                 sink.close_after();
@@ -72,6 +73,11 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
     let done = Done { refused, outcome, sent: sink.sent(), received_bytes: body.bytes() };
     record(worker, snapshot, exchange, &done);
     outcome
+}
+
+/// The client's connection has ended already: there is nobody to answer.
+fn is_gone(refusal: Refusal) -> bool {
+    refusal.reason == refusal::CLIENT_ABORTED || refusal.reason == refusal::GATEWAY_ENDED
 }
 
 /// After a malformed request, or one for a tunnel, what follows on the connection is not trusted to

@@ -8,7 +8,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Client, Gateway, Launch, Socket, Upstream, eventually};
+use crate::harness::{Client, Gateway, Launch, ReadError, Socket, Upstream, eventually};
 
 const OK: &str = "[[routes]]\nrespond = { body = \"ok\" }\n";
 
@@ -215,6 +215,61 @@ fn a_second_signal_ends_it_at_once() {
     gateway.wait_for_log("drain");
     gateway.sigterm();
     gateway.wait_exit();
+}
+
+/// What a drain cuts off must not look complete, and is not forgotten.
+#[test]
+fn what_a_drain_cuts_off_is_cut_for_the_client_and_logged() {
+    // No length: each response ends with its last chunk, for HTTP/1.0 with its connection.
+    let upstream = Upstream::scripted(|conn| {
+        let request = conn.request().unwrap();
+        if request.target != "/silent" {
+            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n");
+        }
+        conn.until_closed();
+    });
+    let until_close = Upstream::scripted(|conn| {
+        let _ = conn.request();
+        conn.send("HTTP/1.0 200 OK\r\n\r\npart");
+        conn.until_closed();
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let gateway = Gateway::start(&format!(
+        "[shutdown]\ndrain_timeout = \"400ms\"\n[[access_logs]]\nto = \"file:{}\"\n\
+         [[routes]]\nupstream = \"app\"\n[[routes]]\npath = \"/close\"\nupstream = \"close\"\n\
+         [upstreams.app]\nendpoints = [\"{}\"]\n[upstreams.close]\nendpoints = [\"{}\"]\n",
+        log.display(),
+        upstream.address(),
+        until_close.address(),
+    ));
+    let begun = |path: &str, version: &str| {
+        let mut client = gateway.client();
+        client.send(format!("GET {path} HTTP/{version}\r\nHost: gw.test\r\n\r\n"));
+        let framing: &[u8] = if version == "1.0" { b"part" } else { b"part\r\n" };
+        client.reader.through(framing).expect("the head and a part");
+        client
+    };
+    let mut cut = [begun("/x", "1.0"), begun("/close", "1.0"), begun("/x", "1.1")];
+    let mut chunked = begun("/close", "1.1");
+    let mut silent = gateway.client();
+    silent.send("GET /silent HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    eventually("it is under way", || upstream.requests().len() == 3);
+    gateway.sigterm();
+    for client in &mut cut[..2] {
+        assert_eq!(client.reader.fill(), Err(ReadError::Reset), "a FIN would complete it");
+    }
+    for client in [&mut cut[2], &mut chunked, &mut silent] {
+        client.expect_closed();
+    }
+    gateway.wait_exit();
+    assert!(gateway.log().contains("connections_cut=5"), "{}", gateway.log());
+    let text = std::fs::read_to_string(&log).unwrap();
+    let reasons: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["reason"].clone())
+        .collect();
+    assert_eq!(reasons, ["gateway.ended"; 5], "{text}");
 }
 
 /// One client of the load: keeps its connection, or makes a new one for each request.

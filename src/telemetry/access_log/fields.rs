@@ -207,8 +207,7 @@ anew. -->
 Every `[[access_logs]]` of the configuration ([its keys](configuration.md)) is one stream of lines,
 one line for each exchange, written when the exchange has ended: a WebSocket's when it closes. What
 is refused is logged too, also what is no well-formed request. Not logged: connections on which no
-byte of a request came, those turned away because there were too many, and exchanges that the end of
-a drain cuts off.
+byte of a request came, and those turned away because there were too many.
 
 A worker never waits for a log. Its lines wait in memory, at most `buffer` of them for each worker
 and log; what finds no room is dropped and counted, and `dropped` is logged with the reason. Lines

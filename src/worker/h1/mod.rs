@@ -403,6 +403,7 @@ impl Active<'_> {
 
     async fn linger(&mut self, snapshot: &Snapshot) {
         let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
+        self.client.stream.deadline().set_ends_by_close(false);
         self.client.stream.finish_writing();
         let linger_ms = snapshot.timeouts.linger_ms;
         self.buf = self.client.stream.discard(buf, linger_ms, LINGER_BYTES_MAX).await;

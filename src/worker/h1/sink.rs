@@ -86,6 +86,7 @@ impl<'c> H1Sink<'c> {
             (_, Version::Http11) => self.framing = SendFraming::Chunked,
             (_, Version::Http10) => {
                 self.ends_by_close = true;
+                self.client.stream.deadline().set_ends_by_close(true);
                 self.keep = false;
             }
         }
