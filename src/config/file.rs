@@ -88,7 +88,8 @@ section! {
         /// After this long, connections still open are cut.
         drain_timeout: Millis = seconds(30) => millis(0)..=hours(24);
         /// How long an idle kept connection stays open meanwhile, so that a request already on its
-        /// way is answered (with `Connection: close`).
+        /// way is answered (with `Connection: close`). The same holds for the connections of a
+        /// listener that a reload removes.
         drain_idle: Millis = seconds(1) => millis(0)..=minutes(10);
         /// How long a new process may take to be ready in an upgrade. Then it is killed, and this
         /// one serves on.

@@ -63,6 +63,8 @@ struct State {
     parkable: Option<Box<Canceller>>,
     /// The end of its response is the end of the connection: cut off, it must not look complete.
     ends_by_close: bool,
+    /// Its wait for the next request was ended, to close it and not to park it.
+    is_closing: bool,
     /// Waits for its next request since then; [`NEVER_MS`] when it does not.
     idle_since_ms: u64,
     watch: Option<Watch>,
@@ -93,6 +95,7 @@ impl Deadlines {
             fd,
             parkable: None,
             ends_by_close: false,
+            is_closing: false,
             idle_since_ms: NEVER_MS,
             watch: None,
         };
@@ -157,15 +160,20 @@ impl Deadlines {
     pub fn close_idle(&self, since_ms: u64) {
         let slots = &mut *self.slots.borrow_mut();
         for (state, at) in slots.states.iter_mut().zip(&mut slots.at) {
-            if state.idle_since_ms <= since_ms {
-                at.read_ms = EXPIRED_MS;
-                state.end_read();
-            }
+            state.close_idle(at, since_ms);
         }
     }
 }
 
 impl State {
+    fn close_idle(&mut self, at: &mut At, since_ms: u64) {
+        if self.idle_since_ms <= since_ms {
+            at.read_ms = EXPIRED_MS;
+            self.is_closing = true;
+            self.end_read();
+        }
+    }
+
     fn end_read(&mut self) {
         match self.parkable.take() {
             Some(canceller) => {
@@ -288,6 +296,19 @@ impl Deadline {
     /// Whether the response being sent ends with the connection.
     pub fn set_ends_by_close(&self, ends_by_close: bool) {
         self.state(|s| s.ends_by_close = ends_by_close);
+    }
+
+    /// Wakes this connection, if it has waited for its next request since `since_ms` or longer, so
+    /// that it closes.
+    pub fn close_idle(&self, since_ms: u64) {
+        let slots = &mut *self.table.slots.borrow_mut();
+        let slot = self.slot as usize;
+        slots.states[slot].close_idle(&mut slots.at[slot], since_ms);
+    }
+
+    /// Whether the wait for the next request was ended to close the connection.
+    pub fn is_closing(&self) -> bool {
+        self.state(|s| s.is_closing)
     }
 
     /// Marks that the connection waits for its next request from now on; [`NEVER_MS`]: no longer.

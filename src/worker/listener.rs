@@ -207,10 +207,13 @@ impl Listening {
         self.stop();
     }
 
-    /// Accepts no more, and its connections end when they are next idle.
-    pub fn remove(self) {
-        self.door.is_closing.set(true);
+    /// Accepts no more, and its connections end with their next response. Answers where they came
+    /// in.
+    pub fn remove(self) -> Rc<Door> {
+        let door = self.door.clone();
+        door.is_closing.set(true);
         self.stop();
+        door
     }
 }
 

@@ -26,6 +26,7 @@ pub mod mailbox;
 pub mod net;
 pub mod pipeline;
 pub mod pool;
+mod removed;
 pub mod report;
 pub mod respond;
 pub mod ring;
@@ -209,7 +210,7 @@ impl Worker {
     }
 
     /// Stops listeners that `snapshot` does not have.
-    fn keep_listeners_of(&self, snapshot: &Generation) {
+    fn keep_listeners_of(self: &Rc<Self>, snapshot: &Generation) {
         let mut listening = self.listening.take();
         let rules = &snapshot.listeners;
         let mut kept = Vec::with_capacity(rules.len());
@@ -219,7 +220,7 @@ impl Worker {
                     old.adopt(rule, snapshot);
                     kept.push(old);
                 }
-                None => old.remove(),
+                None => drop(monoio::spawn(removed::close_idle(self.clone(), old.remove()))),
             }
         }
         self.listening.replace(kept);

@@ -175,7 +175,10 @@ impl Stream {
         refresh();
         self.deadline.not_parkable();
         match (self.deadline.read_done(), result) {
-            (true, Err(e)) if is_cancelled(&e) => (Next::Parked, buf),
+            (true, Err(e)) if is_cancelled(&e) => match self.deadline.is_closing() {
+                true => (Next::Read(Err(io::ErrorKind::TimedOut.into())), buf),
+                false => (Next::Parked, buf),
+            },
             (_, result) => (Next::Read(result), buf),
         }
     }

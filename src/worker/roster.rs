@@ -14,6 +14,7 @@ use slab::Slab;
 use super::{
     clock::{NEVER_MS, now_ms},
     h1::Client,
+    listener::Door,
 };
 use crate::{config::Snapshot, policy::route::RouteId};
 
@@ -90,6 +91,14 @@ impl Roster {
     pub fn enter(self: &Rc<Self>, client: Rc<Client>) -> Entry {
         let slot = self.clients.borrow_mut().insert(client);
         Entry { roster: self.clone(), slot }
+    }
+
+    /// Wakes those that came in by `door` and have waited for their next request since `since_ms`
+    /// or longer, so that they close.
+    pub fn close_idle(&self, door: &Rc<Door>, since_ms: u64) {
+        let clients = self.clients.borrow();
+        let of_door = clients.iter().filter(|(_, client)| Rc::ptr_eq(&client.door, door));
+        of_door.for_each(|(_, client)| client.stream.deadline().close_idle(since_ms));
     }
 
     /// At most `max` connections, in no particular order.

@@ -185,6 +185,25 @@ fn idle_connections_are_closed_but_a_request_on_its_way_is_answered() {
 }
 
 #[test]
+fn idle_connections_that_park_in_a_drain_stay_as_long_as_others() {
+    let gateway = Gateway::start(&format!(
+        "{OK}[shutdown]\ndrain_idle = \"3s\"\n[timeouts]\npark = \"500ms\"\n"
+    ));
+    let mut clients: Vec<Client> = (0..4).map(|_| gateway.client()).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "ok"));
+    gateway.sigterm();
+    gateway.wait_for_log("accepting no more worker=0");
+    gateway.wait_for_log("accepting no more worker=1");
+    // Longer than until they park, shorter than until they are closed.
+    let mut first = clients.swap_remove(0).patience(Duration::from_millis(1500));
+    assert_eq!(first.try_response("GET").err(), Some(ReadError::Timeout), "it stays open");
+    for client in clients.iter_mut().chain([&mut first]) {
+        assert_eq!(client.get("/").field("connection"), Some("close"));
+    }
+    assert!(gateway.wait_exit().success());
+}
+
+#[test]
 fn a_drain_is_bounded() {
     let upstream = Upstream::scripted(|conn| {
         let _ = conn.request();

@@ -3,7 +3,10 @@
 use std::{
     net::TcpStream,
     os::unix::fs::PermissionsExt,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use crate::harness::{Client, Gateway, Launch, Pattern, Server, Upstream, eventually};
@@ -138,6 +141,60 @@ fn listeners_come_and_go() {
 
     assert!(gateway.reload(&toml(&up, &[&one, &two, ALL].concat())));
     assert_eq!(Client::connect(gateway.address_of("two")).get("/").status, 200);
+}
+
+/// Long before their keep-alive timeout, parked or not; but nothing else is.
+#[test]
+fn idle_connections_of_a_removed_listener_are_closed() {
+    let (end, tunnel) = (Arc::new(AtomicBool::new(false)), super::upgrade::echo(""));
+    let own = end.clone();
+    let up = Upstream::scripted(move |conn| {
+        while let Ok(request) = conn.request() {
+            if request.target != "/slow" {
+                conn.answer(&request);
+                continue;
+            }
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha");
+            eventually("it may go on", || own.load(Ordering::SeqCst));
+            conn.send("lf");
+        }
+    });
+    let keys = |park: &str| {
+        format!(
+            "[shutdown]\ndrain_idle = \"1s\"\n[timeouts]\npark = \"{park}\"\n\
+             [[routes]]\npath = \"/chat\"\nupstream = \"tunnel\"\n\
+             [upstreams.tunnel]\nendpoints = [\"{}\"]\n{}",
+            tunnel.address(),
+            toml(&up, ALL)
+        )
+    };
+    let one = "[[listeners]]\nname = \"one\"\nbind = \"127.0.0.1:0\"\n";
+    let two = "[[listeners]]\nname = \"two\"\nbind = \"127.0.0.1:0\"\n";
+    for park in ["1h", "1ms"] {
+        end.store(false, Ordering::SeqCst);
+        let gateway = Gateway::start(&format!("{one}{two}{}", keys(park)));
+        let second = || Client::connect(gateway.address_of("two"));
+        let (mut kept, mut talking) = (gateway.client(), second());
+        assert_eq!(kept.get("/").status, 200);
+        super::upgrade::switch(&mut talking);
+        let mut idle: Vec<Client> = (0..8).map(|_| second()).collect();
+        idle.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
+        let mut slow = second();
+        slow.send("GET /slow HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        assert_eq!(slow.head().field("connection"), None, "it was to be kept");
+
+        assert!(gateway.reload(&format!("{one}{}", keys(park))), "{}", gateway.log());
+        let late = idle[0].get("/");
+        assert_eq!((late.status, late.field("connection")), (200, Some("close")));
+        idle.iter_mut().for_each(Client::expect_clean_close);
+        end.store(true, Ordering::SeqCst);
+        assert_eq!(slow.reader.exactly(4).unwrap(), b"half");
+        slow.expect_clean_close();
+        talking.send("still here");
+        assert_eq!(talking.reader.exactly(10).unwrap(), b"still here");
+        let response = kept.get("/");
+        assert_eq!((response.status, response.field("connection")), (200, None));
+    }
 }
 
 #[test]

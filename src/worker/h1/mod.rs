@@ -74,8 +74,8 @@ const BUSY_GAP_MS: u64 = 250;
 const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 enum Ending {
-    /// Nothing came for a while.
-    Parked,
+    /// Nothing came for a while, since this point of the coarse clock.
+    Parked(u64),
     /// The connection is over.
     Closed,
 }
@@ -84,12 +84,12 @@ enum Ending {
 pub async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
     loop {
         // Boxed, so that a parked connection does not carry the memory of an active one.
-        match Box::pin(active(&worker, &client)).await {
+        let since_ms = match Box::pin(active(&worker, &client)).await {
             Ending::Closed => return,
-            Ending::Parked => {}
-        }
+            Ending::Parked(since_ms) => since_ms,
+        };
         let keep_alive_ms = worker.with_timeouts(|t| t.keep_alive_ms);
-        client.stream.deadline().set_idle(now_ms());
+        client.stream.deadline().set_idle(since_ms);
         let woken = client.stream.readable(now_ms() + keep_alive_ms).await;
         client.stream.deadline().set_idle(NEVER_MS);
         if woken.is_err() {
@@ -225,8 +225,7 @@ impl Active<'_> {
         self.buf = buf;
         self.busy = requests > 0 && now_ms() - waited_from <= BUSY_GAP_MS;
         match next {
-            Next::Parked if self.worker.draining.get() => Some(Box::pin(self.close_idle()).await),
-            Next::Parked => Some(Ending::Parked),
+            Next::Parked => Some(Ending::Parked(waited_from)),
             Next::Read(Ok(0)) => Some(Ending::Closed),
             Next::Read(Ok(_)) => None,
             Next::Read(Err(e)) if e.kind() == std::io::ErrorKind::TimedOut => {
