@@ -92,6 +92,22 @@ impl Collector {
     }
 }
 
+/// A gateway that records every exchange, with these sections and an upstream `app`.
+#[track_caller]
+fn traced(collector: &Collector, app: &Upstream, sections: &str) -> Gateway {
+    let tracing = collector.section("sample = 1.0");
+    let app = app.address();
+    Gateway::start(&format!("{tracing}{sections}[upstreams.app]\nendpoints = [\"{app}\"]\n"))
+}
+
+/// Sends one GET for each path and checks the status of its answer.
+#[track_caller]
+fn get_all(client: &mut Client, expected: &[(&str, u16)]) {
+    for (path, status) in expected {
+        assert_eq!(client.get(path).status, *status, "{path}");
+    }
+}
+
 /// The page on tracing lists every attribute.
 #[track_caller]
 fn all_are_documented(spans: &[Span]) {
@@ -345,19 +361,13 @@ fn every_try_has_a_span_of_its_own() {
     });
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let collector = Collector::start();
-    let gateway = Gateway::start(&format!(
-        "[runtime]\nworkers = 1\n{}[[routes]]\nname = \"all\"\npath_template = \"/{{any}}\"\n\
+    let sections = format!(
+        "[runtime]\nworkers = 1\n[[routes]]\nname = \"all\"\npath_template = \"/{{any}}\"\n\
          upstream = \"app\"\n[[routes]]\npath = \"/dead\"\nupstream = \"dead\"\n\
-         [upstreams.app]\nendpoints = [\"{}\"]\n\
-         [upstreams.dead]\nendpoints = [\"{dead}\"]\n",
-        collector.section("sample = 1.0"),
-        up.address(),
-    ));
-    let mut client = gateway.client();
-    assert_eq!(client.get("/first").status, 200);
-    assert_eq!(client.get("/again").status, 200);
-    assert_eq!(client.get("/dead/x").status, 503);
-    drop(client);
+         [upstreams.dead]\nendpoints = [\"{dead}\"]\n"
+    );
+    let gateway = traced(&collector, &up, &sections);
+    get_all(&mut gateway.client(), &[("/first", 200), ("/again", 200), ("/dead/x", 503)]);
     let told: Vec<_> = up.requests().iter().map(parent_of).collect();
     assert_eq!(told.len(), 3);
 
@@ -414,17 +424,11 @@ fn every_try_has_a_span_of_its_own() {
 #[test]
 fn refusals_say_why() {
     let (up, collector) = (Upstream::ok(), Collector::start());
-    let gateway = Gateway::start(&format!(
-        "{}[[routes]]\npath = \"/small\"\nupstream = \"app\"\nmax_body = \"1B\"\n\
-         methods = [\"POST\"]\n[[routes]]\npath = \"/fixed\"\nrespond = {{ status = 403 }}\n\
-         [upstreams.app]\nendpoints = [\"{}\"]\n",
-        collector.section("sample = 1.0"),
-        up.address(),
-    ));
+    let sections = "[[routes]]\npath = \"/small\"\nupstream = \"app\"\nmax_body = \"1B\"\n\
+        methods = [\"POST\"]\n[[routes]]\npath = \"/fixed\"\nrespond = { status = 403 }\n";
+    let gateway = traced(&collector, &up, sections);
     let mut client = gateway.client();
-    assert_eq!(client.get("/nowhere").status, 404);
-    assert_eq!(client.get("/small").status, 405);
-    assert_eq!(client.get("/fixed").status, 403);
+    get_all(&mut client, &[("/nowhere", 404), ("/small", 405), ("/fixed", 403)]);
     client.send("BREW /nowhere HTTP/1.1\r\nHost: gw.test\r\n\r\n");
     assert_eq!(client.response().status, 404);
     client.send("POST /small HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 2\r\n\r\nab");
@@ -590,6 +594,15 @@ fn last_counts(gateway: &Gateway) -> (usize, usize) {
     (number("exported="), number("dropped="))
 }
 
+/// Has so many requests served, all but the first while the collector has a batch in hand.
+#[track_caller]
+fn serve_while_it_is_asked(requests: usize, gateway: &Gateway, collector: &Collector) {
+    let mut client = gateway.client();
+    assert_eq!(client.get("/").status, 200);
+    eventually("the collector is asked", || !collector.server.requests().is_empty());
+    (1..requests).for_each(|_| assert_eq!(client.get("/").status, 200));
+}
+
 #[test]
 fn a_collector_that_hangs_slows_nobody_and_what_it_misses_is_counted() {
     const REQUESTS: usize = 1000;
@@ -597,11 +610,7 @@ fn a_collector_that_hangs_slows_nobody_and_what_it_misses_is_counted() {
     // A request that waited for the collector would not be answered in this test's time.
     let section = collector.section("sample = 1.0\nqueue = 16\ntimeout = \"1m\"");
     let gateway = Gateway::before(up.address(), &section);
-    let mut client = gateway.client();
-    assert_eq!(client.get("/").status, 200);
-    eventually("the collector is asked", || !collector.server.requests().is_empty());
-    (1..REQUESTS).for_each(|_| assert_eq!(client.get("/").status, 200));
-    drop(client);
+    serve_while_it_is_asked(REQUESTS, &gateway, &collector);
     assert!(collector.last_spans(&gateway).is_empty());
     assert!(gateway.log().contains("the last spans are lost"), "{}", gateway.log());
     assert_eq!(last_counts(&gateway), (0, 2 * REQUESTS));
@@ -618,11 +627,7 @@ fn a_collector_that_is_slow_gets_what_the_queue_holds_and_the_rest_is_counted() 
     );
     let section = collector.section("sample = 1.0\nqueue = 16\ntimeout = \"1s\"");
     let gateway = Gateway::before(up.address(), &section);
-    let mut client = gateway.client();
-    assert_eq!(client.get("/").status, 200);
-    eventually("the collector is asked", || !collector.server.requests().is_empty());
-    (1..REQUESTS).for_each(|_| assert_eq!(client.get("/").status, 200));
-    drop(client);
+    serve_while_it_is_asked(REQUESTS, &gateway, &collector);
     gateway.wait_for_log("`tracing.queue` is full");
     let spans = collector.last_spans(&gateway).len();
     let (exported, dropped) = last_counts(&gateway);
@@ -705,10 +710,8 @@ fn status_tells_what_became_of_spans() {
         "[[routes]]\nupstream = \"app\"\n[upstreams.app]\nendpoints = [\"{}\"]\n",
         up.address()
     );
-    let traced = format!("{}{routes}", collector.section("sample = 1.0"));
-    let gateway = Gateway::start(&traced);
-    let mut client = gateway.client();
-    (0..3).for_each(|_| assert_eq!(client.get("/").status, 200));
+    let gateway = traced(&collector, &up, "[[routes]]\nupstream = \"app\"\n");
+    get_all(&mut gateway.client(), &[("/", 200); 3]);
     let told = |arguments: &[&str]| {
         let output = gateway.command(arguments);
         assert!(output.status.success(), "{output:?}");

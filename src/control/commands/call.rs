@@ -70,6 +70,14 @@ pub struct Answer {
     body: Bytes,
 }
 
+/// What came of an order that was not carried out.
+pub enum Not {
+    /// No gateway answered what can be read; why.
+    Answered(String),
+    /// It was refused, or is not as it should be.
+    Done(Answer),
+}
+
 impl Answer {
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -121,6 +129,17 @@ impl Where {
                  or its configuration with --config."
             ))
         })
+    }
+
+    /// Has the gateway do something, and answers what it says of it. The problem of a gateway that
+    /// did not has been printed.
+    pub fn order(&self, path: &str) -> Result<Value, Not> {
+        let answer = self.call("POST", path, None).map_err(Not::Answered)?;
+        if answer.is_success() {
+            return answer.json().map_err(Not::Answered);
+        }
+        eprintln!("{}\n", answer.problem());
+        Err(Not::Done(answer))
     }
 
     /// Where to look, first choice first.

@@ -15,7 +15,7 @@ mod table;
 pub mod top;
 pub mod upgrade;
 
-pub use call::Where;
+pub use call::{Not, Where};
 
 use std::process::ExitCode;
 

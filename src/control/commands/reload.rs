@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use super::{Where, failed};
+use super::{Not, Where, call::Answer, failed};
 use crate::{config::report::plural, control::cli::print};
 
 pub const HELP: &str = "\
@@ -26,24 +26,10 @@ pub struct Reload {
 
 impl Reload {
     pub fn run(&self) -> ExitCode {
-        let answer = match self.gateway.call("POST", "/reload", None) {
-            Ok(answer) => answer,
-            Err(e) => return failed(&e),
-        };
-        if !answer.is_success() {
-            eprintln!("{}\n", answer.problem());
-            let generation = answer.json::<Value>().ok().and_then(|v| v["generation"].as_u64());
-            let stays = generation.map_or("nothing has changed".to_owned(), |generation| {
-                format!("generation {generation} stays in force")
-            });
-            return match answer.status {
-                503 => failed("reloaded, but not as it should be"),
-                _ => failed(&format!("not reloaded, {stays}")),
-            };
-        }
-        let reloaded: Value = match answer.json() {
+        let reloaded = match self.gateway.order("/reload") {
             Ok(reloaded) => reloaded,
-            Err(e) => return failed(&e),
+            Err(Not::Answered(why)) => return failed(&why),
+            Err(Not::Done(answer)) => return not_reloaded(&answer),
         };
         for warning in reloaded["warnings"].as_array().into_iter().flatten() {
             eprintln!("{}\n", warning.as_str().unwrap_or_default());
@@ -54,5 +40,16 @@ impl Reload {
             plural(reloaded["workers"].as_array().map_or(0, Vec::len), "worker"),
             reloaded["took_ms"].as_f64().unwrap_or_default(),
         ))
+    }
+}
+
+fn not_reloaded(answer: &Answer) -> ExitCode {
+    let generation = answer.json::<Value>().ok().and_then(|v| v["generation"].as_u64());
+    let stays = generation.map_or("nothing has changed".to_owned(), |generation| {
+        format!("generation {generation} stays in force")
+    });
+    match answer.status {
+        503 => failed("reloaded, but not as it should be"),
+        _ => failed(&format!("not reloaded, {stays}")),
     }
 }

@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::Value;
 
-use super::{Where, failed};
+use super::{Not, Where, failed};
 use crate::control::cli::print;
 
 pub const HELP: &str = "\
@@ -26,17 +25,10 @@ pub struct Upgrade {
 
 impl Upgrade {
     pub fn run(&self) -> ExitCode {
-        let answer = match self.gateway.call("POST", "/upgrade", None) {
-            Ok(answer) => answer,
-            Err(e) => return failed(&e),
-        };
-        if !answer.is_success() {
-            eprintln!("{}\n", answer.problem());
-            return failed("not upgraded, the process serves on");
-        }
-        match answer.json::<Value>() {
+        match self.gateway.order("/upgrade") {
             Ok(upgraded) => print(&format!("upgraded: process {} serves\n", upgraded["pid"])),
-            Err(e) => failed(&e),
+            Err(Not::Answered(why)) => failed(&why),
+            Err(Not::Done(_)) => failed("not upgraded, the process serves on"),
         }
     }
 }
