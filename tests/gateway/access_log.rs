@@ -11,7 +11,7 @@ use std::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{Client, Gateway, Launch, Upstream, eventually};
+use crate::harness::{Client, Gateway, Launch, Over, Upstream, eventually};
 
 /// Lines of one worker are in the order in which exchanges ended.
 const ONE_WORKER: &str = "[runtime]\nworkers = 1\n";
@@ -415,8 +415,8 @@ fn rotation_under_load_loses_no_line() {
                 rotated.store(n + 1, Ordering::SeqCst);
             }
         });
+        let _over = Over(&over);
         load(&gateway, REQUESTS);
-        over.store(true, Ordering::SeqCst);
     });
     let rotated = rotated.load(Ordering::SeqCst);
     assert!(rotated > 1, "{rotated}");

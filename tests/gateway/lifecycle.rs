@@ -8,7 +8,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Client, Gateway, Launch, ReadError, Socket, Upstream, eventually};
+use crate::harness::{Client, Gateway, Launch, Over, ReadError, Socket, Upstream, eventually};
 
 const OK: &str = "[[routes]]\nrespond = { body = \"ok\" }\n";
 
@@ -331,10 +331,11 @@ fn a_drain_under_load_fails_no_request() {
         let (stop, served, address) = (&stop, &served, gateway.address());
         let clients: Vec<_> =
             (0..12).map(|i| scope.spawn(move || load(address, i % 2 == 0, stop, served))).collect();
+        let over = Over(stop);
         eventually("some are served", || served.load(Ordering::SeqCst) > 500);
         gateway.sigterm();
         let status = gateway.wait_exit();
-        stop.store(true, Ordering::SeqCst);
+        drop(over);
         assert!(status.success(), "{status}");
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });

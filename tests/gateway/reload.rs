@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::harness::{Client, Gateway, Launch, Pattern, Server, Upstream, eventually};
+use crate::harness::{Client, Gateway, Launch, Over, Pattern, Server, Upstream, eventually};
 
 /// A configuration with one upstream and these routes (as TOML).
 fn toml(upstream: &Upstream, routes: &str) -> String {
@@ -308,12 +308,12 @@ fn reloads_under_load_lose_nothing() {
                 }
             });
         }
+        let _over = Over(&done);
         for round in 1..=20 {
             assert!(gateway.reload(&both[round % 2]));
             let before = served.load(Ordering::Relaxed);
             eventually("requests", || served.load(Ordering::Relaxed) > before + 10);
         }
-        done.store(true, Ordering::Relaxed);
     });
     assert!(gateway.log().contains("generation=21"));
 }

@@ -12,7 +12,9 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Client, Gateway, Launch, Pattern, Server, Socket, Upstream, eventually};
+use crate::harness::{
+    Client, Gateway, Launch, Over, Pattern, Server, Socket, Upstream, eventually,
+};
 
 const OK: &str = "[[routes]]\nrespond = { body = \"ok\" }\n";
 
@@ -103,6 +105,7 @@ fn upgrades_under_load_lose_nothing() {
             let (done, served) = (&done, &served);
             scope.spawn(move || requests(address, kept, done, served));
         }
+        let _over = Over(&done);
         for _ in 0..3 {
             let before = served.load(Ordering::SeqCst);
             eventually("requests", || served.load(Ordering::SeqCst) > before + 20);
@@ -115,7 +118,6 @@ fn upgrades_under_load_lose_nothing() {
         }
         let before = served.load(Ordering::SeqCst);
         eventually("requests", || served.load(Ordering::SeqCst) > before + 20);
-        done.store(true, Ordering::SeqCst);
     });
     // The first process lives for its tunnel and its download only.
     pattern.check(&slow.reader.exactly(size - 3 * size / 10).unwrap());
@@ -176,8 +178,9 @@ fn a_process_that_cannot_start_changes_nothing() {
     assert!(!gateway.upgrade());
     assert!(gateway.log().contains("cannot start"), "{}", gateway.log());
 
-    // The right program, with a configuration that it cannot use.
+    // The right program, with a configuration that it cannot use, and time to say so.
     installed.install_built();
+    assert!(gateway.reload(OK), "{}", gateway.log());
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for (bad, reason) in [
         ("[[routes]]\nupstraem = \"x\"\n".to_owned(), "its configuration has errors"),
@@ -268,6 +271,7 @@ fn the_number_of_workers_may_change() {
         for _ in 0..2 {
             scope.spawn(|| requests(address, false, done, served));
         }
+        let _over = Over(done);
         for (workers, sockets) in [(1, 2), (4, 4), (3, 4)] {
             gateway.write(&toml(workers));
             let old = gateway.pid();
@@ -277,7 +281,6 @@ fn the_number_of_workers_may_change() {
             let before = served.load(Ordering::SeqCst);
             eventually("requests", || served.load(Ordering::SeqCst) > before + 50);
         }
-        done.store(true, Ordering::SeqCst);
     });
 }
 
@@ -419,6 +422,7 @@ fn the_admin_interface_goes_with_it() {
                 answers.fetch_add(1, Ordering::SeqCst);
             }
         });
+        let _over = Over(&done);
         for _ in 0..3 {
             let before = answers.load(Ordering::SeqCst);
             let old = gateway.pid();
@@ -433,7 +437,6 @@ fn the_admin_interface_goes_with_it() {
             assert_eq!(gateway.admin().get("/readyz").status, 200);
             eventually("answers", || answers.load(Ordering::SeqCst) > before + 10);
         }
-        done.store(true, Ordering::SeqCst);
     });
     // It says why not, and the interface is still the old process's.
     installed.install_script("exit 7");

@@ -102,11 +102,16 @@ impl Gateway {
         is_upgraded
     }
 
-    /// After an upgrade: the new process is meant from now on.
+    /// After an upgrade: the new process is meant from now on. Whoever asked for the upgrade may
+    /// know of it before it stands in the log.
+    #[track_caller]
     pub fn follow(&self) {
-        let log = self.log();
-        let line = log.lines().rfind(|line| line.contains(UPGRADED)).unwrap();
-        self.pid.store(pids(line).next().unwrap(), Ordering::SeqCst);
+        eventually("the upgrade in the log", || {
+            let log = self.log();
+            let line = log.lines().rfind(|line| line.contains(UPGRADED));
+            let pid = line.and_then(|line| pids(line).next()).filter(|pid| *pid != self.pid());
+            pid.inspect(|pid| self.pid.store(*pid, Ordering::SeqCst)).is_some()
+        });
     }
 
     /// Everything the program said so far.
@@ -121,12 +126,18 @@ impl Gateway {
         addresses(&log).next().unwrap_or_else(|| panic!("no TCP listener in {log}")).1
     }
 
-    /// Where the TCP listener of this name was last bound.
+    /// Where the TCP listener of this name was last bound. Waits for a first time: what two
+    /// processes say comes in any order.
     #[track_caller]
     pub fn address_of(&self, listener: &str) -> SocketAddr {
-        let log = self.log();
-        let named = addresses(&log).filter(|(line, _)| named(line, listener));
-        named.last().unwrap_or_else(|| panic!("{log}")).1
+        let mut found = None;
+        eventually(&format!("a TCP listener {listener:?} in the log"), || {
+            let log = self.log();
+            let named = addresses(&log).filter(|(line, _)| named(line, listener));
+            found = named.last().map(|(_, address)| address);
+            found.is_some()
+        });
+        found.unwrap()
     }
 
     pub fn client(&self) -> Client {

@@ -6,7 +6,10 @@ mod message;
 mod server;
 mod upstream;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 pub use client::Client;
 pub use gateway::{Gateway, Launch};
@@ -17,6 +20,15 @@ pub use upstream::{Conn, Received, Upstream, replay};
 /// How long a test waits for something that should happen at once. Generous, because many tests
 /// share the machine; a test that passes never waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Sets a flag when it is dropped: load beside a test ends with the test, also when that fails.
+pub struct Over<'f>(pub &'f AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// Waits until `condition` holds; fails the test with `what` when it does not within [`PATIENCE`].
 #[track_caller]
