@@ -25,7 +25,7 @@ use rustix::net::Shutdown;
 
 use super::{
     buffers::Buffer,
-    clock::{now_ms, refresh},
+    clock::{completed, now_ms},
     deadline::{Deadline, Deadlines},
 };
 
@@ -142,7 +142,7 @@ impl Stream {
     pub async fn read(&self, buf: Buffer, wait: Wait) -> (io::Result<usize>, Buffer) {
         self.deadline.read_by(wait.at());
         let (result, buf) = on_socket!(self, s => s.read(buf).await);
-        refresh();
+        completed();
         (self.read_ended(result), buf)
     }
 
@@ -166,13 +166,13 @@ impl Stream {
         if !parkable {
             self.deadline.read_by(by_ms);
             let (result, buf) = on_socket!(self, s => s.read(buf).await);
-            refresh();
+            completed();
             return (Next::Read(self.read_ended(result)), buf);
         }
         let handle = self.deadline.parkable();
         self.deadline.read_by(park_ms.min(by_ms));
         let (result, buf) = on_socket!(self, s => s.cancelable_read(buf, handle).await);
-        refresh();
+        completed();
         self.deadline.not_parkable();
         match (self.deadline.read_done(), result) {
             (true, Err(e)) if is_cancelled(&e) => (Next::Parked, buf),
@@ -184,7 +184,7 @@ impl Stream {
     pub async fn readable(&self, by_ms: u64) -> io::Result<()> {
         self.deadline.read_by(by_ms);
         let result = on_socket!(self, s => s.readable(false).await);
-        refresh();
+        completed();
         match self.deadline.read_done() {
             true => Err(io::ErrorKind::TimedOut.into()),
             false => result,
@@ -207,7 +207,7 @@ impl Stream {
             self.deadline.write_by(wait.at());
             let (result, back) = on_socket!(self, s => s.write(buf).await);
             buf = back;
-            refresh();
+            completed();
             match (self.deadline.write_done(), result) {
                 (false, Ok(0)) => break Err(io::ErrorKind::WriteZero.into()),
                 (false, Ok(n)) => buf.consume(n),
@@ -270,6 +270,6 @@ async fn in_time<T>(
 ) -> io::Result<T> {
     let timeout = Duration::from_millis(timeout_ms);
     let result = monoio::time::timeout(timeout, connect).await;
-    refresh();
+    completed();
     result.map_err(|_| io::ErrorKind::TimedOut)?
 }
