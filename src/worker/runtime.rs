@@ -80,7 +80,9 @@ fn uring(entries: u32) -> io::Result<Driver> {
         match built {
             Ok((runtime, ring)) => {
                 let ring = ring.map(Arc::new);
-                ring.clone().map(clock::follow);
+                if let Some(ring) = &ring {
+                    clock::follow(ring.clone());
+                }
                 return Ok(Driver { runtime: Either::Uring(runtime), name, ring });
             }
             Err(e) => refused = e,
