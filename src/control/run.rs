@@ -43,7 +43,7 @@ pub enum Event {
     Started {
         worker: usize,
         driver: &'static str,
-        ring: Option<RingView>,
+        ring: Option<Arc<RingView>>,
     },
     /// A worker accepts, but not on the listeners in `failed`.
     Listening {
@@ -226,9 +226,9 @@ impl Gateway {
     }
 
     /// A worker's runtime is there.
-    pub fn started(&mut self, worker: usize, driver: &'static str, ring: Option<RingView>) {
+    pub fn started(&mut self, worker: usize, driver: &'static str, ring: Option<Arc<RingView>>) {
         self.views[worker].io = driver;
-        self.views[worker].ring = ring.map(Arc::new);
+        self.views[worker].ring = ring;
         tracing::info!(worker, io = driver, "worker started");
     }
 

@@ -4,9 +4,13 @@ use super::head::{self, Lines, Summary};
 use super::reason::*;
 use super::scan;
 use super::section;
+use super::words::value_len;
 use super::{
     Connection, Field, FieldId, Framing, HeadLimits, Method, Parsed, Reason, Span, Version,
 };
+
+/// Where the phrase of a status line begins, with the space before it.
+const PHRASE_AT: usize = "HTTP/1.1 200".len();
 
 /// A parsed response head; spans refer to the buffer it was parsed from.
 #[derive(Debug, Default)]
@@ -53,34 +57,26 @@ impl ResponseHead {
     /// Status line and field lines, without what they mean.
     #[inline]
     fn lines(&mut self, head: &[u8], limits: &HeadLimits) -> Lines {
-        // httparse skips empty lines before the status line.
-        if matches!(head.first(), Some(b'\r' | b'\n')) {
+        // `HTTP/1.1 200 OK`: all but the phrase has its place. What is not there yet, or is
+        // anything else, the scan tells.
+        let Some((start, rest)) = head.split_first_chunk::<PHRASE_AT>() else {
             return Lines::Suspect;
-        }
-        let line = head::start_line(head);
-        let mut response = httparse::Response::new(&mut []);
-        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-            &mut response,
-            line,
-            &mut [],
-        );
-        if parsed.is_err() {
-            return Lines::Suspect;
-        }
-        let (Some(minor), Some(status), Some(b'\n')) =
-            (response.version, response.code, line.last())
-        else {
-            return Lines::Partial;
         };
-        let line_end = line.len() - 2;
-        if !matches!(status, 100..=599) || line[line_end] != b'\r' {
+        let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor, b' ', a, b, c] = start else {
+            return Lines::Suspect;
+        };
+        let is_status = matches!(a, b'1'..=b'5') && b.is_ascii_digit() && c.is_ascii_digit();
+        // The phrase and even the space before it may be missing.
+        let phrase_len = if rest.first() == Some(&b' ') { value_len(rest) } else { 0 };
+        let is_whole = rest[phrase_len..].starts_with(b"\r\n");
+        if !is_status || !is_whole || !matches!(minor, b'0' | b'1') {
             return Lines::Suspect;
         }
-        // `HTTP/1.1 200 OK`: the phrase and even the space before it may be missing.
-        self.phrase = Span::new("HTTP/1.1 200 ".len().min(line_end), line_end);
-        self.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-        self.status = status;
-        section::read(head, line.len(), head::fields_max(limits), &mut self.fields)
+        let line_end = PHRASE_AT + phrase_len;
+        self.phrase = Span::new(line_end.min(PHRASE_AT + 1), line_end);
+        self.version = if *minor == b'0' { Version::Http10 } else { Version::Http11 };
+        self.status = [a, b, c].iter().fold(0, |n, digit| n * 10 + u16::from(**digit - b'0'));
+        section::read(head, line_end + 2, head::fields_max(limits), &mut self.fields)
     }
 
     #[inline]

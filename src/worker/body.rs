@@ -165,22 +165,20 @@ impl<'s> Reader<'s> {
         worker.buffers.relay(self.decoder.left())
     }
 
-    /// Reads and decodes once. The window of the returned buffer is data, possibly none; whether
-    /// the body is over is in `decoder.ended()`.
-    pub async fn next(&mut self, mut buf: Buffer, wait: Wait) -> (Result<(), ReadError>, Buffer) {
+    /// Reads and decodes once. Afterwards the window of `buf` is data, possibly none; whether the
+    /// body is over is in `decoder.ended()`.
+    pub async fn next(&mut self, buf: &mut Buffer, wait: Wait) -> Result<(), ReadError> {
         buf.append(&self.carry);
         let carried = self.carry.len();
         self.carry.clear();
-        let (result, mut buf) = self.stream.read(buf, wait).await;
-        let result = match result {
+        match self.stream.read(buf, wait).await {
             Ok(0) if carried > 0 => Err(ReadError::Closed),
             Ok(0) if self.decoder.close() => Ok(()),
             Ok(0) => Err(ReadError::Closed),
-            Ok(_) => self.settle(&mut buf),
+            Ok(_) => self.settle(buf),
             Err(e) if e.kind() == std::io::ErrorKind::TimedOut => Err(ReadError::TimedOut),
             Err(_) => Err(ReadError::Closed),
-        };
-        (result, buf)
+        }
     }
 
     /// Decodes the window of `buf`, leaves the data in it, and keeps the rest in `carry`.

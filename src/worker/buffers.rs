@@ -24,7 +24,9 @@ pub const TAILROOM: usize = 8;
 /// Size of the buffer a message head is read into first.
 pub const HEAD_BYTES: usize = 8 * 1024;
 
-/// A window of initialised bytes in a fixed piece of memory.
+/// A window of initialised bytes in a fixed piece of memory. The default one has no memory: it
+/// stands where a buffer belongs while the kernel has that.
+#[derive(Default)]
 pub struct Buffer {
     mem: Box<[MaybeUninit<u8>]>,
     start: usize,

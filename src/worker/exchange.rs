@@ -151,23 +151,23 @@ pub trait ResponseSink {
     async fn head(
         &mut self,
         head: &ResponseHead,
-        buf: Buffer,
+        buf: &mut Buffer,
         last: bool,
         trailer_lines: &[u8],
-    ) -> (Result<(), Refusal>, Buffer);
+    ) -> Result<(), Refusal>;
     /// Sends more data. `last`: the body is complete.
     async fn data(
         &mut self,
-        buf: Buffer,
+        buf: &mut Buffer,
         last: bool,
         trailer_lines: &[u8],
-    ) -> (Result<(), Refusal>, Buffer);
+    ) -> Result<(), Refusal>;
     /// The next response is the connection's last.
     fn close_after(&mut self);
     /// Sends a response of the gateway's own.
     async fn own(&mut self, response: OwnResponse<'_>) -> Result<(), Refusal>;
     /// Sends an upstream's 101, whose head is the window of `buf`; a tunnel follows.
-    async fn switch(&mut self, head: &ResponseHead, buf: Buffer) -> (Result<(), Refusal>, Buffer);
+    async fn switch(&mut self, head: &ResponseHead, buf: &Buffer) -> Result<(), Refusal>;
     /// The connection itself, when this exchange has it for itself: it can be watched while an
     /// upstream is slow, and it can become a tunnel.
     fn client(&self) -> Option<&super::net::Stream>;

@@ -446,10 +446,9 @@ async fn shed(worker: &Worker, stream: Stream) {
     buf.append(head.as_bytes());
     buf.append(body.as_bytes());
     let wait = Wait { idle_ms: timeouts.linger_ms, until_ms: NEVER_MS };
-    let (sent, mut buf) = stream.write_all(buf, wait).await;
-    if sent.is_ok() {
+    if stream.write_all(&mut buf, wait).await.is_ok() {
         stream.finish_writing();
-        buf = stream.discard(buf, timeouts.linger_ms, 64 * 1024).await;
+        stream.discard(&mut buf, timeouts.linger_ms, 64 * 1024).await;
     }
     worker.buffers.give(buf);
 }

@@ -6,7 +6,7 @@
 //! either handed over or counted as dropped.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, RefCell, RefMut},
     io::Write,
     net::IpAddr,
     rc::Rc,
@@ -31,7 +31,7 @@ use super::{
 use crate::{
     policy::Refusal,
     telemetry::{
-        access_log::{Format, Line, Request},
+        access_log::{Format, Line, Request, Stamp},
         record::Sent,
         trace::parent,
     },
@@ -47,15 +47,51 @@ const FIRST_LINE_BYTES_MAX: usize = 1024;
 /// Whole lines on their way to the log.
 #[derive(Debug, Default)]
 pub struct Batch {
-    pub bytes: Vec<u8>,
+    /// Longer than what is written: it is used again and again without being cleared.
+    memory: Vec<u8>,
+    length: usize,
     pub lines: u64,
+}
+
+impl Batch {
+    pub fn text(&self) -> &[u8] {
+        &self.memory[..self.length]
+    }
+
+    /// Adds a line; `false` when there is no room for it.
+    #[inline]
+    fn add(&mut self, format: &Format, line: &Line<'_>) -> bool {
+        let written = format.write(line, &mut self.memory[self.length..]);
+        if let Some(bytes) = written {
+            self.length += bytes;
+            self.lines += 1;
+        }
+        written.is_some()
+    }
+
+    /// Adds a line to an empty batch, however long it is: what others may write into one is bounded
+    /// ([`crate::telemetry::access_log`]).
+    fn add_first(&mut self, format: &Format, line: &Line<'_>, buffer_bytes: usize) {
+        let mut bytes = buffer_bytes.max(self.memory.len());
+        loop {
+            self.memory.resize(bytes, 0);
+            if self.add(format, line) {
+                return;
+            }
+            bytes *= 2;
+        }
+    }
+
+    fn clear(&mut self) {
+        (self.length, self.lines) = (0, 0);
+    }
 }
 
 /// Between one worker and the thread that writes one log; shared by nobody else.
 pub struct Queue {
     full: ArrayQueue<Batch>,
     /// Memory on its way back.
-    empty: ArrayQueue<Vec<u8>>,
+    empty: ArrayQueue<Batch>,
     /// Lines the worker found no room for. Only the worker writes it.
     dropped: AtomicU64,
     buffer_bytes: usize,
@@ -81,11 +117,12 @@ impl Queue {
     }
 
     /// Gives a batch's memory back.
-    pub fn give(&self, mut bytes: Vec<u8>) {
-        bytes.clear();
+    pub fn give(&self, mut batch: Batch) {
+        batch.clear();
         // One very long line must not be paid for ever after.
-        bytes.shrink_to(2 * self.buffer_bytes);
-        let _ = self.empty.push(bytes);
+        batch.memory.truncate(self.buffer_bytes);
+        batch.memory.shrink_to_fit();
+        let _ = self.empty.push(batch);
     }
 
     fn is_half_full(&self) -> bool {
@@ -109,31 +146,36 @@ pub struct Outlet {
 /// One access log in one worker.
 pub struct Log {
     outlet: Outlet,
-    buf: RefCell<Batch>,
+    /// The one that is being filled.
+    batch: RefCell<Batch>,
     /// No longer configured: what long exchanges still have to say goes out line by line.
     is_retired: Cell<bool>,
 }
 
 impl Log {
     fn new(outlet: Outlet) -> Log {
-        Log { outlet, buf: RefCell::default(), is_retired: Cell::new(false) }
+        Log { outlet, batch: RefCell::default(), is_retired: Cell::new(false) }
     }
 
     fn add(&self, format: &Format, line: &Line<'_>) {
-        let mut buf = self.buf.borrow_mut();
-        format.write(line, &mut buf.bytes);
-        buf.lines += 1;
-        let is_full = buf.bytes.len() >= self.outlet.queue.buffer_bytes;
-        drop(buf);
+        if !self.batch.borrow_mut().add(format, line) {
+            self.add_to_next(format, line);
+        }
         if self.is_retired.get() {
             self.hand_over();
-        } else if is_full {
-            self.push();
-            // Otherwise the writer is woken at the tick: waking it for each buffer costs as much
-            // as what it does.
-            if self.outlet.queue.is_half_full() {
-                self.outlet.writer.unpark();
-            }
+        }
+    }
+
+    /// The batch that is being filled has no room left.
+    #[cold]
+    fn add_to_next(&self, format: &Format, line: &Line<'_>) {
+        self.push();
+        let queue = &*self.outlet.queue;
+        self.batch.borrow_mut().add_first(format, line, queue.buffer_bytes);
+        // Otherwise the writer is woken at the tick: waking it for each batch costs as much as what
+        // it does.
+        if queue.is_half_full() {
+            self.outlet.writer.unpark();
         }
     }
 
@@ -143,22 +185,20 @@ impl Log {
         self.outlet.writer.unpark();
     }
 
-    /// The buffer goes into the queue, or is dropped and counted when too much waits already.
+    /// The batch goes into the queue, or is dropped and counted when too much waits already.
     fn push(&self) {
-        let mut buf = self.buf.borrow_mut();
-        if buf.lines == 0 {
+        let mut batch = self.batch.borrow_mut();
+        if batch.lines == 0 {
             return;
         }
         let queue = &*self.outlet.queue;
-        match queue.full.push(std::mem::take(&mut *buf)) {
-            Ok(()) => {
-                buf.bytes = queue.empty.pop().unwrap_or_default();
-            }
-            Err(mut batch) => {
+        match queue.full.push(std::mem::take(&mut *batch)) {
+            Ok(()) => *batch = queue.empty.pop().unwrap_or_default(),
+            Err(mut full) => {
                 // A store, not an atomic addition: nobody else writes it.
-                queue.dropped.store(queue.dropped() + batch.lines, Ordering::Relaxed);
-                batch.bytes.clear();
-                *buf = Batch { bytes: batch.bytes, lines: 0 };
+                queue.dropped.store(queue.dropped() + full.lines, Ordering::Relaxed);
+                full.clear();
+                *batch = full;
             }
         }
     }
@@ -167,7 +207,7 @@ impl Log {
     /// would take the place of few full ones.
     fn tick(&self) {
         let has_waiting = !self.outlet.queue.full.is_empty();
-        if has_waiting || self.buf.borrow().lines > 0 {
+        if has_waiting || self.batch.borrow().lines > 0 {
             if !has_waiting {
                 self.push();
             }
@@ -246,31 +286,37 @@ pub fn exchange(worker: &Worker, snapshot: &Generation, exchange: &Exchange, don
     let mut address = [0; ADDRESS_BYTES_MAX];
     let traced = exchange.trace.as_ref().map(|trace| trace.own().text());
     let (trace_id, span_id) = traced.as_ref().map_or((&[][..], &[][..]), parent::ids);
+    let (received_bytes, tunnelled_bytes) = record.tunnelled.get();
+    // Every field is named, so that a line is made where it stays.
     let line = Line {
+        time: &stamp(worker),
+        worker: worker.index,
+        generation: snapshot.generation,
+        listener: &exchange.door.name.borrow(),
         client: client(exchange, &mut address),
+        peer: &exchange.peer_text,
+        request_id: exchange.id.text(exchange.bytes()),
         trace_id,
         span_id,
         request: Some(request(exchange)),
+        first_line: b"",
+        status,
         route: route.map_or("", |route| &route.name),
         upstream: upstream.map_or("", |upstream| &upstream.name),
         endpoint: endpoint.map_or("", |endpoint| &endpoint.name),
         tries: record.tries.get(),
         reused: record.reused.get(),
+        duration_ns,
         overhead_ns: record.overhead_ns(sent),
         connect_ns: record.connect_ns.get(),
         first_byte_ns: record.first_byte_ns(),
         transfer_ns: (sent.first_ns > 0).then(|| ended_ns.saturating_sub(sent.first_ns)),
-        request_bytes: done.received_bytes + record.tunnelled.get().0,
-        response_bytes: sent.body_bytes + record.tunnelled.get().1,
-        sent_bytes: sent.bytes + record.tunnelled.get().1,
-        ..outcome(status, duration_ns, refused)
+        request_bytes: done.received_bytes + received_bytes,
+        response_bytes: sent.body_bytes + tunnelled_bytes,
+        sent_bytes: sent.bytes + tunnelled_bytes,
+        reason: refused.map(|refusal| refusal.reason),
     };
-    let seen = Seen {
-        door: &exchange.door,
-        peer: &exchange.peer_text,
-        request_id: exchange.id.text(exchange.bytes()),
-    };
-    write(worker, snapshot, wanted, &seen, line);
+    write(snapshot, wanted, &line);
 }
 
 /// Something that was refused before it could become an exchange.
@@ -301,21 +347,22 @@ pub fn malformed(worker: &Worker, snapshot: &Generation, what: &Malformed<'_>) {
     let end = what.bytes.iter().position(|b| matches!(b, b'\r' | b'\n'));
     let end = end.unwrap_or(what.bytes.len()).min(FIRST_LINE_BYTES_MAX);
     let line = Line {
+        time: &stamp(worker),
+        worker: worker.index,
+        generation: snapshot.generation,
+        listener: &what.door.name.borrow(),
         client: what.peer,
+        peer: what.peer,
+        request_id: what.request_id,
         first_line: &what.bytes[..end],
+        status,
+        duration_ns,
         response_bytes: what.sent.body_bytes,
         sent_bytes: what.sent.bytes,
-        ..outcome(status, duration_ns, refused)
+        reason: Some(what.refusal.reason),
+        ..Line::default()
     };
-    let seen = Seen { door: what.door, peer: what.peer, request_id: what.request_id };
-    write(worker, snapshot, wanted, &seen, line);
-}
-
-/// What is known of everything that is logged.
-struct Seen<'a> {
-    door: &'a Door,
-    peer: &'a [u8],
-    request_id: &'a [u8],
+    write(snapshot, wanted, &line);
 }
 
 fn status_of(sent: &Sent, refused: Option<Refusal>) -> u16 {
@@ -336,27 +383,18 @@ fn wanted(worker: &Worker, snapshot: &Generation, status: u16, duration_ns: u64)
     wanted
 }
 
-/// A line that says nothing yet but how it ended.
-fn outcome<'a>(status: u16, duration_ns: u64, refused: Option<Refusal>) -> Line<'a> {
-    Line { status, duration_ns, reason: refused.map(|refusal| refusal.reason), ..Line::default() }
-}
-
-fn write(worker: &Worker, snapshot: &Generation, wanted: u32, seen: &Seen<'_>, line: Line<'_>) {
-    // Filled in where it is: a line is large.
-    let mut line = line;
+/// The time, as text.
+fn stamp(worker: &Worker) -> RefMut<'_, Stamp> {
     let now = clock_gettime(ClockId::RealtimeCoarse);
     let mut stamp = worker.stamp.borrow_mut();
     stamp.set(now.tv_sec.max(0) as u64 * 1000 + now.tv_nsec as u64 / 1_000_000);
-    let listener = seen.door.name.borrow();
-    line.time = &stamp;
-    line.worker = worker.index;
-    line.generation = snapshot.generation;
-    line.listener = &listener;
-    line.peer = seen.peer;
-    line.request_id = seen.request_id;
+    stamp
+}
+
+fn write(snapshot: &Generation, wanted: u32, line: &Line<'_>) {
     for (at, (rule, log)) in snapshot.access_logs.iter().zip(&snapshot.logs.0).enumerate() {
         if wanted >> at & 1 == 1 {
-            log.add(&rule.format, &line);
+            log.add(&rule.format, line);
         }
     }
 }
@@ -444,9 +482,9 @@ mod tests {
         assert_eq!(queue.dropped(), 2 * 1024 + 10);
         let mut handed_over = 0;
         while let Some(batch) = queue.take() {
-            assert_eq!(batch.bytes.len() as u64, batch.lines * 4);
+            assert_eq!(batch.text(), b"200\n".repeat(batch.lines as usize));
             handed_over += batch.lines;
-            queue.give(batch.bytes);
+            queue.give(batch);
         }
         assert_eq!(handed_over, 15 * 1024);
         log.add(&format, &line);

@@ -1,7 +1,7 @@
 //! The one place where the data path touches sockets.
 //!
-//! A [`Stream`] is a connected TCP or Unix socket with its deadline slot. Buffers go in by value
-//! and come back with the result, because the kernel owns them in between. A read is only ever
+//! A [`Stream`] is a connected TCP or Unix socket with its deadline slot. While an operation is in
+//! flight the kernel owns its buffer, and an empty one stands in its place. A read is only ever
 //! abandoned when its connection dies with it; overdue operations are ended through the slot (see
 //! [`super::deadline`]) and answer [`io::ErrorKind::TimedOut`].
 
@@ -10,6 +10,7 @@
 use std::{
     cell::UnsafeCell,
     io,
+    mem::take,
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     path::Path,
@@ -25,7 +26,7 @@ use rustix::net::Shutdown;
 
 use super::{
     buffers::Buffer,
-    clock::{now_ms, refresh},
+    clock::{NEVER_MS, completed, now_ms},
     deadline::{Deadline, Deadlines},
 };
 
@@ -139,11 +140,12 @@ impl Stream {
     }
 
     /// Appends what arrives to `buf`'s window. 0 bytes: the peer sends no more, or `buf` is full.
-    pub async fn read(&self, buf: Buffer, wait: Wait) -> (io::Result<usize>, Buffer) {
+    pub async fn read(&self, buf: &mut Buffer, wait: Wait) -> io::Result<usize> {
         self.deadline.read_by(wait.at());
-        let (result, buf) = on_socket!(self, s => s.read(buf).await);
-        refresh();
-        (self.read_ended(result), buf)
+        let (result, back) = on_socket!(self, s => s.read(take(buf)).await);
+        *buf = back;
+        completed();
+        self.read_ended(result)
     }
 
     fn read_ended(&self, result: io::Result<usize>) -> io::Result<usize> {
@@ -158,28 +160,26 @@ impl Stream {
     /// without.
     pub async fn read_next(
         &self,
-        buf: Buffer,
+        buf: &mut Buffer,
         park_ms: u64,
         by_ms: u64,
         parkable: bool,
-    ) -> (Next, Buffer) {
+    ) -> Next {
         if !parkable {
-            self.deadline.read_by(by_ms);
-            let (result, buf) = on_socket!(self, s => s.read(buf).await);
-            refresh();
-            return (Next::Read(self.read_ended(result)), buf);
+            return Next::Read(self.read(buf, Wait { idle_ms: NEVER_MS, until_ms: by_ms }).await);
         }
         let handle = self.deadline.parkable();
         self.deadline.read_by(park_ms.min(by_ms));
-        let (result, buf) = on_socket!(self, s => s.cancelable_read(buf, handle).await);
-        refresh();
+        let (result, back) = on_socket!(self, s => s.cancelable_read(take(buf), handle).await);
+        *buf = back;
+        completed();
         self.deadline.not_parkable();
         match (self.deadline.read_done(), result) {
             (true, Err(e)) if is_cancelled(&e) => match self.deadline.is_closing() {
-                true => (Next::Read(Err(io::ErrorKind::TimedOut.into())), buf),
-                false => (Next::Parked, buf),
+                true => Next::Read(Err(io::ErrorKind::TimedOut.into())),
+                false => Next::Parked,
             },
-            (_, result) => (Next::Read(result), buf),
+            (_, result) => Next::Read(result),
         }
     }
 
@@ -187,7 +187,7 @@ impl Stream {
     pub async fn readable(&self, by_ms: u64) -> io::Result<()> {
         self.deadline.read_by(by_ms);
         let result = on_socket!(self, s => s.readable(false).await);
-        refresh();
+        completed();
         match self.deadline.read_done() {
             true => Err(io::ErrorKind::TimedOut.into()),
             false => result,
@@ -195,12 +195,8 @@ impl Stream {
     }
 
     /// Writes the whole window. Each write, not the whole, has `wait.idle_ms`. `Ok` is the time it
-    /// took in milliseconds of the coarse clock. The buffer comes back with the window it had.
-    pub async fn write_all(
-        &self,
-        mut buf: Buffer,
-        wait: Wait,
-    ) -> (Result<u64, WriteFailed>, Buffer) {
+    /// took in milliseconds of the coarse clock. Afterwards the buffer has the window it had.
+    pub async fn write_all(&self, buf: &mut Buffer, wait: Wait) -> Result<u64, WriteFailed> {
         let started_ms = now_ms();
         let len = buf.len();
         let result = loop {
@@ -208,9 +204,9 @@ impl Stream {
                 break Ok(now_ms() - started_ms);
             }
             self.deadline.write_by(wait.at());
-            let (result, back) = on_socket!(self, s => s.write(buf).await);
-            buf = back;
-            refresh();
+            let (result, back) = on_socket!(self, s => s.write(take(buf)).await);
+            *buf = back;
+            completed();
             match (self.deadline.write_done(), result) {
                 (false, Ok(0)) => break Err(io::ErrorKind::WriteZero.into()),
                 (false, Ok(n)) => buf.consume(n),
@@ -220,9 +216,8 @@ impl Stream {
             }
         };
         let sent_any = buf.len() < len;
-        let result = result.map_err(|error| WriteFailed { error, sent_any });
         buf.unconsume(len);
-        (result, buf)
+        result.map_err(|error| WriteFailed { error, sent_any })
     }
 
     /// Sends FIN: no more will be written, what is on its way arrives.
@@ -237,19 +232,17 @@ impl Stream {
 
     /// Reads and discards for at most `for_ms` or `bytes_max`, so that a peer that is still
     /// sending gets our last words instead of a reset. Call after [`Stream::finish_writing`].
-    pub async fn discard(&self, mut buf: Buffer, for_ms: u64, bytes_max: u64) -> Buffer {
+    pub async fn discard(&self, buf: &mut Buffer, for_ms: u64, bytes_max: u64) {
         let until_ms = now_ms() + for_ms;
         let mut bytes = 0;
         loop {
             buf.reset(0);
-            let (result, back) = self.read(buf, Wait { idle_ms: for_ms, until_ms }).await;
-            buf = back;
-            match result {
+            match self.read(buf, Wait { idle_ms: for_ms, until_ms }).await {
                 Ok(n) if n > 0 && now_ms() < until_ms => bytes += n as u64,
-                _ => return buf,
+                _ => return,
             }
             if bytes > bytes_max {
-                return buf;
+                return;
             }
         }
     }
@@ -273,6 +266,6 @@ async fn in_time<T>(
 ) -> io::Result<T> {
     let timeout = Duration::from_millis(timeout_ms);
     let result = monoio::time::timeout(timeout, connect).await;
-    refresh();
+    completed();
     result.map_err(|_| io::ErrorKind::TimedOut)?
 }

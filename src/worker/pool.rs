@@ -52,10 +52,10 @@ impl Connection {
     }
 
     /// Starts the next read into `buf`. Answers whether it is still in flight.
-    fn start_read(&self, buf: Buffer) -> bool {
+    fn start_read(&self, mut buf: Buffer) -> bool {
         let stream = self.stream.clone();
         let wait = Wait { idle_ms: NEVER_MS, until_ms: NEVER_MS };
-        let read: ReadAhead = Box::pin(async move { stream.read(buf, wait).await });
+        let read: ReadAhead = Box::pin(async move { (stream.read(&mut buf, wait).await, buf) });
         self.read_ahead.set(Some(read));
         self.is_quiet()
     }

@@ -2,7 +2,8 @@
 //!
 //! The ring's head and tail numbers lie in memory that the kernel shares with whoever maps the
 //! ring's descriptor. Control maps the same page read-only and reads them there, which costs the
-//! worker nothing.
+//! worker nothing. The worker itself looks there whether new completions have come
+//! ([`super::clock`]).
 
 #![expect(unsafe_code, reason = "memory shared with the kernel")]
 
@@ -74,17 +75,25 @@ impl RingView {
 
     /// What was counted since the ring was made. Each number begins again at 0 after 2^32.
     pub fn counts(&self) -> RingCounts {
-        let number = |place: usize| {
-            // SAFETY: `places` checked that the place is inside the mapped page and aligned; the
-            // kernel and the ring's owner write it as a whole.
-            let number = unsafe { &*self.page.add(place).cast::<AtomicU32>() };
-            u64::from(number.load(Relaxed))
-        };
         RingCounts {
-            submitted: number(self.places.submitted),
-            completed: number(self.places.completed),
-            overflowed: number(self.places.overflowed),
+            submitted: u64::from(self.number(self.places.submitted)),
+            completed: u64::from(self.completed()),
+            overflowed: u64::from(self.number(self.places.overflowed)),
         }
+    }
+
+    /// Completions that the kernel has handed over.
+    #[inline]
+    pub fn completed(&self) -> u32 {
+        self.number(self.places.completed)
+    }
+
+    #[inline]
+    fn number(&self, place: usize) -> u32 {
+        // SAFETY: `places` checked that the place is inside the mapped page and aligned; the kernel
+        // and the ring's owner write it as a whole.
+        let number = unsafe { &*self.page.add(place).cast::<AtomicU32>() };
+        number.load(Relaxed)
     }
 }
 

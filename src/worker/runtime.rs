@@ -1,12 +1,12 @@
 //! The ring a worker runs on, chosen by a ladder: the cheapest set of flags the kernel grants,
 //! down to epoll where io_uring is refused (container runtimes do that by default).
 
-use std::io;
+use std::{io, sync::Arc};
 
 use io_uring::IoUring;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder, time::TimeDriver};
 
-use super::ring::RingView;
+use super::{clock, ring::RingView};
 use crate::config::snapshot::Io;
 
 /// Completion queue entries per submission queue entry: a burst of completions must fit.
@@ -17,7 +17,7 @@ pub struct Driver {
     runtime: Either,
     pub name: &'static str,
     /// The ring's own counts, where there is a ring.
-    pub ring: Option<RingView>,
+    pub ring: Option<Arc<RingView>>,
 }
 
 enum Either {
@@ -79,6 +79,10 @@ fn uring(entries: u32) -> io::Result<Driver> {
         });
         match built {
             Ok((runtime, ring)) => {
+                let ring = ring.map(Arc::new);
+                if let Some(ring) = &ring {
+                    clock::follow(ring.clone());
+                }
                 return Ok(Driver { runtime: Either::Uring(runtime), name, ring });
             }
             Err(e) => refused = e,

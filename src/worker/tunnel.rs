@@ -85,29 +85,23 @@ impl Tunnel<'_> {
         &self,
         from: &Stream,
         to: &Stream,
-        slot: &mut Buffer,
+        buf: &mut Buffer,
         bytes: &Cell<u64>,
     ) -> io::Result<()> {
         let wait = Wait { idle_ms: self.idle_ms, until_ms: NEVER_MS };
         loop {
-            if !slot.is_empty() {
-                let buf = std::mem::replace(slot, Buffer::with_capacity(0));
-                let (sent, back) = to.write_all(buf, wait).await;
-                *slot = back;
-                sent.map_err(|failed| failed.error)?;
-                bytes.set(bytes.get() + slot.len() as u64);
+            if !buf.is_empty() {
+                to.write_all(buf, wait).await.map_err(|failed| failed.error)?;
+                bytes.set(bytes.get() + buf.len() as u64);
                 // Traffic one way keeps the other way open.
                 to.deadline().read_by(now_ms() + self.idle_ms);
             }
-            if slot.room() == 0 {
+            if buf.room() == 0 {
                 let larger = self.worker.buffers.relay(None);
-                self.worker.buffers.give(std::mem::replace(slot, larger));
+                self.worker.buffers.give(std::mem::replace(buf, larger));
             }
-            slot.reset(0);
-            let buf = std::mem::replace(slot, Buffer::with_capacity(0));
-            let (received, back) = from.read(buf, wait).await;
-            *slot = back;
-            if received? == 0 {
+            buf.reset(0);
+            if from.read(buf, wait).await? == 0 {
                 to.finish_writing();
                 return Ok(());
             }

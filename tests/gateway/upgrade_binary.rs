@@ -220,6 +220,7 @@ fn a_unix_socket_stays_where_it_is() {
     let first = gateway.pid();
     assert!(gateway.upgrade());
     assert_eq!(Client::connect_unix(&path).get("/").status, 200);
+    eventually("both drain", || gateway.log().matches("accepting no more").count() == 2);
     let last = kept.get("/");
     assert_eq!((last.status, last.field("connection")), (200, Some("close")));
     gateway.wait_gone(first);
@@ -357,7 +358,8 @@ fn the_new_process_inherits_sockets_and_nothing_else() {
     let first = gateway.pid();
     assert!(gateway.upgrade());
     assert!(gateway.open_fds() <= fds + 2, "{} of {fds}", gateway.open_fds());
-    // What the old process closes is closed.
+    // What the old process closes is closed, by each of its workers once it was told.
+    eventually("both drain", || gateway.log().matches("accepting no more").count() == 2);
     for client in &mut kept {
         assert_eq!(client.get("/").field("connection"), Some("close"));
         client.expect_clean_close();

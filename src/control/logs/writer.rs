@@ -69,20 +69,20 @@ impl Writer {
         for at in 0..self.state.queues.len() {
             if let Some(batch) = self.state.queues[at].take() {
                 was_busy = true;
-                let bytes = self.write(batch);
-                self.state.queues[at].give(bytes);
+                self.write(&batch);
+                self.state.queues[at].give(batch);
             }
         }
         was_busy
     }
 
-    /// Writes a batch or counts it as dropped; answers its memory.
-    fn write(&mut self, batch: Batch) -> Vec<u8> {
+    /// Writes a batch or counts it as dropped.
+    fn write(&mut self, batch: &Batch) {
         let Writer { sink, state } = self;
         let mut written = 0;
         if !state.shared.give_up.load(Ordering::Acquire) {
             state.shared.in_hand.store(batch.lines, Ordering::Release);
-            let (taken, failed) = sink.write(&batch.bytes, batch.lines, &mut || state.may_wait());
+            let (taken, failed) = sink.write(batch.text(), batch.lines, &mut || state.may_wait());
             written = taken.min(batch.lines);
             if let Some(e) = failed {
                 state.why = Some(e.to_string());
@@ -91,7 +91,6 @@ impl Writer {
         state.shared.written.fetch_add(written, Ordering::Relaxed);
         state.shared.dropped.fetch_add(batch.lines - written, Ordering::Relaxed);
         state.shared.in_hand.store(0, Ordering::Release);
-        batch.bytes
     }
 
     fn reopen(&mut self) {

@@ -1,5 +1,7 @@
 //! Texts that others wrote, made harmless: no byte of theirs ends a line or a quoted value.
 
+use super::pen::Pen;
+
 /// Bytes of one value that are logged. A longer one is cut and ends in `...`.
 pub const TEXT_BYTES_MAX: usize = 8192;
 
@@ -16,38 +18,61 @@ pub enum Escape {
 }
 
 impl Escape {
-    /// Appends `text`.
-    #[inline]
-    pub fn write(self, text: &[u8], out: &mut Vec<u8>) {
-        if text.len() <= TEXT_BYTES_MAX && is_plain(text) {
-            out.extend_from_slice(text);
+    /// Writes `text`.
+    #[inline(always)]
+    pub fn write(self, text: &[u8], pen: &mut Pen<'_>) {
+        let is_plain = pen.ahead(text.len()).is_some_and(|room| copy_plain(text, room));
+        if is_plain && text.len() <= TEXT_BYTES_MAX {
+            pen.skip(text.len());
         } else {
-            self.write_special(text, out);
+            self.write_special(text, pen);
         }
     }
 
     #[cold]
-    fn write_special(self, text: &[u8], out: &mut Vec<u8>) {
+    fn write_special(self, text: &[u8], pen: &mut Pen<'_>) {
         let kept = &text[..text.len().min(TEXT_BYTES_MAX)];
         match self {
-            Escape::Text => kept.iter().for_each(|b| text_byte(*b, out)),
-            Escape::Json => json(kept, out),
+            Escape::Text => kept.iter().for_each(|b| text_byte(*b, pen)),
+            Escape::Json => json(kept, pen),
         }
         if kept.len() < text.len() {
-            out.extend_from_slice(b"...");
+            pen.put(b"...");
         }
     }
 }
 
-/// Printable ASCII without quotation mark and backslash, which both ways of writing leave as it is.
+/// Copies `text` into room of its length, looking at each byte on the way: whether all of it is
+/// printable ASCII without quotation mark and backslash, which both ways of writing leave as it is.
+#[inline(always)]
+fn copy_plain(text: &[u8], room: &mut [u8]) -> bool {
+    let (Some(last), Some(last_room)) = (text.last_chunk::<8>(), room.last_chunk_mut::<8>()) else {
+        return copy_short(text, room);
+    };
+    let mut found = special(*last);
+    *last_room = *last;
+    for (word, room) in text.as_chunks::<8>().0.iter().zip(room.as_chunks_mut::<8>().0) {
+        found |= special(*word);
+        *room = *word;
+    }
+    found == 0
+}
+
+/// The same for fewer than eight bytes.
 #[inline]
-fn is_plain(text: &[u8]) -> bool {
-    let Some((last, _)) = text.split_last_chunk::<8>().map(|(rest, last)| (last, rest)) else {
+fn copy_short(text: &[u8], room: &mut [u8]) -> bool {
+    let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) else {
+        room.iter_mut().zip(text).for_each(|(room, b)| *room = *b);
         return text.iter().all(|b| is_plain_byte(*b));
     };
-    let words = text.chunks_exact(8).map(|chunk| chunk.try_into().unwrap_or([b'a'; 8]));
-    let special = words.fold(special(*last), |found, word| found | special(word));
-    special == 0
+    // The two overlap where there are fewer than eight.
+    for (at, half) in [(0, first), (text.len() - 4, last)] {
+        if let Some(room) = room.get_mut(at..).and_then(|room| room.first_chunk_mut()) {
+            *room = *half;
+        }
+    }
+    let ([a, b, c, d], [e, f, g, h]) = (*first, *last);
+    special([a, b, c, d, e, f, g, h]) == 0
 }
 
 #[inline]
@@ -72,41 +97,41 @@ fn special(bytes: [u8; 8]) -> u64 {
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
-fn text_byte(b: u8, out: &mut Vec<u8>) {
+fn text_byte(b: u8, pen: &mut Pen<'_>) {
     if is_plain_byte(b) {
-        out.push(b);
+        pen.put_byte(b);
     } else {
         let (high, low) = (HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]);
-        out.extend_from_slice(&[b'\\', b'x', high, low]);
+        pen.put(&[b'\\', b'x', high, low]);
     }
 }
 
-fn json(text: &[u8], out: &mut Vec<u8>) {
+fn json(text: &[u8], pen: &mut Pen<'_>) {
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {
-            json_char(c, out);
+            json_char(c, pen);
         }
         if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
+            pen.put("\u{fffd}".as_bytes());
         }
     }
 }
 
-fn json_char(c: char, out: &mut Vec<u8>) {
+fn json_char(c: char, pen: &mut Pen<'_>) {
     let mut utf8 = [0; 4];
     match c {
-        '"' => out.extend_from_slice(b"\\\""),
-        '\\' => out.extend_from_slice(b"\\\\"),
-        '\n' => out.extend_from_slice(b"\\n"),
-        '\r' => out.extend_from_slice(b"\\r"),
-        '\t' => out.extend_from_slice(b"\\t"),
+        '"' => pen.put(b"\\\""),
+        '\\' => pen.put(b"\\\\"),
+        '\n' => pen.put(b"\\n"),
+        '\r' => pen.put(b"\\r"),
+        '\t' => pen.put(b"\\t"),
         // Also those above ASCII: terminals obey them. All are below U+0100.
         c if c.is_control() => {
             let b = c as u32 as u8;
             let (high, low) = (HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]);
-            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            pen.put(&[b'\\', b'u', b'0', b'0', high, low]);
         }
-        c => out.extend_from_slice(c.encode_utf8(&mut utf8).as_bytes()),
+        c => pen.put(c.encode_utf8(&mut utf8).as_bytes()),
     }
 }
 
@@ -117,9 +142,20 @@ mod tests {
     use super::*;
 
     fn written(escape: Escape, text: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        escape.write(text, &mut out);
-        out
+        let mut room = vec![0; 6 * text.len().min(TEXT_BYTES_MAX) + 3];
+        let mut pen = Pen::new(&mut room);
+        escape.write(text, &mut pen);
+        let length = pen.finish().expect("room enough");
+        room.truncate(length);
+        room
+    }
+
+    /// As [`copy_plain`] says, which must have copied what it says it has.
+    fn is_plain(text: &[u8]) -> bool {
+        let mut room = vec![0; text.len()];
+        let is_plain = copy_plain(text, &mut room);
+        assert!(!is_plain || room == text);
+        is_plain
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{Line, side};
+use super::{Line, pen::Pen, side};
 
 /// What a value is, in JSON's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,14 +49,18 @@ macro_rules! fields {
             meaning: $meaning,
         } ),+ ];
 
-        /// Appends the members of a JSON line, each with a comma before it. Written out field by
-        /// field, so that the compiler knows lengths and kinds: a loop over the list takes twice
-        /// the instructions.
+        /// Writes the members of a JSON line. Written out field by field, so that the compiler
+        /// knows lengths and kinds: a loop over the list takes twice the instructions.
         #[inline]
-        pub(super) fn json_members(line: &Line<'_>, out: &mut Vec<u8>) {
+        pub(super) fn json_members(line: &Line<'_>, pen: &mut Pen<'_>) {
             $( if const { !matches!(InJson::$in_json, InJson::Never) } {
                 let keys = [concat!(",\"", $name, "\":"), concat!(",\"", $name, "\":\"")];
-                Field::$field.json_value(line).member(keys, out);
+                // The first of the list, which is always there, has no comma before it.
+                let keys = match Field::$field {
+                    Field::Time => [keys[0].split_at(1).1, keys[1].split_at(1).1],
+                    _ => keys,
+                };
+                Field::$field.json_value(line).member(keys, pen);
             } )+
         }
     };

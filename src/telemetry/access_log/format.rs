@@ -4,6 +4,7 @@
 use super::{
     Escape, Field, Line,
     fields::{Kind, Value, json_members},
+    pen::Pen,
 };
 
 /// The combined format of NGINX and Apache.
@@ -12,9 +13,6 @@ const COMBINED: &str = "${client} - - [${time_clf}] \"${request_line}\" ${status
 
 /// Longest template, in bytes.
 const TEMPLATE_BYTES_MAX: usize = 4096;
-
-/// Room made for a line at once; most need less.
-const LINE_BYTES: usize = 1024;
 
 /// How lines look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,88 +89,89 @@ impl Format {
         Ok(Format(Form::Template { pieces: pieces.into(), escape }))
     }
 
-    /// Appends the line, LF included.
-    pub fn write(&self, line: &Line<'_>, out: &mut Vec<u8>) {
-        out.reserve(LINE_BYTES);
+    /// Writes the line, LF included, at the start of `room`: its bytes, or `None` when it does not
+    /// fit, and then what is in the room means nothing.
+    pub fn write(&self, line: &Line<'_>, room: &mut [u8]) -> Option<usize> {
+        let mut pen = Pen::new(room);
         match &self.0 {
-            Form::Json => json(line, out),
+            Form::Json => json(line, &mut pen),
             Form::Template { pieces, escape } => {
                 for piece in pieces {
                     match piece {
-                        Piece::Fixed(text) => out.extend_from_slice(text),
-                        Piece::Value(field, kind) => place(*field, *kind, *escape, line, out),
+                        Piece::Fixed(text) => pen.put(text),
+                        Piece::Value(field, kind) => place(*field, *kind, *escape, line, &mut pen),
                     }
                 }
             }
         }
+        pen.finish()
     }
 }
 
-fn json(line: &Line<'_>, out: &mut Vec<u8>) {
-    let start = out.len();
-    json_members(line, out);
-    // The first member's comma; there always is a first one.
-    if let Some(first) = out.get_mut(start) {
-        *first = b'{';
-    }
-    out.extend_from_slice(b"}\n");
+fn json(line: &Line<'_>, pen: &mut Pen<'_>) {
+    pen.put_byte(b'{');
+    json_members(line, pen);
+    pen.put(b"}\n");
 }
 
 impl Value<'_> {
-    /// Appends a member of a JSON object; the keys are `,"name":` and the same with the quotation
-    /// mark that begins a string.
+    /// Writes a member of a JSON object; the keys are `"name":` and the same with the quotation
+    /// mark that begins a string, each with a comma before it but the first.
     #[inline(always)]
-    pub(super) fn member(self, [key, key_of_string]: [&'static str; 2], out: &mut Vec<u8>) {
+    pub(super) fn member(self, [key, key_of_string]: [&'static str; 2], pen: &mut Pen<'_>) {
         match self {
             Value::None | Value::RequestLine => {}
             Value::Text(text) => {
-                out.extend_from_slice(key_of_string.as_bytes());
-                Escape::Json.write(text, out);
-                out.push(b'"');
+                pen.put(key_of_string.as_bytes());
+                Escape::Json.write(text, pen);
+                pen.put_byte(b'"');
             }
             Value::Own(text) => {
-                out.extend_from_slice(key_of_string.as_bytes());
-                out.extend_from_slice(text);
-                out.push(b'"');
+                pen.put(key_of_string.as_bytes());
+                pen.put(text);
+                pen.put_byte(b'"');
             }
             Value::Number(number) => {
-                out.extend_from_slice(key.as_bytes());
-                digits(number, out);
+                pen.put(key.as_bytes());
+                digits(number, pen);
             }
             Value::Flag(flag) => {
-                out.extend_from_slice(key.as_bytes());
-                out.extend_from_slice(flag_text(flag));
+                pen.put(key.as_bytes());
+                pen.put(flag_text(flag));
             }
         }
     }
 }
 
-/// Appends one value of a template.
-fn place(field: Field, kind: Kind, escape: Escape, line: &Line<'_>, out: &mut Vec<u8>) {
+/// Writes one value of a template.
+fn place(field: Field, kind: Kind, escape: Escape, line: &Line<'_>, pen: &mut Pen<'_>) {
     match field.value(line) {
-        Value::None => out.extend_from_slice(match (escape, kind) {
+        Value::None => pen.put(match (escape, kind) {
             (Escape::Text, _) => b"-",
             (Escape::Json, Kind::String) => b"",
             (Escape::Json, Kind::Integer | Kind::Boolean) => b"null",
         }),
-        Value::Text(text) => escape.write(text, out),
-        Value::Own(text) => out.extend_from_slice(text),
-        Value::Number(number) => digits(number, out),
-        Value::Flag(flag) => out.extend_from_slice(flag_text(flag)),
+        Value::Text(text) => escape.write(text, pen),
+        Value::Own(text) => pen.put(text),
+        Value::Number(number) => digits(number, pen),
+        Value::Flag(flag) => pen.put(flag_text(flag)),
         Value::RequestLine => {
             if let Some(request) = &line.request {
-                escape.write(request.method, out);
-                out.push(b' ');
-                escape.write(request.target, out);
-                out.push(b' ');
-                out.extend_from_slice(request.protocol.as_bytes());
+                escape.write(request.method, pen);
+                pen.put_byte(b' ');
+                escape.write(request.target, pen);
+                pen.put_byte(b' ');
+                pen.put(request.protocol.as_bytes());
             }
         }
     }
 }
 
-fn digits(number: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+fn digits(number: u64, pen: &mut Pen<'_>) {
+    match number {
+        0..10 => pen.put_byte(b'0' + number as u8),
+        _ => pen.put(itoa::Buffer::new().format(number).as_bytes()),
+    }
 }
 
 fn flag_text(flag: bool) -> &'static [u8] {

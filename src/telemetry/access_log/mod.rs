@@ -1,12 +1,13 @@
 //! The text of the access log: one line for each exchange, in a format compiled beforehand.
 //!
-//! Pure: a borrowed [`Line`] goes in, bytes are appended to a buffer. Whatever a client or an
+//! Pure: a borrowed [`Line`] goes in, bytes are written into a buffer. Whatever a client or an
 //! upstream wrote cannot end a line or a quoted value ([`escape`]), and no value makes a line grow
 //! without bound ([`TEXT_BYTES_MAX`]).
 
 mod escape;
 mod fields;
 mod format;
+mod pen;
 mod stamp;
 
 pub use escape::{Escape, TEXT_BYTES_MAX};

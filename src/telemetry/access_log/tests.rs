@@ -74,10 +74,13 @@ fn malformed(time: &Stamp) -> Line<'_> {
 }
 
 fn written(format: &Format, line: &Line<'_>) -> String {
-    let mut out = b"before\n".to_vec();
-    format.write(line, &mut out);
-    let text = String::from_utf8(out).expect("UTF-8");
-    text.strip_prefix("before\n").expect("appended").to_owned()
+    let mut room = vec![0; 4096];
+    let length = format.write(line, &mut room).expect("it fits");
+    // In less room it does not fit, and nothing else comes of it.
+    for bytes in 0..length {
+        assert_eq!(format.write(line, &mut room[..bytes].to_vec()), None, "{bytes}");
+    }
+    String::from_utf8(room[..length].to_vec()).expect("UTF-8")
 }
 
 #[test]

@@ -195,3 +195,35 @@ fn switching_protocols() {
     assert_eq!(head.parse(&plain, Method::Get, &LIMITS), Ok(Parsed::Complete(())));
     assert_eq!((head.upgrade, head.connection.upgrade), (Span::EMPTY, false));
 }
+
+/// What the fast reading accepts, leaves open or refuses is what the scan says, for every status
+/// line that differs from a right one in a byte, lacks one or has one more.
+#[test]
+fn one_damaged_byte_is_seen_as_the_scan_sees_it() {
+    let agrees = |bytes: &[u8]| {
+        let parsed = parse(bytes, Method::Get);
+        let scanned = scan::response(bytes, &LIMITS);
+        match (&parsed, &scanned) {
+            (Ok(Parsed::Complete(head)), Ok(Parsed::Complete(len))) => assert_eq!(head.len, *len),
+            (Ok(Parsed::Partial), Ok(Parsed::Partial)) => {}
+            (Err(got), Err(want)) => assert_eq!(got.token, want.token, "{bytes:?}"),
+            _ => panic!("{bytes:?}: {parsed:?}, but the scan says {scanned:?}"),
+        }
+    };
+    for line in ["HTTP/1.1 200 OK", "HTTP/1.0 599", "HTTP/1.1 304 "] {
+        let whole = format!("{line}\r\nA: b\r\n\r\n").into_bytes();
+        for at in 0..line.len() + 2 {
+            agrees(&whole[..at]);
+            for b in 0..=255 {
+                let mut bytes = whole.clone();
+                bytes[at] = b;
+                agrees(&bytes);
+                bytes.insert(at, whole[at]);
+                agrees(&bytes);
+            }
+            let mut bytes = whole.clone();
+            bytes.remove(at);
+            agrees(&bytes);
+        }
+    }
+}

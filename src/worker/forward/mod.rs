@@ -88,8 +88,7 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
         };
         exchange.record.tries.set(seeking.tries);
         forward.tries().stamp(bytes.bytes_mut());
-        let (result, back) = forward.attempt(&acquired, bytes, body, sink).await;
-        bytes = back;
+        let result = forward.attempt(&acquired, &mut bytes, body, sink).await;
         forward.count(acquired.shard(), result.as_ref().err());
         forward.tries().end(result.as_ref().err().map(|broken| broken.refusal.reason));
         match result {
@@ -141,17 +140,17 @@ impl Forward<'_> {
         }
     }
 
-    /// Sends the request and relays its response over one connection. The buffer comes back
-    /// unchanged, for another try.
+    /// Sends the request and relays its response over one connection. Afterwards the buffer is
+    /// what it was, for another try.
     async fn attempt<B: RequestBody, S: ResponseSink>(
         &self,
         acquired: &Acquired<'_>,
-        bytes: Buffer,
+        bytes: &mut Buffer,
         body: &mut B,
         sink: &mut S,
-    ) -> (Result<Relayed, Broken>, Buffer) {
+    ) -> Result<Relayed, Broken> {
         let connection = &acquired.connection;
-        let (sent, bytes) = connection.stream.write_all(bytes, self.wait()).await;
+        let sent = connection.stream.write_all(bytes, self.wait()).await;
         self.exchange.record.sent(now_ns());
         let replayable = body.ended();
         let sent_any = sent.as_ref().map_or_else(|failed| failed.sent_any, |_| true);
@@ -164,7 +163,7 @@ impl Forward<'_> {
             // Boxed: a body that still streams must not enlarge the task of one that does not.
             Ok(_) => Box::pin(self.both_ways(connection, body, sink)).await,
         };
-        let result = result.map_err(|refused| Broken {
+        result.map_err(|refused| Broken {
             refusal: refused.refusal,
             outcome: TryOutcome::Failed {
                 reused_connection: connection.reused && !refused.timed_out,
@@ -172,8 +171,7 @@ impl Forward<'_> {
                 response_bytes_received: refused.received || sink.begun(),
                 body_replayable: replayable,
             },
-        });
-        (result, bytes)
+        })
     }
 
     /// Relays the rest of the request body while the response is awaited and relayed. The
@@ -219,12 +217,12 @@ impl Forward<'_> {
             let mut buf = body.next().await?;
             let last = body.ended();
             let after = frame(&mut buf, framing, last, body.trailer_lines());
-            let (mut sent, mut buf) = connection.stream.write_all(buf, self.wait()).await;
+            let mut sent = connection.stream.write_all(&mut buf, self.wait()).await;
             if let (Ok(_), Some(after)) = (&sent, after) {
                 self.worker.buffers.give(buf);
                 buf = self.worker.buffers.at_least(after.len());
                 buf.append(&after);
-                (sent, buf) = connection.stream.write_all(buf, self.wait()).await;
+                sent = connection.stream.write_all(&mut buf, self.wait()).await;
             }
             self.worker.buffers.give(buf);
             match sent {

@@ -67,10 +67,10 @@ impl Forward<'_> {
         sink: &mut S,
     ) -> Result<Relayed, Refused> {
         let worker = self.worker;
-        let state = self.snapshot.state(self.upstream);
         let mut head = worker.response_heads.borrow_mut().pop().unwrap_or_default();
-        let buf = worker.buffers.response(state.large.get());
-        let (result, buf) = self.relay(connection, sink, &mut head, buf).await;
+        // A read that is in flight already brings its own.
+        let mut buf = Buffer::default();
+        let result = self.relay(connection, sink, &mut head, &mut buf).await;
         worker.buffers.give(buf);
         give_head(worker, head);
         result
@@ -81,40 +81,30 @@ impl Forward<'_> {
         connection: &Connection,
         sink: &mut S,
         head: &mut ResponseHead,
-        buf: Buffer,
-    ) -> (Result<Relayed, Refused>, Buffer) {
-        let (result, mut buf) = self.final_head(connection, sink, head, buf).await;
-        if let Err(refused) = result {
-            return (Err(refused), buf);
-        }
+        buf: &mut Buffer,
+    ) -> Result<Relayed, Refused> {
+        self.final_head(connection, sink, head, buf).await?;
         trace::tell_timing(self.snapshot, self.exchange, sink);
         if head.status == 101 {
             return self.switch(sink, head, buf).await;
         }
         let decoder = Decoder::new(head.framing, self.snapshot.limits.head);
         let mut reader = Reader::new(&connection.stream, decoder);
-        let took = match reader.decoder.take(&mut buf.bytes_mut()[head.len..]) {
-            Ok(took) => took,
-            Err(_) => return (Err(Refusal::from(refusal::UPSTREAM_INVALID).into()), buf),
-        };
+        let took = reader.decoder.take(&mut buf.bytes_mut()[head.len..]);
+        let took = took.map_err(|_| Refusal::from(refusal::UPSTREAM_INVALID))?;
         reader.carry.extend_from_slice(&buf.bytes()[head.len + took.consumed..]);
         buf.truncate(head.len + took.data);
         let ended = reader.decoder.ended();
-        let (result, buf) = sink.head(head, buf, ended, reader.decoder.trailer_lines()).await;
-        if let Err(refusal) = result {
-            return (Err(refusal.into()), buf);
-        }
+        sink.head(head, buf, ended, reader.decoder.trailer_lines()).await?;
         self.snapshot.state(self.upstream).large.set(!ended);
-        let (result, buf) = match ended {
-            true => (Ok(()), buf),
-            false => self.rest(connection, sink, &mut reader, buf).await,
-        };
+        if !ended {
+            self.rest(connection, sink, &mut reader, buf).await?;
+        }
         let clean = reader.carry.is_empty() && head.framing != Framing::UntilClose;
-        let relayed = match head.connection.persistent && clean {
+        Ok(match head.connection.persistent && clean {
             true => Relayed::Reusable,
             false => Relayed::Spent,
-        };
-        (result.map(|()| relayed), buf)
+        })
     }
 
     /// Reads until the final response head is complete at the front of the window. Interim
@@ -124,46 +114,40 @@ impl Forward<'_> {
         connection: &Connection,
         sink: &mut S,
         head: &mut ResponseHead,
-        mut buf: Buffer,
-    ) -> (Result<(), Refused>, Buffer) {
+        buf: &mut Buffer,
+    ) -> Result<(), Refused> {
         let limits = &self.snapshot.limits;
         let method = self.exchange.head().method;
         let mut received = false;
         let mut interims_left = limits.interim_responses_max;
-        let first_byte =
-            Wait { idle_ms: self.rule.first_byte_timeout_ms, until_ms: self.exchange.until_ms };
-        let by_ms = now_ms().saturating_add(first_byte.idle_ms).min(first_byte.until_ms);
+        let until_ms = self.exchange.until_ms;
+        let mut wait = Wait { idle_ms: self.rule.first_byte_timeout_ms, until_ms };
+        let by_ms = wait.at();
         loop {
-            match head.parse(buf.bytes(), method, &limits.head) {
-                Err(_) => return (Err(Refusal::from(refusal::UPSTREAM_INVALID).into()), buf),
-                Ok(Parsed::Complete(())) if !is_interim(head.status) => {
-                    self.exchange.record.answered(head.status, now_ns());
-                    return (Ok(()), buf);
-                }
-                Ok(Parsed::Complete(())) => {
-                    if interims_left == 0 {
-                        return (Err(Refusal::from(refusal::UPSTREAM_INVALID).into()), buf);
-                    }
-                    interims_left -= 1;
-                    if let Err(refusal) = Box::pin(sink.interim(head, buf.bytes())).await {
-                        return (Err(refusal.into()), buf);
-                    }
-                    buf.consume(head.len);
-                    continue;
-                }
-                Ok(Parsed::Partial) => {}
-            }
-            self.grow(&mut buf);
-            let wait = match received {
-                false => first_byte,
-                true => Wait { idle_ms: self.rule.idle_timeout_ms, until_ms: by_ms },
-            };
-            let (result, back) = self.read(connection, sink, buf, wait).await;
-            buf = back;
-            match result {
-                Ok(0) => return (Err(closed(received)), buf),
+            match self.read(connection, sink, buf, wait).await {
+                Ok(0) => return Err(closed(received)),
                 Ok(_) => received = true,
-                Err(failure) => return (Err(Refused { received, ..failure }), buf),
+                Err(failure) => return Err(Refused { received, ..failure }),
+            }
+            wait = Wait { idle_ms: self.rule.idle_timeout_ms, until_ms: by_ms };
+            // Several heads may have come at once.
+            while !buf.is_empty() {
+                match head.parse(buf.bytes(), method, &limits.head) {
+                    Err(_) => return Err(Refusal::from(refusal::UPSTREAM_INVALID).into()),
+                    Ok(Parsed::Partial) => break,
+                    Ok(Parsed::Complete(())) if !is_interim(head.status) => {
+                        self.exchange.record.answered(head.status, now_ns());
+                        return Ok(());
+                    }
+                    Ok(Parsed::Complete(())) if interims_left == 0 => {
+                        return Err(Refusal::from(refusal::UPSTREAM_INVALID).into());
+                    }
+                    Ok(Parsed::Complete(())) => {
+                        interims_left -= 1;
+                        Box::pin(sink.interim(head, buf.bytes())).await?;
+                        buf.consume(head.len);
+                    }
+                }
             }
         }
     }
@@ -185,29 +169,32 @@ impl Forward<'_> {
         &self,
         connection: &Connection,
         sink: &mut S,
-        buf: Buffer,
+        buf: &mut Buffer,
         wait: Wait,
-    ) -> (Result<usize, Refused>, Buffer) {
+    ) -> Result<usize, Refused> {
         let watched = self.watch(connection, sink);
-        let (result, buf) = match connection.read_ahead.take() {
-            None => connection.stream.read(buf, wait).await,
+        let result = match connection.read_ahead.take() {
+            None => {
+                self.make_room(buf);
+                connection.stream.read(buf, wait).await
+            }
             Some(read) => {
-                self.worker.buffers.give(buf);
                 connection.stream.deadline().read_by(wait.at());
-                read.await
+                let (result, ahead) = read.await;
+                *buf = ahead;
+                result
             }
         };
         let gone = watched.is_some_and(Watched::gone);
         let failure = |refusal, timed_out| Refused { refusal, received: false, timed_out };
-        let result = match result {
+        match result {
             _ if gone => Err(failure(refusal::CLIENT_ABORTED.into(), false)),
             Ok(n) => Ok(n),
             Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
                 Err(failure(self.overdue(refusal::UPSTREAM_TIMEOUT), true))
             }
             Err(_) => Err(failure(refusal::UPSTREAM_CLOSED.into(), false)),
-        };
-        (result, buf)
+        }
     }
 
     /// Relays the rest of the body, one buffer at a time: what the client does not take is not
@@ -217,28 +204,20 @@ impl Forward<'_> {
         connection: &Connection,
         sink: &mut S,
         reader: &mut Reader<'_>,
-        first: Buffer,
-    ) -> (Result<(), Refused>, Buffer) {
-        self.worker.buffers.give(first);
-        let mut buf = reader.buffer(self.worker);
+        buf: &mut Buffer,
+    ) -> Result<(), Refusal> {
+        let larger = reader.buffer(self.worker);
+        self.worker.buffers.give(std::mem::replace(buf, larger));
         loop {
             buf.reset(HEADROOM);
-            let (result, back) = self.read_body(connection, sink, reader, buf).await;
-            buf = back;
-            if let Err(refusal) = result {
-                return (Err(refusal.into()), buf);
-            }
+            self.read_body(connection, sink, reader, buf).await?;
             let ended = reader.decoder.ended();
             if !buf.is_empty() || ended {
                 let trailers = reader.decoder.trailer_lines();
-                let (result, back) = sink.data(buf, ended, trailers).await;
-                buf = back;
-                if let Err(refusal) = result {
-                    return (Err(refusal.into()), buf);
-                }
+                sink.data(buf, ended, trailers).await?;
             }
             if ended {
-                return (Ok(()), buf);
+                return Ok(());
             }
         }
     }
@@ -248,31 +227,34 @@ impl Forward<'_> {
         connection: &Connection,
         sink: &mut S,
         reader: &mut Reader<'_>,
-        buf: Buffer,
-    ) -> (Result<(), Refusal>, Buffer) {
+        buf: &mut Buffer,
+    ) -> Result<(), Refusal> {
         let watched = self.watch(connection, sink);
-        let (result, buf) = reader.next(buf, self.wait()).await;
+        let result = reader.next(buf, self.wait()).await;
         let gone = watched.is_some_and(Watched::gone);
-        let result = match result {
+        match result {
             _ if gone => Err(refusal::CLIENT_ABORTED.into()),
             Ok(()) => Ok(()),
             Err(ReadError::Invalid(_)) => Err(refusal::UPSTREAM_INVALID.into()),
             Err(ReadError::TimedOut) => Err(self.overdue(refusal::UPSTREAM_IDLE)),
             Err(ReadError::Closed) => Err(refusal::UPSTREAM_CLOSED.into()),
-        };
-        (result, buf)
+        }
     }
 
-    /// A response head that outgrew its buffer gets a larger one.
-    fn grow(&self, buf: &mut Buffer) {
+    /// A buffer for the response, or a larger one when its head outgrew what it has.
+    fn make_room(&self, buf: &mut Buffer) {
+        let buffers = &self.worker.buffers;
+        if buf.capacity() == 0 {
+            *buf = buffers.response(self.snapshot.state(self.upstream).large.get());
+        }
         if buf.room() > 0 {
             return;
         }
         let needed = HEADROOM + self.snapshot.limits.head.head_bytes_max as usize + HEADROOM;
-        let mut larger = self.worker.buffers.at_least(needed.max(2 * buf.capacity()));
+        let mut larger = buffers.at_least(needed.max(2 * buf.capacity()));
         larger.reset(HEADROOM);
         larger.append(buf.bytes());
-        self.worker.buffers.give(std::mem::replace(buf, larger));
+        buffers.give(std::mem::replace(buf, larger));
     }
 
     /// Passes a 101 on, when it was asked for and the request is complete.
@@ -280,15 +262,15 @@ impl Forward<'_> {
         &self,
         sink: &mut S,
         head: &ResponseHead,
-        mut buf: Buffer,
-    ) -> (Result<Relayed, Refused>, Buffer) {
+        buf: &mut Buffer,
+    ) -> Result<Relayed, Refused> {
         if !self.upgrade || head.upgrade.is_empty() {
-            return (Err(Refusal::from(refusal::UPSTREAM_UPGRADE).into()), buf);
+            return Err(Refusal::from(refusal::UPSTREAM_UPGRADE).into());
         }
         let early = buf.bytes()[head.len..].to_vec();
         buf.truncate(head.len);
-        let (result, buf) = sink.switch(head, buf).await;
-        (result.map(|()| Relayed::Upgraded(early)).map_err(Refused::from), buf)
+        sink.switch(head, buf).await?;
+        Ok(Relayed::Upgraded(early))
     }
 }
 

@@ -104,9 +104,8 @@ impl RequestBody for H1Body<'_> {
 
     async fn next(&mut self) -> Result<Buffer, Refusal> {
         let started_ms = now_ms();
-        let buf = self.reader.buffer(self.worker);
-        let (result, buf) = self.reader.next(buf, self.wait).await;
-        let refused = match result {
+        let mut buf = self.reader.buffer(self.worker);
+        let refused = match self.reader.next(&mut buf, self.wait).await {
             Ok(()) => match self.account(buf.len(), started_ms) {
                 Ok(()) => return Ok(buf),
                 Err(refusal) => refusal,

@@ -214,15 +214,11 @@ impl Active<'_> {
         let deadline = self.client.stream.deadline();
         let parkable = !self.busy && requests > 0;
         self.buf.reset(0);
-        let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
         deadline.set_idle(waited_from);
-        let (next, buf) = self
-            .client
-            .stream
-            .read_next(buf, waited_from + park_ms, waited_from + wait_ms, parkable)
-            .await;
+        let (park_at_ms, by_ms) = (waited_from + park_ms, waited_from + wait_ms);
+        let stream = &self.client.stream;
+        let next = stream.read_next(&mut self.buf, park_at_ms, by_ms, parkable).await;
         deadline.set_idle(NEVER_MS);
-        self.buf = buf;
         self.busy = requests > 0 && now_ms() - waited_from <= BUSY_GAP_MS;
         match next {
             Next::Parked => Some(Ending::Parked(waited_from)),
@@ -236,16 +232,12 @@ impl Active<'_> {
     }
 
     async fn close_idle(&mut self) -> Ending {
-        let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
-        close_gently(self.worker, self.client, buf).await;
+        close_gently(self.worker, self.client, std::mem::take(&mut self.buf)).await;
         Ending::Closed
     }
 
     async fn more(&mut self, idle_ms: u64, until_ms: u64) -> std::io::Result<usize> {
-        let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
-        let (result, buf) = self.client.stream.read(buf, Wait { idle_ms, until_ms }).await;
-        self.buf = buf;
-        result
+        self.client.stream.read(&mut self.buf, Wait { idle_ms, until_ms }).await
     }
 
     /// Whether the bytes after the first `parsed_len`, which were not enough, can decide anything.
@@ -315,7 +307,7 @@ impl Active<'_> {
 
     /// Moves buffer and head into an exchange.
     fn begin(&mut self, snapshot: &Snapshot, request: Box<Request>, took: Took) -> Exchange {
-        let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
+        let buf = std::mem::take(&mut self.buf);
         self.client.activity.since_ms.set(now_ms());
         let head = &request.head;
         let arrived = Span::new(head.len, head.len + took.data);
@@ -401,11 +393,10 @@ impl Active<'_> {
     }
 
     async fn linger(&mut self, snapshot: &Snapshot) {
-        let buf = std::mem::replace(&mut self.buf, Buffer::with_capacity(0));
         self.client.stream.deadline().set_ends_by_close(false);
         self.client.stream.finish_writing();
         let linger_ms = snapshot.timeouts.linger_ms;
-        self.buf = self.client.stream.discard(buf, linger_ms, LINGER_BYTES_MAX).await;
+        self.client.stream.discard(&mut self.buf, linger_ms, LINGER_BYTES_MAX).await;
     }
 }
 
@@ -438,10 +429,10 @@ fn has_line_end(added: &[u8]) -> bool {
 }
 
 /// Closes an idle connection so that a request crossing our FIN is not answered by a reset.
-async fn close_gently(worker: &Worker, client: &Client, buf: Buffer) {
+async fn close_gently(worker: &Worker, client: &Client, mut buf: Buffer) {
     client.stream.finish_writing();
     let linger_ms = worker.with_timeouts(|t| t.linger_ms).min(IDLE_LINGER_MS);
-    let buf = client.stream.discard(buf, linger_ms, LINGER_BYTES_MAX).await;
+    client.stream.discard(&mut buf, linger_ms, LINGER_BYTES_MAX).await;
     worker.buffers.give(buf);
 }
 

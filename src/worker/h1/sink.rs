@@ -143,10 +143,9 @@ impl<'c> H1Sink<'c> {
     }
 
     /// Sends a window and judges the client's pace.
-    async fn send(&mut self, buf: Buffer) -> (Result<(), Refusal>, Buffer) {
+    async fn send(&mut self, buf: &mut Buffer) -> Result<(), Refusal> {
         let bytes = buf.len() as u64;
-        let (result, buf) = self.client.stream.write_all(buf, self.wait).await;
-        let result = match result {
+        match self.client.stream.write_all(buf, self.wait).await {
             Ok(waited_ms) => {
                 self.sent.bytes += bytes;
                 if self.sent.first_ns == 0 && self.begun {
@@ -161,30 +160,25 @@ impl<'c> H1Sink<'c> {
             }
             Err(e) if e.timed_out() => Err(refusal::CLIENT_STALLED.into()),
             Err(_) => Err(refusal::CLIENT_ABORTED.into()),
-        };
-        (result, buf)
+        }
     }
 
     async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let mut buf = self.worker.buffers.at_least(bytes.len());
         buf.append(bytes);
-        let (result, buf) = self.send(buf).await;
+        let result = self.send(&mut buf).await;
         self.worker.buffers.give(buf);
         result
     }
 
     /// Sends a window, and `after` it what did not fit behind the window.
-    async fn send_then(
-        &mut self,
-        buf: Buffer,
-        after: Option<Vec<u8>>,
-    ) -> (Result<(), Refusal>, Buffer) {
-        let (mut result, buf) = self.send(buf).await;
-        if let (Ok(()), Some(after)) = (&result, after) {
+    async fn send_then(&mut self, buf: &mut Buffer, after: Option<Vec<u8>>) -> Result<(), Refusal> {
+        self.send(buf).await?;
+        match after {
+            None => Ok(()),
             // Boxed: rare, and must not enlarge every connection's task.
-            result = Box::pin(self.send_bytes(&after)).await;
+            Some(after) => Box::pin(self.send_bytes(&after)).await,
         }
-        (result, buf)
     }
 }
 
@@ -224,10 +218,10 @@ impl ResponseSink for H1Sink<'_> {
     async fn head(
         &mut self,
         head: &ResponseHead,
-        mut buf: Buffer,
+        buf: &mut Buffer,
         last: bool,
         trailer_lines: &[u8],
-    ) -> (Result<(), Refusal>, Buffer) {
+    ) -> Result<(), Refusal> {
         self.decide(head.framing);
         self.begin(head.status);
         let mut out = self.worker.scratch.take();
@@ -239,13 +233,11 @@ impl ResponseSink for H1Sink<'_> {
             SendFraming::Plain => None,
             SendFraming::Chunked => {
                 chunk_head(&mut out, data);
-                chunk_tail(&mut buf, data > 0, last, trailer_lines)
+                chunk_tail(buf, data > 0, last, trailer_lines)
             }
         };
-        if !buf.prepend(&out)
-            && let Err(refusal) = Box::pin(self.send_bytes(&out)).await
-        {
-            return (Err(refusal), buf);
+        if !buf.prepend(&out) {
+            Box::pin(self.send_bytes(&out)).await?;
         }
         self.worker.scratch.set(out);
         self.send_then(buf, after).await
@@ -253,12 +245,12 @@ impl ResponseSink for H1Sink<'_> {
 
     async fn data(
         &mut self,
-        mut buf: Buffer,
+        buf: &mut Buffer,
         last: bool,
         trailer_lines: &[u8],
-    ) -> (Result<(), Refusal>, Buffer) {
+    ) -> Result<(), Refusal> {
         self.sent.body_bytes += buf.len() as u64;
-        let after = frame(&mut buf, self.framing, last, trailer_lines);
+        let after = frame(buf, self.framing, last, trailer_lines);
         self.send_then(buf, after).await
     }
 
@@ -292,7 +284,7 @@ impl ResponseSink for H1Sink<'_> {
         self.send_bytes(&out).await
     }
 
-    async fn switch(&mut self, head: &ResponseHead, buf: Buffer) -> (Result<(), Refusal>, Buffer) {
+    async fn switch(&mut self, head: &ResponseHead, buf: &Buffer) -> Result<(), Refusal> {
         self.begin(head.status);
         self.keep = false;
         self.client.activity.is_tunnel.set(true);
@@ -304,7 +296,7 @@ impl ResponseSink for H1Sink<'_> {
         out.extend_from_slice(b"Connection: Upgrade\r\n");
         emit::field(&mut out, b"Upgrade", head.upgrade.of(buf.bytes()));
         out.extend_from_slice(b"\r\n");
-        (self.send_bytes(&out).await, buf)
+        self.send_bytes(&out).await
     }
 
     fn client(&self) -> Option<&Stream> {
