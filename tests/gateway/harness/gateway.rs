@@ -1,6 +1,7 @@
 //! The program under test: started on a free port, watched through its log, killed when dropped.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     os::fd::OwnedFd,
@@ -61,6 +62,8 @@ pub struct Gateway {
     pid: AtomicU32,
     log: Arc<Mutex<String>>,
     dir: tempfile::TempDir,
+    /// For the demo: held while it runs.
+    _turn: Option<File>,
 }
 
 impl Gateway {
@@ -280,6 +283,7 @@ impl Drop for Gateway {
 impl Launch {
     /// Starts the program and waits until it says it is ready, or ends.
     pub fn start(self) -> Result<Gateway, Failed> {
+        let _turn = self.demo.then(demo_turn);
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("ringway.toml");
         std::fs::write(&file, self.complete_toml()).unwrap();
@@ -289,7 +293,7 @@ impl Launch {
         loop {
             if log.lock().unwrap().lines().any(is_ready) {
                 let pid = AtomicU32::new(child.id());
-                return Ok(Gateway { child: Mutex::new(child), pid, log, dir });
+                return Ok(Gateway { child: Mutex::new(child), pid, log, dir, _turn });
             }
             if let Some(status) = child.try_wait().unwrap() {
                 // The reader may still be behind the last lines.
@@ -364,6 +368,15 @@ impl Launch {
         }
         toml
     }
+}
+
+/// Waits for a turn at the demo, which ends when the answer is dropped. The demo looks whether its
+/// usual port is free before it binds it; two that look at the same moment would share it. Other
+/// runs of this suite may be under way too.
+fn demo_turn() -> File {
+    let turn = File::create(std::env::temp_dir().join("ringway-demo-test.lock")).unwrap();
+    turn.lock().unwrap();
+    turn
 }
 
 fn refuse_io_uring() {
