@@ -53,6 +53,8 @@ def worker(out):
     """What the worker's thread cost, of the files beginning with the path `out`: instructions by
     source file and function. Much is inlined, so that a function has code of many files."""
     costs = [read(file) for file in out.parent.glob(f"{out.name}-*")]
+    if not costs:
+        raise SystemExit(f"{out}: callgrind counted nothing; is {MARKER} inlined or renamed?")
     of_worker = [cost for cost in costs if any("::worker::h1::" in name for _, name in cost)]
     if len(of_worker) != 1:
         raise SystemExit(f"{out}: {len(of_worker)} of {len(costs)} threads look like the worker's")
