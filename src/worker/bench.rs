@@ -108,7 +108,7 @@ impl Parts<'_> {
         pipeline::record(self.worker, forward.snapshot, forward.exchange, &self.done);
         for queue in self.queues {
             if let Some(batch) = queue.take() {
-                queue.give(batch.bytes);
+                queue.give(batch);
             }
         }
     }
