@@ -21,8 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "loadtest" / "peers"
 LOADTEST = ROOT / "target" / "release" / "loadtest"
 RINGWAY = ROOT / "target" / "release" / "ringway"
-# The same, but able to run under valgrind.
-TRACEABLE = ROOT / "target" / "valgrind" / "release" / "ringway"
 
 # Where Debian keeps each tool.
 PACKAGES = {
@@ -31,7 +29,7 @@ PACKAGES = {
     "h2load": "nghttp2-client",
     "strace": "strace",
     "valgrind": "valgrind",
-    "callgrind_annotate": "valgrind",
+    "cc": "gcc",
     "perf": "linux-perf",
     "curl": "curl",
     "chromium": "chromium",
@@ -68,13 +66,6 @@ def build(*packages):
     """Builds the release binaries under test."""
     wanted = [word for package in packages for word in ("-p", package)]
     subprocess.run(["cargo", "build", "--release", "--quiet", *wanted], cwd=ROOT, check=True)
-
-
-def build_traceable():
-    """Builds the gateway for valgrind, which hides the vDSO that rustix otherwise looks for."""
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "ringway", "--features",
-                    "rustix/use-libc-auxv", "--target-dir", TRACEABLE.parent.parent],
-                   cwd=ROOT, check=True)
 
 
 def workspace():
@@ -139,28 +130,22 @@ class Process:
             time.sleep(0.05)
         sys.exit(f"{self.name} does not listen on {port}:\n{self.log.read_text()[-2000:]}")
 
-    def wait_log(self, text, seconds=20, nudge=None):
-        """Waits until the program has logged `text`, connecting to port `nudge` meanwhile."""
+    def wait_log(self, text, seconds=20):
+        """Waits until the program has logged `text`."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             if text in self.log.read_text(errors="replace"):
                 return self
             time.sleep(0.05)
-            if nudge:
-                connect(nudge)
         sys.exit(f"{self.name} did not say {text!r}:\n{self.log.read_text()[-2000:]}")
 
-    def stop(self, patience=10, nudge=None):
-        """Asks the program to end, connecting to port `nudge` meanwhile, then makes it."""
+    def stop(self, patience=10):
+        """Asks the program to end, then makes it."""
         if self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + patience
-        while nudge and self.process.poll() is None and time.monotonic() < deadline:
-            connect(nudge)
-            time.sleep(0.1)
         try:
-            self.process.wait(max(0, deadline - time.monotonic()))
+            self.process.wait(patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -224,9 +209,8 @@ def start_ringway(directory, origin_port, routes=0, workers=1, io="auto", extra=
         "WORKERS": workers, "IO": io, "ROUTES": tables,
         "EXTRA": extra.replace("@DIR@", str(directory))}))
     ringway = Proxy("ringway", [program, "run", config], directory / "log", **options)
-    # Slow when it runs under valgrind, which lets no other thread run while one waits in
-    # io_uring_enter: an idle worker would keep control from saying so.
-    ringway.wait_log("ready", 120, nudge=port if options.get("wrap") else None).wait_port(port)
+    # Slow when it runs under valgrind.
+    ringway.wait_log("ready", 120).wait_port(port)
     ringway.port, ringway.worker = port, ringway.pid
     return ringway
 

@@ -40,6 +40,13 @@ pub(super) fn fields_max(limits: &HeadLimits) -> usize {
     usize::from(limits.fields_max).min(FIELDS_CAP)
 }
 
+/// The first line of `head`, or all of it when it has no end yet. httparse reads a start line given
+/// alone to its end, then asks for more.
+#[inline]
+pub(super) fn start_line(head: &[u8]) -> &[u8] {
+    memchr::memchr(b'\n', head).map_or(head, |end| &head[..=end])
+}
+
 /// The part of `buf` a head may occupy. Looking no further makes every limit independent of how
 /// the bytes were split into reads.
 #[inline]

@@ -87,35 +87,29 @@ impl RequestHead {
         if matches!(head.first(), Some(b'\r' | b'\n')) {
             return Lines::Suspect;
         }
+        let line = head::start_line(head);
         let mut request = httparse::Request::new(&mut []);
-        match request.parse_with_uninit_headers(head, &mut []) {
-            // With room for no field it stops at the first, and the line is read.
-            Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => {}
-            Ok(httparse::Status::Partial) => return Lines::Partial,
-            Err(_) => return Lines::Suspect,
-        }
-        let (Some(method), Some(target), Some(minor)) =
-            (request.method, request.path, request.version)
-        else {
+        if request.parse_with_uninit_headers(line, &mut []).is_err() {
             return Lines::Suspect;
+        }
+        let (Some(method), Some(target), Some(minor), Some(b'\n')) =
+            (request.method, request.path, request.version, line.last())
+        else {
+            return Lines::Partial;
         };
         let target_start = method.len() + 1;
         let target_end = target_start + target.len();
-        // It is lax about blanks and line ends.
-        let [b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b'\r', b'\n', ..] =
-            head.get(target_end..).unwrap_or_default()
-        else {
-            return Lines::Suspect;
-        };
-        if target.len() > limits.target_bytes_max as usize || !is_target(target.as_bytes()) {
+        if line.len() != target_end + " HTTP/1.1\r\n".len()
+            || target.len() > limits.target_bytes_max as usize
+            || !is_target(target.as_bytes())
+        {
             return Lines::Suspect;
         }
         self.method = Method::from_bytes(method.as_bytes());
         self.method_text = Span::new(0, method.len());
         self.target = Span::new(target_start, target_end);
         self.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-        let line_len = target_end + " HTTP/1.1\r\n".len();
-        section::read(head, line_len, head::fields_max(limits), &mut self.fields)
+        section::read(head, line.len(), head::fields_max(limits), &mut self.fields)
     }
 
     /// Host, target, framing, connection and expectation of a well-formed head.

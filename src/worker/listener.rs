@@ -62,7 +62,7 @@ pub struct Door {
     pub is_closing: Cell<bool>,
     /// Another process accepts on the socket too, or will: ending must not touch its queue.
     pub is_shared: Cell<bool>,
-    shard: RefCell<Arc<ListenerShard>>,
+    pub(super) shard: RefCell<Arc<ListenerShard>>,
     pub name: RefCell<String>,
     /// Its exchanges are in the access logs.
     pub access_log: Cell<bool>,

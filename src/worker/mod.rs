@@ -7,6 +7,8 @@
 //! [`forward`] → [`pool`], and back.
 
 pub mod beat;
+#[doc(hidden)]
+pub mod bench;
 pub mod body;
 pub mod buffers;
 pub mod clients;

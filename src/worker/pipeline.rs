@@ -121,7 +121,7 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     }
 }
 
-fn admit(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
+pub(super) fn admit(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
     let request = &mut *exchange.request;
     admit::admit(&request.head, exchange.buf.bytes(), snapshot.paths, &mut request.path)
 }
@@ -142,7 +142,7 @@ async fn options<S: ResponseSink>(sink: &mut S) -> Result<(), Refusal> {
     sink.own(response).await
 }
 
-fn route(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<RouteMatch, Refusal> {
+pub(super) fn route(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<RouteMatch, Refusal> {
     let matched = snapshot.router.find(&exchange.view())?;
     exchange.route = Some(matched.route);
     let rule = snapshot.route(matched.route);
@@ -164,7 +164,7 @@ pub struct Done {
 }
 
 /// What is kept of every exchange, whatever became of it.
-fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange, done: &Done) {
+pub(super) fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange, done: &Done) {
     worker.beat.set(Doing::Connection);
     let (series, record, sent) = (&snapshot.series, &exchange.record, &done.sent);
     if let Some(refusal) = done.refused {

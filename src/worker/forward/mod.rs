@@ -7,7 +7,7 @@
 //! because its bytes are still in the buffer.
 
 mod connect;
-mod request;
+pub(super) mod request;
 mod response;
 
 pub use connect::UpstreamState;
@@ -43,18 +43,18 @@ use connect::Acquired;
 use response::Relayed;
 
 /// One exchange on its way to one upstream: everything its parts share.
-struct Forward<'a> {
-    worker: &'a Worker,
-    snapshot: &'a Generation,
-    exchange: &'a Exchange,
-    rule: &'a Upstream,
-    upstream: UpstreamId,
+pub(super) struct Forward<'a> {
+    pub worker: &'a Worker,
+    pub snapshot: &'a Generation,
+    pub exchange: &'a Exchange,
+    pub rule: &'a Upstream,
+    pub upstream: UpstreamId,
     /// The client may be answered with 101.
-    upgrade: bool,
+    pub upgrade: bool,
 }
 
 /// A try that came to nothing.
-struct Broken {
+pub(super) struct Broken {
     refusal: Refusal,
     outcome: TryOutcome,
 }
@@ -123,7 +123,7 @@ impl Forward<'_> {
     }
 
     /// Counts what came of a try.
-    fn count(&self, endpoint: &EndpointShard, broken: Option<&Broken>) {
+    pub fn count(&self, endpoint: &EndpointShard, broken: Option<&Broken>) {
         if self.snapshot.series.is_off {
             return;
         }

@@ -6,7 +6,7 @@
 //! the other, so pipelined responses are in order by construction.
 
 mod body;
-mod sink;
+pub(super) mod sink;
 
 use std::{
     cell::Cell,

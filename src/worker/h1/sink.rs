@@ -78,7 +78,7 @@ impl<'c> H1Sink<'c> {
     }
 
     /// Decides how the body is framed and whether the connection is kept.
-    fn decide(&mut self, framing: Framing) {
+    pub fn decide(&mut self, framing: Framing) {
         let is_ending = self.worker.draining.get() || self.client.door.is_closing.get();
         self.keep &= self.client.received.get() && !is_ending;
         match (framing, self.version) {
@@ -120,7 +120,7 @@ impl<'c> H1Sink<'c> {
     }
 
     /// Writes the rewritten head of an upstream's response.
-    fn rewrite(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
+    pub fn rewrite(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
         out.clear();
         emit::status_line(out, head.status, head.phrase.of(bytes));
         emit::kept_fields(out, bytes, &head.fields, |_| false);

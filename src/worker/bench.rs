@@ -1,0 +1,294 @@
+//! A door for `benches/`, and for nothing else: the steps of an exchange that touch no socket, on a
+//! worker that serves nobody.
+//!
+//! It owns no logic. Each method of [`Parts`] calls what the data path calls, so that a benchmark
+//! measures the gateway and not a copy of it. The running gateway never comes here. What it is
+//! given comes from a benchmark, so a mistake in it panics.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::net::UnixStream as StdUnixStream,
+    rc::Rc,
+    sync::Arc,
+};
+
+use monoio::net::UnixStream;
+
+use super::{
+    Seed, Worker,
+    buffers::{Buffer, HEADROOM},
+    clients::Places,
+    clock::{self, NEVER_MS, now_ms, now_ns},
+    exchange::{Exchange, RequestBody},
+    forward::{Forward, request},
+    generation::Generation,
+    h1::{Client, sink::H1Sink},
+    listener::Door,
+    logs::{Outlet, Queue},
+    mailbox::mailbox,
+    net::{Stream, Wait},
+    pipeline::{self, Done, Outcome},
+    runtime::Driver,
+};
+use crate::{
+    config::{
+        self, Snapshot,
+        snapshot::{Action, HalfClose, Io},
+    },
+    policy::{Refusal, client, route::RouteMatch},
+    telemetry::{
+        metrics::registry::{Names, Registry, UpstreamNames},
+        record::{Record, Sent},
+        request_id::RequestId,
+    },
+    wire::{Parsed, ResponseHead, Span},
+};
+
+/// The client of the exchange.
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+/// Bytes of lines that may wait for a log's thread, which is not there: see [`Parts::record`].
+const LOG_BYTES: u64 = 1 << 20;
+/// Entries of the runtime's ring; it does nothing.
+const RING_ENTRIES: u32 = 64;
+
+/// One exchange whose request was forwarded and whose response head has arrived.
+pub struct Parts<'a> {
+    worker: &'a Worker,
+    forward: Forward<'a>,
+    matched: RouteMatch,
+    sink: H1Sink<'a>,
+    head: ResponseHead,
+    /// The response as received.
+    response: &'a [u8],
+    buf: Buffer,
+    done: Done,
+    queues: &'a [Arc<Queue>],
+}
+
+impl Parts<'_> {
+    /// Writes the request's head as the upstream gets it into a buffer. Answers the bytes.
+    pub fn compose(&self) -> Vec<u8> {
+        self.composed(|buf| buf.bytes().to_vec())
+    }
+
+    /// As [`Parts::compose`], but the buffer goes back unseen. Answers the number of bytes.
+    pub fn compose_only(&self) -> usize {
+        self.composed(Buffer::len)
+    }
+
+    fn composed<R>(&self, look: impl FnOnce(&Buffer) -> R) -> R {
+        let buf = request::compose(&self.forward, &self.matched, &NoBody)
+            .expect("the request can be rewritten");
+        let seen = look(&buf);
+        self.worker.buffers.give(buf);
+        seen
+    }
+
+    /// Puts the response's head as the client gets it in front of the body, in a buffer that has
+    /// the response as received: a copy of it stands for the read. Does not parse it. Answers what
+    /// the client gets.
+    pub fn relay(&mut self) -> &[u8] {
+        self.buf.reset(HEADROOM);
+        self.buf.append(self.response);
+        self.sink.decide(self.head.framing);
+        let mut out = self.worker.scratch.take();
+        self.sink.rewrite(&mut out, &self.head, self.buf.bytes());
+        self.buf.consume(self.head.len);
+        assert!(self.buf.prepend(&out), "the head fits before the body");
+        self.worker.scratch.set(out);
+        self.buf.bytes()
+    }
+
+    /// What is kept of the exchange: metrics, and lines of its configuration's access logs. Nobody
+    /// writes the lines: their memory comes back at once.
+    pub fn record(&self) {
+        let forward = &self.forward;
+        forward.count(forward.snapshot.series.endpoint(forward.upstream, 0), None);
+        pipeline::record(self.worker, forward.snapshot, forward.exchange, &self.done);
+        for queue in self.queues {
+            if let Some(batch) = queue.take() {
+                queue.give(batch);
+            }
+        }
+    }
+}
+
+/// Has `run` use an exchange of `request`, which must be forwarded by `configuration` (text of a
+/// file, one upstream), and of `response`, both without body framing other than a length.
+pub fn with_exchange(
+    configuration: &str,
+    request: &[u8],
+    response: &[u8],
+    run: impl FnOnce(&mut Parts<'_>),
+) {
+    let (snapshot, _) = config::from_text("benchmark", configuration)
+        .unwrap_or_else(|report| panic!("{}", report.render(false)));
+    let mut driver = Driver::build(Io::Epoll, RING_ENTRIES).expect("epoll is everywhere");
+    clock::refresh();
+    let queues: Vec<_> =
+        snapshot.access_logs.iter().map(|_| Arc::new(Queue::new(LOG_BYTES))).collect();
+    let worker = worker(snapshot, &queues);
+    let generation = worker.snapshot();
+    worker.serve_with(&generation);
+    let door = door(&generation);
+    driver.block_on(async {
+        let (ours, _theirs) = StdUnixStream::pair().expect("a pair of sockets");
+        let stream = UnixStream::from_std(ours).expect("a socket enters the runtime");
+        let stream = Stream::unix(stream, &worker.deadlines);
+        let client = Client::new(stream, Some(SocketAddr::new(PEER, 50_000)), door.clone());
+        let (exchange, matched) = exchange(&worker, &generation, door.clone(), request);
+        let Action::Forward(upstream) = generation.route(matched.route).action else {
+            panic!("the benchmark's request is forwarded");
+        };
+        let rule = generation.upstream(upstream);
+        let mut head = ResponseHead::default();
+        let parsed = head.parse(response, exchange.head().method, &generation.limits.head);
+        assert_eq!(parsed, Ok(Parsed::Complete(())), "the response is complete");
+        note(&exchange.record, upstream);
+        let wait = Wait { idle_ms: NEVER_MS, until_ms: NEVER_MS };
+        let version = (exchange.head().version, exchange.is_head());
+        run(&mut Parts {
+            worker: &worker,
+            forward: Forward {
+                worker: &worker,
+                snapshot: &generation,
+                exchange: &exchange,
+                rule,
+                upstream,
+                upgrade: false,
+            },
+            matched,
+            sink: H1Sink::new(&worker, &generation, &client, version, true, wait),
+            done: done(&head, response),
+            head,
+            response,
+            buf: worker.buffers.head(),
+            queues: &queues,
+        });
+    });
+}
+
+/// A worker without listeners, whose mailbox nobody reads.
+fn worker(snapshot: Snapshot, queues: &[Arc<Queue>]) -> Worker {
+    let upstream = |upstream: &config::snapshot::Upstream| UpstreamNames {
+        name: upstream.name.clone(),
+        endpoints: upstream.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect(),
+    };
+    let names = Names {
+        listeners: Vec::new(),
+        routes: snapshot.routes.iter().map(|route| route.name.clone()).collect(),
+        upstreams: snapshot.upstreams.iter().map(upstream).collect(),
+        series_max: snapshot.metrics.series_max as usize,
+        is_off: !snapshot.metrics.enabled,
+    };
+    let outlet =
+        |queue: &Arc<Queue>| Outlet { queue: queue.clone(), writer: std::thread::current() };
+    let seed = Seed {
+        index: 0,
+        series: Registry::new(1).adopt(&names).remove(0),
+        snapshot: Arc::new(snapshot),
+        spans: None,
+        outlets: queues.iter().map(outlet).collect(),
+        mailbox: mailbox().expect("an eventfd").1,
+        beat: Arc::default(),
+        places: Places::new(1),
+        workers: 1,
+    };
+    Worker::new(seed, true).0
+}
+
+fn door(generation: &Generation) -> Rc<Door> {
+    let rule = generation.listeners.first().expect("the configuration has a listener");
+    Rc::new(Door {
+        half_close: Cell::new(HalfClose::Abort),
+        is_closing: Cell::new(false),
+        is_shared: Cell::new(false),
+        shard: RefCell::default(),
+        name: RefCell::new(rule.name.clone()),
+        access_log: Cell::new(rule.access_log),
+    })
+}
+
+/// The exchange of a request, routed.
+fn exchange(
+    worker: &Worker,
+    generation: &Generation,
+    door: Rc<Door>,
+    bytes: &[u8],
+) -> (Exchange, RouteMatch) {
+    let mut request = worker.request();
+    let parsed = request.head.parse(bytes, &generation.limits.head);
+    assert_eq!(parsed, Ok(Parsed::Complete(())), "the request is complete");
+    let mut buf = worker.buffers.head();
+    buf.append(bytes);
+    let trusted = &generation.forwarding.trusted_proxies;
+    let client = client::client_address(Some(PEER), trusted, &request.head, buf.bytes());
+    let trace = worker.trace(generation, &request.head, buf.bytes(), client.trusted_peer);
+    let head_len = request.head.len;
+    let mut exchange = Exchange {
+        request,
+        buf,
+        arrived: Span::new(head_len, head_len),
+        rest: head_len,
+        started_ms: now_ms(),
+        until_ms: NEVER_MS,
+        client,
+        door,
+        peer: Some(PEER),
+        peer_text: Rc::from(PEER.to_string().into_bytes()),
+        id: RequestId::make(&worker.random),
+        route: None,
+        record: Record::begun(now_ns()),
+        trace,
+        fin_is_gone: true,
+    };
+    pipeline::admit(generation, &mut exchange).expect("the request is admitted");
+    let matched = pipeline::route(generation, &mut exchange).expect("the request has a route");
+    (exchange, matched)
+}
+
+/// Notes what forwarding learns, at times that the first read of the clock makes.
+fn note(record: &Record, upstream: u32) {
+    record.upstream.set(Some(upstream));
+    record.endpoint.set(Some(0));
+    record.tries.set(1);
+    record.reused.set(true);
+    record.sent(now_ns() + 60_000);
+    record.answered(200, now_ns() + 460_000);
+}
+
+fn done(head: &ResponseHead, response: &[u8]) -> Done {
+    let sent = Sent {
+        status: head.status,
+        bytes: response.len() as u64,
+        body_bytes: (response.len() - head.len) as u64,
+        first_ns: now_ns() + 500_000,
+    };
+    Done { refused: None, outcome: Outcome::Done, sent, received_bytes: 0 }
+}
+
+/// The body of a request that has none.
+struct NoBody;
+
+impl RequestBody for NoBody {
+    fn limit(&mut self, _: u64, _: u64) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn ended(&self) -> bool {
+        true
+    }
+
+    async fn next(&mut self) -> Result<Buffer, Refusal> {
+        Ok(Buffer::with_capacity(0))
+    }
+
+    fn trailer_lines(&self) -> &[u8] {
+        b""
+    }
+
+    fn bytes(&self) -> u64 {
+        0
+    }
+}
