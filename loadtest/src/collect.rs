@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::load::Pace;
 use crate::report::percentiles_us;
-use crate::tally::{Interval, histogram};
+use crate::tally::{Interval, TAIL, histogram};
 
 /// Intervals of a run at most.
 pub const INTERVALS_MAX: u64 = 100_000;
@@ -107,7 +107,11 @@ pub fn collect(intervals: &Receiver<Interval>, wanted: &Wanted) -> io::Result<Co
     let mut merger = Merger::new(wanted);
     while let Ok(interval) = intervals.recv() {
         for (index, row) in merger.take(&interval) {
-            let start = Duration::from_nanos(index * wanted.interval_ns);
+            if index == TAIL && row.latency_ns.is_empty() && row.failed == 0 {
+                continue;
+            }
+            let number = if index == TAIL { merger.rows.len() as u64 } else { index };
+            let start = Duration::from_nanos(number * wanted.interval_ns);
             let length = Duration::from_nanos(wanted.interval_ns);
             log.write_histogram(&row.latency_ns, start, length, None)
                 .map_err(|e| io::Error::other(format!("the HDR log cannot be written: {e:?}")))?;
@@ -182,6 +186,16 @@ impl<'a> Merger<'a> {
     fn keep(&mut self, index: u64, row: &Row) {
         self.total.add(&row.latency_ns).expect("invariant: equal bounds");
         self.backlog_max = self.backlog_max.max(row.backlog_max);
+        if index == TAIL {
+            // What the window's last requests waited for.
+            if let Some(step) = self.steps.last_mut() {
+                step.row.add(&row.latency_ns, row.failed, 0);
+            }
+            let mut json = row.json();
+            json["tail"] = json!(true);
+            self.rows.push(json);
+            return;
+        }
         let start_s = (index * self.wanted.interval_ns) as f64 / 1e9;
         let middle_s = start_s + self.wanted.interval_ns as f64 / 2e9;
         if let Some(step) = self.steps.iter_mut().find(|s| middle_s < s.until_s) {
@@ -256,16 +270,17 @@ mod tests {
         };
         let (sender, receiver) = mpsc::channel();
         // Thread 1 missed interval 1.
-        for (thread, index) in [(0, 0), (0, 1), (1, 0), (1, 2), (0, 2)] {
-            sender.send(interval(thread, index, 1000 * (index + 1))).unwrap();
+        for (thread, index) in [(0, 0), (0, 1), (1, 0), (1, 2), (0, 2), (0, TAIL), (1, TAIL)] {
+            sender.send(interval(thread, index, 1000)).unwrap();
         }
         drop(sender);
         let found = collect(&receiver, &wanted).unwrap();
-        assert_eq!((found.latency_ns.len(), found.backlog_max), (5, 4));
+        assert_eq!((found.latency_ns.len(), found.backlog_max), (7, 4));
         let counts: Vec<_> = found.intervals.iter().map(|i| i["succeeded"].as_u64()).collect();
-        assert_eq!(counts, [Some(2), Some(1), Some(2)]);
+        assert_eq!(counts, [Some(2), Some(1), Some(2), Some(2)]);
+        assert_eq!(found.intervals[3]["tail"], true);
         let steps: Vec<_> = found.steps.iter().map(|s| (&s["rate"], &s["succeeded"])).collect();
-        assert_eq!(steps, [(&json!(10.0), &json!(3)), (&json!(20.0), &json!(2))]);
+        assert_eq!(steps, [(&json!(10.0), &json!(3)), (&json!(20.0), &json!(4))]);
 
         let text = std::fs::read(path).unwrap();
         let mut logged = Vec::new();
@@ -280,6 +295,6 @@ mod tests {
                 logged.push((line.start_timestamp().as_secs(), latency.len()));
             }
         }
-        assert_eq!(logged, [(0, 2), (1, 1), (2, 2)]);
+        assert_eq!(logged, [(0, 2), (1, 1), (2, 2), (3, 2)]);
     }
 }

@@ -18,6 +18,7 @@ use crate::request::{Expect, Frame, Requests, Template};
 use crate::schedule::{self, Ramp, Schedule, Step};
 use crate::tls::{TlsPlan, Trust, Wanted};
 
+/// Shown below the flags.
 pub const EXAMPLES: &str = "\
 Examples:
   # As fast as 64 connections go, for 10 s

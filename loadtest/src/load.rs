@@ -19,7 +19,7 @@ use crate::cpu::ProcessCpu;
 use crate::request::{Request, Requests};
 use crate::ring::thread_cpu_ns;
 use crate::schedule::Schedule;
-use crate::tally::{Failure, Interval, Tally};
+use crate::tally::{Failure, Interval, TAIL, Tally};
 use crate::tls::TlsPlan;
 
 /// Longest wait for requests in flight after the window, besides their own timeout.
@@ -357,6 +357,7 @@ impl Load {
             self.used = start.until(&end);
         }
         self.tally.window_end_ns = now_ns;
+        self.tally.roll(TAIL);
         self.tail_end_ns = now_ns + TAIL_NS + self.plan.timeout_ns;
         self.drain_end_ns = now_ns + self.plan.timeout_ns;
         if !self.is_open() || self.plan.course.requests.is_some() {

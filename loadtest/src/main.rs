@@ -84,3 +84,36 @@ fn run(command: Command) -> io::Result<()> {
         Command::Forward { listen, to } => forward::run(listen, to),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What README.md and the help texts tell a reader to type is understood.
+    #[test]
+    fn documented_commands_are_understood() {
+        let readme = include_str!("../README.md");
+        let texts = [readme, flags::EXAMPLES, hold::EXAMPLES, serve::flags::EXAMPLES];
+        let mut found = 0;
+        for text in texts {
+            let joined = text.replace("\\\n", " ");
+            for line in joined.lines().map(str::trim).filter(|l| l.starts_with("loadtest ")) {
+                // The README's first line names the program.
+                let parsed = Arguments::try_parse_from(line.split_whitespace());
+                assert!(
+                    parsed.is_ok(),
+                    "{line}: {}",
+                    parsed.err().map_or_else(String::new, |e| e.to_string())
+                );
+                found += 1;
+            }
+        }
+        assert!(found > 15, "{found} commands found");
+    }
+
+    #[test]
+    fn the_example_of_a_mix_is_one() {
+        let mix = mix::parse(include_str!("../mix.toml")).unwrap();
+        assert_eq!(mix.len(), 3);
+    }
+}

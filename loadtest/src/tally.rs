@@ -68,11 +68,14 @@ pub fn histogram() -> Histogram<u64> {
         .expect("invariant: constant bounds are valid")
 }
 
-/// What happened in one interval of the measured window, on one thread.
+/// The number of the interval after the window, in which what was begun inside it ends.
+pub const TAIL: u64 = u64::MAX - 1;
+
+/// What happened in one interval of the measured window, or after it, on one thread.
 pub struct Interval {
     /// Which thread.
     pub thread: usize,
-    /// Its number; interval `i` begins `i` interval lengths after the window.
+    /// Its number; interval `i` begins `i` interval lengths after the window begins.
     pub index: u64,
     /// Latencies of right responses, nanoseconds.
     pub latency_ns: Histogram<u64>,
@@ -180,7 +183,7 @@ impl Tally {
 
     /// The run is over: hands over the last interval, and hangs up.
     pub fn close(&mut self) {
-        self.roll(self.interval.index + 1);
+        self.roll(u64::MAX);
         self.intervals = None;
     }
 

@@ -274,7 +274,9 @@ fn held_websockets_get_their_echoes() {
         assert_eq!((&held["opened"], &held["open_at_end"]), (&json!(20), &json!(20)), "{report:#}");
         assert_eq!((&held["wrong"], &held["closed_early"]), (&json!(0), &json!(0)));
         assert_eq!(held["sent"], held["received"]);
-        assert!((100.0..=220.0).contains(&number(&held["received"])), "{report:#}");
+        // Eleven each, fewer when opening took long.
+        let echoes = number(&held["received"]);
+        assert!((60.0..=220.0).contains(&echoes), "{echoes} echoes: {report:#}");
     }
     // An origin that knows no WebSockets answers with 200.
     let plain = Origin::start("");
@@ -329,13 +331,15 @@ fn steps_are_reported_one_by_one_and_logged() {
     // A busy machine answers some of the first step's requests in the second.
     assert!(steps[0] > 0.0 && steps[0] < 110.0 && steps[1] > 180.0, "{steps:?}");
     let intervals = report["intervals"].as_array().unwrap();
-    assert_eq!(intervals.len(), 4, "{report:#}");
+    // One more for responses after the window, if there were any.
+    let tail = intervals.get(4).map_or(0, |_| 1);
+    assert!(intervals.len() == 4 + tail, "{report:#}");
     assert_eq!((&intervals[0]["rate"], &intervals[3]["rate"]), (&json!(200.0), &json!(400.0)));
     let progress = String::from_utf8(output.stderr).unwrap();
     assert_eq!(progress.lines().count(), 4, "{progress}");
     let text = std::fs::read_to_string(log).unwrap();
     assert!(text.contains("#[StartTime: "), "{text}");
-    assert_eq!(text.lines().filter(|l| l.contains("HISTFAAA")).count(), 4, "{text}");
+    assert_eq!(text.lines().filter(|l| l.contains("HISTFAAA")).count(), 4 + tail, "{text}");
 }
 
 #[test]

@@ -32,7 +32,8 @@ use crate::tls::TlsPlan;
 /// Longest wait for held connections to end.
 const END: Duration = Duration::from_secs(2);
 
-const EXAMPLES: &str = "\
+/// Shown below the flags.
+pub const EXAMPLES: &str = "\
 Examples:
   # A thousand WebSockets, each with an echo a second
   loadtest hold --target 127.0.0.1:8080 --websocket 1000 --echo-every 1s

@@ -16,7 +16,8 @@ use crate::flags::address;
 use crate::origin::Origin;
 use crate::tls;
 
-const EXAMPLES: &str = "\
+/// Shown below the flags.
+pub const EXAMPLES: &str = "\
 It says `listening on ADDRESS` when it does; port 0 takes a free one.
 
 Examples:
