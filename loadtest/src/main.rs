@@ -10,6 +10,7 @@ mod engine;
 mod forward;
 mod http;
 mod origin;
+mod plot;
 mod report;
 mod ring;
 
@@ -55,6 +56,8 @@ enum Command {
         #[arg(long)]
         to: SocketAddr,
     },
+    /// Turn the raw data of scripts/compare into tables and plots
+    Report(plot::Report),
 }
 
 #[derive(Args)]
@@ -129,6 +132,7 @@ fn main() -> io::Result<()> {
             Engine::new(false, false)?.serve(&mut Origin::listen(&listen, body)?)
         }
         Command::Forward { listen, to } => forward::run(listen, to),
+        Command::Report(report) => report.run(),
     }
 }
 
