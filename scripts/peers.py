@@ -217,11 +217,21 @@ FIELDS = """
 """
 
 
-# Bodies above this get what is meant for large ones: other buffers, splice.
+# Bodies above this get what is meant for large ones: no buffering, splice.
 BULK_BYTES = 65536
-# NGINX's buffers of one response: in the usual cases, and where bodies are large.
-BUFFERS = {False: "proxy_buffer_size 4k; proxy_buffers 16 8k;",
-           True: "proxy_buffer_size 64k; proxy_buffers 16 64k; proxy_busy_buffers_size 512k;"}
+# NGINX's buffers for one response, the usual ones. Larger ones cost the cache more than they save.
+USUAL_BUFFERS = "proxy_buffering on; proxy_buffer_size 4k; proxy_buffers 16 8k;"
+
+
+def buffers(body):
+    """NGINX's buffers by the largest body: those that cost least of some that were tried."""
+    if body <= 16384:
+        return USUAL_BUFFERS
+    if body <= BULK_BYTES:
+        return ("proxy_buffering on; proxy_buffer_size 80k; proxy_buffers 4 80k; "
+                "proxy_busy_buffers_size 160k;")
+    return ("proxy_buffering off; proxy_buffer_size 512k; proxy_buffers 4 512k; "
+            "proxy_busy_buffers_size 1024k;")
 
 
 def ports(origin):
@@ -230,12 +240,12 @@ def ports(origin):
 
 
 def start_nginx(directory, origin, routes=0, extra="", fields="", log=False, workers=1,
-                connections=64, body=1024, least=False, program="nginx", **options):
+                connections=64, body=1024, least=False, buffering="", program="nginx", **options):
     """NGINX with the tuned configuration, in front of an origin.
 
     `log` writes an access log, `body` is the largest body in bytes, `connections` how many clients
-    there are, `least` chooses the origin with the least requests in flight, `fields` and `extra`
-    are put in as they are.
+    there are, `least` chooses the origin with the least requests in flight, `buffering` replaces
+    the buffers that fit `body`, `fields` and `extra` are put in as they are.
     """
     directory = Path(directory) / f"nginx-{free_port()}"
     directory.mkdir()
@@ -248,7 +258,7 @@ def start_nginx(directory, origin, routes=0, extra="", fields="", log=False, wor
         "LISTEN": f"127.0.0.1:{port}", "WORKERS": workers, "KEEPALIVE": max(512, 2 * connections),
         "FILES": file_limit(),
         "SERVERS": " ".join(f"server 127.0.0.1:{p};" for p in ports(origin)),
-        "BALANCE": "least_conn;" if least else "", "BUFFERS": BUFFERS[body > BULK_BYTES],
+        "BALANCE": "least_conn;" if least else "", "BUFFERS": buffering or buffers(body),
         "DIR": directory, "FIELDS": fields,
         "ROUTES": locations + extra.replace("@DIR@", str(directory))}))
     command = [program, "-c", config, "-p", directory, "-e", directory / "error.log"]
@@ -314,6 +324,7 @@ START = {
     "floor": start_floor,
     "nginx": start_nginx,
     "nginx-fields": functools.partial(start_nginx, fields=FIELDS),
+    "nginx-8k": functools.partial(start_nginx, buffering=USUAL_BUFFERS),
     "ringway": start_ringway,
     "nginx-log": functools.partial(start_nginx, log=True),
     "ringway-plain": functools.partial(start_ringway, extra="[metrics]\nenabled = false"),

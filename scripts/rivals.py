@@ -79,7 +79,7 @@ def indented(lines, width):
 
 
 def start_haproxy(directory, origin, routes=0, fields="", log=False, workers=1, connections=64,
-                  body=1024, least=False, program="haproxy", **options):
+                  body=1024, least=False, splice=True, program="haproxy", **options):
     """HAProxy with the tuned configuration; the options are those of `peers.start_nginx`."""
     directory = Path(directory) / f"haproxy-{peers.free_port()}"
     directory.mkdir()
@@ -94,7 +94,7 @@ def start_haproxy(directory, origin, routes=0, fields="", log=False, workers=1, 
         # Two descriptors for each, and for every fourth a pipe where it splices.
         "MAXCONN": (peers.file_limit() - 200) // (3 if body > peers.BULK_BYTES else 2),
         "BUFFER": body + 16384 if 8192 < body <= peers.BULK_BYTES else 16384,
-        "SPLICE": "    option splice-auto" if body > peers.BULK_BYTES else "",
+        "SPLICE": "    option splice-auto" if splice and body > peers.BULK_BYTES else "",
         "BALANCE": "leastconn" if least else "roundrobin",
         "LOG": HAPROXY_LOG if log else "",
         "FIELDS": fields + (HAPROXY_CAPTURE if log else ""),
@@ -192,6 +192,7 @@ STARTS = {"nginx": peers.start_nginx, "haproxy": start_haproxy, "envoy": start_e
 peers.START.update({
     "haproxy": start_haproxy,
     "haproxy-fields": functools.partial(start_haproxy, fields=HAPROXY_FIELDS),
+    "haproxy-copy": functools.partial(start_haproxy, splice=False),
     "haproxy-log": functools.partial(start_haproxy, log=True),
     "envoy": start_envoy,
     "envoy-fields": functools.partial(start_envoy, fields=True),

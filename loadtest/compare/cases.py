@@ -45,14 +45,23 @@ class Case:
     full: bool = True
     # Generators other than loadtest's own that may be asked for.
     generators: tuple = ("own",)
+    # Proxies measured besides those of a set, where two ways to tune one are worth knowing.
+    also: tuple = ()
     # Proxies that do not take part, and why.
     without: tuple = ()
     # Seconds per proxy of cases that are not rounds of load.
     seconds_each: float = 0.0
 
-    def seconds(self, chosen, proxies):
+    def proxies(self, chosen):
+        """Those asked for, and in a set those that this case adds beside one of them."""
+        kinds = {name.partition("-")[0] for name in chosen.proxies}
+        more = [name for name in self.also if name.partition("-")[0] in kinds
+                and name not in chosen.proxies and chosen.set != "chosen"]
+        return [*chosen.proxies, *more]
+
+    def seconds(self, chosen):
         """About how long it takes, without building."""
-        count = len([p for p in proxies if not self.left_out(p)])
+        count = len([p for p in self.proxies(chosen) if not self.left_out(p)])
         if self.seconds_each:
             return count * self.seconds_each
         variants = len(self.routes) * len(self.workers)
@@ -64,8 +73,10 @@ class Case:
         return rounds + counted + 4 * count
 
     def counted(self, chosen):
-        """Whether system calls are counted in this run."""
-        return self.kind == "load" and (self.counts or chosen.set != "short")
+        """Whether system calls are counted in this run. Opening thousands of connections would be
+        a good part of them."""
+        return (self.kind == "load" and self.connections <= 1000
+                and (self.counts or chosen.set != "short"))
 
     def left_out(self, proxy):
         """Why a proxy takes no part, or nothing."""
@@ -87,11 +98,15 @@ CASES = {case.name: case for case in (
          connections=10_000, memory=True),
     Case("0b", "no body", "GET on 64 kept connections, response without a body.", body=0,
          generators=("own", "wrk")),
-    Case("64k", "64 KiB response", "GET on 64 kept connections, response of 64 KiB.", body=65536,
-         short=True, generators=("own", "wrk")),
+    Case("64k", "64 KiB response",
+         "GET on 64 kept connections, response of 64 KiB. NGINX and HAProxy have buffers for the "
+         "whole of it; nginx-8k has those that small responses go through.",
+         body=65536, short=True, generators=("own", "wrk"), also=("nginx-8k",)),
     Case("1m", "1 MiB response",
-         "GET on 64 kept connections, response of 1 MiB; HAProxy splices, NGINX has large buffers.",
-         body=1 << 20, short=True),
+         "GET on 64 kept connections, response of 1 MiB. NGINX passes pieces of up to 512 KiB on as "
+         "they come, nginx-8k goes through the buffers of small responses; HAProxy splices, "
+         "haproxy-copy does not.",
+         body=1 << 20, short=True, also=("nginx-8k", "haproxy-copy")),
     Case("post16k", "POST 16 KiB", "POST of 16 KiB on 64 kept connections, response of 1 KiB.",
          post=16384, short=True),
     Case("new", "new connection per request",

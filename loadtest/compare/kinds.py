@@ -45,7 +45,7 @@ class Bench:
     def taking_part(self):
         """Names of the proxies of this case; the others are noted."""
         names = []
-        for name in self.chosen.proxies:
+        for name in self.case.proxies(self.chosen):
             why = self.case.left_out(name)
             if why:
                 self.skipped.append([name, why])
@@ -73,7 +73,7 @@ class Bench:
         # The floor writes no log whatever is asked.
         return options | ({"log": True} if self.case.log and name != "floor" else {})
 
-    def round(self, key, generator, kind, proxy, cores=None, extra=None, **options):
+    def round(self, number, key, generator, kind, proxy, cores=None, extra=None, **options):
         """Measures one round and keeps it under `key`: proxy, variant, generator."""
         row = self.rows.setdefault(key, {"rounds": []})
         seconds = self.chosen.seconds
@@ -83,7 +83,7 @@ class Bench:
         except (Failed, OSError) as failed:
             self.notes.append(f"a round of {' '.join(key).strip()} failed: {failed}")
         else:
-            row["rounds"].append(figures | (extra or {}))
+            row["rounds"].append({"round": number + 1} | figures | (extra or {}))
 
     def say(self, number, *words):
         peers.say(f"{self.case.name}: round {number + 1}/{self.chosen.rounds} "
@@ -116,7 +116,8 @@ def load(chosen, case):
         for name, variant, routes, proxy in variants:
             for kind in generators:
                 bench.say(number, name, variant, kind)
-                bench.round((name, variant, kind), bench.generator, kind, proxy, routes=routes)
+                bench.round(number, (name, variant, kind), bench.generator, kind, proxy,
+                            routes=routes)
     if case.counted(chosen):
         for name, variant, routes, proxy in variants:
             peers.say(f"{case.name}: counting calls of {name} {variant}")
@@ -169,7 +170,7 @@ def latency(chosen, case):
             rate = max(ROUNDING, round(most * share / ROUNDING) * ROUNDING)
             for name, proxy in proxies:
                 bench.say(number, name, f"at {share:.0%}")
-                bench.round((name, f"{share * 100:.0f} % of the best peer's maximum", "own"),
+                bench.round(number, (name, f"{share * 100:.0f} % of the best peer's maximum", "own"),
                             bench.generator, "own", proxy, extra={"rate": rate}, rate=rate)
     return bench.result()
 
@@ -222,7 +223,7 @@ def slow(chosen, case):
         for name, proxy in proxies:
             if proxy:
                 bench.say(number, name)
-                bench.round((name, f"{case.rate:,.0f} requests/s", "own"), bench.generator, "own",
+                bench.round(number, (name, f"{case.rate:,.0f} requests/s", "own"), bench.generator, "own",
                             proxy, extra={"rate": case.rate}, rate=case.rate, origin=False)
     late.terminate()
     for origin in origins:
@@ -256,7 +257,7 @@ def workers(chosen, case):
         for name, count, used, proxy in variants:
             variant = f"{count} worker{'s' if count > 1 else ''}"
             bench.say(number, name, variant)
-            bench.round((name, variant, "own"), bench.generator, "own", proxy, cores=used,
+            bench.round(number, (name, variant, "own"), bench.generator, "own", proxy, cores=used,
                         extra={"workers": count})
     strip(bench)
     return bench.result()

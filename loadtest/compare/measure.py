@@ -110,27 +110,23 @@ def counts(generator, proxy, **options):
 
 
 def perf(generator, proxy, events, **options):
-    """What perf counts of some events in two seconds, per request."""
-    command = generator.pinned(generator.command(proxy, 4, **options))
-    load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    # Past the warm-up, by a second.
-    time.sleep(1 + generator.warmup_s)
+    """What perf counts of some events while load is made, per request.
+
+    From the first request to the last, so that both counts are of the same time; opening the
+    connections is among it.
+    """
+    load = generator.pinned(generator.command(proxy, 4, warmup=0, **options))
     pids = ",".join(map(str, proxy.workers))
     try:
-        counted = subprocess.run(["perf", "stat", "-x,", "-e", events, "-p", pids, "sleep", "2"],
-                                 capture_output=True, text=True).stderr
-    except OSError:
-        counted = ""
-    output = load.communicate()[0]
-    if load.returncode:
+        done = subprocess.run(["perf", "stat", "-x,", "-e", events, "-p", pids, *load],
+                              capture_output=True, text=True)
+        load = json.loads(done.stdout)["load"]
+    except (OSError, ValueError, KeyError):
         return {}
-    rate = json.loads(output)["load"]["requests_per_s"]
-    found = {}
-    for line in counted.splitlines():
-        fields = line.split(",")
-        if len(fields) > 2 and fields[0].isdigit() and rate:
-            found[fields[2]] = int(fields[0]) / 2 / rate
-    return found
+    answered = load["succeeded"] + load["late"]
+    fields = [line.split(",") for line in done.stderr.splitlines()]
+    return {field[2]: int(field[0]) / answered
+            for field in fields if answered and len(field) > 2 and field[0].isdigit()}
 
 
 def calls_by_strace(generator, proxy, **options):
@@ -144,7 +140,7 @@ def calls_by_strace(generator, proxy, **options):
     report = json.loads(generator.run(generator.command(proxy, 3, warmup=0, **options)))
     trace.terminate()
     total = re.search(r"^\s*100\.00\s+\S+\s+\S*\s+(\d+).* total$", trace.communicate()[1], re.M)
-    done = report["load"]["succeeded"]
+    done = report["load"]["succeeded"] + report["load"]["late"]
     return int(total[1]) / done if total and done else None
 
 

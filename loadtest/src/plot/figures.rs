@@ -24,14 +24,6 @@ impl Spread {
         Some(Self { median, min, max })
     }
 
-    /// The same, of `numerator` over `denominator` round by round: rounds are interleaved, so that
-    /// two of the same number saw the same machine.
-    pub fn of_ratios(numerator: &[f64], denominator: &[f64]) -> Option<Self> {
-        let pairs = numerator.iter().zip(denominator);
-        let ratios = pairs.filter(|(_, d)| **d > 0.0).map(|(n, d)| n / d);
-        Self::of(&ratios.collect::<Vec<_>>())
-    }
-
     /// Half of the range as a share of the median; 0 when the median is.
     pub fn share(&self) -> f64 {
         if self.median == 0.0 { 0.0 } else { (self.max - self.min) / 2.0 / self.median.abs() }
@@ -82,15 +74,6 @@ mod tests {
             assert_eq!(found, Some(wanted), "{values:?}");
         }
         assert_eq!(Spread::of(&[]), None);
-    }
-
-    #[test]
-    fn ratios_are_taken_round_by_round() {
-        // The machine was half as fast in the second round; the ratio does not show it.
-        let ratio = Spread::of_ratios(&[8.0, 16.0, 8.0], &[10.0, 20.0, 10.0]);
-        assert_eq!(ratio, Some(Spread { median: 0.8, min: 0.8, max: 0.8 }));
-        assert_eq!(Spread::of_ratios(&[1.0], &[0.0]), None);
-        assert_eq!(Spread::of_ratios(&[1.0], &[]), None);
     }
 
     #[test]

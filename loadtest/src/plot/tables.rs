@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::data::{Case, Kind, Row};
+use super::data::{Case, Kind, Round, Row};
 use super::figures::{Spread, number};
 
 /// A table as text; the first column names the row.
@@ -145,10 +145,16 @@ fn text(case: &Case, row: &Row, cell: &Cell) -> Option<String> {
     })
 }
 
-/// CPU time per request over that of another proxy under the same conditions, round by round.
+/// CPU time per request over that of another proxy under the same conditions, round by round:
+/// rounds are interleaved, so that two of the same number saw the same machine.
 pub fn times(case: &Case, row: &Row, proxy: &str) -> Option<Spread> {
     let other = case.beside(row, proxy)?;
-    Spread::of_ratios(&row.values("cpu_us"), &other.values("cpu_us"))
+    let ratio = |round: &Round| {
+        let same = other.rounds.iter().find(|o| o.get("round") == round.get("round"))?;
+        let below = same.get("cpu_us").filter(|us| *us > 0.0)?;
+        Some(round.get("cpu_us")? / below)
+    };
+    Spread::of(&row.rounds.iter().filter_map(ratio).collect::<Vec<_>>())
 }
 
 /// How many requests failed in all rounds, and how.
@@ -164,4 +170,32 @@ fn errors(row: &Row) -> Option<String> {
     let total = number(counts.iter().sum(), 0);
     let kinds: Vec<String> = kinds.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
     Some(if kinds.is_empty() { total } else { format!("{total} ({})", kinds.join(", ")) })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The machine was half as fast in the second round; a round of NGINX failed, and in one of
+    /// Ringway nothing was answered.
+    #[test]
+    fn ratios_are_of_rounds_of_the_same_number() {
+        let round = |number: u32, us: Option<f64>| json!({"round": number, "cpu_us": us});
+        let case: Case = serde_json::from_value(json!({
+            "name": "c", "title": "C", "about": "", "kind": "load",
+            "rows": [
+                {"proxy": "nginx",
+                 "rounds": [round(1, Some(10.0)), round(2, Some(20.0)), round(4, Some(10.0))]},
+                {"proxy": "ringway",
+                 "rounds": [round(1, Some(8.0)), round(2, Some(16.0)), round(3, Some(99.0)),
+                            round(4, None)]},
+            ],
+        }))
+        .expect("a case");
+        let found = times(&case, &case.rows[1], "nginx").expect("two rounds in common");
+        assert_eq!((found.median, found.min, found.max), (0.8, 0.8, 0.8));
+        assert!(times(&case, &case.rows[1], "haproxy").is_none());
+    }
 }
