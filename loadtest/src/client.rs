@@ -1,57 +1,37 @@
-//! The client: keeps requests in flight on its connections and judges every response.
+//! The client of the hand-made engine: keeps requests in flight on its connections, cleartext
+//! HTTP/1.1, and hands every response to [`Load`] to be judged.
 //!
-//! Two ways to load. *Closed loop*: each connection sends its next request when the last response
-//! is complete. *Paced*: request `k` is due at `k / rate` seconds, is sent on an idle connection
-//! (or a new one, up to the maximum), and its latency counts from when it was due, so that a
-//! stalled proxy cannot hide the requests it delayed.
-//!
-//! A request is *lost* when it was sent on an accepted connection and no complete valid response
+//! A request is *lost* when it was sent on an accepted connection and no complete right response
 //! came; a refused connection and a kept connection that ends while idle are counted apart.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::http::{self, Head};
-use crate::report::{Failure, Tally};
+use crate::http1::Malformed;
+use crate::load::{Flight, Load};
+use crate::response::Response;
 use crate::ring::{Completion, Key, Op, Ring, Side};
+use crate::tally::Failure;
 
 /// Connection attempts started per tick, so that thousands do not overflow a backlog.
 const OPENED_PER_TICK_MAX: usize = 128;
 
-/// What to send, how fast, and what counts as right.
-pub struct Plan {
-    /// Where the proxy listens.
-    pub target: &'static SockAddr,
-    /// Prepared requests, sent in turn.
-    pub requests: Vec<&'static [u8]>,
-    /// Connections kept (closed loop) or at most open (paced).
-    pub connections: usize,
-    /// One request per connection.
-    pub new_connections: bool,
-    /// Requests per second; `None` for the closed loop.
-    pub rate: Option<f64>,
-    /// The only right status.
-    pub status: u16,
-    /// The only right length of a response body, if it matters.
-    pub body_bytes: Option<u64>,
-    /// A request older than this is lost.
-    pub timeout_ns: u64,
-}
+const SWEEP_NS: u64 = 100_000_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// No socket.
     Down,
-    /// Connecting; a request is assigned when `Connection::counted` is set.
+    /// Connecting, with a request to send or without.
     Connecting,
     /// Connected, nothing in flight.
     Idle,
-    /// Request sent, response head not complete.
-    Head,
-    /// Response body not complete: this many bytes are missing.
-    Body(u64),
+    /// Request sent, response not complete.
+    Busy,
     /// Response complete, waiting for the end of the connection.
     Closing,
 }
@@ -60,89 +40,107 @@ struct Connection {
     socket: Option<Socket>,
     generation: u32,
     phase: Phase,
-    /// When the request in flight was due, nanoseconds.
-    started_ns: u64,
-    /// A request is assigned to this connection and not yet judged.
-    busy: bool,
-    /// The request in flight belongs to the measurement.
-    counted: bool,
-    /// The request in flight has received something.
-    answered: bool,
-    /// A response head received in part.
-    partial: Vec<u8>,
-    head: Head,
+    flight: Option<Flight>,
+    /// When its request was sent or its closing began, nanoseconds.
+    since_ns: u64,
+    response: Response,
 }
 
-/// The requesting half of the process.
+/// The requesting half of a thread.
 pub struct Client {
-    plan: Plan,
+    /// This thread's share of the run.
+    pub load: Load,
     connections: Vec<Connection>,
-    /// Paced: connected and idle, most recently used last.
+    /// Open loop: connected and idle, most recently used last.
     idle: Vec<u32>,
     /// Without a socket.
     down: Vec<u32>,
-    next_request: usize,
-    /// Paced: when request 0 was due, and how many were started.
-    epoch_ns: u64,
-    paced: u64,
-    /// Requests in flight.
-    pub in_flight: usize,
-    /// Requests that may still be started; `None` without bound.
-    pub budget: Option<u64>,
-    /// Whether requests now started belong to the measurement.
-    pub counting: bool,
-    /// What was measured.
-    pub tally: Tally,
+    /// Closed loop: connections that think, by when they go on.
+    thinking: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    /// Open loop: since when there is a free connection; `u64::MAX` while there is none.
+    free_since_ns: u64,
     swept_ns: u64,
 }
 
 impl Client {
-    /// Prepares the connections; none is opened before the first tick.
-    ///
-    /// `counting` says that there is no warm-up, `budget` how many requests there may be then.
-    pub fn new(plan: Plan, now_ns: u64, counting: bool, budget: Option<u64>) -> Self {
+    /// Prepares `connections` connections; none is opened before the first tick.
+    pub fn new(load: Load, connections: usize) -> Self {
         let connection = || Connection {
             socket: None,
             generation: 0,
             phase: Phase::Down,
-            started_ns: 0,
-            busy: false,
-            counted: false,
-            answered: false,
-            partial: Vec::new(),
-            head: Head { len: 0, status: 0, body: 0, close: false },
+            flight: None,
+            since_ns: 0,
+            response: Response::new(),
         };
         Self {
-            connections: (0..plan.connections).map(|_| connection()).collect(),
+            connections: (0..connections).map(|_| connection()).collect(),
             idle: Vec::new(),
-            down: (0..plan.connections as u32).rev().collect(),
-            next_request: 0,
-            epoch_ns: now_ns,
-            paced: 0,
-            in_flight: 0,
-            budget: budget.filter(|_| counting),
-            counting,
-            tally: Tally::new(),
-            swept_ns: now_ns,
-            plan,
+            down: (0..connections as u32).rev().collect(),
+            thinking: BinaryHeap::new(),
+            free_since_ns: 0,
+            swept_ns: 0,
+            load,
         }
     }
 
-    /// Connections that are open now.
-    pub fn open(&self) -> usize {
-        self.connections.len() - self.down.len()
-    }
-
-    /// Opens connections, starts due requests, gives up on those that took too long.
+    /// Opens connections and gives up on requests that took too long.
     pub fn tick(&mut self, ring: &mut Ring, now_ns: u64) -> io::Result<()> {
-        if now_ns - self.swept_ns > 100_000_000 {
+        if now_ns - self.swept_ns > SWEEP_NS {
             self.swept_ns = now_ns;
             self.sweep(now_ns);
         }
-        match self.plan.rate {
-            Some(rate) => self.start_due(ring, rate, now_ns),
-            None => self.reopen(ring, now_ns),
+        if !self.load.is_open() {
+            for _ in 0..OPENED_PER_TICK_MAX.min(self.down.len()) {
+                if self.load.is_over() {
+                    break;
+                }
+                let flight =
+                    if self.load.plan.new_connections { self.load.take(now_ns) } else { None };
+                self.open(ring, flight, now_ns)?;
+            }
         }
+        self.load.open = self.connections.len() - self.down.len();
+        Ok(())
+    }
+
+    /// When something is to be done though nothing completes, nanoseconds; `u64::MAX` for never.
+    pub fn wake_ns(&self) -> u64 {
+        let thought = self.thinking.peek().map_or(u64::MAX, |Reverse((at, ..))| *at);
+        let free = !self.idle.is_empty() || !self.down.is_empty();
+        if free { thought.min(self.load.next_due_ns()) } else { thought }
+    }
+
+    /// Sends what is due: requests of the open loop, and those of connections that have thought.
+    pub fn start_due(&mut self, ring: &mut Ring, now_ns: u64) -> io::Result<()> {
+        while let Some(Reverse((at, index, generation))) = self.thinking.peek().copied()
+            && at <= now_ns
+        {
+            self.thinking.pop();
+            let connection = &self.connections[index as usize];
+            if connection.generation == generation && connection.phase == Phase::Idle {
+                self.next(ring, index, now_ns)?;
+            }
+        }
+        while self.load.next_due_ns() <= now_ns {
+            let index = self.idle.pop();
+            if index.is_none() && self.down.is_empty() {
+                self.free_since_ns = u64::MAX;
+                return Ok(());
+            }
+            if self.free_since_ns == u64::MAX {
+                self.free_since_ns = now_ns;
+            }
+            let Some(flight) = self.load.take_due(now_ns) else { return Ok(()) };
+            if flight.started_ns >= self.free_since_ns {
+                self.load.note_lag(&flight, now_ns);
+            }
+            match index {
+                Some(index) => self.send(ring, index, flight, now_ns)?,
+                None => self.open(ring, Some(flight), now_ns)?,
+            }
+        }
+        Ok(())
     }
 
     /// Takes one completion; `bytes` is what it received.
@@ -153,8 +151,7 @@ impl Client {
         bytes: &[u8],
         now_ns: u64,
     ) -> io::Result<()> {
-        let index = done.key.index;
-        if self.connections[index as usize].generation != done.key.generation {
+        if self.connections[done.key.index as usize].generation != done.key.generation {
             return Ok(());
         }
         match done.op {
@@ -165,22 +162,12 @@ impl Client {
         }
     }
 
-    fn reopen(&mut self, ring: &mut Ring, now_ns: u64) -> io::Result<()> {
-        for _ in 0..OPENED_PER_TICK_MAX.min(self.down.len()) {
-            if self.budget == Some(0) {
-                break;
-            }
-            self.open_one(ring, now_ns)?;
-        }
-        Ok(())
-    }
-
-    /// Opens the next connection that is down, with a request assigned where that is the plan.
-    fn open_one(&mut self, ring: &mut Ring, started_ns: u64) -> io::Result<()> {
+    /// Opens the next connection that is down, with or without a request to send on it.
+    fn open(&mut self, ring: &mut Ring, flight: Option<Flight>, now_ns: u64) -> io::Result<()> {
         let Some(index) = self.down.pop() else { return Ok(()) };
-        let domain = Domain::from(i32::from(self.plan.target.family()));
-        let socket = Socket::new(domain, Type::STREAM, None)?;
-        if !self.plan.target.is_unix() {
+        let target = &self.load.plan.target;
+        let socket = Socket::new(Domain::from(i32::from(target.family())), Type::STREAM, None)?;
+        if !target.is_unix() {
             socket.set_tcp_nodelay(true)?;
             socket.set_tcp_congestion(b"reno")?;
         }
@@ -189,50 +176,30 @@ impl Client {
         connection.socket = Some(socket);
         connection.generation = (connection.generation + 1) & 0x00ff_ffff;
         connection.phase = Phase::Connecting;
-        connection.partial.clear();
-        connection.busy = false;
+        connection.flight = flight;
+        connection.since_ns = now_ns;
         let key = Key { side: Side::Client, index, generation: connection.generation };
-        if self.plan.new_connections || self.plan.rate.is_some() {
-            self.assign(index, started_ns);
-        }
-        ring.connect(fd, self.plan.target, key)
+        ring.connect(fd, target, key)
     }
 
-    /// Marks a request as in flight on a connection; false when no more may be started.
-    fn assign(&mut self, index: u32, started_ns: u64) -> bool {
-        match &mut self.budget {
-            Some(0) => return false,
-            Some(left) => *left -= 1,
-            None => {}
-        }
+    fn send(&mut self, ring: &mut Ring, index: u32, flight: Flight, now_ns: u64) -> io::Result<()> {
+        let request = self.load.request(&flight);
         let connection = &mut self.connections[index as usize];
-        connection.busy = true;
-        connection.counted = self.counting;
-        connection.answered = false;
-        connection.started_ns = started_ns;
-        self.in_flight += 1;
-        self.tally.started += u64::from(self.counting);
-        true
-    }
-
-    fn send(&mut self, ring: &mut Ring, index: u32) -> io::Result<()> {
-        let bytes = self.plan.requests[self.next_request];
-        self.next_request += 1;
-        if self.next_request == self.plan.requests.len() {
-            self.next_request = 0;
-        }
-        let connection = &mut self.connections[index as usize];
-        connection.phase = Phase::Head;
+        connection.phase = Phase::Busy;
+        connection.flight = Some(flight);
+        connection.since_ns = now_ns;
+        connection.response.expect(request.bodiless, request.expect.checksum.is_some());
         let Some(socket) = &connection.socket else { return Ok(()) };
         let key = Key { side: Side::Client, index, generation: connection.generation };
-        ring.send(socket.as_raw_fd(), bytes, false, key)
+        ring.send(socket.as_raw_fd(), request.wire, false, key)
     }
 
     fn connected(&mut self, ring: &mut Ring, done: Completion, now_ns: u64) -> io::Result<()> {
         let index = done.key.index;
         if done.result < 0 {
             let refused = done.result == -libc::ECONNREFUSED;
-            self.fail(index, if refused { Failure::Refused } else { Failure::Connect });
+            let failure = if refused { Failure::Refused } else { Failure::Connect };
+            self.fail(index, failure, || error_text(done.result));
             self.put_down(index);
             return Ok(());
         }
@@ -240,36 +207,21 @@ impl Client {
         if let Some(socket) = &connection.socket {
             ring.receive(socket.as_raw_fd(), done.key)?;
         }
-        if connection.busy { self.send(ring, index) } else { self.next(ring, index, now_ns) }
+        match connection.flight {
+            Some(flight) => self.send(ring, index, flight, now_ns),
+            None => self.next(ring, index, now_ns),
+        }
     }
 
     /// Gives a connection without a request its next one, or parks it.
     fn next(&mut self, ring: &mut Ring, index: u32, now_ns: u64) -> io::Result<()> {
-        if self.plan.rate.is_none() && self.assign(index, now_ns) {
-            return self.send(ring, index);
+        if !self.load.is_open()
+            && let Some(flight) = self.load.take(now_ns)
+        {
+            return self.send(ring, index, flight, now_ns);
         }
         self.connections[index as usize].phase = Phase::Idle;
         self.idle.push(index);
-        Ok(())
-    }
-
-    fn start_due(&mut self, ring: &mut Ring, rate: f64, now_ns: u64) -> io::Result<()> {
-        let due = ((now_ns - self.epoch_ns) as f64 * rate / 1e9) as u64;
-        while self.paced < due && self.budget != Some(0) {
-            let started_ns = self.epoch_ns + (self.paced as f64 * 1e9 / rate) as u64;
-            if let Some(index) = self.idle.pop() {
-                if self.connections[index as usize].phase != Phase::Idle {
-                    continue;
-                }
-                self.assign(index, started_ns);
-                self.send(ring, index)?;
-            } else if !self.down.is_empty() {
-                self.open_one(ring, started_ns)?;
-            } else {
-                break;
-            }
-            self.paced += 1;
-        }
         Ok(())
     }
 
@@ -282,10 +234,13 @@ impl Client {
     ) -> io::Result<()> {
         let index = done.key.index;
         if done.result <= 0 && done.result != -libc::ENOBUFS {
-            let in_order = self.ended(index, done.result);
-            // A failure waits for the next tick, so that a dead proxy is not hammered.
-            let again = in_order && self.plan.rate.is_none() && self.budget != Some(0);
-            return if again { self.open_one(ring, now_ns) } else { Ok(()) };
+            let in_order = self.ended(index, done.result, now_ns);
+            // A failure waits for the next tick, so that a dead target is not hammered.
+            if !in_order || self.load.is_open() || self.load.is_over() {
+                return Ok(());
+            }
+            let flight = if self.load.plan.new_connections { self.load.take(now_ns) } else { None };
+            return self.open(ring, flight, now_ns);
         }
         let connection = &mut self.connections[index as usize];
         if !done.more
@@ -293,89 +248,98 @@ impl Client {
         {
             ring.receive(socket.as_raw_fd(), done.key)?;
         }
-        match connection.read(bytes) {
+        if connection.phase == Phase::Closing {
+            // What follows a failure that is already judged.
+            return Ok(());
+        }
+        match connection.response.take(bytes) {
             Ok(false) => Ok(()),
             Ok(true) => self.complete(ring, index, now_ns),
-            Err(http::Malformed) => {
-                self.fail(index, Failure::Malformed);
-                self.hang_up(index);
+            Err(Malformed) => {
+                self.fail(index, Failure::Malformed, || {
+                    let start = &bytes[..bytes.len().min(60)];
+                    format!("received {:?}", String::from_utf8_lossy(start))
+                });
+                self.hang_up(index, now_ns);
                 Ok(())
             }
         }
     }
 
-    /// A whole response is here: judge it and go on.
+    /// A whole response is here: have it judged and go on.
     fn complete(&mut self, ring: &mut Ring, index: u32, now_ns: u64) -> io::Result<()> {
         let connection = &mut self.connections[index as usize];
-        let head = connection.head;
-        let right_length = self.plan.body_bytes.is_none_or(|bytes| bytes == head.body);
-        if head.status != self.plan.status {
-            self.tally.note_status(head.status);
-            self.fail(index, Failure::Status);
-        } else if !right_length {
-            self.fail(index, Failure::Length);
-        } else {
-            connection.busy = false;
-            self.in_flight -= 1;
-            if connection.counted {
-                self.tally.succeed(now_ns, now_ns.saturating_sub(connection.started_ns));
-            }
-        }
+        let Some(flight) = connection.flight.take() else { return Ok(()) };
+        let response = &connection.response;
+        let close = response.close;
+        let facts = (response.status, response.length, response.checksum());
+        self.load.finish(&flight, now_ns, facts);
         let connection = &mut self.connections[index as usize];
-        if head.close || self.plan.new_connections {
+        if close || self.load.plan.new_connections {
             connection.phase = Phase::Closing;
-            connection.started_ns = now_ns;
+            connection.since_ns = now_ns;
             return Ok(());
         }
-        self.next(ring, index, now_ns)
+        match self.load.request(&flight).think_ns {
+            0 => self.next(ring, index, now_ns),
+            think_ns => {
+                connection.phase = Phase::Idle;
+                let generation = connection.generation;
+                self.thinking.push(Reverse((now_ns + think_ns, index, generation)));
+                Ok(())
+            }
+        }
     }
 
     /// The connection is gone: with `result` 0 in order, else with an errno. True when the end
     /// was expected, after a complete response.
-    fn ended(&mut self, index: u32, result: i32) -> bool {
-        let connection = &self.connections[index as usize];
-        let in_order = connection.phase == Phase::Closing && result == 0;
-        if connection.busy {
-            let failure = match (result, connection.answered) {
+    fn ended(&mut self, index: u32, result: i32, now_ns: u64) -> bool {
+        let connection = &mut self.connections[index as usize];
+        let mut in_order = connection.phase == Phase::Closing && result == 0;
+        if result == 0 && connection.phase == Phase::Busy && connection.response.end() {
+            let response = &connection.response;
+            let facts = (response.status, response.length, response.checksum());
+            if let Some(flight) = connection.flight.take() {
+                self.load.finish(&flight, now_ns, facts);
+            }
+            in_order = true;
+        } else if connection.flight.is_some() {
+            let failure = match (result, connection.response.begun) {
                 (0, true) => Failure::Short,
                 (0, false) => Failure::Unanswered,
                 _ => Failure::Reset,
             };
-            self.fail(index, failure);
+            self.fail(index, failure, || error_text(result));
         } else if connection.phase == Phase::Idle {
-            self.tally.idle_closed += u64::from(self.counting);
+            self.load.note_idle_closed();
         }
         self.put_down(index);
         in_order
     }
 
-    fn fail(&mut self, index: u32, failure: Failure) {
-        let connection = &mut self.connections[index as usize];
-        if !connection.busy {
-            // An attempt without a request: only its refusal is worth counting.
-            self.tally.fail(failure, self.counting && failure == Failure::Refused);
-            return;
+    fn fail(&mut self, index: u32, failure: Failure, note: impl FnOnce() -> String) {
+        match self.connections[index as usize].flight.take() {
+            Some(flight) => self.load.fail(&flight, failure, note),
+            None => self.load.fail_idle(failure, note),
         }
-        connection.busy = false;
-        self.in_flight -= 1;
-        self.tally.fail(failure, connection.counted);
     }
 
     /// Drops the socket; the position can be opened again.
     fn put_down(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
         connection.socket = None;
-        connection.phase = Phase::Down;
-        self.down.push(index);
-        if self.plan.rate.is_some() {
+        if connection.phase == Phase::Idle {
             self.idle.retain(|i| *i != index);
         }
+        connection.phase = Phase::Down;
+        self.down.push(index);
     }
 
     /// Ends a connection from this side; the armed receive then reports it.
-    fn hang_up(&mut self, index: u32) {
+    fn hang_up(&mut self, index: u32, now_ns: u64) {
         let connection = &mut self.connections[index as usize];
         connection.phase = Phase::Closing;
+        connection.since_ns = now_ns;
         if let Some(socket) = &connection.socket {
             // A peer that is already gone makes this fail, which is the state wanted.
             let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Both);
@@ -383,62 +347,23 @@ impl Client {
     }
 
     fn sweep(&mut self, now_ns: u64) {
+        let timeout_ns = self.load.plan.timeout_ns;
         for index in 0..self.connections.len() as u32 {
             let connection = &self.connections[index as usize];
-            let waiting = connection.busy || connection.phase == Phase::Closing;
-            if waiting && now_ns.saturating_sub(connection.started_ns) > self.plan.timeout_ns {
-                if connection.busy {
-                    self.fail(index, Failure::Timeout);
-                }
-                self.hang_up(index);
+            let waiting = connection.flight.is_some() || connection.phase == Phase::Closing;
+            if waiting && now_ns.saturating_sub(connection.since_ns) > timeout_ns {
+                self.fail(index, Failure::Timeout, || {
+                    format!("no response in {} s", timeout_ns as f64 / 1e9)
+                });
+                self.hang_up(index, now_ns);
             }
         }
     }
 }
 
-impl Connection {
-    /// Counts received bytes off; true when they complete the response.
-    fn read(&mut self, bytes: &[u8]) -> Result<bool, http::Malformed> {
-        self.answered = true;
-        if !self.partial.is_empty() {
-            self.partial.extend_from_slice(bytes);
-            let joined = std::mem::take(&mut self.partial);
-            return self.advance(&joined);
-        }
-        self.advance(bytes)
-    }
-
-    fn advance(&mut self, mut bytes: &[u8]) -> Result<bool, http::Malformed> {
-        loop {
-            match self.phase {
-                Phase::Head => match http::response(bytes)? {
-                    None => {
-                        self.partial = bytes.to_vec();
-                        return Ok(false);
-                    }
-                    Some(head) => {
-                        bytes = &bytes[head.len..];
-                        // An interim response is not the answer.
-                        if head.status >= 200 {
-                            self.head = head;
-                            self.phase = Phase::Body(head.body);
-                        }
-                    }
-                },
-                Phase::Body(left) => {
-                    let taken = left.min(bytes.len() as u64);
-                    self.phase = Phase::Body(left - taken);
-                    // More than the response is as wrong as less.
-                    return match (left - taken, bytes.len() as u64 - taken) {
-                        (0, 0) => Ok(true),
-                        (0, _) => Err(http::Malformed),
-                        _ => Ok(false),
-                    };
-                }
-                // Closing: bytes after a failure already judged. Otherwise bytes nobody asked for.
-                Phase::Closing => return Ok(false),
-                Phase::Down | Phase::Connecting | Phase::Idle => return Err(http::Malformed),
-            }
-        }
+fn error_text(result: i32) -> String {
+    match result {
+        0 => "the connection ended".to_owned(),
+        errno => io::Error::from_raw_os_error(-errno).to_string(),
     }
 }

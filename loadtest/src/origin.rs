@@ -1,18 +1,19 @@
-//! The origin: answers every request with the same prepared response.
+//! The cheap origin of the hand-made driver: answers every request with the same prepared response.
 //!
 //! One request at a time per connection (proxies do not pipeline upstream); a request's body is
-//! counted off and dropped.
+//! counted off and dropped, and must have a length. [`crate::serve`] is the origin with more ways.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use crate::http;
+use crate::body;
+use crate::http1::{self, Framing};
 use crate::ring::{Completion, Key, Op, Ring, Side, adopt};
 
 /// Response bodies are sent from one block of this size; longer ones repeat it.
-const BLOCK_BYTES: u64 = 1024 * 1024;
+const BLOCK_BYTES: u64 = body::BLOCK_BYTES as u64;
 
 /// The prepared answer, once for connections that stay and once for those that end.
 #[derive(Clone, Copy)]
@@ -51,6 +52,8 @@ impl Origin {
         let listener = Socket::new(Domain::from(i32::from(address.family())), Type::STREAM, None)?;
         if !address.is_unix() {
             listener.set_reuse_address(true)?;
+            // Threads listen side by side.
+            listener.set_reuse_port(true)?;
             listener.set_tcp_nodelay(true)?;
             listener.set_tcp_congestion(b"reno")?;
         }
@@ -58,6 +61,11 @@ impl Origin {
         listener.listen(4096)?;
         let answer = Answer::prepare(body_bytes);
         Ok(Self { listener, answer, connections: Vec::new(), free: Vec::new(), served: 0 })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SockAddr> {
+        self.listener.local_addr()
     }
 
     /// Arms the listener.
@@ -142,17 +150,17 @@ impl Connection {
         }
         while !bytes.is_empty() {
             if self.body_left == 0 {
-                match http::request(bytes) {
-                    Ok(Some(head)) => {
-                        bytes = &bytes[head.len..];
-                        self.body_left = head.body;
-                        self.close = head.close;
+                match http1::request(bytes) {
+                    Ok(Some(http1::Head { len, body: Framing::Length(body), close, .. })) => {
+                        bytes = &bytes[len..];
+                        self.body_left = body;
+                        self.close = close;
                     }
                     Ok(None) => {
                         self.partial = bytes.to_vec();
                         break;
                     }
-                    Err(http::Malformed) => {
+                    Ok(Some(_)) | Err(http1::Malformed) => {
                         self.end();
                         break;
                     }
@@ -213,9 +221,7 @@ fn bind(listener: &Socket, address: &SockAddr) -> io::Result<()> {
 impl Answer {
     fn prepare(body_bytes: u64) -> Self {
         let first = body_bytes.min(BLOCK_BYTES);
-        let block: Vec<u8> =
-            (0..BLOCK_BYTES.min(body_bytes)).map(|i| b'a' + (i % 26) as u8).collect();
-        let block: &'static [u8] = block.leak();
+        let block = body::block();
         let build = |connection: &str| -> &'static [u8] {
             let mut bytes = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {body_bytes}\r\n\

@@ -1,214 +1,271 @@
-//! What was measured, and how it is printed.
+//! The report: JSON for scripts, a page of text for people.
+//!
+//! Latency counts from when a request was due (open loop) or sent (closed loop) until its response
+//! was complete. A closed loop sends nothing while it waits, so a stall of the target delays few
+//! requests and its percentiles cannot show it; the report says so and gives, beside them,
+//! percentiles corrected by the requests that would have been sent meanwhile.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde_json::{Value, json};
 
-/// Why a request did not get its response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Failure {
-    /// No listener: the connection was refused, nothing was sent.
-    Refused,
-    /// The connection could not be made for another reason.
-    Connect,
-    /// The connection ended in order before any byte of the response.
-    Unanswered,
-    /// The connection was reset.
-    Reset,
-    /// The connection ended inside the response.
-    Short,
-    /// No complete response in time.
-    Timeout,
-    /// The response could not be understood, or bytes came that nobody asked for.
-    Malformed,
-    /// A complete response with another status than expected.
-    Status,
-    /// A complete response of another length than expected.
-    Length,
+use crate::collect::Collected;
+use crate::load::{Pace, Plan, Used};
+use crate::tally::{Failure, Tally};
+
+/// Corrections add at most this many values per measured one, which bounds their cost.
+const CORRECTIONS_MAX: u64 = 10_000;
+
+/// What the report is made of.
+pub struct Outcome {
+    /// All threads' counts.
+    pub tally: Tally,
+    /// Merged intervals.
+    pub collected: Collected,
+    /// Per thread.
+    pub used: Vec<Used>,
+    /// Connections open at the end.
+    pub open: usize,
+    /// Requests that the embedded origin answered.
+    pub served: Option<u64>,
+    /// Which driver sent the requests.
+    pub driver: &'static str,
 }
 
-impl Failure {
-    const ALL: [Self; 9] = [
-        Self::Refused,
-        Self::Connect,
-        Self::Unanswered,
-        Self::Reset,
-        Self::Short,
-        Self::Timeout,
-        Self::Malformed,
-        Self::Status,
-        Self::Length,
+/// Percentiles, maximum and mean in microseconds.
+pub fn percentiles_us(latency_ns: &Histogram<u64>) -> Value {
+    let us = |q: f64| latency_ns.value_at_quantile(q) as f64 / 1e3;
+    json!({
+        "p50": us(0.5), "p90": us(0.9), "p99": us(0.99), "p999": us(0.999), "p9999": us(0.9999),
+        "min": latency_ns.min() as f64 / 1e3,
+        "max": latency_ns.max() as f64 / 1e3,
+        "mean": latency_ns.mean() / 1e3,
+    })
+}
+
+/// The histogram as HDR libraries exchange it: V2, compressed, in base64. Values are nanoseconds.
+pub fn hdr_base64(latency_ns: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new()
+        .serialize(latency_ns, &mut bytes)
+        .expect("invariant: a vector takes every write, the histogram is within bounds");
+    STANDARD.encode(bytes)
+}
+
+/// What a closed loop would have measured had it gone on sending: each latency above what is
+/// usual between two requests of a connection stands for the requests not sent meanwhile.
+/// Returns that expected interval (the median latency plus the mean pause, at least a
+/// ten-thousandth of the maximum) in nanoseconds, and the corrected histogram.
+pub fn corrected(latency_ns: &Histogram<u64>, think_ns: u64) -> (u64, Histogram<u64>) {
+    let usual = latency_ns.value_at_quantile(0.5) + think_ns;
+    let interval = usual.max(latency_ns.max() / CORRECTIONS_MAX).max(1);
+    (interval, latency_ns.clone_correct(interval))
+}
+
+/// The whole report as JSON.
+pub fn json(plan: &Plan, outcome: &Outcome) -> Value {
+    let Outcome { tally, collected, used, .. } = outcome;
+    let window_ns = used.iter().map(|u| u.window_ns).max().unwrap_or(0).max(1);
+    let busy_ns: u64 = used.iter().map(|u| u.busy_ns).sum();
+    let shares = used.iter().map(|u| u.busy_ns as f64 / u.window_ns.max(1) as f64);
+    let shares: Vec<f64> = shares.collect();
+    let mut report = json!({
+        "driver": outcome.driver,
+        "threads": used.len(),
+        "window_ns": window_ns,
+        "own_cpu_us_per_request": busy_ns as f64 / 1e3 / tally.succeeded.max(1) as f64,
+        "own_busy_share": shares.iter().copied().fold(0.0, f64::max),
+        "own_busy_shares": shares,
+        "watched": used.first().map_or(&[][..], |u| &u.watched),
+        "connections_open": outcome.open,
+        "origin_served": outcome.served,
+        "tls": plan.tls.as_ref().map(|tls| json!({
+            "full": tally.tls_full, "resumed": tally.tls_resumed, "resume": tls.resume,
+        })),
+        "load": load_json(tally, collected, window_ns),
+        "intervals": collected.intervals,
+    });
+    match &plan.pace {
+        Pace::Closed => {
+            report["loop"] = json!("closed");
+            let thinks =
+                plan.requests.order.iter().map(|i| plan.requests.all[*i as usize].think_ns);
+            let think_ns = thinks.sum::<u64>() / plan.requests.order.len() as u64;
+            let (interval, histogram) = corrected(&collected.latency_ns, think_ns);
+            report["load"]["expected_interval_us"] = json!(interval as f64 / 1e3);
+            report["load"]["latency_corrected_us"] = percentiles_us(&histogram);
+        }
+        Pace::Open(schedule) => {
+            report["loop"] = json!("open");
+            report["schedule"] = json!(schedule.to_string());
+            report["steps"] = json!(collected.steps);
+            report["backlog"] = json!({"max": collected.backlog_max, "unsent": tally.unsent});
+            report["load"]["send_lag_us"] = percentiles_us(&tally.lag_ns);
+        }
+    }
+    report
+}
+
+fn load_json(tally: &Tally, collected: &Collected, window_ns: u64) -> Value {
+    let failures: BTreeMap<&str, u64> =
+        Failure::ALL.iter().map(|f| (f.name(), tally.failures[*f as usize])).collect();
+    let statuses: BTreeMap<String, u64> =
+        tally.statuses.iter().map(|(status, n)| (status.to_string(), *n)).collect();
+    let per_s = |n: u64| n as f64 * 1e9 / window_ns as f64;
+    json!({
+        "window_s": window_ns as f64 / 1e9,
+        "started": tally.started,
+        "succeeded": tally.succeeded,
+        "late": tally.late,
+        "lost": tally.lost(),
+        "idle_closed": tally.idle_closed,
+        "failures": failures,
+        "first_failures": tally.notes,
+        "wrong_statuses": statuses,
+        "requests_per_s": per_s(tally.succeeded),
+        "body_bytes_per_s": per_s(tally.body_bytes),
+        "latency_us": percentiles_us(&collected.latency_ns),
+        "latency_hdr_v2_base64": hdr_base64(&collected.latency_ns),
+        "over_100ms": collected.latency_ns.len() - collected.latency_ns.count_between(0, 100_000_000),
+    })
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(0.0)
+}
+
+/// The report as a page of text.
+pub fn text(report: &Value) -> String {
+    let load = &report["load"];
+    let threads = number(&report["threads"]);
+    let mut lines = vec![
+        format!(
+            "{:.0} requests/s over {:.2} s, {:.1} MB/s of bodies ({} driver, {threads} thread{})",
+            number(&load["requests_per_s"]),
+            number(&load["window_s"]),
+            number(&load["body_bytes_per_s"]) / 1e6,
+            report["driver"].as_str().unwrap_or(""),
+            if threads > 1.0 { "s" } else { "" },
+        ),
+        format!(
+            "{} right, {} late, {} lost, {} kept connections closed by the target while idle",
+            load["succeeded"], load["late"], load["lost"], load["idle_closed"]
+        ),
     ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Connect => "connect",
-            Self::Unanswered => "unanswered",
-            Self::Reset => "reset",
-            Self::Short => "short",
-            Self::Timeout => "timeout",
-            Self::Malformed => "malformed",
-            Self::Status => "status",
-            Self::Length => "length",
-        }
+    lines.extend(failures_text(load));
+    lines.push(latency_text("latency", &load["latency_us"]));
+    if report["loop"] == "closed" {
+        lines.push(latency_text("corrected", &load["latency_corrected_us"]));
+        lines.push(
+            "  closed loop: requests not sent while waiting are not in the percentiles; the \
+             corrected line\n  adds them as one per median latency of waiting. --rate measures \
+             them."
+                .to_owned(),
+        );
+    } else {
+        lines.extend(open_text(report));
     }
+    if let Some(tls) = report["tls"].as_object() {
+        lines.push(format!("TLS handshakes: {} full, {} resumed", tls["full"], tls["resumed"]));
+    }
+    let busy = number(&report["own_busy_share"]) * 100.0;
+    lines.push(format!(
+        "generator: {:.2} us of CPU per request, its busiest thread {busy:.0} % busy{}",
+        number(&report["own_cpu_us_per_request"]),
+        if busy > 95.0 { ": it may be the limit; add --threads" } else { "" },
+    ));
+    lines.join("\n")
 }
 
-/// Counts of one run.
-pub struct Tally {
-    /// Requests started while measuring.
-    pub started: u64,
-    /// Requests completed rightly inside the measured window.
-    pub succeeded: u64,
-    /// Requests completed rightly after the window's end.
-    pub late: u64,
-    /// Kept connections that the proxy ended while nothing was in flight.
-    pub idle_closed: u64,
-    /// End of the measured window; completions after it are late.
-    pub window_end_ns: u64,
-    latency_ns: Histogram<u64>,
-    failures: [u64; Failure::ALL.len()],
-    statuses: BTreeMap<u16, u64>,
-}
-
-impl Tally {
-    /// All zero, with an unbounded window.
-    pub fn new() -> Self {
-        Self {
-            started: 0,
-            succeeded: 0,
-            late: 0,
-            idle_closed: 0,
-            window_end_ns: u64::MAX,
-            latency_ns: Histogram::new_with_bounds(1, 3_600_000_000_000, 3)
-                .expect("invariant: constant bounds are valid"),
-            failures: [0; Failure::ALL.len()],
-            statuses: BTreeMap::new(),
-        }
-    }
-
-    /// Counts a right response.
-    pub fn succeed(&mut self, now_ns: u64, latency_ns: u64) {
-        if now_ns > self.window_end_ns {
-            self.late += 1;
-            return;
-        }
-        self.succeeded += 1;
-        self.latency_ns.saturating_record(latency_ns);
-    }
-
-    /// Counts a failure if it belongs to the measurement.
-    pub fn fail(&mut self, failure: Failure, counted: bool) {
-        self.failures[failure as usize] += u64::from(counted);
-    }
-
-    /// Remembers which wrong statuses came.
-    pub fn note_status(&mut self, status: u16) {
-        *self.statuses.entry(status).or_default() += 1;
-    }
-
-    /// Requests sent on an accepted connection that got no right response.
-    pub fn lost(&self) -> u64 {
-        let apart = [Failure::Refused, Failure::Connect];
-        Failure::ALL.iter().filter(|f| !apart.contains(f)).map(|f| self.failures[*f as usize]).sum()
-    }
-
-    /// The run as JSON: counts, failures by kind, latency in microseconds.
-    pub fn json(&self, window_ns: u64) -> Value {
-        let us = |q: f64| self.latency_ns.value_at_quantile(q) as f64 / 1e3;
-        let failures: BTreeMap<&str, u64> =
-            Failure::ALL.iter().map(|f| (f.name(), self.failures[*f as usize])).collect();
-        json!({
-            "window_s": window_ns as f64 / 1e9,
-            "started": self.started,
-            "succeeded": self.succeeded,
-            "late": self.late,
-            "lost": self.lost(),
-            "idle_closed": self.idle_closed,
-            "failures": failures,
-            "wrong_statuses": self.statuses.iter().map(|(s, n)| (s.to_string(), *n))
-                .collect::<BTreeMap<String, u64>>(),
-            "requests_per_s": self.succeeded as f64 * 1e9 / window_ns.max(1) as f64,
-            "latency_us": {
-                "p50": us(0.5), "p90": us(0.9), "p99": us(0.99), "p999": us(0.999),
-                "max": self.latency_ns.max() as f64 / 1e3, "mean": self.latency_ns.mean() / 1e3,
-            },
+fn failures_text(load: &Value) -> Vec<String> {
+    let failures = load["failures"].as_object().into_iter().flatten();
+    failures
+        .filter(|(_, n)| n.as_u64() != Some(0))
+        .map(|(kind, n)| {
+            let first = load["first_failures"][kind].as_str().unwrap_or("");
+            format!("  failed: {kind} {n} (first: {first})")
         })
-    }
+        .collect()
 }
 
-/// CPU time of a process as the kernel keeps it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProcessCpu {
-    /// On a CPU, summed over the living threads, nanoseconds.
-    pub total_ns: u64,
-    /// User part, clock ticks (10 ms each).
-    pub user_ticks: u64,
-    /// System part, clock ticks (10 ms each).
-    pub system_ticks: u64,
+fn latency_text(name: &str, latency: &Value) -> String {
+    let ms = |key: &str| number(&latency[key]) / 1e3;
+    format!(
+        "{name}, ms: p50 {:.3}  p90 {:.3}  p99 {:.3}  p99.9 {:.3}  p99.99 {:.3}  max {:.3}  \
+         mean {:.3}",
+        ms("p50"),
+        ms("p90"),
+        ms("p99"),
+        ms("p999"),
+        ms("p9999"),
+        ms("max"),
+        ms("mean")
+    )
 }
 
-impl ProcessCpu {
-    /// Reads `/proc/PID/task/*/schedstat` and `/proc/PID/stat`.
-    pub fn read(pid: u32) -> io::Result<Self> {
-        let mut cpu = Self::default();
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-            cpu.total_ns += number(&text, 0);
-        }
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The command name may hold spaces; fields are counted after its closing parenthesis.
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        cpu.user_ticks = number(fields, 11);
-        cpu.system_ticks = number(fields, 12);
-        Ok(cpu)
+fn open_text(report: &Value) -> Vec<String> {
+    let backlog = &report["backlog"];
+    let mut lines = vec![format!(
+        "open loop, {}: latency counts from when a request was due; at most {} were due and unsent",
+        report["schedule"].as_str().unwrap_or(""),
+        backlog["max"]
+    )];
+    for step in report["steps"].as_array().into_iter().flatten() {
+        let name = format!("  {:.0}/s", number(&step["rate"]));
+        lines.push(format!(
+            "{}, {} right, {} failed",
+            latency_text(&name, &step["latency_us"]),
+            step["succeeded"],
+            step["failed"]
+        ));
     }
-
-    /// What was used between two readings, as JSON. A thread that ended in between takes its
-    /// share of `cpu_ns` with it, which can leave less than before.
-    pub fn since(self, earlier: Self) -> Value {
-        json!({
-            "cpu_ns": self.total_ns.saturating_sub(earlier.total_ns),
-            "user_ticks": self.user_ticks - earlier.user_ticks,
-            "system_ticks": self.system_ticks - earlier.system_ticks,
-        })
+    if backlog["unsent"].as_u64() != Some(0) {
+        lines.push(format!(
+            "  {} requests were due and never sent: the target or the number of connections cannot \
+             keep\n  this rate, and the percentiles are too low",
+            backlog["unsent"]
+        ));
     }
-}
-
-fn number(text: &str, field: usize) -> u64 {
-    text.split_ascii_whitespace().nth(field).and_then(|f| f.parse().ok()).unwrap_or(0)
+    let lag = &report["load"]["send_lag_us"];
+    lines.push(format!(
+        "  the generator itself sent up to {:.0} us late (p99 {:.0} us)",
+        number(&lag["max"]),
+        number(&lag["p99"])
+    ));
+    lines
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tally::histogram;
 
+    /// One connection at 1 ms per request meets one stall of 1 s: as an open loop it would have
+    /// met it with a thousand requests.
     #[test]
-    fn refusals_are_not_losses() {
-        let mut tally = Tally::new();
-        tally.fail(Failure::Refused, true);
-        tally.fail(Failure::Short, true);
-        tally.fail(Failure::Short, false);
-        assert_eq!(tally.lost(), 1);
-        assert_eq!(tally.json(1)["failures"]["refused"], 1);
+    fn correction_adds_what_was_not_sent() {
+        let mut latency = histogram();
+        latency.record_n(1_000_000, 9000).unwrap();
+        latency.record(1_000_000_000).unwrap();
+        assert!(latency.value_at_quantile(0.999) < 1_100_000, "the stall does not show");
+        let (interval, corrected) = corrected(&latency, 0);
+        assert!((999_000..1_001_000).contains(&interval), "{interval}");
+        assert!((9990..10_010).contains(&corrected.len()), "{}", corrected.len());
+        let p95 = corrected.value_at_quantile(0.95);
+        assert!((450_000_000..550_000_000).contains(&p95), "{p95}");
     }
 
     #[test]
-    fn late_responses_do_not_count_towards_the_rate() {
-        let mut tally = Tally::new();
-        tally.window_end_ns = 100;
-        tally.succeed(100, 5);
-        tally.succeed(101, 5);
-        assert_eq!((tally.succeeded, tally.late), (1, 1));
-    }
-
-    #[test]
-    fn reads_this_process() {
-        let cpu = ProcessCpu::read(std::process::id()).expect("proc is mounted");
-        assert!(cpu.total_ns > 0);
+    fn correction_is_bounded() {
+        let mut latency = histogram();
+        latency.record_n(1, 10).unwrap();
+        latency.record(3_600_000_000_000).unwrap();
+        let (interval, corrected) = corrected(&latency, 0);
+        assert!(corrected.len() < 10_100, "{interval} {}", corrected.len());
+        assert_eq!(super::corrected(&histogram(), 0).1.len(), 0);
     }
 }

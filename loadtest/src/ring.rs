@@ -11,7 +11,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::types::{self, BufRingEntry, Timespec};
+use io_uring::types::{self, BufRingEntry, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use socket2::SockAddr;
 
@@ -148,12 +148,22 @@ impl Ring {
         self.push(entry, key, Op::Tick)
     }
 
-    /// Submits what was pushed and collects completions into `out`; blocks for the first one
-    /// unless `spin`.
-    pub fn turn(&mut self, spin: bool, out: &mut Vec<Completion>) -> io::Result<()> {
-        match self.io.submit_and_wait(usize::from(!spin)) {
+    /// Submits what was pushed and collects completions into `out`; blocks for the first one,
+    /// for at most `wait_ns` where that is given.
+    pub fn turn(&mut self, wait_ns: Option<u64>, out: &mut Vec<Completion>) -> io::Result<()> {
+        let submitted = match wait_ns {
+            None => self.io.submit_and_wait(1),
+            Some(0) => self.io.submit_and_wait(0),
+            Some(ns) => {
+                let time =
+                    Timespec::new().sec(ns / 1_000_000_000).nsec((ns % 1_000_000_000) as u32);
+                self.io.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time))
+            }
+        };
+        match submitted {
             Ok(_) => {}
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY)) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::ETIME)) => {
+            }
             Err(e) => return Err(e),
         }
         out.extend(self.io.completion().map(|cqe| {

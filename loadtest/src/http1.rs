@@ -1,10 +1,21 @@
-//! Just enough HTTP/1.1 to count messages: where a head ends, its status, how long its body is.
+//! Just enough HTTP/1.1 to count messages: where a head ends, its status, how its body ends.
 //!
 //! Both peers are under our control, so this is a counter, not a validator; what it does not
 //! understand it reports as malformed rather than guessing.
 
 /// Heads longer than this are malformed.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// How a body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// After this many bytes.
+    Length(u64),
+    /// After the last chunk.
+    Chunked,
+    /// With the connection.
+    Close,
+}
 
 /// A message head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +24,8 @@ pub struct Head {
     pub len: usize,
     /// Status of a response; 0 for a request.
     pub status: u16,
-    /// Bytes of body that follow.
-    pub body: u64,
+    /// What follows.
+    pub body: Framing,
     /// Whether the sender asked for the connection to end after this message.
     pub close: bool,
 }
@@ -25,7 +36,10 @@ pub struct Malformed;
 
 /// Reads a response head from the start of `bytes`; `None` when it is not complete yet.
 pub fn response(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
-    let Some(mut head) = fields(bytes)? else { return Ok(None) };
+    let Some((mut head, framed)) = fields(bytes)? else { return Ok(None) };
+    if !framed {
+        head.body = Framing::Close;
+    }
     let status = match bytes {
         [
             b'H',
@@ -49,19 +63,21 @@ pub fn response(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     };
     head.status = status;
     if status < 200 || status == 204 || status == 304 {
-        head.body = 0;
+        head.body = Framing::Length(0);
     }
     Ok(Some(head))
 }
 
 /// Reads a request head from the start of `bytes`; `None` when it is not complete yet.
 pub fn request(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
-    fields(bytes)
+    Ok(fields(bytes)?.map(|(head, _)| head))
 }
 
-/// Finds the end of the head, `Content-Length` and `Connection: close`.
-fn fields(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
-    let mut head = Head { len: 0, status: 0, body: 0, close: false };
+/// Finds the end of the head, what says how the body ends (and whether anything does), and
+/// `Connection: close`.
+fn fields(bytes: &[u8]) -> Result<Option<(Head, bool)>, Malformed> {
+    let mut head = Head { len: 0, status: 0, body: Framing::Length(0), close: false };
+    let mut framed = false;
     let mut start = 0;
     for end in memchr::memchr_iter(b'\n', bytes) {
         let line = bytes[start..end].strip_suffix(b"\r").ok_or(Malformed)?;
@@ -69,18 +85,28 @@ fn fields(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
         match line.first() {
             None => {
                 head.len = start;
-                return Ok(Some(head));
+                return Ok(Some((head, framed)));
             }
             Some(b'c' | b'C') => {
                 if let Some(value) = value(line, b"content-length:") {
                     let digits = std::str::from_utf8(value).map_err(|_| Malformed)?;
-                    head.body = digits.parse().map_err(|_| Malformed)?;
+                    // A peer that sends both is wrong, and chunked would win.
+                    if framed {
+                        return Err(Malformed);
+                    }
+                    head.body = Framing::Length(digits.parse().map_err(|_| Malformed)?);
+                    framed = true;
                 } else if let Some(value) = value(line, b"connection:") {
                     head.close = value.eq_ignore_ascii_case(b"close");
                 }
             }
-            Some(b't' | b'T') if value(line, b"transfer-encoding:").is_some() => {
-                return Err(Malformed);
+            Some(b't' | b'T') => {
+                if let Some(value) = value(line, b"transfer-encoding:") {
+                    if framed || !value.eq_ignore_ascii_case(b"chunked") {
+                        return Err(Malformed);
+                    }
+                    (head.body, framed) = (Framing::Chunked, true);
+                }
             }
             Some(_) => {}
         }
@@ -101,7 +127,8 @@ mod tests {
     fn reads_a_response() {
         let bytes =
             b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 12\r\nX: y\r\nConnection: close\r\n\r\nbody";
-        let head = Head { len: bytes.len() - 4, status: 200, body: 12, close: true };
+        let head =
+            Head { len: bytes.len() - 4, status: 200, body: Framing::Length(12), close: true };
         assert_eq!(response(bytes), Ok(Some(head)));
         for cut in 0..head.len {
             assert_eq!(response(&bytes[..cut]), Ok(None), "cut at {cut}");
@@ -112,7 +139,22 @@ mod tests {
     fn bodiless_statuses_have_no_body() {
         for status in ["100 Continue", "204 No Content", "304 Not Modified"] {
             let text = format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n");
-            assert_eq!(response(text.as_bytes()).map(|h| h.map(|h| h.body)), Ok(Some(0)));
+            assert_eq!(
+                response(text.as_bytes()).map(|h| h.map(|h| h.body)),
+                Ok(Some(Framing::Length(0)))
+            );
+        }
+    }
+
+    #[test]
+    fn reads_how_a_body_ends() {
+        for (field, framing) in [
+            ("Transfer-Encoding: chunked", Framing::Chunked),
+            ("X: y", Framing::Close),
+            ("Content-Length: 0", Framing::Length(0)),
+        ] {
+            let text = format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n");
+            assert_eq!(response(text.as_bytes()).map(|h| h.map(|h| h.body)), Ok(Some(framing)));
         }
     }
 
@@ -122,7 +164,9 @@ mod tests {
             "HTTP/2 200 OK\r\n\r\n",
             "HTTP/1.1 2x0 OK\r\n\r\n",
             "HTTP/1.1 200 OK\n\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
         ] {
             assert_eq!(response(text.as_bytes()), Err(Malformed), "{text:?}");
@@ -132,6 +176,9 @@ mod tests {
     #[test]
     fn reads_a_request() {
         let head = request(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
-        assert_eq!(head, Ok(Some(Head { len: 47, status: 0, body: 3, close: false })));
+        assert_eq!(
+            head,
+            Ok(Some(Head { len: 47, status: 0, body: Framing::Length(3), close: false }))
+        );
     }
 }
