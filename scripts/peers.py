@@ -63,12 +63,21 @@ def install(packages):
     if not packages or os.geteuid() != 0 or not shutil.which("apt-get"):
         return
     say(f"installing {' '.join(packages)}")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(["apt-get", "update"], check=False, **quiet)
     # The services of freshly installed proxies must not start: only ours are measured.
-    subprocess.run(
-        ["apt-get", "install", "-y", "--no-install-recommends", *packages], check=False,
-        env={**os.environ, "RUNLEVEL": "1", "DEBIAN_FRONTEND": "noninteractive"}, **quiet)
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    if ours:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    try:
+        subprocess.run(["apt-get", "update"], check=False, **quiet)
+        subprocess.run(
+            ["apt-get", "install", "-y", "--no-install-recommends", *packages], check=False,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, **quiet)
+    finally:
+        if ours:
+            policy.unlink()
 
 
 @functools.lru_cache
@@ -334,10 +343,11 @@ START = {
 }
 
 
-def start_origin(directory, port, body=1024, **options):
-    """The cheap origin of the load generator."""
-    command = [LOADTEST, "origin", "--listen", f"127.0.0.1:{port}", "--body", body]
-    return Process("origin", command, Path(directory) / "origin.log", **options).wait_port(port)
+def start_origin(directory, port, body=1024, ways=(), **options):
+    """The cheap origin of the load generator; `ways` are further flags of `loadtest origin`."""
+    command = [LOADTEST, "origin", "--listen", f"127.0.0.1:{port}", "--body", body, *ways]
+    log = Path(directory) / f"origin-{port}.log"
+    return Process("origin", command, log, **options).wait_port(port)
 
 
 def cpu(pid):

@@ -30,8 +30,10 @@ class Case:
     # Route counts, each a variant of every proxy; 0 is the one route for `/`.
     routes: tuple = (0,)
     log: bool = False
-    # Requests per second of an open loop.
+    # Requests per second of an open loop, messages per second of held WebSockets.
     rate: float = 0.0
+    # What a cost is given per.
+    unit: str = "request"
     # Milliseconds that one of four origins waits; 0 is a single origin.
     slow_ms: int = 0
     # Worker counts, each a variant.
@@ -133,6 +135,10 @@ CASES = {case.name: case for case in (
          "proxy chooses the origin with the fewest requests in flight (NGINX least_conn, HAProxy "
          "leastconn, Envoy LEAST_REQUEST, Ringway least_request).",
          kind="latency", rate=4000, slow_ms=50, without=(("floor", NO_HTTP),)),
+    Case("websocket", "WebSocket echo",
+         "1,000 WebSockets, 10,000 messages/s of 64 bytes in all, each of which comes back from the "
+         "origin. Messages leave when they are due, whatever the proxy does.",
+         kind="hold", connections=1000, rate=10_000, unit="message"),
     Case("workers", "workers, 1 to all cores",
          "As 64 connections, 1 KiB, with one worker and with one for each core.",
          kind="workers", workers=(1, 0), without=(("floor", "it has one thread"),)),

@@ -5,10 +5,8 @@ machine hits all. A proxy that does not start and a round that fails are said in
 is left out silently.
 """
 
-import asyncio
 import dataclasses
 import json
-import multiprocessing
 import os
 import subprocess
 import time
@@ -22,6 +20,15 @@ from .generator import Failed, Generator
 # Neither of these is what others' maximum is taken from.
 NOT_PEERS = ("ringway", "floor")
 ROUNDING = 100
+NGINX_WEBSOCKET = """
+        location /ws {
+            proxy_pass http://origin;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+            proxy_set_header Host $http_host;
+            proxy_read_timeout 5m;
+        }
+"""
 
 
 class Bench:
@@ -37,10 +44,15 @@ class Bench:
             self.connections = allowed // 100 * 100
             self.notes.append(f"{self.connections:,} connections, because a process may have "
                               f"{peers.file_limit():,} descriptors here")
-        self.generator = self.make_generator(chosen.load_core)
+        self.generator = self.make_generator([chosen.load_core])
 
-    def make_generator(self, core):
-        return Generator(self.case, self.connections, core, self.chosen.realtime, self.directory)
+    def make_generator(self, cores):
+        return Generator(self.case, self.connections, cores, self.chosen.realtime, self.directory)
+
+    def start_origin(self, port, ways=()):
+        """An origin of its own beside the generator."""
+        return peers.start_origin(self.directory, port, self.case.body, ways,
+                                  core=self.chosen.load_core, realtime=self.chosen.realtime)
 
     def taking_part(self):
         """Names of the proxies of this case; the others are noted."""
@@ -70,6 +82,9 @@ class Bench:
         """What the configuration of a proxy depends on."""
         body = max(self.case.body, self.case.post)
         options = {"connections": self.connections, "body": body} | variant
+        # NGINX switches protocols only where it is told to.
+        if self.case.kind == "hold" and name.startswith("nginx"):
+            options["extra"] = NGINX_WEBSOCKET
         # The floor writes no log whatever is asked.
         return options | ({"log": True} if self.case.log and name != "floor" else {})
 
@@ -98,7 +113,7 @@ class Bench:
         rows = [{"proxy": proxy, "variant": variant, "generator": generator, **row}
                 for (proxy, variant, generator), row in self.rows.items() if row["rounds"]]
         return {"name": case.name, "title": case.title, "about": case.about, "kind": case.kind,
-                "connections": self.connections if case.memory else None, "notes": self.notes,
+                "unit": case.unit, "connections": self.connections if case.memory else None, "notes": self.notes,
                 "skipped": self.skipped, "rows": rows}
 
 
@@ -175,47 +190,12 @@ def latency(chosen, case):
     return bench.result()
 
 
-class SlowOrigin(asyncio.Protocol):
-    """Answers each request after a while."""
-
-    def __init__(self, wait_s, body):
-        self.wait_s, self.body, self.partial = wait_s, body, b""
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {body}\r\n\r\n"
-        self.answer = head.encode() + b"x" * body
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        *heads, self.partial = (self.partial + data).split(b"\r\n\r\n")
-        for _ in heads:
-            asyncio.get_running_loop().call_later(self.wait_s, self.transport.write, self.answer)
-
-
-def serve_slowly(port, core, wait_s, body):
-    os.sched_setaffinity(0, {core})
-
-    async def run():
-        server = await asyncio.get_running_loop().create_server(
-            lambda: SlowOrigin(wait_s, body), "127.0.0.1", port, backlog=1024)
-        await server.serve_forever()
-    asyncio.run(run())
-
-
 def slow(chosen, case):
     """Open loop over four origins, of which one is slow."""
     bench = Bench(chosen, case)
     ports = [peers.free_port() for _ in range(4)]
-    origins = []
-    for number, port in enumerate(ports[1:]):
-        place = bench.directory / f"origin-{number}"
-        place.mkdir()
-        origins.append(peers.start_origin(place, port, case.body, core=chosen.load_core,
-                                          realtime=chosen.realtime))
-    late = multiprocessing.Process(
-        target=serve_slowly, args=(ports[0], chosen.load_core, case.slow_ms / 1e3, case.body),
-        daemon=True)
-    late.start()
+    waits = [[], [], [], ["--delay", f"{case.slow_ms}ms"]]
+    origins = [bench.start_origin(port, ways) for port, ways in zip(ports, waits)]
     # The origins need the core that a spinning client would keep.
     bench.generator.spin = False
     proxies = [(name, bench.start(name, origin=ports, least=True)) for name in bench.taking_part()]
@@ -225,9 +205,22 @@ def slow(chosen, case):
                 bench.say(number, name)
                 bench.round(number, (name, f"{case.rate:,.0f} requests/s", "own"), bench.generator, "own",
                             proxy, extra={"rate": case.rate}, rate=case.rate, origin=False)
-    late.terminate()
     for origin in origins:
         origin.stop()
+    return bench.result()
+
+
+def hold(chosen, case):
+    """WebSockets that echo at a constant rate."""
+    bench = Bench(chosen, case)
+    origin = bench.start_origin(bench.generator.origin_port, ["--websocket"])
+    proxies = [(name, bench.start(name)) for name in bench.taking_part()]
+    for number in range(chosen.rounds):
+        for name, proxy in proxies:
+            if proxy:
+                bench.say(number, name)
+                bench.round(number, (name, "", "own"), bench.generator, "hold", proxy)
+    origin.stop()
     return bench.result()
 
 
@@ -238,8 +231,8 @@ def workers(chosen, case):
     # With four cores and more, half of them are the load's; below, all do everything.
     shared = cores < 4
     most = cores if shared else cores // 2
-    load_core = chosen.load_core if shared else f"{most}-{cores - 1}"
-    bench.generator = bench.make_generator(load_core)
+    load_cores = [chosen.load_core] if shared else list(range(most, cores))
+    bench.generator = bench.make_generator(load_cores)
     bench.generator.spin = not shared
     if shared:
         bench.notes.append(
@@ -267,8 +260,7 @@ def idle(chosen, case):
     """Memory of the serving process per idle connection."""
     count = min(5000, peers.file_limit() // 2 - 500)
     bench = Bench(chosen, dataclasses.replace(case, connections=count))
-    origin = peers.start_origin(bench.directory, bench.generator.origin_port, case.body,
-                                core=chosen.load_core)
+    origin = bench.start_origin(bench.generator.origin_port)
     for name in bench.taking_part():
         peers.say(f"{case.name}: {count} connections to {name}")
         proxy = bench.start(name)
@@ -323,7 +315,7 @@ def reload_figures(found):
             "processes": loud["processes"]}
 
 
-KINDS = {"load": load, "latency": latency, "workers": workers, "idle": idle, "reload": reload}
+KINDS = {"load": load, "latency": latency, "hold": hold, "workers": workers, "idle": idle, "reload": reload}
 
 
 def run(chosen, name):

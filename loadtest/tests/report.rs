@@ -67,15 +67,15 @@ fn the_page_is_well_formed_and_needs_nothing_else() {
     let page = roxmltree::Document::parse(xml).expect("well-formed");
     let of = |name: &'static str| page.descendants().filter(move |n| n.tag_name().name() == name);
 
-    // Bars of three cases and of memory, curves and p99 of the open loop, memory.
-    assert_eq!(of("figure").count(), 3 + 1 + 4 + 1);
+    // Bars of four cases and of idle memory, curves and p99 of the open loop, memory.
+    assert_eq!(of("figure").count(), 4 + 1 + 4 + 1);
     for figure in of("figure") {
         let plot = figure.children().find(|n| n.tag_name().name() == "svg").expect("a plot");
         assert!(plot.attribute("viewBox").is_some() && plot.attribute("width").is_none());
         assert!(!plot.attribute("aria-label").expect("it says what it shows").is_empty());
     }
     assert!(of("polyline").count() >= 2 * 4, "lines of two proxies in four plots");
-    assert_eq!(of("section").count(), 6);
+    assert_eq!(of("section").count(), 7);
     for loads in ["script", "link", "img", "iframe", "object", "image", "use"] {
         assert_eq!(of(loads).count(), 0, "<{loads}>");
     }

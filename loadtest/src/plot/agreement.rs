@@ -19,6 +19,7 @@ pub const RULE: &str = "A run knows a figure to half of its range over the round
 fn keys(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Load | Kind::Workers => &["cpu_us", "rps"],
+        Kind::Hold => &["cpu_us", "p50"],
         Kind::Latency => &["p50", "p99"],
         Kind::Idle => &["kib_per_connection"],
         Kind::Reload => &[],

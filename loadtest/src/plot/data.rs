@@ -53,6 +53,8 @@ pub enum Kind {
     Load,
     /// An open loop at a constant rate.
     Latency,
+    /// Messages on held connections at a constant rate.
+    Hold,
     /// A closed loop with one worker and with more.
     Workers,
     /// Memory of idle connections.

@@ -111,7 +111,7 @@ fn section(case: &Case, usual_ms: Option<f64>, names: &[&str]) -> io::Result<Str
     }
     text.push_str("<div class=\"plots\">");
     match case.kind {
-        Kind::Load | Kind::Workers => text.push_str(&costs(case, names)?),
+        Kind::Load | Kind::Workers | Kind::Hold => text.push_str(&costs(case, names)?),
         Kind::Latency => {
             text.push_str(&curves(case, names)?);
             text.push_str(&against_load(case, names)?);

@@ -18,7 +18,7 @@ pub fn tables(results: &Results) -> Vec<Table> {
 fn table(results: &Results, base: &str, words: &str) -> Option<Table> {
     let proxies: Vec<&str> = results.proxies().into_iter().filter(|p| *p != base).collect();
     let mut rows = Vec::new();
-    for case in results.cases.iter().filter(|case| case.kind == Kind::Load) {
+    for case in results.cases.iter().filter(|case| matches!(case.kind, Kind::Load | Kind::Hold)) {
         for row in case.rows.iter().filter(|row| row.proxy == base) {
             let cell = |proxy: &&str| ratio(case, row, proxy).unwrap_or_else(|| "-".to_owned());
             let mut cells = vec![title(case, row)];
@@ -29,7 +29,7 @@ fn table(results: &Results, base: &str, words: &str) -> Option<Table> {
         }
     }
     let headings = ["case"].iter().chain(&proxies).map(|&name| name.to_owned()).collect();
-    let caption = format!("CPU time per request, times that of {words}");
+    let caption = format!("CPU time per request or message, times that of {words}");
     (!rows.is_empty()).then_some(Table { caption, headings, rows })
 }
 

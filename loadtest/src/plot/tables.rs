@@ -40,6 +40,7 @@ pub fn of(case: &Case) -> Vec<Table> {
         Kind::Load | Kind::Workers => {
             vec![build(case, "cost", &cost()), build(case, LATENCY_CLOSED, &latency())]
         }
+        Kind::Hold => vec![build(case, "cost", &cost()), build(case, LATENCY_OPEN, &latency())],
         Kind::Latency => vec![build(case, LATENCY_OPEN, &paced())],
         Kind::Idle => vec![build(case, "memory", &idle())],
         Kind::Reload => vec![build(case, "quiet phase / while reloading", &reload())],

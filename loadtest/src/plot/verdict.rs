@@ -12,6 +12,8 @@ const SATURATED: f64 = 0.95;
 const GENERATOR_BUSY: f64 = 0.97;
 /// A share of the requests due below which the rate was not reached.
 const RATE_REACHED: f64 = 0.99;
+/// A share of the latency above which the generator's own lateness is said, both at p99.
+const LAG: f64 = 0.2;
 /// A change of the machine's speed that is said.
 const SPEED_CHANGE: f64 = 0.05;
 /// Shares of the proxy's core that went elsewhere and are said.
@@ -21,7 +23,7 @@ const STOLEN: f64 = 0.01;
 /// One sentence per kind of finding, which names the rows; `usual_ms` is the machine's usual speed.
 pub fn of(case: &Case, usual_ms: Option<f64>) -> Vec<String> {
     let unit = &case.unit;
-    let findings: [(String, Vec<String>); 7] = [
+    let findings: [(String, Vec<String>); 8] = [
         (
             format!(
                 "**the generator was the limit**, so that the proxy could do more {unit}s/s, and its \
@@ -30,6 +32,11 @@ pub fn of(case: &Case, usual_ms: Option<f64>) -> Vec<String> {
             each(case, |row| limit(case, row, true)),
         ),
         ("**the rate was not reached**".to_owned(), each(case, shortfall)),
+        (
+            "**the generator was late**: what was due left late, which is in the latency"
+                .to_owned(),
+            each(case, lateness),
+        ),
         ("**not saturated**".to_owned(), each(case, |row| limit(case, row, false))),
         (
             "**the machine changed speed**: fixed work took more or less time than usual in this \
@@ -77,6 +84,14 @@ fn shortfall(row: &Row) -> Option<String> {
     let short: Vec<f64> = shares.filter(|share| *share < RATE_REACHED).collect();
     let least = percent(Spread::of(&short)?.min);
     Some(format!("in {} of {} rounds ({least} % of it answered)", short.len(), row.rounds.len()))
+}
+
+/// Open loop: rounds in which the generator itself had a part in the latency.
+fn lateness(row: &Row) -> Option<String> {
+    let pairs = row.rounds.iter().filter_map(|r| Some((r.get("send_lag_p99")?, r.get("p99")?)));
+    let late: Vec<f64> = pairs.filter(|(lag, all)| lag / all > LAG).map(|(lag, _)| lag).collect();
+    let most = number(Spread::of(&late)?.max, 0);
+    Some(format!("in {} of {} rounds (p99 {most} µs)", late.len(), row.rounds.len()))
 }
 
 /// Whether fixed work on the proxy's core took another time than usual around the rounds.
@@ -153,6 +168,9 @@ mod tests {
         assert!(of(&case(&json!({"rate": 1000, "rps": 995.0})), None).is_empty());
         let found = of(&case(&json!({"rate": 1000, "rps": 700.0})), None);
         assert!(found[0].ends_with("p in 1 of 1 rounds (70 % of it answered)"), "{found:?}");
+        assert!(of(&case(&json!({"send_lag_p99": 19, "p99": 100})), None).is_empty());
+        let found = of(&case(&json!({"send_lag_p99": 30, "p99": 100})), None);
+        assert!(found[0].ends_with("p in 1 of 1 rounds (p99 30 µs)"), "{found:?}");
     }
 
     #[test]
