@@ -9,10 +9,16 @@ use std::sync::OnceLock;
 /// Bodies repeat after this many bytes.
 pub const BLOCK_BYTES: usize = 1024 * 1024;
 
+const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
+
 /// The first [`BLOCK_BYTES`] of every body, built once.
 pub fn block() -> &'static [u8] {
     static BLOCK: OnceLock<Vec<u8>> = OnceLock::new();
-    BLOCK.get_or_init(|| (0..BLOCK_BYTES).map(|i| b'a' + (i % 26) as u8).collect())
+    BLOCK.get_or_init(|| {
+        let mut block = LETTERS.repeat(BLOCK_BYTES / LETTERS.len() + 1);
+        block.truncate(BLOCK_BYTES);
+        block
+    })
 }
 
 /// CRC-32 of the first `len` bytes of the pattern.

@@ -88,20 +88,19 @@ fn fields(bytes: &[u8]) -> Result<Option<(Head, bool)>, Malformed> {
                 return Ok(Some((head, framed)));
             }
             Some(b'c' | b'C') => {
-                if let Some(value) = value(line, b"content-length:") {
-                    let digits = std::str::from_utf8(value).map_err(|_| Malformed)?;
+                if let Some(value) = value(line, b"Content-Length:") {
                     // A peer that sends both is wrong, and chunked would win.
                     if framed {
                         return Err(Malformed);
                     }
-                    head.body = Framing::Length(digits.parse().map_err(|_| Malformed)?);
+                    head.body = Framing::Length(decimal(value)?);
                     framed = true;
-                } else if let Some(value) = value(line, b"connection:") {
+                } else if let Some(value) = value(line, b"Connection:") {
                     head.close = value.eq_ignore_ascii_case(b"close");
                 }
             }
             Some(b't' | b'T') => {
-                if let Some(value) = value(line, b"transfer-encoding:") {
+                if let Some(value) = value(line, b"Transfer-Encoding:") {
                     if framed || !value.eq_ignore_ascii_case(b"chunked") {
                         return Err(Malformed);
                     }
@@ -114,9 +113,24 @@ fn fields(bytes: &[u8]) -> Result<Option<(Head, bool)>, Malformed> {
     if bytes.len() > HEAD_BYTES_MAX { Err(Malformed) } else { Ok(None) }
 }
 
+/// The value of a line whose name and colon are `name`, given as it is usually written.
 fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
-    start.eq_ignore_ascii_case(name).then(|| rest.trim_ascii())
+    // Most lines that begin alike end their name elsewhere; most others are written as usual.
+    if start.last() != Some(&b':') || (start != name && !start.eq_ignore_ascii_case(name)) {
+        return None;
+    }
+    Some(rest.trim_ascii())
+}
+
+fn decimal(digits: &[u8]) -> Result<u64, Malformed> {
+    if digits.is_empty() {
+        return Err(Malformed);
+    }
+    digits.iter().try_fold(0u64, |n, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0')).ok_or(Malformed)?;
+        n.checked_mul(10).and_then(|n| n.checked_add(digit)).ok_or(Malformed)
+    })
 }
 
 #[cfg(test)]
@@ -168,6 +182,8 @@ mod tests {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
         ] {
             assert_eq!(response(text.as_bytes()), Err(Malformed), "{text:?}");
         }

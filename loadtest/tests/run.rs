@@ -216,9 +216,12 @@ fn http2_in_clear_and_over_tls() {
     let trusted = certificates.trusted();
     for (origin, tls) in [(&clear, ""), (&tls, trusted.as_str())] {
         let flags = format!("{tls} --http2 --path /bytes/100000 --checksum origin --requests 300");
-        for more in
-            ["--connections 2 --streams 10", "--new-connections", "--rate 1000 --post 70000"]
-        {
+        for more in [
+            "--connections 2 --streams 10",
+            "--new-connections",
+            "--rate 1000 --post 70000",
+            "--rate 1000 --connections 2 --streams 20 --threads 2",
+        ] {
             let report = origin.load(&format!("{flags} {more}"));
             assert_all_right(&report, 300);
             assert_eq!(report["driver"], "task");

@@ -57,8 +57,8 @@ impl Shared {
 
     /// The next request, when it is due; `None` when the run is over.
     async fn next(&self) -> Option<Flight> {
-        let mut waited = false;
-        poll_fn(|cx| {
+        let mut place = None;
+        let next = poll_fn(|cx| {
             if let Some(flight) = self.returned.borrow_mut().pop() {
                 return Poll::Ready(Some(flight));
             }
@@ -68,7 +68,7 @@ impl Shared {
                 return Poll::Ready(load.take(now_ns));
             }
             if let Some(flight) = load.take_due(now_ns) {
-                if waited {
+                if place.is_some() {
                     load.note_lag(&flight, now_ns);
                 }
                 return Poll::Ready(Some(flight));
@@ -76,11 +76,12 @@ impl Shared {
             if load.is_over() {
                 return Poll::Ready(None);
             }
-            waited = true;
-            self.pacer.wait(cx.waker());
+            self.pacer.wait(&mut place, cx.waker());
             Poll::Pending
-        })
-        .await
+        });
+        let next = next.await;
+        self.pacer.leave(place);
+        next
     }
 }
 

@@ -4,7 +4,7 @@
 //! microseconds of its time. Nothing is queued here but the tasks that wait.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
@@ -23,12 +23,16 @@ use super::Shared;
 /// Longest sleep, so that the end of a run is seen.
 const SLEEP_NS_MAX: u64 = 100_000_000;
 
+/// Who waits, by place in the queue: one entry each, however often it is polled.
+type Waiting = BTreeMap<u64, Waker>;
+
 /// Connections that wait for the next request.
 pub struct Pacer {
     /// To set it, and to wait for it.
     timer: OwnedFd,
     expiry: monoio::fs::File,
-    waiting: RefCell<VecDeque<Waker>>,
+    waiting: RefCell<Waiting>,
+    places: Cell<u64>,
     /// The pacer itself, while nobody waits.
     parked: Cell<Option<Waker>>,
 }
@@ -38,26 +42,44 @@ impl Pacer {
     pub fn new() -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
         let expiry = monoio::fs::File::from_std(File::from(timer.try_clone()?))?;
-        Ok(Self { timer, expiry, waiting: RefCell::new(VecDeque::new()), parked: Cell::new(None) })
+        Ok(Self {
+            timer,
+            expiry,
+            waiting: RefCell::new(Waiting::new()),
+            places: Cell::new(0),
+            parked: Cell::new(None),
+        })
     }
 
-    /// Wakes `waker` when a request is due.
-    pub fn wait(&self, waker: &Waker) {
-        self.waiting.borrow_mut().push_back(waker.clone());
+    /// Wakes `waker` when a request is due. `place` is kept from poll to poll: tasks that hold many
+    /// slots are polled for each of them.
+    pub fn wait(&self, place: &mut Option<u64>, waker: &Waker) {
+        let place = *place.get_or_insert_with(|| {
+            self.places.set(self.places.get() + 1);
+            self.places.get()
+        });
+        self.waiting.borrow_mut().insert(place, waker.clone());
         if let Some(parked) = self.parked.take() {
             parked.wake();
         }
     }
 
-    /// Wakes everybody: the run is over.
+    /// Waits no longer.
+    pub fn leave(&self, place: Option<u64>) {
+        if let Some(place) = place {
+            self.waiting.borrow_mut().remove(&place);
+        }
+    }
+
+    /// Wakes everybody: the run is over, or a request was given back.
     pub fn wake_all(&self) {
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_values().for_each(Waker::wake);
     }
 
     fn wake_first(&self) -> bool {
-        let first = self.waiting.borrow_mut().pop_front();
-        first.map(Waker::wake).is_some()
+        let first = self.waiting.borrow_mut().pop_first();
+        first.map(|(_, waker)| waker.wake()).is_some()
     }
 
     async fn sleep(&self, ns: u64) -> io::Result<()> {
@@ -112,4 +134,25 @@ async fn yield_once() {
         Poll::Pending
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_who_waits_waits_once() {
+        crate::task::runtime().unwrap().block_on(async {
+            let pacer = Pacer::new().unwrap();
+            let (mut first, mut second) = (None, None);
+            for _ in 0..100 {
+                pacer.wait(&mut first, Waker::noop());
+                pacer.wait(&mut second, Waker::noop());
+            }
+            assert_eq!(pacer.waiting.borrow().len(), 2);
+            pacer.leave(first);
+            assert!(pacer.wake_first());
+            assert!(!pacer.wake_first());
+        });
+    }
 }
