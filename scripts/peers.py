@@ -308,8 +308,10 @@ def start_ringway(directory, origin, routes=0, workers=1, io="auto", extra="", l
 def start_floor(directory, origin, routes=0, connections=64, body=1024, **options):
     """No proxy at all but a forwarder of bytes: the least that a proxy here can cost."""
     port = free_port()
+    # Large bodies in pieces as Ringway's relay buffers have them.
+    buffer = 8192 if body <= 8192 else 65536 if body <= BULK_BYTES else 262144
     command = [LOADTEST, "forward", "--listen", f"127.0.0.1:{port}",
-               "--to", f"127.0.0.1:{ports(origin)[0]}"]
+               "--to", f"127.0.0.1:{ports(origin)[0]}", "--buffer", buffer]
     floor = Proxy("floor", command, Path(directory) / f"floor-{port}.log", **options)
     floor.wait_port(port)
     floor.port, floor.worker, floor.workers = port, floor.pid, [floor.pid]

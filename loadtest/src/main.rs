@@ -64,6 +64,9 @@ enum Command {
         /// Where to connect: IP:PORT
         #[arg(long)]
         to: SocketAddr,
+        /// Bytes passed on at a time, each way
+        #[arg(long, default_value_t = forward::BUFFER_BYTES)]
+        buffer: usize,
     },
     /// Turn the raw data of scripts/compare into tables and plots
     Report(plot::Report),
@@ -84,7 +87,7 @@ fn run(command: Command) -> io::Result<()> {
         Command::Load(flags) => flags.run(),
         Command::Hold(flags) => flags.run(),
         Command::Origin(flags) => flags.run(),
-        Command::Forward { listen, to } => forward::run(listen, to),
+        Command::Forward { listen, to, buffer } => forward::run(listen, to, buffer.max(1)),
         Command::Report(report) => report.run(),
     }
 }

@@ -143,7 +143,7 @@ fn costs(case: &Case, names: &[&str]) -> io::Result<String> {
         })
         .collect();
     let said = format!(
-        "CPU µs per {}, less is better: user dark, system light, the line is the range over the rounds",
+        "CPU µs per {}, less is better: first user, then system, paler; the line is the range over the rounds",
         case.unit
     );
     figure(&said, &charts::bars(&format!("{}: {said}", case.title), &bars)?)
