@@ -8,6 +8,7 @@ import atexit
 import functools
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -25,6 +26,7 @@ RINGWAY = ROOT / "target" / "release" / "ringway"
 # Where Debian keeps each tool.
 PACKAGES = {
     "nginx": "nginx-light",
+    "haproxy": "haproxy",
     "wrk": "wrk",
     "h2load": "nghttp2-client",
     "strace": "strace",
@@ -49,17 +51,48 @@ def need(*tools):
     if not missing:
         return
     packages = sorted({PACKAGES[tool] for tool in missing})
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        say(f"installing {' '.join(packages)}")
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run(["apt-get", "update"], check=False, **quiet)
-        # The service of a freshly installed NGINX must not start: only ours are measured.
-        subprocess.run(
-            ["apt-get", "install", "-y", "--no-install-recommends", *packages],
-            check=False, env={**os.environ, "RUNLEVEL": "1", "DEBIAN_FRONTEND": "noninteractive"},
-            **quiet)
+    install(packages)
     if any(not shutil.which(tool) for tool in missing):
         sys.exit(f"missing tools; install them: apt-get install {' '.join(packages)}")
+
+
+def install(packages):
+    """Installs Debian packages when root; elsewhere does nothing."""
+    if not packages or os.geteuid() != 0 or not shutil.which("apt-get"):
+        return
+    say(f"installing {' '.join(packages)}")
+    # The services of freshly installed proxies must not start: only ours are measured.
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    if ours:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    try:
+        subprocess.run(["apt-get", "update"], check=False, **quiet)
+        subprocess.run(
+            ["apt-get", "install", "-y", "--no-install-recommends", *packages], check=False,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, **quiet)
+    finally:
+        if ours:
+            policy.unlink()
+
+
+@functools.lru_cache
+def file_limit():
+    """How many descriptors a process may have, for this one and those it starts; asks for 65,536."""
+    wanted = 65_536
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    hard = wanted if hard == resource.RLIM_INFINITY else hard
+    if hard < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return wanted
+        except (ValueError, OSError):
+            # Only the administrator may go beyond the hard limit, and in a container not even he.
+            pass
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def build(*packages):
@@ -157,9 +190,10 @@ class Process:
 
 
 class Proxy(Process):
-    """A proxy in front of one origin. `worker` is the process that serves."""
+    """A proxy in front of its origins. `workers` are the processes that serve, `worker` the first."""
 
     worker = 0
+    workers = ()
     port = 0
 
 
@@ -177,65 +211,107 @@ FIELDS = """
 """
 
 
-def start_nginx(directory, origin_port, routes=0, extra="", fields="", **options):
-    """NGINX with the tuned configuration, in front of an origin."""
+# Bodies above this get what is meant for large ones: no buffering, splice.
+BULK_BYTES = 65536
+# NGINX's buffers for one response, the usual ones. Larger ones cost the cache more than they save.
+USUAL_BUFFERS = "proxy_buffering on; proxy_buffer_size 4k; proxy_buffers 16 8k;"
+
+
+def buffers(body):
+    """NGINX's buffers by the largest body: those that cost least of some that were tried."""
+    if body <= 16384:
+        return USUAL_BUFFERS
+    if body <= BULK_BYTES:
+        return ("proxy_buffering on; proxy_buffer_size 80k; proxy_buffers 4 80k; "
+                "proxy_busy_buffers_size 160k;")
+    return ("proxy_buffering off; proxy_buffer_size 512k; proxy_buffers 4 512k; "
+            "proxy_busy_buffers_size 1024k;")
+
+
+def ports(origin):
+    """The ports of one origin, or of several."""
+    return list(origin) if isinstance(origin, (list, tuple)) else [origin]
+
+
+def start_nginx(directory, origin, routes=0, extra="", fields="", log=False, workers=1,
+                connections=64, body=1024, least=False, buffering="", program="nginx", **options):
+    """NGINX with the tuned configuration, in front of an origin.
+
+    `log` writes an access log, `body` is the largest body in bytes, `connections` how many clients
+    there are, `least` chooses the origin with the least requests in flight, `buffering` replaces
+    the buffers that fit `body`, `fields` and `extra` are put in as they are.
+    """
     directory = Path(directory) / f"nginx-{free_port()}"
     directory.mkdir()
     port = free_port()
     locations = "".join(
         f"        location /svc/{n}/ {{ proxy_pass http://origin; }}\n" for n in range(routes))
+    extra += "access_log @DIR@/access.log combined buffer=64k flush=1s;\n" if log else ""
     config = directory / "nginx.conf"
     config.write_text(fill("nginx.conf.in", {
-        "LISTEN": f"127.0.0.1:{port}", "ORIGIN": f"127.0.0.1:{origin_port}",
+        "LISTEN": f"127.0.0.1:{port}", "WORKERS": workers, "KEEPALIVE": max(512, 2 * connections),
+        "FILES": file_limit(),
+        "SERVERS": " ".join(f"server 127.0.0.1:{p};" for p in ports(origin)),
+        "BALANCE": "least_conn;" if least else "", "BUFFERS": buffering or buffers(body),
         "DIR": directory, "FIELDS": fields,
         "ROUTES": locations + extra.replace("@DIR@", str(directory))}))
-    command = ["nginx", "-c", config, "-p", directory, "-e", directory / "error.log"]
+    command = [program, "-c", config, "-p", directory, "-e", directory / "error.log"]
     nginx = Proxy("nginx", command, directory / "log", **options).wait_port(port)
-    nginx.port, nginx.worker = port, nginx.children()[0]
+    nginx.port, nginx.workers = port, nginx.children()
+    nginx.worker = nginx.workers[0]
     return nginx
 
 
-def start_ringway(directory, origin_port, routes=0, workers=1, io="auto", extra="", program=RINGWAY,
-                  **options):
-    """Ringway with one upstream and `routes` routes besides `/`."""
+def start_ringway(directory, origin, routes=0, workers=1, io="auto", extra="", log=False,
+                  connections=64, body=1024, least=False, program=RINGWAY, **options):
+    """Ringway with one upstream and `routes` routes besides `/`; see `start_nginx`.
+
+    `body` changes nothing here: its buffers grow with the body by themselves.
+    """
     directory = Path(directory) / f"ringway-{free_port()}"
     directory.mkdir()
     port = free_port()
     tables = "".join(
         f'\n[[routes]]\npath = "/svc/{n}"\nupstream = "origin"\n' for n in range(routes))
+    extra += LOG.format("combined") if log else ""
+    if connections >= 10_000:
+        extra += "[limits]\nconnections_per_worker = 20000\n"
     config = directory / "ringway.toml"
     config.write_text(fill("ringway.toml.in", {
-        "LISTEN": f"127.0.0.1:{port}", "ORIGIN": f"127.0.0.1:{origin_port}",
-        "WORKERS": workers, "IO": io, "ROUTES": tables,
+        "LISTEN": f"127.0.0.1:{port}", "WORKERS": workers, "IO": io, "ROUTES": tables,
+        "SERVERS": ", ".join(f'"127.0.0.1:{p}"' for p in ports(origin)),
+        "BALANCE": 'balance = "least_request"' if least else "",
         "EXTRA": extra.replace("@DIR@", str(directory))}))
     ringway = Proxy("ringway", [program, "run", config], directory / "log", **options)
     # Slow when it runs under valgrind.
     ringway.wait_log("ready", 120).wait_port(port)
-    ringway.port, ringway.worker = port, ringway.pid
+    ringway.port, ringway.worker, ringway.workers = port, ringway.pid, [ringway.pid]
     return ringway
 
 
-def start_floor(directory, origin_port, routes=0, **options):
+def start_floor(directory, origin, routes=0, connections=64, body=1024, **options):
     """No proxy at all but a forwarder of bytes: the least that a proxy here can cost."""
     port = free_port()
+    # Large bodies in pieces as Ringway's relay buffers have them.
+    buffer = 8192 if body <= 8192 else 65536 if body <= BULK_BYTES else 262144
     command = [LOADTEST, "forward", "--listen", f"127.0.0.1:{port}",
-               "--to", f"127.0.0.1:{origin_port}"]
+               "--to", f"127.0.0.1:{ports(origin)[0]}", "--buffer", buffer]
     floor = Proxy("floor", command, Path(directory) / f"floor-{port}.log", **options)
     floor.wait_port(port)
-    floor.port, floor.worker = port, floor.pid
+    floor.port, floor.worker, floor.workers = port, floor.pid, [floor.pid]
     return floor
 
 
 LOG = '[[access_logs]]\nto = "file:@DIR@/access.log"\nformat = "{}"\n'
 
 
-def start_traced(directory, origin_port, routes=0, **options):
+def start_traced(directory, origin, routes=0, **options):
     """Ringway that records one exchange of a hundred, and a collector that takes everything."""
     port = free_port()
     collector = Path(directory) / f"collector-{port}"
     collector.mkdir()
     start_origin(collector, port, body=0)
-    return start_ringway(directory, origin_port, routes, **options, extra=(
+    return start_ringway(directory, origin, routes, **options, extra=(
         f'[tracing]\nendpoint = "http://127.0.0.1:{port}/v1/traces"\nsample = 0.01\n'))
 
 
@@ -243,20 +319,21 @@ START = {
     "floor": start_floor,
     "nginx": start_nginx,
     "nginx-fields": functools.partial(start_nginx, fields=FIELDS),
+    "nginx-8k": functools.partial(start_nginx, buffering=USUAL_BUFFERS),
     "ringway": start_ringway,
-    "nginx-log": functools.partial(
-        start_nginx, extra="access_log @DIR@/access.log combined buffer=64k flush=1s;\n"),
+    "nginx-log": functools.partial(start_nginx, log=True),
     "ringway-plain": functools.partial(start_ringway, extra="[metrics]\nenabled = false"),
-    "ringway-log": functools.partial(start_ringway, extra=LOG.format("combined")),
+    "ringway-log": functools.partial(start_ringway, log=True),
     "ringway-json": functools.partial(start_ringway, extra=LOG.format("json")),
     "ringway-trace": start_traced,
 }
 
 
-def start_origin(directory, port, body=1024, **options):
-    """The cheap origin of the load generator."""
-    command = [LOADTEST, "origin", "--listen", f"127.0.0.1:{port}", "--body", body]
-    return Process("origin", command, Path(directory) / "origin.log", **options).wait_port(port)
+def start_origin(directory, port, body=1024, ways=(), **options):
+    """The cheap origin of the load generator; `ways` are further flags of `loadtest origin`."""
+    command = [LOADTEST, "origin", "--listen", f"127.0.0.1:{port}", "--body", body, *ways]
+    log = Path(directory) / f"origin-{port}.log"
+    return Process("origin", command, log, **options).wait_port(port)
 
 
 def cpu(pid):
@@ -268,10 +345,10 @@ def cpu(pid):
     return {"cpu_ns": total, "user_ticks": int(fields[11]), "system_ticks": int(fields[12])}
 
 
-def rss_kib(pid):
-    """Resident memory of a process in KiB."""
+def rss_kib(pid, field="VmRSS"):
+    """Resident memory of a process in KiB; VmHWM is the most there was."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1])
     return 0
 

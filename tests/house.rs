@@ -84,7 +84,9 @@ fn documents() -> Vec<File> {
 }
 
 fn scripts() -> Vec<File> {
-    files(&["scripts", ".ci"], &[""])
+    let mut found = files(&["scripts", ".ci", "loadtest/peers"], &[""]);
+    found.extend(files(&["loadtest/compare"], &[".py"]));
+    found
 }
 
 #[track_caller]

@@ -22,6 +22,7 @@ mod http1;
 mod load;
 mod mix;
 mod origin;
+mod plot;
 mod report;
 mod request;
 mod response;
@@ -63,7 +64,12 @@ enum Command {
         /// Where to connect: IP:PORT
         #[arg(long)]
         to: SocketAddr,
+        /// Bytes passed on at a time, each way
+        #[arg(long, default_value_t = forward::BUFFER_BYTES)]
+        buffer: usize,
     },
+    /// Turn the raw data of scripts/compare into tables and plots
+    Report(plot::Report),
 }
 
 fn main() -> ExitCode {
@@ -81,7 +87,8 @@ fn run(command: Command) -> io::Result<()> {
         Command::Load(flags) => flags.run(),
         Command::Hold(flags) => flags.run(),
         Command::Origin(flags) => flags.run(),
-        Command::Forward { listen, to } => forward::run(listen, to),
+        Command::Forward { listen, to, buffer } => forward::run(listen, to, buffer.max(1)),
+        Command::Report(report) => report.run(),
     }
 }
 

@@ -1,0 +1,98 @@
+//! Whether two runs agree within the spread that they state.
+//!
+//! A run states of each figure half of its range over the rounds, and never less than 2 %. Two runs
+//! agree on it when their medians differ by no more than both of that together.
+
+use std::fmt::Write as _;
+
+use super::data::{Case, Kind, Results, Row};
+use super::figures::{Spread, number};
+
+/// The least a run claims to know a figure to.
+pub const SPREAD_MIN: f64 = 0.02;
+
+/// The rule in words.
+pub const RULE: &str = "A run knows a figure to half of its range over the rounds, and to 2 % at \
+     best. Two runs agree on it when their medians differ by no more than both of that together.";
+
+/// Figures that runs are compared by.
+fn keys(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Load | Kind::Workers => &["cpu_us", "rps"],
+        Kind::Hold => &["cpu_us", "p50"],
+        Kind::Latency => &["p50", "p99"],
+        Kind::Idle => &["kib_per_connection"],
+        Kind::Reload => &[],
+    }
+}
+
+/// Whether two figures agree.
+fn agree(one: Spread, other: Spread) -> bool {
+    let known = |s: Spread| s.share().max(SPREAD_MIN) * s.median.abs();
+    (one.median - other.median).abs() <= known(one) + known(other)
+}
+
+/// A table of every figure that both runs have.
+pub fn page(earlier: &Results, later: &Results) -> String {
+    let mut text = format!(
+        "# Two runs\n\nEarlier: {}. Later: {}. {RULE}\n\n\
+         | case | proxy | figure | earlier | later | ratio | |\n|---|---|---|---|---|---|---|\n",
+        earlier.begun, later.begun
+    );
+    let (mut all, mut agreed) = (0, 0);
+    for case in &later.cases {
+        for row in &case.rows {
+            for key in keys(case.kind) {
+                let Some((one, other)) = both(earlier, case, row, key) else { continue };
+                let same = agree(one, other);
+                all += 1;
+                agreed += usize::from(same);
+                writeln!(
+                    text,
+                    "| {} | {} | {key} | {} | {} | {} | {} |",
+                    case.name,
+                    row.label(),
+                    one.text(2),
+                    other.text(2),
+                    number(other.median / one.median, 3),
+                    if same { "agree" } else { "**differ**" }
+                )
+                .expect("to a String");
+            }
+        }
+    }
+    writeln!(text, "\n{agreed} of {all} figures agree.").expect("to a String");
+    text
+}
+
+/// A figure of the earlier run and of this row.
+fn both(earlier: &Results, case: &Case, row: &Row, key: &str) -> Option<(Spread, Spread)> {
+    let before = earlier.cases.iter().find(|other| other.name == case.name)?;
+    let same = |other: &&Row| {
+        (&other.proxy, &other.variant, &other.generator)
+            == (&row.proxy, &row.variant, &row.generator)
+    };
+    let before = before.rows.iter().find(same)?;
+    Some((Spread::of(&before.values(key))?, Spread::of(&row.values(key))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agreement_is_within_both_spreads() {
+        let at = |median: f64, half: f64| Spread { median, min: median - half, max: median + half };
+        let table = [
+            // Two per cent each, whatever the ranges say.
+            (at(10.0, 0.0), at(10.3, 0.0), true),
+            (at(10.0, 0.0), at(10.5, 0.0), false),
+            (at(10.0, 0.4), at(10.5, 0.0), true),
+            (at(10.0, 0.4), at(11.0, 0.2), false),
+        ];
+        for (one, other, wanted) in table {
+            assert_eq!(agree(one, other), wanted, "{one:?} {other:?}");
+            assert_eq!(agree(other, one), wanted, "{one:?} {other:?}");
+        }
+    }
+}
