@@ -455,14 +455,23 @@ impl Gateway {
                     Ok(listeners) => self.workers.listen(worker, listeners),
                     Err(e) => tracing::error!(worker = name, error = %e, "it cannot accept"),
                 }
-                return;
             }
-            Ok(false) => tracing::error!(
-                worker = name,
-                "the worker ended too often: it stays down, the others take its clients"
-            ),
-            Err(e) => tracing::error!(worker = name, error = %e, "cannot start the worker again"),
+            Ok(false) => {
+                self.do_without(worker);
+                tracing::error!(
+                    worker = name,
+                    "the worker ended too often: it stays down, the others take its clients"
+                );
+            }
+            Err(e) => {
+                self.do_without(worker);
+                tracing::error!(worker = name, error = %e, "cannot start the worker again");
+            }
         }
+    }
+
+    /// A worker stays down: from now on the kernel gives its share of the clients to the others.
+    fn do_without(&mut self, worker: usize) {
         self.failed = true;
         self.readiness.one_down();
         self.sockets.end_worker(worker);

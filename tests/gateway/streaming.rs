@@ -143,7 +143,7 @@ fn slow_readers_do_not_pull_more_than_their_buffers() {
     let pulled = settled(|| server.sent_bytes()) - before.1;
     // For each: one relay buffer, `limits.unsent` of 256 KiB, and what the kernel keeps for the
     // other sockets on the way. Without the bound on unsent bytes it would be 4 MiB and more.
-    assert!(pulled < 20 * (2 << 20), "{pulled} bytes for 20 clients that read nothing");
+    assert!(pulled < 20 * (3 << 20), "{pulled} bytes for 20 clients that read nothing");
     let grown = gateway.rss_bytes().saturating_sub(before.0);
     assert!(
         grown < 14 << 20,
@@ -174,7 +174,9 @@ fn a_slow_upstream_holds_back_the_client() {
         sent += 65_536;
     }
     assert!(sent < LARGE / 2, "{sent} bytes were taken though nobody reads them");
-    assert!(gateway.rss_bytes() < before + (4 << 20));
+    let grown = gateway.rss_bytes().saturating_sub(before);
+    // The allocator's memory grows by huge pages, and the first ones of the worker may be among it.
+    assert!(grown < 6 << 20, "{grown} bytes of memory, of {sent} taken");
 }
 
 #[test]
