@@ -260,7 +260,7 @@ section! {
         interim_responses: u32 = 16 => 0..=1000;
         /// Buffer for relaying a body, one for each direction in use.
         relay_buffer: Size = kib(64) => kib(4)..=mib(16);
-        /// The same for a body over 1 MiB.
+        /// The same for a body over 256 KiB.
         relay_buffer_large: Size = kib(256) => kib(4)..=mib(16);
         /// Bytes that may wait unsent in the kernel, for each connection: a peer that reads slowly
         /// has no more read for it from the other side.

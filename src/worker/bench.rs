@@ -78,7 +78,7 @@ impl Parts<'_> {
     }
 
     fn composed<R>(&self, look: impl FnOnce(&Buffer) -> R) -> R {
-        let buf = request::compose(&self.forward, &self.matched, &NoBody)
+        let buf = request::compose(&self.forward, &self.matched, &mut NoBody)
             .expect("the request can be rewritten");
         let seen = look(&buf);
         self.worker.buffers.give(buf);
@@ -279,6 +279,12 @@ impl RequestBody for NoBody {
     fn ended(&self) -> bool {
         true
     }
+
+    fn left(&self) -> u64 {
+        0
+    }
+
+    fn append_arrived(&mut self, _: &mut Buffer) {}
 
     async fn next(&mut self) -> Result<Buffer, Refusal> {
         Ok(Buffer::with_capacity(0))

@@ -5,6 +5,8 @@
 //! So a body is always re-framed: no chunk extension, odd chunk size or stray byte of the sender
 //! ever reaches the receiver.
 
+use std::io::ErrorKind;
+
 use crate::wire::{
     Framing, HeadLimits, Parsed, Reason,
     chunked::{CHUNK_HEAD_MAX, ChunkDecoder, LAST_CHUNK, Trailers, write_chunk_head},
@@ -153,11 +155,16 @@ pub struct Reader<'s> {
     pub decoder: Decoder,
     /// Bytes read but not dealt with: a part of a trailer section, or what follows the body.
     pub carry: Vec<u8>,
+    /// The last read brought so much that more is likely to be there already.
+    flows: bool,
 }
+
+/// A read that brought so much is tried again without waiting.
+const FLOW_BYTES_MIN: usize = 16 * 1024;
 
 impl<'s> Reader<'s> {
     pub fn new(stream: &'s Stream, decoder: Decoder) -> Reader<'s> {
-        Reader { stream, decoder, carry: Vec::new() }
+        Reader { stream, decoder, carry: Vec::new(), flows: false }
     }
 
     /// A buffer of the right size for what is left to come.
@@ -171,13 +178,54 @@ impl<'s> Reader<'s> {
         buf.append(&self.carry);
         let carried = self.carry.len();
         self.carry.clear();
-        match self.stream.read(buf, wait).await {
+        let at_once = match self.flows {
+            true => self.stream.read_now(buf, usize::MAX),
+            false => Err(ErrorKind::WouldBlock.into()),
+        };
+        let read = match at_once {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => self.stream.read(buf, wait).await,
+            at_once => at_once,
+        };
+        self.flows = matches!(read, Ok(n) if n >= FLOW_BYTES_MIN);
+        match read {
             Ok(0) if carried > 0 => Err(ReadError::Closed),
             Ok(0) if self.decoder.close() => Ok(()),
             Ok(0) => Err(ReadError::Closed),
             Ok(_) => self.settle(buf),
-            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => Err(ReadError::TimedOut),
+            Err(e) if e.kind() == ErrorKind::TimedOut => Err(ReadError::TimedOut),
             Err(_) => Err(ReadError::Closed),
+        }
+    }
+
+    /// After a read that filled `buf`, which has a head and a part of the body: moves it to a
+    /// larger buffer with what else of the body has arrived, so that they leave together. Only of a
+    /// body of known length, whose bytes need no decoding.
+    pub fn gather(&mut self, worker: &Worker, buf: &mut Buffer) {
+        let left = self.decoder.left().unwrap_or(0);
+        if left == 0 || buf.room() > 0 {
+            return;
+        }
+        let mut larger = worker.buffers.relay(Some(left.saturating_add(buf.len() as u64)));
+        larger.append(buf.bytes());
+        worker.buffers.give(std::mem::replace(buf, larger));
+        self.append_arrived(buf);
+    }
+
+    /// Appends what of a body of known length has arrived and finds room, without waiting.
+    pub fn append_arrived(&mut self, buf: &mut Buffer) {
+        self.flows = true;
+        while let Some(left @ 1..) = self.decoder.left()
+            && buf.room() > 0
+        {
+            let before = buf.len();
+            match self.stream.read_now(buf, usize::try_from(left).unwrap_or(usize::MAX)) {
+                Ok(1..) => {
+                    // Takes all: no more was read than is left.
+                    let _ = self.decoder.take(&mut buf.bytes_mut()[before..]);
+                }
+                // The next read tells what is the matter.
+                _ => return,
+            }
         }
     }
 

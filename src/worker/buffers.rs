@@ -23,6 +23,8 @@ pub const HEADROOM: usize = 320;
 pub const TAILROOM: usize = 8;
 /// Size of the buffer a message head is read into first.
 pub const HEAD_BYTES: usize = 8 * 1024;
+/// What a relay buffer holds beyond its configured size: the head before a body of just that size.
+const HEAD_BEFORE_BYTES: usize = 1024;
 
 /// A window of initialised bytes in a fixed piece of memory. The default one has no memory: it
 /// stands where a buffer belongs while the kernel has that.
@@ -60,6 +62,13 @@ impl Buffer {
     /// Bytes a read may still append.
     pub fn room(&self) -> usize {
         self.mem.len().saturating_sub(TAILROOM + self.end)
+    }
+
+    /// The room itself: memory that a read may fill. [`IoBufMut::set_init`] then makes it a part of
+    /// the window.
+    pub fn room_mut(&mut self) -> &mut [MaybeUninit<u8>] {
+        let end = self.end + self.room();
+        &mut self.mem[self.end..end]
     }
 
     /// Bytes that can be written in front of the window.
@@ -215,13 +224,17 @@ impl Shelf {
 impl Buffers {
     /// `relay` and `large` are the configured sizes of relay buffers in bytes.
     pub fn new(relay: usize, large: usize) -> Buffers {
-        Buffers { head: Shelf::new(HEAD_BYTES), relay: Shelf::new(relay), large: Shelf::new(large) }
+        Buffers {
+            head: Shelf::new(HEAD_BYTES),
+            relay: Shelf::new(relay + HEAD_BEFORE_BYTES),
+            large: Shelf::new(large + HEAD_BEFORE_BYTES),
+        }
     }
 
     /// The configured sizes are these from now on.
     pub fn resize(&self, relay: usize, large: usize) {
-        self.relay.resize(relay);
-        self.large.resize(large);
+        self.relay.resize(relay + HEAD_BEFORE_BYTES);
+        self.large.resize(large + HEAD_BEFORE_BYTES);
     }
 
     /// For a message head and what comes with it.
@@ -232,8 +245,8 @@ impl Buffers {
     }
 
     /// For a response head: as [`Buffers::head`], with room in front for the rewritten head.
-    pub fn response(&self, large: bool) -> Buffer {
-        let mut buffer = if large { self.relay.take() } else { self.head.take() };
+    pub fn response(&self) -> Buffer {
+        let mut buffer = self.head.take();
         buffer.reset(HEADROOM);
         buffer
     }
@@ -289,7 +302,7 @@ impl Buffers {
 }
 
 /// Bodies with more than this left to come are relayed in large buffers.
-const LARGE_BODY_BYTES: u64 = 1024 * 1024;
+const LARGE_BODY_BYTES: u64 = 256 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -124,6 +124,10 @@ pub trait RequestBody {
     fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal>;
     /// Everything has arrived and was handed over.
     fn ended(&self) -> bool;
+    /// Data bytes that are announced and still to come; 0 when that is not known.
+    fn left(&self) -> u64;
+    /// Appends what of a body of known length has arrived meanwhile, without waiting.
+    fn append_arrived(&mut self, buf: &mut Buffer);
     /// More data, in a buffer with room for framing around it. May be empty.
     async fn next(&mut self) -> Result<Buffer, Refusal>;
     /// Trailer lines to forward, once ended.

@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "sockets used by one reader beside one writer")]
 
 use std::{
-    cell::UnsafeCell,
+    cell::{Cell, UnsafeCell},
     io,
     mem::take,
     net::SocketAddr,
@@ -19,14 +19,18 @@ use std::{
 };
 
 use monoio::{
+    buf::IoBufMut,
     io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent},
     net::{TcpStream, UnixStream},
 };
-use rustix::net::Shutdown;
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags, Shutdown},
+};
 
 use super::{
     buffers::Buffer,
-    clock::{NEVER_MS, completed, now_ms},
+    clock::{NEVER_MS, completed, now_ms, refresh},
     deadline::{Deadline, Deadlines},
 };
 
@@ -74,12 +78,21 @@ enum Socket {
     Unix(UnixStream),
 }
 
+/// From so many bytes on a write is tried at once, with a system call of its own, before it is left
+/// to the ring: what was just read is still in the core's cache then, and the call costs little
+/// beside the copy.
+const AT_ONCE_BYTES_MIN: usize = 16 * 1024;
+/// So many bytes of one socket are moved at once, then others have their turn.
+const TURN_BYTES_MAX: usize = 256 * 1024;
+
 /// A connected socket and its deadlines. One read and one write may be in flight at a time.
 pub struct Stream {
     // Declared first: the slot must go before the socket is closed.
     deadline: Deadline,
     socket: UnsafeCell<Socket>,
     fd: RawFd,
+    /// Bytes moved at once since the last operation that waited.
+    turn: Cell<usize>,
 }
 
 macro_rules! on_socket {
@@ -93,13 +106,16 @@ macro_rules! on_socket {
 
 impl Stream {
     pub fn tcp(stream: TcpStream, deadlines: &Rc<Deadlines>) -> Stream {
-        let fd = stream.as_raw_fd();
-        Stream { deadline: deadlines.slot(fd), socket: UnsafeCell::new(Socket::Tcp(stream)), fd }
+        Stream::new(stream.as_raw_fd(), Socket::Tcp(stream), deadlines)
     }
 
     pub fn unix(stream: UnixStream, deadlines: &Rc<Deadlines>) -> Stream {
-        let fd = stream.as_raw_fd();
-        Stream { deadline: deadlines.slot(fd), socket: UnsafeCell::new(Socket::Unix(stream)), fd }
+        Stream::new(stream.as_raw_fd(), Socket::Unix(stream), deadlines)
+    }
+
+    fn new(fd: RawFd, socket: Socket, deadlines: &Rc<Deadlines>) -> Stream {
+        let (deadline, socket) = (deadlines.slot(fd), UnsafeCell::new(socket));
+        Stream { deadline, socket, fd, turn: Cell::new(0) }
     }
 
     /// Connects over TCP, without Nagle's delay. The kernel keeps no more than `unsent_bytes`
@@ -144,8 +160,26 @@ impl Stream {
         self.deadline.read_by(wait.at());
         let (result, back) = on_socket!(self, s => s.read(take(buf)).await);
         *buf = back;
+        self.turn.set(0);
         completed();
         self.read_ended(result)
+    }
+
+    /// As [`Stream::read`], at most `bytes_max` and without waiting: `WouldBlock` when nothing is
+    /// there, or when it is other sockets' turn. No read may be in flight.
+    pub fn read_now(&self, buf: &mut Buffer, bytes_max: usize) -> io::Result<usize> {
+        if self.turn.get() >= TURN_BYTES_MAX {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let room = buf.room_mut();
+        let bytes_max = bytes_max.min(room.len());
+        let received = rustix::net::recv(self.as_fd(), &mut room[..bytes_max], RecvFlags::DONTWAIT);
+        let ((filled, _), _) = received?;
+        let n = filled.len();
+        // SAFETY: the first `n` bytes of the room were filled.
+        unsafe { buf.set_init(n) };
+        self.turn.set(self.turn.get() + n);
+        Ok(n)
     }
 
     fn read_ended(&self, result: io::Result<usize>) -> io::Result<usize> {
@@ -203,9 +237,17 @@ impl Stream {
             if buf.is_empty() {
                 break Ok(now_ms() - started_ms);
             }
+            if buf.len() >= AT_ONCE_BYTES_MIN && self.turn.get() < TURN_BYTES_MAX {
+                match self.write_now(buf) {
+                    Ok(()) => continue,
+                    Err(Errno::AGAIN) => {}
+                    Err(e) => break Err(e.into()),
+                }
+            }
             self.deadline.write_by(wait.at());
             let (result, back) = on_socket!(self, s => s.write(take(buf)).await);
             *buf = back;
+            self.turn.set(0);
             completed();
             match (self.deadline.write_done(), result) {
                 (false, Ok(0)) => break Err(io::ErrorKind::WriteZero.into()),
@@ -218,6 +260,20 @@ impl Stream {
         let sent_any = buf.len() < len;
         buf.unconsume(len);
         result.map_err(|error| WriteFailed { error, sent_any })
+    }
+
+    /// Writes what the kernel takes of the window without waiting, and takes it off the window.
+    fn write_now(&self, buf: &mut Buffer) -> Result<(), Errno> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let n = match rustix::net::send(self.as_fd(), buf.bytes(), flags) {
+            Err(Errno::INTR) => 0,
+            sent => sent?,
+        };
+        buf.consume(n);
+        self.turn.set(self.turn.get() + n);
+        // Such a copy takes time that others should see.
+        refresh();
+        Ok(())
     }
 
     /// Sends FIN: no more will be written, what is on its way arrives.

@@ -318,3 +318,26 @@ fn many_at_once_stay_apart() {
         }
     });
 }
+
+/// What has arrived is forwarded together, but no byte more than the body: the next request is
+/// there already.
+#[test]
+fn what_arrived_of_a_body_leaves_with_its_head() {
+    let upstream = Upstream::ok();
+    let gateway = Gateway::before(upstream.address(), "");
+    for size in [8_000, 8_300, 9_000, 16_384, 65_000, 66_000, 300_000] {
+        let body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+        let head =
+            format!("POST /{size} HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {size}\r\n\r\n");
+        let next = format!("GET /after-{size} HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        let mut client = gateway.client();
+        client.send([head.as_bytes(), &body, next.as_bytes()].concat());
+        assert_eq!((client.response().status, client.response().status), (200, 200), "{size}");
+        let requests = upstream.requests();
+        let sent = requests.iter().find(|request| request.body.len() == size).expect("the body");
+        assert!(sent.body == body, "{size}");
+        let next = format!("/after-{size}");
+        let asked = requests.iter().filter(|request| request.target == next).count();
+        assert_eq!(asked, 1, "{size}");
+    }
+}

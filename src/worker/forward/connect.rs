@@ -1,10 +1,6 @@
 //! A connection to one of an upstream's endpoints: a kept one if there is, else a new one.
 
-use std::{
-    cell::{Cell, RefCell},
-    io,
-    rc::Rc,
-};
+use std::{cell::RefCell, io, rc::Rc};
 
 use super::Forward;
 use crate::{
@@ -27,8 +23,6 @@ use crate::{
 pub struct UpstreamState {
     pub balancer: RefCell<Balancer>,
     pub pools: Vec<Rc<Pool>>,
-    /// The last response was larger than a head buffer: begin the next with a relay buffer.
-    pub large: Cell<bool>,
 }
 
 impl UpstreamState {
@@ -37,7 +31,6 @@ impl UpstreamState {
         let state = UpstreamState {
             balancer: RefCell::new(Balancer::new(rule.balance, weights)),
             pools: rule.endpoints.iter().map(|_| Rc::default()).collect(),
-            large: Cell::new(false),
         };
         for (i, endpoint) in rule.endpoints.iter().enumerate() {
             if endpoint.state != State::Up {
@@ -131,7 +124,7 @@ impl Acquired<'_> {
     /// Returns the connection to its pool.
     pub fn keep(self, rule: &Upstream, buffers: &Buffers) {
         let Acquired { connection, in_flight } = self;
-        let buf = buffers.response(in_flight.state.large.get());
+        let buf = buffers.response();
         in_flight.state.pools[in_flight.endpoint].give(connection, rule, buf);
     }
 }

@@ -15,11 +15,14 @@ use crate::{
 /// Room for a chunk's size line between head and body.
 const CHUNK_LINE_BYTES: usize = 32;
 
+/// Bytes of a body for which is looked whether they have arrived since its head.
+const ARRIVED_SINCE_BYTES_MAX: u64 = 64 * 1024;
+
 /// Writes the head and the arrived part of the body into one buffer.
 pub fn compose<B: RequestBody>(
     forward: &Forward<'_>,
     matched: &RouteMatch,
-    body: &B,
+    body: &mut B,
 ) -> Result<Buffer, Refusal> {
     let exchange = forward.exchange;
     let arrived = exchange.text(exchange.arrived);
@@ -31,11 +34,20 @@ pub fn compose<B: RequestBody>(
     if chunked {
         chunk_head(&mut head, arrived.len());
     }
-    let trailers = body.trailer_lines();
-    let room = head.len() + arrived.len() + trailers.len() + CHUNK_LINE_BYTES + TAILROOM;
+    // The read that brought the head was full: more may be there, and leaves together with it.
+    let more = match exchange.buf.room() {
+        0 => body.left().min(ARRIVED_SINCE_BYTES_MAX) as usize,
+        _ => 0,
+    };
+    let trailers_len = body.trailer_lines().len();
+    let room = head.len() + arrived.len() + more + trailers_len + CHUNK_LINE_BYTES + TAILROOM;
     let mut buf = forward.worker.buffers.at_least(room);
     buf.append(&head);
     buf.append(arrived);
+    if more > 0 {
+        body.append_arrived(&mut buf);
+    }
+    let trailers = body.trailer_lines();
     if chunked
         && let Some(after) = chunk_tail(&mut buf, !arrived.is_empty(), body.ended(), trailers)
     {

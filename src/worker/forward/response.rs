@@ -94,9 +94,9 @@ impl Forward<'_> {
         let took = took.map_err(|_| Refusal::from(refusal::UPSTREAM_INVALID))?;
         reader.carry.extend_from_slice(&buf.bytes()[head.len + took.consumed..]);
         buf.truncate(head.len + took.data);
+        reader.gather(self.worker, buf);
         let ended = reader.decoder.ended();
         sink.head(head, buf, ended, reader.decoder.trailer_lines()).await?;
-        self.snapshot.state(self.upstream).large.set(!ended);
         if !ended {
             self.rest(connection, sink, &mut reader, buf).await?;
         }
@@ -245,7 +245,7 @@ impl Forward<'_> {
     fn make_room(&self, buf: &mut Buffer) {
         let buffers = &self.worker.buffers;
         if buf.capacity() == 0 {
-            *buf = buffers.response(self.snapshot.state(self.upstream).large.get());
+            *buf = buffers.response();
         }
         if buf.room() > 0 {
             return;

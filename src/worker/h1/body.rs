@@ -102,6 +102,18 @@ impl RequestBody for H1Body<'_> {
         self.reader.decoder.ended()
     }
 
+    fn left(&self) -> u64 {
+        self.reader.decoder.left().unwrap_or(0)
+    }
+
+    fn append_arrived(&mut self, buf: &mut Buffer) {
+        let before = buf.len();
+        self.reader.append_arrived(buf);
+        // No more than was announced, which `limit` has judged.
+        self.bytes += (buf.len() - before) as u64;
+        self.received.set(self.ended());
+    }
+
     async fn next(&mut self) -> Result<Buffer, Refusal> {
         let started_ms = now_ms();
         let mut buf = self.reader.buffer(self.worker);
