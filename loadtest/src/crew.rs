@@ -207,15 +207,7 @@ mod tests {
     /// 100 requests over 8 connections to an origin in the same process.
     fn load(change: impl FnOnce(&mut Case)) -> Value {
         let mut case = Case {
-            template: Template {
-                weight: 1,
-                method: http::Method::GET,
-                path: "/".into(),
-                fields: Vec::new(),
-                body: None,
-                think_ns: 0,
-                expect: Expect { status: 200, length: None, checksum: None },
-            },
+            template: Template::get("/"),
             body_bytes: BODY_BYTES,
             new_connections: false,
             pace: Pace::Closed,

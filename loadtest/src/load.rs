@@ -406,18 +406,10 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::request::{Expect, Frame, Template};
+    use crate::request::{Frame, Template};
 
     fn plan(pace: Pace, course: Course) -> &'static Plan {
-        let template = Template {
-            weight: 1,
-            method: http::Method::GET,
-            path: "/".into(),
-            fields: Vec::new(),
-            body: None,
-            think_ns: 0,
-            expect: Expect { status: 200, length: None, checksum: None },
-        };
+        let template = Template::get("/");
         let frame = Frame { host: "a", tls: false, close: false };
         Box::leak(Box::new(Plan {
             target: SockAddr::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1))),

@@ -60,6 +60,22 @@ pub struct Template {
     pub expect: Expect,
 }
 
+#[cfg(test)]
+impl Template {
+    /// A GET without anything special about it.
+    pub fn get(path: &str) -> Template {
+        Template {
+            weight: 1,
+            method: Method::GET,
+            path: path.to_owned(),
+            fields: Vec::new(),
+            body: None,
+            think_ns: 0,
+            expect: Expect { status: 200, length: None, checksum: None },
+        }
+    }
+}
+
 /// A request ready to be sent.
 pub struct Request {
     /// As HTTP/1.1.

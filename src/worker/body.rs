@@ -206,9 +206,13 @@ impl<'s> Reader<'s> {
             return;
         }
         let mut larger = worker.buffers.relay(Some(left.saturating_add(buf.len() as u64)));
-        larger.append(buf.bytes());
-        worker.buffers.give(std::mem::replace(buf, larger));
-        self.append_arrived(buf);
+        // Relay buffers may be configured to be the smaller ones.
+        if larger.room() > buf.len() {
+            larger.append(buf.bytes());
+            std::mem::swap(buf, &mut larger);
+            self.append_arrived(buf);
+        }
+        worker.buffers.give(larger);
     }
 
     /// Appends what of a body of known length has arrived and finds room, without waiting.

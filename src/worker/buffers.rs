@@ -263,6 +263,11 @@ impl Buffers {
         buffer
     }
 
+    /// The most bytes for which [`Buffers::at_least`] need not make a buffer of an odd size.
+    pub fn most(&self) -> usize {
+        self.relay.bytes.get()
+    }
+
     /// A buffer with room for `bytes`, whatever the shelves hold.
     pub fn at_least(&self, bytes: usize) -> Buffer {
         let mut buffer = if bytes <= self.head.bytes.get() {

@@ -31,7 +31,7 @@ pub fn follow(ring: Arc<RingView>) {
 }
 
 /// An operation has completed. Reads the clock, unless it was read since the kernel last handed
-/// over completions: a precise reading costs as much as a fiftieth of a request.
+/// over completions: a request has four operations, and a precise reading costs more than looking.
 #[inline]
 pub fn completed() {
     let count = RING.with(|ring| ring.get().map(|ring| ring.completed()));

@@ -263,12 +263,10 @@ impl Stream {
     }
 
     /// Writes what the kernel takes of the window without waiting, and takes it off the window.
+    /// What does not wait is not interrupted by signals.
     fn write_now(&self, buf: &mut Buffer) -> Result<(), Errno> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let n = match rustix::net::send(self.as_fd(), buf.bytes(), flags) {
-            Err(Errno::INTR) => 0,
-            sent => sent?,
-        };
+        let n = rustix::net::send(self.as_fd(), buf.bytes(), flags)?;
         buf.consume(n);
         self.turn.set(self.turn.get() + n);
         // Such a copy takes time that others should see.

@@ -319,10 +319,9 @@ fn many_at_once_stay_apart() {
     });
 }
 
-/// What has arrived is forwarded together, but no byte more than the body: the next request is
-/// there already.
+/// What has arrived of a body is read at once, but no byte more: the next request is there already.
 #[test]
-fn what_arrived_of_a_body_leaves_with_its_head() {
+fn no_byte_behind_a_body_is_read_with_it() {
     let upstream = Upstream::ok();
     let gateway = Gateway::before(upstream.address(), "");
     for size in [8_000, 8_300, 9_000, 16_384, 65_000, 66_000, 300_000] {
@@ -339,5 +338,29 @@ fn what_arrived_of_a_body_leaves_with_its_head() {
         let next = format!("/after-{size}");
         let asked = requests.iter().filter(|request| request.target == next).count();
         assert_eq!(asked, 1, "{size}");
+    }
+}
+
+/// A body does not fit into one relay buffer after the head, nor even what came with the head.
+#[test]
+fn relay_buffers_may_be_smaller_than_what_a_read_brings() {
+    let (server, upstream) = (Server::start(), Upstream::ok());
+    let gateway = Gateway::start(&format!(
+        "[limits]\nrelay_buffer = \"4KiB\"\nrelay_buffer_large = \"4KiB\"\n\
+         [[routes]]\nupstream = \"files\"\n[[routes]]\npath = \"/up\"\nupstream = \"up\"\n\
+         [upstreams.files]\nendpoints = [\"{}\"]\n[upstreams.up]\nendpoints = [\"{}\"]\n",
+        server.address(),
+        upstream.address()
+    ));
+    let mut client = gateway.client();
+    for size in [5_000, 9_000, 70_000, 300_000] {
+        let response = client.get(&format!("/bytes/{size}"));
+        assert_eq!(response.body.len(), size);
+        Pattern::default().check(&response.body);
+        let body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+        let head = format!("POST /up HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {size}\r\n\r\n");
+        client.send([head.as_bytes(), &body].concat());
+        assert_eq!(client.response().status, 200);
+        assert!(upstream.requests().iter().any(|request| request.body == body), "{size}");
     }
 }

@@ -4,8 +4,11 @@
 //! page's style sheet finds it and gives it another value in the dark.
 
 use std::io;
+use std::ops::Range;
 
+use plotters::coord::combinators::LogCoord;
 use plotters::coord::ranged1d::SegmentValue;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::RGBColor;
 
@@ -131,21 +134,7 @@ pub fn percentiles(label: &str, curves: &[(RGBColor, Curve)]) -> io::Result<Stri
     let far = lines.iter().flat_map(|l| &l.points).map(|p| p.0).fold(1.0, f64::max);
     let (low, high) = span(lines.iter().flat_map(|l| &l.points).map(|p| p.1));
     drawn(label, HEIGHT, |root| {
-        let mut chart = ChartBuilder::on(root)
-            .margin(10)
-            .set_label_area_size(LabelAreaPosition::Left, 60)
-            .set_label_area_size(LabelAreaPosition::Bottom, 28)
-            .build_cartesian_2d(0.0..far, (low..high).log_scale())?;
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(GRID)
-            .axis_style(GRID)
-            .label_style(("sans-serif", TEXT).into_font().color(&INK))
-            .x_labels(5)
-            .x_label_formatter(&percentile)
-            .y_label_formatter(&duration)
-            .draw()?;
+        let mut chart = charted(root, 0.0..far, low..high, &percentile, &duration)?;
         draw(&mut chart, &lines, false)
     })
 }
@@ -183,21 +172,7 @@ pub fn lines(label: &str, lines: &[Line], axes: &Axes) -> io::Result<String> {
     let left = if axes.x_logarithmic { points().map(|p| p.0).fold(right, f64::min) } else { 0.0 };
     let (x, y) = (|at: &f64| axes.mark(*at), |size: &f64| (axes.y)(*size));
     drawn(label, HEIGHT, |root| {
-        let mut chart = ChartBuilder::on(root)
-            .margin(12)
-            .set_label_area_size(LabelAreaPosition::Left, 60)
-            .set_label_area_size(LabelAreaPosition::Bottom, 28)
-            .build_cartesian_2d(left * 0.95..right, (low..high).log_scale())?;
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(GRID)
-            .axis_style(GRID)
-            .label_style(("sans-serif", TEXT).into_font().color(&INK))
-            .x_labels(5)
-            .x_label_formatter(&x)
-            .y_label_formatter(&y)
-            .draw()?;
+        let mut chart = charted(root, left * 0.95..right, low..high, &x, &y)?;
         draw(&mut chart, &lines, true)
     })
 }
@@ -226,6 +201,33 @@ impl Axes {
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 type Root<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Plane = Cartesian2d<RangedCoordf64, LogCoord<f64>>;
+
+/// A chart with marked axes, of which the upright one is logarithmic.
+fn charted<'r, 'a>(
+    root: &'r Root<'a>,
+    across: Range<f64>,
+    upright: Range<f64>,
+    x: &dyn Fn(&f64) -> String,
+    y: &dyn Fn(&f64) -> String,
+) -> Result<ChartContext<'r, SVGBackend<'a>, Plane>, Fault> {
+    let mut chart = ChartBuilder::on(root)
+        .margin(12)
+        .set_label_area_size(LabelAreaPosition::Left, 60)
+        .set_label_area_size(LabelAreaPosition::Bottom, 28)
+        .build_cartesian_2d(across, upright.log_scale())?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GRID)
+        .axis_style(GRID)
+        .label_style(("sans-serif", TEXT).into_font().color(&INK))
+        .x_labels(5)
+        .x_label_formatter(&x)
+        .y_label_formatter(&y)
+        .draw()?;
+    Ok(chart)
+}
 
 /// Draws the lines, and a dot at each point where there are few.
 fn draw<'a, C>(

@@ -15,9 +15,6 @@ use crate::{
 /// Room for a chunk's size line between head and body.
 const CHUNK_LINE_BYTES: usize = 32;
 
-/// Bytes of a body for which is looked whether they have arrived since its head.
-const ARRIVED_SINCE_BYTES_MAX: u64 = 64 * 1024;
-
 /// Writes the head and the arrived part of the body into one buffer.
 pub fn compose<B: RequestBody>(
     forward: &Forward<'_>,
@@ -34,14 +31,15 @@ pub fn compose<B: RequestBody>(
     if chunked {
         chunk_head(&mut head, arrived.len());
     }
+    let trailers_len = body.trailer_lines().len();
+    let room = head.len() + arrived.len() + trailers_len + CHUNK_LINE_BYTES + TAILROOM;
+    let buffers = &forward.worker.buffers;
     // The read that brought the head was full: more may be there, and leaves together with it.
     let more = match exchange.buf.room() {
-        0 => body.left().min(ARRIVED_SINCE_BYTES_MAX) as usize,
+        0 => body.left().min(buffers.most().saturating_sub(room) as u64) as usize,
         _ => 0,
     };
-    let trailers_len = body.trailer_lines().len();
-    let room = head.len() + arrived.len() + more + trailers_len + CHUNK_LINE_BYTES + TAILROOM;
-    let mut buf = forward.worker.buffers.at_least(room);
+    let mut buf = buffers.at_least(room + more);
     buf.append(&head);
     buf.append(arrived);
     if more > 0 {
