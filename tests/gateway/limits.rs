@@ -282,6 +282,28 @@ fn refused_clients_are_forgotten() {
 }
 
 #[test]
+fn a_client_that_asked_for_the_close_is_not_waited_for() {
+    let gateway = fixed("[timeouts]\nlinger = \"10m\"\n");
+    let before = {
+        gateway.client().get("/");
+        gateway.open_fds()
+    };
+    let mut clients = Vec::new();
+    for request in [
+        "GET / HTTP/1.1\r\nHost: gw.test\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: gw.test\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody",
+    ] {
+        let mut client = gateway.client();
+        client.send(request);
+        assert_eq!(client.response().status, 200);
+        // Held open: nothing more can come that closing would have to wait for.
+        clients.push(client);
+    }
+    eventually("closed by the gateway", || gateway.open_fds() <= before);
+}
+
+#[test]
 fn a_small_receive_window_does_not_matter() {
     let server = Server::start();
     let gateway = Gateway::before(server.address(), "");

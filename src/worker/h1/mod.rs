@@ -138,7 +138,8 @@ enum After {
     Keep,
     /// Close, but let the client read our last words first.
     Linger,
-    /// Close at once: the client is gone or must notice that its response is incomplete.
+    /// Close at once: the client awaits just that, is gone, or must notice that its response is
+    /// incomplete.
     Drop,
 }
 
@@ -276,7 +277,9 @@ impl Active<'_> {
         let mut exchange = self.begin(snapshot, request, took);
         let wait = |idle_ms| Wait { idle_ms, until_ms: NEVER_MS };
         let head = exchange.head();
-        let keep = keep && head.connection.persistent;
+        // It says itself that it sends nothing after this.
+        let is_its_last = !head.connection.persistent;
+        let keep = keep && !is_its_last;
         let request = (head.version, exchange.is_head());
         let mut body = H1Body::new(
             worker,
@@ -292,17 +295,19 @@ impl Active<'_> {
         let mut sink =
             H1Sink::new(worker, snapshot, client, request, keep, wait(snapshot.timeouts.write_ms));
         let outcome = pipeline::serve(worker, snapshot, &mut exchange, &mut body, &mut sink).await;
-        let after = match outcome {
+        let leftover = body.into_leftover();
+        self.finish(exchange, &leftover);
+        match outcome {
             Outcome::Done if sink.keep => After::Keep,
+            Outcome::Done if is_its_last && client.received.get() && self.buf.is_empty() => {
+                After::Drop
+            }
             Outcome::Done => After::Linger,
             Outcome::Broken(_) => {
                 sink.cut();
                 After::Drop
             }
-        };
-        let leftover = body.into_leftover();
-        self.finish(exchange, &leftover);
-        after
+        }
     }
 
     /// Moves buffer and head into an exchange.
