@@ -9,7 +9,10 @@ use super::{
     snapshot::{
         AdminBind, ForwardedFields, HalfClose, Io, Parent, RequestId, ServerTiming, Workers,
     },
-    units::{Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, millis, minutes, seconds},
+    units::{
+        Micros, Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, micros, millis, minutes,
+        seconds,
+    },
     values::{
         BareHost, BindAddress, CollectorUrl, EncodedSlash, EndpointText, FieldValue, FileMode,
         HostName, HostPattern, LogFormat, LogTarget, Matches, MethodName, Name, Network, PathRegex,
@@ -71,6 +74,10 @@ section! {
         io: Io = Io::Auto;
         /// Submission queue entries of each worker's ring; a power of two.
         ring_entries: u32 = 4096 => 256..=32768;
+        /// Before a worker sleeps, it looks for this long whether something comes: waking a core
+        /// takes time. Latency falls, and a worker with some traffic takes its whole core. `"0us"`:
+        /// it sleeps at once. Only on io_uring. See docs/performance.md.
+        spin: Micros = micros(0) => micros(0)..=micros(1000);
         /// A worker that makes no progress for this long is reported as stuck, with what it was
         /// doing; meanwhile the process is not ready, and systemd's watchdog is not fed. A reload
         /// waits five times as long for a worker that does not answer.

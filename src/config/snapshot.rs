@@ -1,6 +1,6 @@
 //! The checked configuration as the data path uses it: flat, indexed by id, nothing left to parse.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -77,6 +77,8 @@ pub struct Runtime {
     pub io: Io,
     /// Submission queue entries of each worker's ring.
     pub ring_entries: u32,
+    /// How long a worker looks for completions before it sleeps.
+    pub spin: Duration,
     /// How long a drain may take before connections are cut.
     pub drain_timeout_ms: u64,
     /// How long an idle kept connection is left open while draining, so that a request already on

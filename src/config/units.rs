@@ -13,12 +13,20 @@ pub struct Millis(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MillisOrOff(pub Option<Millis>);
 
+/// A span of time in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Micros(pub u64);
+
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
 pub const fn millis(n: u64) -> Millis {
     Millis(n)
+}
+
+pub const fn micros(n: u64) -> Micros {
+    Micros(n)
 }
 
 pub const fn seconds(n: u64) -> Millis {
@@ -52,6 +60,8 @@ pub const fn gib(n: u64) -> Size {
 const TIME_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
+const SHORT_TIME_UNITS: [(&str, u64); 2] = [("ms", 1000), ("us", 1)];
+
 const SIZE_UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
     ("TB", 1_000_000_000_000),
@@ -78,6 +88,15 @@ const TIME_ALIASES: [(&str, &str); 12] = [
     ("minutes", "m"),
     ("hour", "h"),
     ("hours", "h"),
+];
+
+const SHORT_TIME_ALIASES: [(&str, &str); 6] = [
+    ("µs", "us"),
+    ("usec", "us"),
+    ("micros", "us"),
+    ("microseconds", "us"),
+    ("msec", "ms"),
+    ("millis", "ms"),
 ];
 
 const SIZE_ALIASES: [(&str, &str); 10] = [
@@ -113,6 +132,13 @@ const TIME: Kind = Kind {
     aliases: &TIME_ALIASES,
     usual_unit: "s",
     examples: r#"write a whole number with one of the units ms, s, m, h or d, such as "250ms" or "30s""#,
+};
+
+const SHORT_TIME: Kind = Kind {
+    units: &SHORT_TIME_UNITS,
+    aliases: &SHORT_TIME_ALIASES,
+    usual_unit: "us",
+    examples: r#"write a whole number with one of the units us or ms, such as "50us""#,
 };
 
 const SIZE: Kind = Kind {
@@ -185,6 +211,12 @@ impl Millis {
     }
 }
 
+impl Micros {
+    pub fn parse(text: &str) -> Result<Micros, BadQuantity> {
+        SHORT_TIME.parse(text).map(Micros)
+    }
+}
+
 impl Size {
     pub fn parse(text: &str) -> Result<Size, BadQuantity> {
         SIZE.parse(text).map(Size)
@@ -194,6 +226,12 @@ impl Size {
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&TIME.written(self.0))
+    }
+}
+
+impl fmt::Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&SHORT_TIME.written(self.0))
     }
 }
 
@@ -222,6 +260,15 @@ mod tests {
         ] {
             assert_eq!(Millis::parse(text), Ok(Millis(want)), "{text}");
         }
+    }
+
+    #[test]
+    fn short_durations() {
+        for (text, want) in [("0us", 0), ("50us", 50), ("1ms", 1000)] {
+            assert_eq!(Micros::parse(text), Ok(Micros(want)), "{text}");
+        }
+        let spelt_wrong = BadQuantity { what: "a unit spelt wrong", fix: "write \"5us\"".into() };
+        assert_eq!(Micros::parse("5µs"), Err(spelt_wrong));
     }
 
     #[test]
@@ -272,12 +319,14 @@ mod tests {
         #[test]
         fn written_and_read_again(n in any::<u64>()) {
             prop_assert_eq!(Millis::parse(&Millis(n).to_string()), Ok(Millis(n)));
+            prop_assert_eq!(Micros::parse(&Micros(n).to_string()), Ok(Micros(n)));
             prop_assert_eq!(Size::parse(&Size(n).to_string()), Ok(Size(n)));
         }
 
         #[test]
         fn no_text_panics(text in ".*") {
             let _ = Millis::parse(&text);
+            let _ = Micros::parse(&text);
             let _ = Size::parse(&text);
         }
     }

@@ -569,6 +569,7 @@ fn warn_of_fixed(before: &Runtime, now: &Runtime) -> Vec<String> {
         ("runtime.workers", before.workers != now.workers),
         ("runtime.io", before.io != now.io),
         ("runtime.ring_entries", before.ring_entries != now.ring_entries),
+        ("runtime.spin", before.spin != now.spin),
         ("runtime.stuck_after", before.stuck_after_ms != now.stuck_after_ms),
     ];
     let differs = differs.iter().filter(|(_, differs)| *differs);

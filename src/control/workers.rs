@@ -206,8 +206,8 @@ fn work(seed: Seed, core: u32, tell: &mpsc::Sender<Event>) -> io::Result<Drained
         tracing::warn!(worker, core, error = %e, "cannot pin");
     }
     let runtime = &seed.snapshot.runtime;
-    let mut driver = Driver::build(runtime.io, runtime.ring_entries)?;
-    let ring = driver.ring.take();
+    let driver = Driver::build(runtime)?;
+    let ring = driver.ring.clone();
     let _ = tell.send(Event::Started { worker, driver: driver.name, ring });
     worker::run(seed, driver)
 }

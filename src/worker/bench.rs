@@ -34,7 +34,7 @@ use super::{
 use crate::{
     config::{
         self, Snapshot,
-        snapshot::{Action, HalfClose, Io},
+        snapshot::{Action, HalfClose, Io, Runtime},
     },
     policy::{Refusal, client, route::RouteMatch},
     telemetry::{
@@ -49,8 +49,6 @@ use crate::{
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 /// Bytes of lines that may wait for a log's thread, which is not there: see [`Parts::record`].
 const LOG_BYTES: u64 = 1 << 20;
-/// Entries of the runtime's ring; it does nothing.
-const RING_ENTRIES: u32 = 64;
 
 /// One exchange whose request was forwarded and whose response head has arrived.
 pub struct Parts<'a> {
@@ -124,7 +122,8 @@ pub fn with_exchange(
 ) {
     let (snapshot, _) = config::from_text("benchmark", configuration)
         .unwrap_or_else(|report| panic!("{}", report.render(false)));
-    let mut driver = Driver::build(Io::Epoll, RING_ENTRIES).expect("epoll is everywhere");
+    let runtime = Runtime { io: Io::Epoll, ..snapshot.runtime.clone() };
+    let mut driver = Driver::build(&runtime).expect("epoll is everywhere");
     clock::refresh();
     let queues: Vec<_> =
         snapshot.access_logs.iter().map(|_| Arc::new(Queue::new(LOG_BYTES))).collect();

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::ring::RingView;
+use super::{ring::RingView, spin};
 
 /// Never reached: the deadline of something that has none.
 pub const NEVER_MS: u64 = u64::MAX;
@@ -37,6 +37,7 @@ pub fn completed() {
     let count = RING.with(|ring| ring.get().map(|ring| ring.completed()));
     if count.is_none_or(|count| COMPLETED.replace(count) != count) {
         refresh();
+        spin::awake();
     }
 }
 

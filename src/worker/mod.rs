@@ -35,6 +35,7 @@ pub mod ring;
 pub mod roster;
 pub mod runtime;
 pub mod slowest;
+pub mod spin;
 pub mod trace;
 pub mod tunnel;
 
@@ -69,6 +70,7 @@ use generation::Generation;
 use listener::{Bound, Listening};
 use logs::Outlet;
 use mailbox::{Adoption, Mailbox, Message};
+use ring::RingView;
 use roster::Roster;
 use runtime::Driver;
 use slowest::Slowest;
@@ -276,7 +278,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     let worker = Rc::new(worker);
     worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);
     worker.serve_with(&worker.snapshot());
-    let work = work(worker.clone(), mailbox);
+    let work = work(worker.clone(), mailbox, driver.ring.clone());
     let error = match catch_unwind(AssertUnwindSafe(|| driver.block_on(work))) {
         Ok(Ok(drained)) => {
             let end = end::end(worker.clone());
@@ -298,8 +300,13 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     Err(error)
 }
 
-async fn work(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
+async fn work(
+    worker: Rc<Worker>,
+    mailbox: Mailbox,
+    ring: Option<Arc<RingView>>,
+) -> io::Result<Drained> {
     monoio::spawn(tick(worker.clone()));
+    spin::begin(ring, worker.snapshot().runtime.spin);
     obey(worker, mailbox).await
 }
 

@@ -18,7 +18,7 @@ use std::{
 };
 
 use rustix::{
-    io_uring::{IORING_OFF_SQ_RING, io_uring_params, io_uring_setup},
+    io_uring::{IORING_OFF_SQ_RING, IoringSqFlags, io_uring_params, io_uring_setup},
     mm::{MapFlags, ProtFlags, mmap, munmap},
 };
 
@@ -46,6 +46,8 @@ unsafe impl Sync for RingView {}
 #[derive(Clone, Copy, Debug)]
 struct Places {
     submitted: usize,
+    taken: usize,
+    flags: usize,
     completed: usize,
     overflowed: usize,
 }
@@ -88,6 +90,22 @@ impl RingView {
         self.number(self.places.completed)
     }
 
+    /// Whether the kernel has taken all operations.
+    pub fn is_submitted(&self) -> bool {
+        self.number(self.places.submitted) == self.number(self.places.taken)
+    }
+
+    /// How far the ring has come: operations begun, operations completed.
+    pub fn progress(&self) -> (u32, u32) {
+        (self.number(self.places.submitted), self.completed())
+    }
+
+    /// Whether the kernel waits for the ring's owner to come and complete operations. Only told by
+    /// rings that were made with `IORING_SETUP_TASKRUN_FLAG`.
+    pub fn has_task_work(&self) -> bool {
+        self.number(self.places.flags) & IoringSqFlags::TASKRUN.bits() != 0
+    }
+
     #[inline]
     fn number(&self, place: usize) -> u32 {
         // SAFETY: `places` checked that the place is inside the mapped page and aligned; the kernel
@@ -124,11 +142,13 @@ fn places() -> Option<Places> {
         drop(unsafe { io_uring_setup(2, &mut params) }.ok()?);
         let places = Places {
             submitted: params.sq_off.tail as usize,
+            taken: params.sq_off.head as usize,
+            flags: params.sq_off.flags as usize,
             completed: params.cq_off.tail as usize,
             overflowed: params.cq_off.overflow as usize,
         };
         let fits = |place: usize| place.is_multiple_of(4) && place + 4 <= MAPPED_BYTES;
-        [places.submitted, places.completed, places.overflowed]
+        [places.submitted, places.taken, places.flags, places.completed, places.overflowed]
             .into_iter()
             .all(fits)
             .then_some(places)

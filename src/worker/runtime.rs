@@ -7,10 +7,13 @@ use io_uring::IoUring;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder, time::TimeDriver};
 
 use super::{clock, ring::RingView};
-use crate::config::snapshot::Io;
+use crate::config::snapshot::{Io, Runtime as Rule};
 
 /// Completion queue entries per submission queue entry: a burst of completions must fit.
 const CQ_PER_SQ: u32 = 4;
+
+/// The last rung of io_uring: without deferring anything.
+const PLAIN: &str = "io_uring";
 
 /// A worker's runtime and the name of the rung it stands on.
 pub struct Driver {
@@ -27,17 +30,17 @@ enum Either {
 
 impl Driver {
     /// Builds the runtime on the calling thread, which must be the one that runs it.
-    pub fn build(io: Io, ring_entries: u32) -> io::Result<Driver> {
-        match io {
-            Io::Epoll => epoll(ring_entries),
-            Io::IoUring => uring(ring_entries).map_err(|refused| {
+    pub fn build(rule: &Rule) -> io::Result<Driver> {
+        match rule.io {
+            Io::Epoll => epoll(rule),
+            Io::IoUring => uring(rule).map_err(|refused| {
                 let advice =
                     "io_uring is not available here; write runtime.io = \"auto\" or \"epoll\"";
                 io::Error::new(refused.kind(), format!("{advice} ({refused})"))
             }),
-            Io::Auto => uring(ring_entries).or_else(|refused| {
+            Io::Auto => uring(rule).or_else(|refused| {
                 tracing::warn!(error = %refused, "io_uring is not available here, using epoll");
-                epoll(ring_entries)
+                epoll(rule)
             }),
         }
     }
@@ -54,7 +57,7 @@ impl Driver {
     }
 }
 
-fn uring(entries: u32) -> io::Result<Driver> {
+fn uring(rule: &Rule) -> io::Result<Driver> {
     type Flags = fn(&mut io_uring::Builder);
     let ladder: [(&'static str, Flags); 3] = [
         ("io_uring, deferred task work", |b| {
@@ -63,13 +66,18 @@ fn uring(entries: u32) -> io::Result<Driver> {
         ("io_uring, cooperative task work", |b| {
             b.setup_coop_taskrun();
         }),
-        ("io_uring", |_| {}),
+        (PLAIN, |_| {}),
     ];
+    let entries = rule.ring_entries;
     let mut refused = io::Error::from(io::ErrorKind::Unsupported);
     for (name, flags) in ladder {
         let mut builder = IoUring::builder();
         builder.setup_cqsize(entries * CQ_PER_SQ);
         flags(&mut builder);
+        if !rule.spin.is_zero() && name != PLAIN {
+            // Else nobody who looks would see that there is something to do.
+            builder.setup_taskrun_flag();
+        }
         let built = RingView::of(|| {
             RuntimeBuilder::<IoUringDriver>::new()
                 .uring_builder(builder)
@@ -91,8 +99,8 @@ fn uring(entries: u32) -> io::Result<Driver> {
     Err(refused)
 }
 
-fn epoll(entries: u32) -> io::Result<Driver> {
-    let runtime =
-        RuntimeBuilder::<LegacyDriver>::new().with_entries(entries).enable_timer().build()?;
+fn epoll(rule: &Rule) -> io::Result<Driver> {
+    let builder = RuntimeBuilder::<LegacyDriver>::new().with_entries(rule.ring_entries);
+    let runtime = builder.enable_timer().build()?;
     Ok(Driver { runtime: Either::Epoll(runtime), name: "epoll", ring: None })
 }

@@ -139,6 +139,40 @@ fn each_driver_can_be_chosen() {
 }
 
 /// Answers every request this much later.
+#[test]
+fn a_worker_that_spins_does_so_for_a_moment_and_serves_as_ever() {
+    let start = |io: &str, spin: &str| {
+        let toml = format!("{OK}[runtime]\nworkers = 1\nio = \"{io}\"\nspin = \"{spin}\"\n");
+        Launch { toml, own_io: true, ..Launch::default() }.start()
+    };
+    let epoll = start("epoll", "1ms").unwrap();
+    assert!(epoll.log().contains("runtime.spin has no effect"), "{}", epoll.log());
+    assert_eq!(epoll.client().get("/").text(), "ok");
+    // As above: a machine without io_uring cannot show more.
+    let (Ok(spinning), Ok(sleeping)) = (start("io_uring", "1ms"), start("io_uring", "0us")) else {
+        return;
+    };
+    const REQUESTS: u32 = 200;
+    let used = |gateway: &Gateway| {
+        let mut client = gateway.client();
+        let before = gateway.cpu_time();
+        for _ in 0..REQUESTS {
+            assert_eq!(client.get("/").text(), "ok");
+            // Longer than it spins.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        gateway.cpu_time() - before
+    };
+    let (spun, slept) = (used(&spinning), used(&sleeping));
+    let least = slept + REQUESTS * Duration::from_micros(700);
+    assert!(spun >= least, "{spun:?} spinning, {slept:?} sleeping");
+    // Without traffic it does not spin.
+    let before = spinning.cpu_time();
+    std::thread::sleep(Duration::from_millis(500));
+    let idle = spinning.cpu_time() - before;
+    assert!(idle <= Duration::from_millis(100), "{idle:?} while idle");
+}
+
 fn slow(wait: Duration) -> Upstream {
     Upstream::scripted(move |conn| {
         while let Ok(request) = conn.request() {

@@ -3,7 +3,7 @@
 //! Runs to the end whatever it finds, so that all problems of a file are reported together. The
 //! snapshot it makes counts only when no error was reported.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     Surroundings,
@@ -248,6 +248,7 @@ fn runtime(runtime: &Runtime, shutdown: &Shutdown) -> snapshot::Runtime {
         workers: runtime.workers.value.clone(),
         io: *runtime.io,
         ring_entries: *runtime.ring_entries,
+        spin: Duration::from_micros(runtime.spin.0),
         drain_timeout_ms: shutdown.drain_timeout.0,
         drain_idle_ms: shutdown.drain_idle.0,
         ready_delay_ms: shutdown.ready_delay.0,

@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use super::{At, Decode, ENTRY, Shape, Sink, quoted, text};
 use crate::config::{
     report::Place,
-    units::{BadQuantity, Millis, MillisOrOff, Size},
+    units::{BadQuantity, Micros, Millis, MillisOrOff, Size},
 };
 
 /// The number of an integer value; `None` when it does not fit.
@@ -272,6 +272,26 @@ impl Decode for Millis {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "format": "duration-with-unit", "pattern": DURATION_PATTERN })
+    }
+
+    fn amount(&self) -> Option<u64> {
+        Some(self.0)
+    }
+}
+
+impl Decode for Micros {
+    const EXPECTED: &'static str = "a short duration";
+
+    fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
+        quantity(value, place, sink, (Self::EXPECTED, "us"), Micros::parse)
+    }
+
+    fn written(&self) -> Option<String> {
+        Some(format!("\"{self}\""))
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "duration-with-unit", "pattern": "^[0-9]+(us|ms)$" })
     }
 
     fn amount(&self) -> Option<u64> {
