@@ -1,11 +1,14 @@
 //! The process's memory: mimalloc, asked so that parked connections cost little.
 //!
-//! Invariant: what is freed goes back to the system when a worker has freed much, whatever it does
-//! afterwards.
+//! Invariants: what is freed goes back to the system when a worker has freed much, whatever it does
+//! afterwards; the heap is in small pages, so that memory that went back stays there.
 
 #![expect(unsafe_code, reason = "an allocator, and hints to it")]
 
-use std::alloc::{GlobalAlloc, Layout};
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    io,
+};
 
 use libmimalloc_sys::{
     mi_collect, mi_free, mi_malloc, mi_malloc_aligned, mi_realloc, mi_realloc_aligned, mi_zalloc,
@@ -78,6 +81,13 @@ unsafe impl GlobalAlloc for Heap {
 pub fn give_back() {
     // SAFETY: may be called at any time.
     unsafe { mi_collect(true) };
+}
+
+/// Keeps this process's memory in small pages, even where the system gives huge ones unasked: in
+/// 2 MiB of which a few bytes are in use all of it counts, and the kernel joins small pages to huge
+/// ones again after their neighbours were given back.
+pub fn without_huge_pages() -> io::Result<()> {
+    Ok(rustix::thread::disable_transparent_huge_pages(true)?)
 }
 
 #[cfg(test)]
