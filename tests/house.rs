@@ -32,6 +32,7 @@ const UNSAFE_FILES: &[&str] = &[
     "loadtest/src/ring.rs",
     "src/worker/buffers.rs",
     "src/worker/deadline.rs",
+    "src/worker/heap.rs",
     "src/worker/listener.rs",
     "src/worker/net.rs",
     "src/worker/ring.rs",

@@ -24,7 +24,7 @@ use measure::Cases;
 
 /// The gateway's own, so that what a step allocates costs what it costs there.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ringway::worker::heap::Heap = ringway::worker::heap::Heap;
 
 fn main() {
     measure::main(|cases: &mut Cases| {

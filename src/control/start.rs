@@ -32,7 +32,7 @@ use super::{
 use crate::{
     config::{Snapshot, snapshot::Bind},
     telemetry::metrics::registry::Registry,
-    worker::clients::Places,
+    worker::{clients::Places, heap},
 };
 
 impl Gateway {
@@ -45,6 +45,9 @@ impl Gateway {
     ) -> Result<Gateway, String> {
         let cores = cores::plan(&snapshot.runtime.workers)?;
         raise_descriptor_limit(&snapshot);
+        if let Err(e) = heap::without_huge_pages() {
+            tracing::warn!(error = %e, "cannot do without huge pages: idle connections take more");
+        }
         let offered = match takeover {
             Some(takeover) => std::mem::take(&mut takeover.offered),
             None => systemd::activated()?,

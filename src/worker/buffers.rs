@@ -17,6 +17,8 @@ use std::{
 
 use monoio::buf::{IoBuf, IoBufMut};
 
+use super::heap;
+
 /// Room kept before the window for a rewritten head that outgrew the received one.
 pub const HEADROOM: usize = 320;
 /// Room kept after a read for a chunk's CRLF and the last chunk.
@@ -167,6 +169,8 @@ pub struct Buffers {
     head: Shelf,
     relay: Shelf,
     large: Shelf,
+    /// Bytes that trims have freed since pages were last handed back to the system.
+    trimmed_bytes: Cell<usize>,
 }
 
 struct Shelf {
@@ -177,8 +181,8 @@ struct Shelf {
     unneeded: Cell<usize>,
 }
 
-/// Bytes freed by one trim that make it worth while to hand pages back to the system.
-const COLLECT_BYTES_MIN: usize = 1024 * 1024;
+/// Bytes freed that make it worth while to hand pages back to the system.
+const GIVE_BACK_BYTES_MIN: usize = 1024 * 1024;
 
 /// Bytes of free memory one shelf keeps for reuse.
 const SHELF_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -228,6 +232,7 @@ impl Buffers {
             head: Shelf::new(HEAD_BYTES),
             relay: Shelf::new(relay + HEAD_BEFORE_BYTES),
             large: Shelf::new(large + HEAD_BEFORE_BYTES),
+            trimmed_bytes: Cell::new(0),
         }
     }
 
@@ -281,13 +286,15 @@ impl Buffers {
         buffer
     }
 
-    /// Frees what was not needed since the last call. Called every second or so.
+    /// Frees what was not needed since the last call, and hands pages back to the system when much
+    /// has been freed, in whatever small portions. Called every second or so.
     pub fn trim(&self) {
-        let freed = self.head.trim() + self.relay.trim() + self.large.trim();
-        if freed >= COLLECT_BYTES_MIN {
-            // SAFETY: may be called at any time; it returns this thread's free pages to the system,
-            // which mimalloc otherwise does only while it allocates, and an idle worker does not.
-            unsafe { libmimalloc_sys::mi_collect(true) };
+        let trimmed = self.head.trim() + self.relay.trim() + self.large.trim();
+        let freed = self.trimmed_bytes.get() + trimmed;
+        let is_worth_it = freed >= GIVE_BACK_BYTES_MIN;
+        self.trimmed_bytes.set(if is_worth_it { 0 } else { freed });
+        if is_worth_it {
+            heap::give_back();
         }
     }
 

@@ -21,6 +21,7 @@ pub mod exchange;
 pub mod forward;
 pub mod generation;
 pub mod h1;
+pub mod heap;
 pub mod isolate;
 pub mod listener;
 pub mod logs;

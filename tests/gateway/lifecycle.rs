@@ -238,6 +238,44 @@ fn idle_connections_that_park_in_a_drain_stay_as_long_as_others() {
 }
 
 #[test]
+fn idle_connections_take_little_memory() {
+    const CONNECTIONS: u64 = 2000;
+    const BYTES_MAX: u64 = 1536;
+    allow_descriptors(CONNECTIONS + 200);
+    let gateway = Gateway::start(&format!(
+        "{OK}[runtime]\nworkers = 1\n[limits]\nconnections = {}\n\
+         [timeouts]\npark = \"1s\"\nkeep_alive = \"1h\"\n",
+        CONNECTIONS + 10
+    ));
+    let open = || {
+        let mut client = gateway.client();
+        assert_eq!(client.get("/").text(), "ok");
+        client
+    };
+    let _first = open();
+    let before = gateway.anonymous_bytes();
+    let each = || gateway.anonymous_bytes().saturating_sub(before) / CONNECTIONS;
+    let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| open()).collect();
+    eventually("buffers and tasks of idle connections go back to the system", || {
+        each() <= BYTES_MAX
+    });
+    // They still work.
+    for client in clients.iter_mut().step_by(100) {
+        assert_eq!(client.get("/").text(), "ok");
+    }
+}
+
+/// Lets this process, and those that it starts, open so many files.
+fn allow_descriptors(count: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < count) {
+        let raised = Rlimit { current: Some(count), maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).expect("a higher limit on open files");
+    }
+}
+
+#[test]
 fn a_drain_is_bounded() {
     let upstream = Upstream::scripted(|conn| {
         let _ = conn.request();
