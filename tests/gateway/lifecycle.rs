@@ -138,7 +138,6 @@ fn each_driver_can_be_chosen() {
     }
 }
 
-/// Answers every request this much later.
 #[test]
 fn a_worker_that_spins_does_so_for_a_moment_and_serves_as_ever() {
     let start = |io: &str, spin: &str| {
@@ -173,6 +172,7 @@ fn a_worker_that_spins_does_so_for_a_moment_and_serves_as_ever() {
     assert!(idle <= Duration::from_millis(100), "{idle:?} while idle");
 }
 
+/// Answers every request this much later.
 fn slow(wait: Duration) -> Upstream {
     Upstream::scripted(move |conn| {
         while let Ok(request) = conn.request() {
