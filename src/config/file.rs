@@ -269,6 +269,11 @@ section! {
         relay_buffer: Size = kib(64) => kib(4)..=mib(16);
         /// The same for a body over 256 KiB.
         relay_buffer_large: Size = kib(256) => kib(4)..=mib(16);
+        /// The kernel moves response bodies of known length, of which 32 KiB or more are still to
+        /// come, from socket to socket through a pipe of this size (splice), instead of copying
+        /// them through a relay buffer. A worker has at most 64 pipes; what gets none is copied,
+        /// also where the system refuses one (/proc/sys/fs/pipe-user-pages-soft). `"0B"`: never.
+        splice: Size = mib(1) => bytes(0)..=mib(16);
         /// Bytes that may wait unsent in the kernel, for each connection: a peer that reads slowly
         /// has no more read for it from the other side.
         unsent: Size = kib(256) => kib(16)..=mib(64);

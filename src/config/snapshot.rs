@@ -273,6 +273,8 @@ pub struct Limits {
     pub relay_buffer_bytes: u32,
     /// Bytes of one relay buffer of a body over 1 MiB.
     pub relay_buffer_large_bytes: u32,
+    /// Bytes of a pipe for response bodies that are spliced; 0: none are.
+    pub splice_bytes: u32,
     /// Bytes that may wait unsent in the kernel, for each connection.
     pub unsent_bytes: u32,
     /// Slowest a client may send or read a body, in bytes per second, after a grace; 0 is off.

@@ -156,6 +156,7 @@ pub fn with_exchange(
                 rule,
                 upstream,
                 upgrade: false,
+                is_sent: Cell::new(true),
             },
             matched,
             sink: H1Sink::new(&worker, &generation, &client, version, true, wait),

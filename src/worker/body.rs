@@ -129,6 +129,14 @@ impl Decoder {
         }
     }
 
+    /// `n` data bytes of a body of known length, no more than are left, have gone another way.
+    pub fn pass(&mut self, n: u64) {
+        if let Kind::Length(left) = &mut self.kind {
+            *left = left.saturating_sub(n);
+            self.ended = *left == 0;
+        }
+    }
+
     /// The sender closed the connection. Answers whether that ends the body properly.
     pub fn close(&mut self) -> bool {
         if matches!(self.kind, Kind::UntilClose) {

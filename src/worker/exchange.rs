@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use super::{Worker, buffers::Buffer, clock::NEVER_MS, listener::Door};
+use super::{Worker, buffers::Buffer, clock::NEVER_MS, listener::Door, splice::Pipe};
 use crate::{
     config::snapshot::split_port,
     policy::{
@@ -166,6 +166,10 @@ pub trait ResponseSink {
         last: bool,
         trailer_lines: &[u8],
     ) -> Result<(), Refusal>;
+    /// Data of a body of known length may come from a pipe.
+    fn takes_pipes(&self) -> bool;
+    /// Sends the data that is in `pipe`. `last`: the body is complete.
+    async fn splice(&mut self, pipe: &mut Pipe, last: bool) -> Result<(), Refusal>;
     /// The next response is the connection's last.
     fn close_after(&mut self);
     /// Sends a response of the gateway's own.

@@ -37,6 +37,7 @@ pub mod roster;
 pub mod runtime;
 pub mod slowest;
 pub mod spin;
+pub mod splice;
 pub mod trace;
 pub mod tunnel;
 
@@ -75,6 +76,7 @@ use ring::RingView;
 use roster::Roster;
 use runtime::Driver;
 use slowest::Slowest;
+use splice::Pipes;
 
 /// One core's share of the gateway. All of it is owned; no other core reaches it.
 pub struct Worker {
@@ -88,6 +90,8 @@ pub struct Worker {
     listening: RefCell<Vec<Listening>>,
     /// Memory lent to the kernel and parsed in place.
     pub buffers: Buffers,
+    /// Ways for large bodies through the kernel.
+    pub pipes: Pipes,
     pub deadlines: Rc<Deadlines>,
     pub date: clock::DateText,
     /// The time as access logs write it.
@@ -148,6 +152,7 @@ impl Worker {
         let limits = &first.limits;
         let (own_max, all_max) = (limits.connections_per_worker_max, limits.connections_max);
         let clients = Clients::new(own_max, all_max, workers, places);
+        let pipe_bytes = limits.splice_bytes as usize;
         let buffers = Buffers::new(
             limits.relay_buffer_bytes as usize,
             limits.relay_buffer_large_bytes as usize,
@@ -159,6 +164,7 @@ impl Worker {
             generation: RefCell::new(Rc::new(first)),
             listening: RefCell::default(),
             buffers,
+            pipes: Pipes::default(),
             deadlines: Rc::default(),
             date: clock::DateText::default(),
             stamp: RefCell::new(Stamp::EPOCH),
@@ -174,6 +180,7 @@ impl Worker {
             requests: RefCell::default(),
             response_heads: RefCell::default(),
         };
+        worker.pipes.resize(pipe_bytes);
         (worker, mailbox)
     }
 
@@ -195,6 +202,7 @@ impl Worker {
         self.clients.limit(limits.connections_per_worker_max, limits.connections_max);
         self.buffers
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
+        self.pipes.resize(limits.splice_bytes as usize);
         let Adoption { snapshot, series, outlets, spans, listeners, done } = adoption;
         let next = Rc::new(self.snapshot().next(snapshot, series, outlets, spans));
         self.keep_listeners_of(&next);
@@ -327,6 +335,7 @@ async fn tick(worker: Rc<Worker>) {
         worker.listening.borrow().iter().for_each(|listening| listening.nudge(is_due));
         if is_due {
             worker.buffers.trim();
+            worker.pipes.trim();
             worker.slowest.turn(clock::now_ms());
             let snapshot = worker.snapshot();
             snapshot.sweep(clock::now_ms());

@@ -93,6 +93,7 @@ pub struct Stream {
     fd: RawFd,
     /// Bytes moved at once since the last operation that waited.
     turn: Cell<usize>,
+    is_followed: Cell<bool>,
 }
 
 macro_rules! on_socket {
@@ -115,7 +116,7 @@ impl Stream {
 
     fn new(fd: RawFd, socket: Socket, deadlines: &Rc<Deadlines>) -> Stream {
         let (deadline, socket) = (deadlines.slot(fd), UnsafeCell::new(socket));
-        Stream { deadline, socket, fd, turn: Cell::new(0) }
+        Stream { deadline, socket, fd, turn: Cell::new(0), is_followed: Cell::new(false) }
     }
 
     /// Connects over TCP, without Nagle's delay. The kernel keeps no more than `unsent_bytes`
@@ -168,7 +169,7 @@ impl Stream {
     /// As [`Stream::read`], at most `bytes_max` and without waiting: `WouldBlock` when nothing is
     /// there, or when it is other sockets' turn. No read may be in flight.
     pub fn read_now(&self, buf: &mut Buffer, bytes_max: usize) -> io::Result<usize> {
-        if self.turn.get() >= TURN_BYTES_MAX {
+        if self.is_turn_over() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let room = buf.room_mut();
@@ -221,11 +222,44 @@ impl Stream {
     pub async fn readable(&self, by_ms: u64) -> io::Result<()> {
         self.deadline.read_by(by_ms);
         let result = on_socket!(self, s => s.readable(false).await);
+        self.turn.set(0);
         completed();
         match self.deadline.read_done() {
             true => Err(io::ErrorKind::TimedOut.into()),
             false => result,
         }
+    }
+
+    /// Waits, without a buffer, until there is room to write, or an error to find.
+    pub async fn writable(&self, by_ms: u64) -> io::Result<()> {
+        self.deadline.write_by(by_ms);
+        let result = on_socket!(self, s => s.writable(false).await);
+        self.turn.set(0);
+        completed();
+        match self.deadline.write_done() {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => result,
+        }
+    }
+
+    /// Bytes have arrived that nobody has read.
+    pub fn has_unread(&self) -> bool {
+        rustix::io::ioctl_fionread(self).is_ok_and(|bytes| bytes > 0)
+    }
+
+    /// So much was moved at once that others have their turn: wait before more is moved.
+    pub fn is_turn_over(&self) -> bool {
+        self.turn.get() >= TURN_BYTES_MAX
+    }
+
+    /// `n` bytes were moved at once.
+    pub fn moved(&self, n: usize) {
+        self.turn.set(self.turn.get() + n);
+    }
+
+    /// What is written next is followed by more without a wait, so that they may leave together.
+    pub fn set_followed(&self, is_followed: bool) {
+        self.is_followed.set(is_followed);
     }
 
     /// Writes the whole window. Each write, not the whole, has `wait.idle_ms`. `Ok` is the time it
@@ -237,7 +271,8 @@ impl Stream {
             if buf.is_empty() {
                 break Ok(now_ms() - started_ms);
             }
-            if buf.len() >= AT_ONCE_BYTES_MIN && self.turn.get() < TURN_BYTES_MAX {
+            let pays = buf.len() >= AT_ONCE_BYTES_MIN || self.is_followed.get();
+            if pays && !self.is_turn_over() {
                 match self.write_now(buf) {
                     Ok(()) => continue,
                     Err(Errno::AGAIN) => {}
@@ -265,7 +300,8 @@ impl Stream {
     /// Writes what the kernel takes of the window without waiting, and takes it off the window.
     /// What does not wait is not interrupted by signals.
     fn write_now(&self, buf: &mut Buffer) -> Result<(), Errno> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, self.is_followed.get());
         let n = rustix::net::send(self.as_fd(), buf.bytes(), flags)?;
         buf.consume(n);
         self.turn.set(self.turn.get() + n);

@@ -23,6 +23,7 @@ mod proxying;
 mod reload;
 mod routing;
 mod smoke;
+mod splice;
 mod status_page;
 mod streaming;
 mod systemd;

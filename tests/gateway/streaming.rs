@@ -141,13 +141,13 @@ fn slow_readers_do_not_pull_more_than_their_buffers() {
         client.send(format!("GET /bytes/{LARGE} HTTP/1.1\r\nHost: gw.test\r\n\r\n"));
     }
     let pulled = settled(|| server.sent_bytes()) - before.1;
-    // For each: one relay buffer, `limits.unsent` of 256 KiB, and what the kernel keeps for the
-    // other sockets on the way. Without the bound on unsent bytes it would be 4 MiB and more.
-    assert!(pulled < 20 * (3 << 20), "{pulled} bytes for 20 clients that read nothing");
+    // For each: one pipe of 1 MiB, `limits.unsent` of 256 KiB, and what the kernel keeps for the
+    // other sockets on the way. Without the bound on unsent bytes it would be 4.75 MiB and more.
+    assert!(pulled < 20 * (15 << 18), "{pulled} bytes for 20 clients that read nothing");
     let grown = gateway.rss_bytes().saturating_sub(before.0);
     assert!(
         grown < 14 << 20,
-        "{grown} bytes of memory: 20 relay buffers and the allocator's slack"
+        "{grown} bytes of memory: less than 20 relay buffers and the allocator's slack"
     );
     // One that begins to read after all gets everything.
     clients.truncate(1);

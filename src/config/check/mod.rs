@@ -275,6 +275,7 @@ fn limits(limits: &Limits) -> snapshot::Limits {
         interim_responses_max: *limits.interim_responses,
         relay_buffer_bytes: size_u32(&limits.relay_buffer),
         relay_buffer_large_bytes: size_u32(&limits.relay_buffer_large),
+        splice_bytes: size_u32(&limits.splice),
         unsent_bytes: size_u32(&limits.unsent),
         client_rate_min: size_u32(&limits.client_rate_min),
     }

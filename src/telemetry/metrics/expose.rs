@@ -294,6 +294,7 @@ impl Scrape {
         self.counts(f::REFUSALS, refusals.filter(|(_, count)| *count > 0).collect());
         self.count(f::RECEIVED, registry.sum(|w| w.received_bytes.get()));
         self.count(f::SENT, registry.sum(|w| w.sent_bytes.get()));
+        self.count(f::SPLICED, registry.sum(|w| w.spliced_bytes.get()));
         self.durations(f::DURATION, vec![(vec![], summed(workers, |w| &w.duration))]);
         self.durations(f::OVERHEAD, vec![(vec![], summed(workers, |w| &w.overhead))]);
     }

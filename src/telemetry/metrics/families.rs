@@ -66,6 +66,7 @@ families! {
     REFUSALS = Counter One "ringway_refusals" ["reason"] "Requests that the gateway answered or cut off itself, by reason (docs/reasons.md)";
     RECEIVED = Counter Bytes "ringway_received" [] "Requests as received: heads, and bodies without their framing";
     SENT = Counter Bytes "ringway_sent" [] "Responses as sent, with heads and framing";
+    SPLICED = Counter Bytes "ringway_spliced" [] "Bytes of response bodies that the kernel moved from socket to socket (`limits.splice`)";
     DURATION = Histogram Seconds "ringway_request_duration" [] "From a request's head to the last byte of its response";
     OVERHEAD = Histogram Seconds "ringway_overhead" [] "The gateway's own share: from the request's head to the first bytes sent to the upstream (without connecting), and from the response's head to the first bytes sent to the client; on a core without time left, also the wait until the worker came to look";
     ROUTE_REQUESTS = Counter One "ringway_route_requests" ["route", "class"] "Requests by route and first digit of the response's status (`none`: no response began); requests without route have an empty route";

@@ -63,6 +63,8 @@ pub struct WorkerShard {
     pub received_bytes: Cell,
     /// Bytes sent to clients in answer to requests.
     pub sent_bytes: Cell,
+    /// Those of them that the kernel moved from socket to socket.
+    pub spliced_bytes: Cell,
     /// Connections to endpoints opened, successfully or not.
     pub upstream_connects: Cell,
     /// Tries beyond the first.
@@ -90,6 +92,7 @@ impl Default for WorkerShard {
             statuses: std::array::from_fn(|_| Cell::default()),
             received_bytes: Cell::default(),
             sent_bytes: Cell::default(),
+            spliced_bytes: Cell::default(),
             upstream_connects: Cell::default(),
             retries: Cell::default(),
             panics: Cell::default(),

@@ -12,7 +12,7 @@ mod response;
 
 pub use connect::UpstreamState;
 
-use std::pin::pin;
+use std::{cell::Cell, pin::pin};
 
 use super::{
     Worker,
@@ -51,6 +51,8 @@ pub(super) struct Forward<'a> {
     pub upstream: UpstreamId,
     /// The client may be answered with 101.
     pub upgrade: bool,
+    /// The request has gone out whole: nothing but its response moves over the connections.
+    pub is_sent: Cell<bool>,
 }
 
 /// A try that came to nothing.
@@ -77,6 +79,7 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
         rule: snapshot.upstream(upstream),
         upstream,
         upgrade: route.upgrade && exchange.head().connection.upgrade,
+        is_sent: Cell::new(false),
     };
     exchange.record.upstream.set(Some(upstream));
     let mut bytes = request::compose(&forward, matched, body)?;
@@ -153,6 +156,7 @@ impl Forward<'_> {
         let sent = connection.stream.write_all(bytes, self.wait()).await;
         self.exchange.record.sent(now_ns());
         let replayable = body.ended();
+        self.is_sent.set(sent.is_ok() && body.ended());
         let sent_any = sent.as_ref().map_or_else(|failed| failed.sent_any, |_| true);
         let result = match sent {
             Err(e) if e.timed_out() => Err(self.timed_out()),

@@ -1,5 +1,7 @@
 //! The upstream's response on its way to the client.
 
+use std::io::ErrorKind;
+
 use super::Forward;
 use crate::{
     policy::{Refusal, refusal},
@@ -12,6 +14,7 @@ use crate::{
         exchange::ResponseSink,
         net::{Stream, Wait},
         pool::Connection,
+        splice::{self, AtOnce, Lent, Pipe},
         trace,
     },
 };
@@ -24,6 +27,11 @@ pub enum Relayed {
     /// It is a tunnel now; these bytes came behind the 101.
     Upgraded(Vec<u8>),
 }
+
+/// Of a spliced body of which no more than this is left, what has arrived leaves together with the
+/// head. A larger one gains from leaving in few large pieces, and the next one grows while the head
+/// is sent.
+const TOGETHER_BYTES_MAX: u64 = 64 * 1024;
 
 /// A response that failed.
 pub struct Refused {
@@ -94,13 +102,22 @@ impl Forward<'_> {
         let took = took.map_err(|_| Refusal::from(refusal::UPSTREAM_INVALID))?;
         reader.carry.extend_from_slice(&buf.bytes()[head.len + took.consumed..]);
         buf.truncate(head.len + took.data);
-        reader.gather(self.worker, buf);
-        let ended = reader.decoder.ended();
-        sink.head(head, buf, ended, reader.decoder.trailer_lines()).await?;
-        if !ended {
-            self.rest(connection, sink, &mut reader, buf).await?;
-        }
-        let clean = reader.carry.is_empty() && head.framing != Framing::UntilClose;
+        let clean = match self.pipe(sink, &reader.decoder) {
+            Some(mut pipe) => {
+                self.spliced(connection, sink, head, buf, (&mut reader.decoder, &mut pipe)).await?;
+                // No read went beyond the body, so none has seen what follows it.
+                !connection.stream.has_unread()
+            }
+            None => {
+                reader.gather(self.worker, buf);
+                let ended = reader.decoder.ended();
+                sink.head(head, buf, ended, reader.decoder.trailer_lines()).await?;
+                if !ended {
+                    self.rest(connection, sink, &mut reader, buf).await?;
+                }
+                reader.carry.is_empty() && head.framing != Framing::UntilClose
+            }
+        };
         Ok(match head.connection.persistent && clean {
             true => Relayed::Reusable,
             false => Relayed::Spent,
@@ -219,6 +236,69 @@ impl Forward<'_> {
             if ended {
                 return Ok(());
             }
+        }
+    }
+
+    /// A pipe for the rest of the body, when it is to be spliced.
+    fn pipe<S: ResponseSink>(&self, sink: &S, body: &Decoder) -> Option<Lent<'_>> {
+        let left = body.left().filter(|_| self.is_sent.get() && sink.takes_pipes())?;
+        self.worker.pipes.lend(left)
+    }
+
+    /// Sends the head with what came of the body, and splices the rest, one pipe at a time: what
+    /// the client does not take is not read.
+    async fn spliced<S: ResponseSink>(
+        &self,
+        connection: &Connection,
+        sink: &mut S,
+        head: &ResponseHead,
+        buf: &mut Buffer,
+        (body, pipe): (&mut Decoder, &mut Pipe),
+    ) -> Result<(), Refusal> {
+        let upstream = AtOnce::begin(&connection.stream, self.worker.is_epoll)
+            .map_err(|_| refusal::UPSTREAM_CLOSED)?;
+        splice::others_turn().await;
+        let left = body.left().unwrap_or(0);
+        if left <= TOGETHER_BYTES_MAX
+            && let Ok(n @ 1..) = pipe.fill_now(&upstream, left)
+        {
+            body.pass(n as u64);
+        }
+        let is_followed = pipe.held() > 0;
+        if let Some(client) = sink.client() {
+            client.set_followed(is_followed);
+        }
+        let sent = sink.head(head, buf, false, &[]).await;
+        if let Some(client) = sink.client() {
+            client.set_followed(false);
+        }
+        sent?;
+        self.worker.buffers.give(std::mem::take(buf));
+        loop {
+            self.worker.metrics.spliced_bytes.add(pipe.held() as u64);
+            sink.splice(pipe, body.ended()).await?;
+            let Some(left @ 1..) = body.left() else { return Ok(()) };
+            body.pass(self.fill(connection, sink, pipe, &upstream, left).await?);
+        }
+    }
+
+    /// Waits for more of a body that is spliced. Answers how much of it is in the pipe now.
+    async fn fill<S: ResponseSink>(
+        &self,
+        connection: &Connection,
+        sink: &S,
+        pipe: &mut Pipe,
+        upstream: &AtOnce<'_>,
+        left: u64,
+    ) -> Result<u64, Refusal> {
+        let watched = self.watch(connection, sink);
+        let result = pipe.fill(upstream, left, self.wait()).await;
+        let gone = watched.is_some_and(Watched::gone);
+        match result {
+            _ if gone => Err(refusal::CLIENT_ABORTED.into()),
+            Ok(n @ 1..) => Ok(n as u64),
+            Err(e) if e.kind() == ErrorKind::TimedOut => Err(self.overdue(refusal::UPSTREAM_IDLE)),
+            Ok(0) | Err(_) => Err(refusal::UPSTREAM_CLOSED.into()),
         }
     }
 

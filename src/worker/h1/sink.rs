@@ -13,7 +13,8 @@ use crate::{
         buffers::{Buffer, HEADROOM, TAILROOM},
         clock::now_ns,
         exchange::{OwnResponse, ResponseSink},
-        net::{Stream, Wait},
+        net::{Stream, Wait, WriteFailed},
+        splice::{AtOnce, Pipe},
     },
 };
 
@@ -35,6 +36,8 @@ pub struct H1Sink<'c> {
     /// What the client is told about how long things took.
     timing: Option<Timing>,
     waited_ms: u64,
+    /// While a body comes from a pipe.
+    at_once: Option<AtOnce<'c>>,
 }
 
 impl<'c> H1Sink<'c> {
@@ -61,6 +64,7 @@ impl<'c> H1Sink<'c> {
             sent: Sent::default(),
             timing: None,
             waited_ms: 0,
+            at_once: None,
         }
     }
 
@@ -142,10 +146,16 @@ impl<'c> H1Sink<'c> {
         }
     }
 
-    /// Sends a window and judges the client's pace.
+    /// Sends a window.
     async fn send(&mut self, buf: &mut Buffer) -> Result<(), Refusal> {
         let bytes = buf.len() as u64;
-        match self.client.stream.write_all(buf, self.wait).await {
+        let result = self.client.stream.write_all(buf, self.wait).await;
+        self.judge(bytes, result)
+    }
+
+    /// Accounts for `bytes` that were sent, or not, and judges the client's pace.
+    fn judge(&mut self, bytes: u64, result: Result<u64, WriteFailed>) -> Result<(), Refusal> {
+        match result {
             Ok(waited_ms) => {
                 self.sent.bytes += bytes;
                 if self.sent.first_ns == 0 && self.begun {
@@ -252,6 +262,23 @@ impl ResponseSink for H1Sink<'_> {
         self.sent.body_bytes += buf.len() as u64;
         let after = frame(buf, self.framing, last, trailer_lines);
         self.send_then(buf, after).await
+    }
+
+    fn takes_pipes(&self) -> bool {
+        true
+    }
+
+    async fn splice(&mut self, pipe: &mut Pipe, last: bool) -> Result<(), Refusal> {
+        let bytes = pipe.held() as u64;
+        self.sent.body_bytes += bytes;
+        let at_once = match self.at_once.take() {
+            Some(at_once) => at_once,
+            None => AtOnce::begin(&self.client.stream, self.worker.is_epoll)
+                .map_err(|_| refusal::CLIENT_ABORTED)?,
+        };
+        let result = pipe.empty(&at_once, self.wait).await;
+        self.at_once = Some(at_once).filter(|_| result.is_ok() && !last);
+        self.judge(bytes, result)
     }
 
     fn close_after(&mut self) {
