@@ -93,6 +93,7 @@ pub struct Stream {
     fd: RawFd,
     /// Bytes moved at once since the last operation that waited.
     turn: Cell<usize>,
+    /// See [`Stream::set_followed`].
     is_followed: Cell<bool>,
 }
 
