@@ -207,20 +207,23 @@ impl<'s> Reader<'s> {
 
     /// After a read that filled `buf`, which has a head and a part of the body: moves it to a
     /// larger buffer with what else of the body has arrived, so that they leave together. Only of a
-    /// body of known length, whose bytes need no decoding.
-    pub fn gather(&mut self, worker: &Worker, buf: &mut Buffer) {
+    /// body of known length, whose bytes need no decoding. Answers whether it did, and so did not
+    /// see what may have come behind the body.
+    pub fn gather(&mut self, worker: &Worker, buf: &mut Buffer) -> bool {
         let left = self.decoder.left().unwrap_or(0);
         if left == 0 || buf.room() > 0 {
-            return;
+            return false;
         }
         let mut larger = worker.buffers.relay(Some(left.saturating_add(buf.len() as u64)));
         // Relay buffers may be configured to be the smaller ones.
-        if larger.room() > buf.len() {
+        let gathers = larger.room() > buf.len();
+        if gathers {
             larger.append(buf.bytes());
             std::mem::swap(buf, &mut larger);
             self.append_arrived(buf);
         }
         worker.buffers.give(larger);
+        gathers
     }
 
     /// Appends what of a body of known length has arrived and finds room, without waiting.

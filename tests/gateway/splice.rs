@@ -166,22 +166,26 @@ fn an_upstream_that_ends_early_never_makes_a_short_whole() {
 #[test]
 fn bytes_behind_the_body_are_nobodys_response() {
     let upstream = Upstream::scripted(|conn| {
-        while conn.request().is_ok() {
+        while let Ok(request) = conn.request() {
+            let size = request.target[1..].parse().unwrap();
             let mut bytes =
-                format!("HTTP/1.1 200 OK\r\nContent-Length: {SOME}\r\n\r\n").into_bytes();
-            bytes.extend(Pattern::default().take(SOME));
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").into_bytes();
+            bytes.extend(Pattern::default().take(size));
             bytes.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
             conn.send(bytes);
         }
     });
     let gateway = Gateway::before(upstream.address(), ADMIN);
-    let mut client = gateway.client();
-    // Sent ahead, so that the second one follows the first as closely as may be.
-    client.send([get("/"), get("/"), get("/")].concat());
-    for _ in 0..3 {
-        let response = client.response();
-        assert_eq!(response.body.len(), SOME);
-        Pattern::default().check(&response.body);
+    // What one read brings, what is gathered in a larger buffer, what is spliced.
+    for size in [1000, 9000, 20_000, SOME] {
+        let mut client = gateway.client();
+        // Sent ahead, so that the second one follows the first as closely as may be.
+        client.send(get(&format!("/{size}")).repeat(3));
+        for _ in 0..3 {
+            let response = client.response();
+            assert_eq!(response.body.len(), size);
+            Pattern::default().check(&response.body);
+        }
     }
     assert!(spliced(&gateway) > 0);
 }

@@ -109,13 +109,14 @@ impl Forward<'_> {
                 !connection.stream.has_unread()
             }
             None => {
-                reader.gather(self.worker, buf);
+                let gathered = reader.gather(self.worker, buf);
                 let ended = reader.decoder.ended();
                 sink.head(head, buf, ended, reader.decoder.trailer_lines()).await?;
                 if !ended {
                     self.rest(connection, sink, &mut reader, buf).await?;
                 }
-                reader.carry.is_empty() && head.framing != Framing::UntilClose
+                let has_more = !reader.carry.is_empty() || gathered && connection.stream.has_unread();
+                !has_more && head.framing != Framing::UntilClose
             }
         };
         Ok(match head.connection.persistent && clean {
