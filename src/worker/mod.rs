@@ -7,6 +7,7 @@
 //! [`forward`] → [`pool`], and back.
 
 pub mod beat;
+pub mod bell;
 #[doc(hidden)]
 pub mod bench;
 pub mod body;
