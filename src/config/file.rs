@@ -7,7 +7,8 @@
 use super::{
     decode::Named,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Io, Parent, RequestId, ServerTiming, Workers,
+        AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, Parent, RequestId,
+        ServerTiming, Workers,
     },
     units::{
         Micros, Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, micros, millis, minutes,
@@ -118,6 +119,11 @@ section! {
         /// `"answer"` sends the response, `"abort"` takes the client for gone and frees the
         /// upstream.
         half_close: HalfClose = HalfClose::Answer;
+        /// Which worker serves a connection: `"kernel"` leaves it to the kernel, which spreads
+        /// them by a hash of the addresses; with `"even"` a worker that has more connections than
+        /// another gives it the next one. For few, long-lived, busy connections, of which one
+        /// worker may otherwise get most; short ones cost more by it. See docs/performance.md.
+        balance: ListenerBalance = ListenerBalance::Kernel;
         /// Log its exchanges in every access log.
         access_log: bool = true;
     }

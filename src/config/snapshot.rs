@@ -138,6 +138,7 @@ pub struct ListenerRule {
     pub bind: Bind,
     pub backlog: u32,
     pub half_close: HalfClose,
+    pub balance: ListenerBalance,
     /// Its exchanges are in the access logs.
     pub access_log: bool,
 }
@@ -152,6 +153,15 @@ impl ListenerRule {
             _ => false,
         }
     }
+}
+
+/// Which worker serves a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerBalance {
+    /// The one that the kernel gives it to.
+    Kernel,
+    /// The one with the fewest.
+    Even,
 }
 
 /// What a client's FIN while its response is pending means. A half-closed connection and one that

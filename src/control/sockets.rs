@@ -331,11 +331,17 @@ fn without_flow(at: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::snapshot::HalfClose;
+    use crate::config::snapshot::{HalfClose, ListenerBalance};
 
     fn rule(name: &str, bind: Bind) -> ListenerRule {
-        let (name, half_close) = (name.to_owned(), HalfClose::Answer);
-        ListenerRule { name, bind, backlog: 16, half_close, access_log: true }
+        ListenerRule {
+            name: name.to_owned(),
+            bind,
+            backlog: 16,
+            half_close: HalfClose::Answer,
+            balance: ListenerBalance::Kernel,
+            access_log: true,
+        }
     }
 
     fn any() -> Bind {

@@ -20,6 +20,7 @@ use crate::worker::{
     logs::Outlet,
     mailbox::{self, Done, Message, Opening, Sender},
     runtime::Driver,
+    siblings::Sibling,
 };
 
 /// A worker is started again at most so often in [`RESTARTS_IN`].
@@ -29,6 +30,8 @@ const RESTARTS_IN: Duration = Duration::from_secs(60);
 /// All workers, by their number.
 pub struct Workers {
     slots: Vec<Slot>,
+    /// As they see each other. Stays when one is started again.
+    siblings: Arc<[Sibling]>,
     places: Places,
     tell: mpsc::Sender<Event>,
 }
@@ -62,8 +65,14 @@ impl Workers {
             running: None,
             restarts: VecDeque::new(),
         };
-        let mut workers = Workers { slots: cores.iter().map(slot).collect(), places, tell };
-        for (index, (copy, outlets)) in shares.enumerate() {
+        let slots: Vec<Slot> = cores.iter().map(slot).collect();
+        let shares: Vec<_> = shares.collect();
+        let siblings = slots.iter().zip(&shares).map(|(slot, ((_, series, _), _))| {
+            Sibling::new(slot.beat.clone(), series.worker.clone())
+        });
+        let siblings = siblings.collect::<io::Result<_>>().map_err(|e| format!("workers: {e}"))?;
+        let mut workers = Workers { slots, siblings, places, tell };
+        for (index, (copy, outlets)) in shares.into_iter().enumerate() {
             workers.spawn(index, copy, outlets).map_err(|e| format!("worker {index}: {e}"))?;
         }
         Ok(workers)
@@ -71,7 +80,7 @@ impl Workers {
 
     fn spawn(&mut self, index: usize, copy: WorkerCopy, outlets: Vec<Outlet>) -> io::Result<()> {
         let (mailbox, receiver) = mailbox::mailbox()?;
-        let workers = self.slots.len();
+        let siblings = self.siblings.clone();
         let slot = &mut self.slots[index];
         let (core, beat, tell) = (slot.core, slot.beat.clone(), self.tell.clone());
         let (places, own) = (self.places.clone(), beat.clone());
@@ -85,7 +94,7 @@ impl Workers {
             mailbox: receiver,
             beat,
             places,
-            workers,
+            siblings,
         };
         let body = move || {
             own.begin();

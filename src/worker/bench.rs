@@ -6,7 +6,6 @@
 //! given comes from a benchmark, so a mistake in it panics.
 
 use std::{
-    cell::{Cell, RefCell},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::net::UnixStream as StdUnixStream,
     rc::Rc,
@@ -30,6 +29,7 @@ use super::{
     net::{Stream, Wait},
     pipeline::{self, Done, Outcome},
     runtime::Driver,
+    siblings::Sibling,
 };
 use crate::{
     config::{
@@ -176,7 +176,7 @@ fn worker(snapshot: Snapshot, queues: &[Arc<Queue>]) -> Worker {
         endpoints: upstream.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect(),
     };
     let names = Names {
-        listeners: Vec::new(),
+        listeners: snapshot.listeners.iter().map(|rule| rule.name.clone()).collect(),
         routes: snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         upstreams: snapshot.upstreams.iter().map(upstream).collect(),
         series_max: snapshot.metrics.series_max as usize,
@@ -184,30 +184,27 @@ fn worker(snapshot: Snapshot, queues: &[Arc<Queue>]) -> Worker {
     };
     let outlet =
         |queue: &Arc<Queue>| Outlet { queue: queue.clone(), writer: std::thread::current() };
+    let series = Registry::new(1).adopt(&names).remove(0);
+    let alone = Sibling::new(Arc::default(), series.worker.clone()).expect("an eventfd");
     let seed = Seed {
         index: 0,
-        series: Registry::new(1).adopt(&names).remove(0),
+        series,
         snapshot: Arc::new(snapshot),
         spans: None,
         outlets: queues.iter().map(outlet).collect(),
         mailbox: mailbox().expect("an eventfd").1,
         beat: Arc::default(),
         places: Places::new(1),
-        workers: 1,
+        siblings: [alone].into(),
     };
     Worker::new(seed, true).0
 }
 
 fn door(generation: &Generation) -> Rc<Door> {
     let rule = generation.listeners.first().expect("the configuration has a listener");
-    Rc::new(Door {
-        half_close: Cell::new(HalfClose::Abort),
-        is_closing: Cell::new(false),
-        is_shared: Cell::new(false),
-        shard: RefCell::default(),
-        name: RefCell::new(rule.name.clone()),
-        access_log: Cell::new(rule.access_log),
-    })
+    let door = Door::new(rule, generation);
+    door.half_close.set(HalfClose::Abort);
+    Rc::new(door)
 }
 
 /// The exchange of a request, routed.

@@ -37,9 +37,11 @@ use super::{
     h1::{self, Client},
     isolate::isolate,
     net::{self, Stream, Wait},
+    removed,
+    siblings::{self, Given},
 };
 use crate::{
-    config::snapshot::{Bind, HalfClose, ListenerRule},
+    config::snapshot::{Bind, HalfClose, ListenerBalance, ListenerRule},
     policy::{Refusal, refusal},
     telemetry::metrics::shards::ListenerShard,
 };
@@ -62,15 +64,28 @@ pub struct Door {
     pub is_closing: Cell<bool>,
     /// Another process accepts on the socket too, or will: ending must not touch its queue.
     pub is_shared: Cell<bool>,
-    pub(super) shard: RefCell<Arc<ListenerShard>>,
-    pub name: RefCell<String>,
+    shard: RefCell<Arc<ListenerShard>>,
+    pub rule: RefCell<Arc<ListenerRule>>,
     /// Its exchanges are in the access logs.
     pub access_log: Cell<bool>,
 }
 
+impl Door {
+    /// Of a listener of this generation.
+    pub fn new(rule: &ListenerRule, generation: &Generation) -> Door {
+        Door {
+            half_close: Cell::new(rule.half_close),
+            is_closing: Cell::new(false),
+            is_shared: Cell::new(false),
+            shard: RefCell::new(generation.listener_shard(rule)),
+            rule: RefCell::new(Arc::new(rule.clone())),
+            access_log: Cell::new(rule.access_log),
+        }
+    }
+}
+
 /// A listener at work in its worker.
 pub struct Listening {
-    rule: ListenerRule,
     door: Rc<Door>,
     /// Open until `stop` is used, which consumes this value.
     fd: RawFd,
@@ -132,44 +147,36 @@ impl Listening {
         generation: &Generation,
         bound: Bound,
     ) -> io::Result<Listening> {
-        let rule = bound.rule.clone();
-        let door = Rc::new(Door {
-            half_close: Cell::new(rule.half_close),
-            is_closing: Cell::new(false),
-            is_shared: Cell::new(bound.is_lasting),
-            shard: RefCell::new(generation.listener_shard(&rule)),
-            name: RefCell::new(rule.name.clone()),
-            access_log: Cell::new(rule.access_log),
-        });
+        let door = Rc::new(Door::new(&bound.rule, generation));
+        door.is_shared.set(bound.is_lasting);
         let stop = Rc::new(Stop::default());
         let listener = Listener::new(door.clone(), bound, worker.is_epoll)?;
         let fd = listener.fd;
         monoio::spawn(listener.run(worker.clone(), stop.clone()));
-        Ok(Listening { rule, door, fd, stop, begun_ms: clock::now_ms() })
+        Ok(Listening { door, fd, stop, begun_ms: clock::now_ms() })
     }
 
     /// Whether this is the listener that `rule` means, whatever else changed about it.
     pub fn is(&self, rule: &ListenerRule) -> bool {
-        self.rule.is_same_socket(rule)
+        self.door.rule.borrow().is_same_socket(rule)
     }
 
     /// Goes on by another rule for the same socket. What is set on a socket holds for connections
     /// accepted from now on.
-    pub fn adopt(&mut self, rule: &ListenerRule, generation: &Generation) {
+    pub fn adopt(&self, rule: &ListenerRule, generation: &Generation) {
         let unsent_bytes = generation.limits.unsent_bytes;
         self.door.half_close.set(rule.half_close);
         self.door.shard.replace(generation.listener_shard(rule));
-        self.door.name.replace(rule.name.clone());
+        self.door.rule.replace(Arc::new(rule.clone()));
         self.door.access_log.set(rule.access_log);
         if let Err(e) = set_up(self.as_fd(), rule, unsent_bytes) {
             tracing::warn!(listener = rule.name, error = %e, "cannot change a listening socket");
         }
-        self.rule = rule.clone();
     }
 
     /// Notes how many connections wait to be accepted. Called every second or so.
     pub fn measure(&self) {
-        if let Bind::Tcp(_) = self.rule.bind {
+        if let Bind::Tcp(_) = self.door.rule.borrow().bind {
             // Of a listening socket it is the length of the queue (tcp(7), inet_diag).
             let waiting = tcp_info(self.as_fd()).map_or(0, |info| info.tcpi_unacked);
             self.door.shard.borrow().accept_queue.set(u64::from(waiting));
@@ -195,7 +202,8 @@ impl Listening {
     /// Accepts no more, as [`Listening::stop`]. When `handed_over` names this listener, another
     /// process has the socket and serves what waits in its queue.
     pub fn hand_over(self, handed_over: &[String]) {
-        match handed_over.contains(&self.rule.name) {
+        let is_handed_over = handed_over.contains(&self.door.rule.borrow().name);
+        match is_handed_over {
             true => self.leave(),
             false => self.stop(),
         }
@@ -246,7 +254,7 @@ impl Listener {
     async fn run(self, worker: Rc<Worker>, stop: Rc<Stop>) {
         while !stop.is_stopped.get() {
             match self.accept(&worker, stop.handle()).await {
-                Ok((stream, peer)) => admit(&worker, stream, peer, &self.door),
+                Ok((stream, peer)) => self.welcome(&worker, stream, peer),
                 Err(e) if net::is_cancelled(&e) || is_transient(&e) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable().await,
                 Err(e) => {
@@ -283,6 +291,18 @@ impl Listener {
         }
     }
 
+    /// Takes a connection in, or gives it to a worker that has fewer.
+    fn welcome(&self, worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>) {
+        if self.door.rule.borrow().balance == ListenerBalance::Even
+            && !worker.draining.get()
+            && let Some(sibling) = worker.siblings.lighter()
+        {
+            let (socket, rule) = (stream.into_socket(), self.door.rule.borrow().clone());
+            return siblings::give(worker, sibling, Given { socket, peer, rule });
+        }
+        admit(Open::count(worker), stream, peer, &self.door);
+    }
+
     /// Waits a while for a connection on a socket that a process on epoll has made non-blocking,
     /// where io_uring does not wait in the accept itself.
     async fn readable(&self) {
@@ -312,7 +332,7 @@ impl Listener {
                 monoio::time::sleep(Duration::from_millis(LAST_ACCEPT_EVERY_MS)).await;
             }
             while let Some((stream, peer)) = self.accept_now(worker) {
-                admit(worker, stream, peer, &self.door);
+                admit(Open::count(worker), stream, peer, &self.door);
             }
         }
         // Control has the socket too: this ends it for everybody.
@@ -327,18 +347,12 @@ impl Listener {
             false => SocketFlags::CLOEXEC,
         };
         let socket = rustix::net::accept_with(self.as_fd(), flags).ok()?;
-        match &self.socket {
-            Socket::Tcp(_) => {
-                let stream = std::net::TcpStream::from(socket);
-                let peer = stream.peer_addr().ok()?;
-                let stream = TcpStream::from_std(stream).ok()?;
-                Some((Stream::tcp(stream, &worker.deadlines), Some(peer)))
-            }
-            Socket::Unix(_) => {
-                let stream = UnixStream::from_std(socket.into()).ok()?;
-                Some((Stream::unix(stream, &worker.deadlines), None))
-            }
-        }
+        let peer = match &self.socket {
+            Socket::Tcp(_) => Some(socket2::SockRef::from(&socket).peer_addr().ok()?.as_socket()?),
+            Socket::Unix(_) => None,
+        };
+        let stream = adopt_socket(worker, socket, &self.door.rule.borrow().bind).ok()?;
+        Some((stream, peer))
     }
 }
 
@@ -398,8 +412,53 @@ fn refuse_handshakes(socket: BorrowedFd<'_>) -> io::Result<()> {
     socket2::SockRef::from(&socket).attach_filter(&program)
 }
 
+/// A connected socket, blocking or not as the driver wants it, becomes this worker's.
+fn adopt_socket(worker: &Worker, socket: OwnedFd, at: &Bind) -> io::Result<Stream> {
+    let deadlines = &worker.deadlines;
+    match at {
+        Bind::Tcp(_) => Ok(Stream::tcp(TcpStream::from_std(socket.into())?, deadlines)),
+        Bind::Unix { .. } => Ok(Stream::unix(UnixStream::from_std(socket.into())?, deadlines)),
+    }
+}
+
+/// Takes in a connection that a worker gave away.
+pub fn take(open: Open, given: Given) {
+    let worker = &open.0;
+    let Given { socket, peer, rule } = given;
+    // Drivers may differ, where io_uring was refused to one of them.
+    let adopted = rustix::io::ioctl_fionbio(&socket, worker.is_epoll)
+        .map_err(io::Error::from)
+        .and_then(|()| adopt_socket(worker, socket, &rule.bind));
+    let stream = match adopted {
+        Ok(stream) => stream,
+        // Epoll has no memory for it: it is closed, as one that could not be accepted.
+        Err(e) => return tracing::error!(error = %e, "cannot take a connection"),
+    };
+    let door =
+        worker.listening.borrow().iter().find(|own| own.is(&rule)).map(|own| own.door.clone());
+    let door = door.unwrap_or_else(|| removed::door(worker, &rule));
+    admit(open, stream, peer, &door);
+}
+
+/// A connection that its worker counts as open until this is dropped.
+pub struct Open(Rc<Worker>);
+
+impl Open {
+    pub fn count(worker: &Rc<Worker>) -> Open {
+        worker.metrics.connections_open.count();
+        Open(worker.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics.connections_open.uncount();
+    }
+}
+
 /// Takes a connection in, or sheds it when there are too many.
-fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>, door: &Rc<Door>) {
+fn admit(open: Open, stream: Stream, peer: Option<SocketAddr>, door: &Rc<Door>) {
+    let worker = &open.0;
     clock::refresh();
     worker.metrics.connections.count();
     door.shard.borrow().connections.count();
@@ -415,10 +474,9 @@ fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>, door: &R
         }
         return;
     };
-    let worker = worker.clone();
-    worker.metrics.connections_open.count();
     let client = Rc::new(Client::new(stream, peer, door.clone()));
     monoio::spawn(async move {
+        let worker = &open.0;
         let entry = worker.roster.enter(client.clone());
         let connection = h1::serve(worker.clone(), client);
         if isolate(worker.beat.clone(), connection).await.is_err() {
@@ -426,7 +484,7 @@ fn admit(worker: &Rc<Worker>, stream: Stream, peer: Option<SocketAddr>, door: &R
         }
         // The last of its owners: the socket closes here.
         drop(entry);
-        worker.metrics.connections_open.uncount();
+        drop(open);
         drop(place);
     });
 }

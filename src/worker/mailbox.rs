@@ -1,22 +1,10 @@
-//! The only door into a worker: a bounded queue of messages and an eventfd that wakes its ring.
+//! Control's only way into a worker: a bounded queue of messages and a bell.
 
-use std::{
-    io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixStream as StdUnixStream,
-    },
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{io, sync::Arc};
 
 use crossbeam_queue::ArrayQueue;
-use monoio::net::UnixStream;
-use rustix::event::{EventfdFlags, eventfd};
 
-use super::{listener::Bound, logs::Outlet, report::Question};
+use super::{bell::Bell, listener::Bound, logs::Outlet, report::Question};
 use crate::{
     config::Snapshot,
     policy::balance::State,
@@ -83,9 +71,7 @@ pub struct EndpointChange {
 
 struct Shared {
     queue: ArrayQueue<Message>,
-    /// A wake-up is on its way: another write to the eventfd would tell nothing new.
-    notified: AtomicBool,
-    wake: OwnedFd,
+    bell: Bell,
 }
 
 /// The sending side; any thread may hold one.
@@ -97,11 +83,7 @@ pub struct Mailbox(Arc<Shared>);
 
 /// A new mailbox.
 pub fn mailbox() -> io::Result<(Sender, Mailbox)> {
-    let shared = Arc::new(Shared {
-        queue: ArrayQueue::new(MESSAGES_MAX),
-        notified: AtomicBool::new(false),
-        wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-    });
+    let shared = Arc::new(Shared { queue: ArrayQueue::new(MESSAGES_MAX), bell: Bell::new()? });
     Ok((Sender(shared.clone()), Mailbox(shared)))
 }
 
@@ -114,10 +96,7 @@ impl Sender {
     /// Leaves a message; gives it back when the mailbox is full.
     pub fn send(&self, message: Message) -> Result<(), Message> {
         self.0.queue.push(message)?;
-        if !self.0.notified.swap(true, Ordering::AcqRel) {
-            // Cannot fail: the counter of an eventfd overflows after 2^64 - 2 unread wake-ups.
-            let _ = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
-        }
+        self.0.bell.ring();
         Ok(())
     }
 
@@ -131,21 +110,15 @@ impl Sender {
 impl Mailbox {
     /// Hands every message to `handle` for as long as the worker runs, inside its runtime.
     pub async fn serve(self, mut handle: impl FnMut(Message)) -> io::Result<()> {
-        // Not a socket, but all that is asked of it is readiness, which any descriptor has.
-        let bell = StdUnixStream::from(self.0.wake.as_fd().try_clone_to_owned()?);
-        let bell = UnixStream::from_std(bell)?;
+        let ear = self.0.bell.listen()?;
         loop {
             #[cfg(debug_assertions)]
             super::drill::while_messages_are_held().await;
-            let mut count = [0u8; 8];
-            let _ = rustix::io::read(&self.0.wake, &mut count);
-            self.0.notified.store(false, Ordering::Release);
+            ear.heard();
             while let Some(message) = self.0.queue.pop() {
                 handle(message);
             }
-            if !self.0.notified.load(Ordering::Acquire) {
-                bell.readable(false).await?;
-            }
+            ear.wait().await?;
         }
     }
 }

@@ -1,12 +1,14 @@
 //! All data-path I/O of one core.
 //!
 //! A [`Worker`] owns everything its core needs; no other core reaches it. It never blocks, never
-//! locks, never resolves a name and never reads a file. The only way in is its mailbox.
+//! locks, never resolves a name and never reads a file. The only ways in are its mailbox, and for
+//! clients' connections that other workers give it, its [`siblings::Sibling`].
 //!
 //! A request's way, forward only: [`listener`] → [`h1`] → [`pipeline`] → `policy` →
 //! [`forward`] → [`pool`], and back.
 
 pub mod beat;
+pub mod bell;
 #[doc(hidden)]
 pub mod bench;
 pub mod body;
@@ -35,6 +37,7 @@ pub mod respond;
 pub mod ring;
 pub mod roster;
 pub mod runtime;
+pub mod siblings;
 pub mod slowest;
 pub mod spin;
 pub mod splice;
@@ -75,6 +78,7 @@ use mailbox::{Adoption, Mailbox, Message};
 use ring::RingView;
 use roster::Roster;
 use runtime::Driver;
+use siblings::{Sibling, Siblings};
 use slowest::Slowest;
 use splice::Pipes;
 
@@ -99,6 +103,8 @@ pub struct Worker {
     pub random: Random,
     pub metrics: Arc<WorkerShard>,
     pub clients: Rc<Clients>,
+    /// The other workers, to which it may give connections.
+    pub siblings: Siblings,
     /// Every client connection, for whoever asks.
     pub roster: Rc<Roster>,
     pub slowest: Slowest,
@@ -130,7 +136,8 @@ pub struct Seed {
     pub mailbox: Mailbox,
     pub beat: Arc<Beat>,
     pub places: Places,
-    pub workers: usize,
+    /// All workers, by their number.
+    pub siblings: Arc<[Sibling]>,
 }
 
 /// Why a drain ended.
@@ -147,12 +154,14 @@ const SLOW_TICKS: u64 = 1000 / TICK_MS;
 
 impl Worker {
     fn new(seed: Seed, is_epoll: bool) -> (Worker, Mailbox) {
-        let Seed { index, snapshot, series, spans, outlets, mailbox, beat, places, workers } = seed;
+        let Seed { index, snapshot, series, spans, outlets, mailbox, beat, places, siblings } =
+            seed;
+        let siblings = Siblings::new(siblings, index);
         let first = Generation::first(snapshot, series, outlets, spans);
         let limits = &first.limits;
         let (own_max, all_max) = (limits.connections_per_worker_max, limits.connections_max);
-        let clients = Clients::new(own_max, all_max, workers, places);
         let pipe_bytes = limits.splice_bytes as usize;
+        let clients = Clients::new(own_max, all_max, siblings.len(), places);
         let buffers = Buffers::new(
             limits.relay_buffer_bytes as usize,
             limits.relay_buffer_large_bytes as usize,
@@ -170,6 +179,7 @@ impl Worker {
             stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),
             clients,
+            siblings,
             roster: Rc::default(),
             slowest: Slowest::default(),
             shedding: Cell::new(0),
@@ -227,7 +237,7 @@ impl Worker {
         let mut listening = self.listening.take();
         let rules = &snapshot.listeners;
         let mut kept = Vec::with_capacity(rules.len());
-        for mut old in listening.drain(..) {
+        for old in listening.drain(..) {
             match rules.iter().find(|rule| old.is(rule)) {
                 Some(rule) => {
                     old.adopt(rule, snapshot);
@@ -271,6 +281,7 @@ impl Worker {
             return;
         }
         tracing::info!(worker = self.index, "accepting no more");
+        self.siblings.close();
         for listening in self.listening.take() {
             listening.hand_over(handed_over);
         }
@@ -300,6 +311,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
         Ok(Err(e)) => e,
         Err(_) => io::Error::other("a panic outside of a connection"),
     };
+    worker.siblings.close();
     let last = end::last_moment(worker.clone());
     let _ = catch_unwind(AssertUnwindSafe(|| driver.block_on(last)));
     worker.clients.abandon();
@@ -315,6 +327,7 @@ async fn work(
     ring: Option<Arc<RingView>>,
 ) -> io::Result<Drained> {
     monoio::spawn(tick(worker.clone()));
+    monoio::spawn(siblings::serve(worker.clone()));
     spin::begin(ring, worker.snapshot().runtime.spin);
     obey(worker, mailbox).await
 }
@@ -331,6 +344,9 @@ async fn tick(worker: Rc<Worker>) {
         worker.deadlines.sweep(clock::refresh());
         worker.generation.borrow().logs.tick();
         ticks += 1;
+        if ticks.is_multiple_of(siblings::LOOK_TICKS) {
+            siblings::look(&worker);
+        }
         let is_due = ticks.is_multiple_of(SLOW_TICKS);
         worker.listening.borrow().iter().for_each(|listening| listening.nudge(is_due));
         if is_due {
@@ -357,6 +373,7 @@ async fn obey(worker: Rc<Worker>, mailbox: Mailbox) -> io::Result<Drained> {
         Message::Ask(question) => told_worker.answer(question),
         Message::Listen(opening) => {
             let failed = told_worker.listen(&told_worker.snapshot(), opening.listeners);
+            told_worker.siblings.open();
             (opening.done)(failed);
         }
         Message::Adopt(adoption) => told_worker.adopt(*adoption),
@@ -393,7 +410,8 @@ async fn drain(worker: Rc<Worker>, stop: Rc<Cell<bool>>, done: Rc<Cell<Option<Dr
     let accepting_ms = listener::FINISH_MS_MAX;
     loop {
         let elapsed_ms = clock::refresh() - begun_ms;
-        if elapsed_ms >= accepting_ms && worker.clients.open() == 0 {
+        siblings::take_all(&worker);
+        if elapsed_ms >= accepting_ms && worker.clients.open() == 0 && worker.siblings.is_empty() {
             done.set(Some(Drained::Clean));
             return;
         }

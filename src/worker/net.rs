@@ -12,7 +12,7 @@ use std::{
     io,
     mem::take,
     net::SocketAddr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
     path::Path,
     rc::Rc,
     time::Duration,
@@ -143,6 +143,18 @@ impl Stream {
     ) -> io::Result<Stream> {
         let stream = in_time(timeout_ms, UnixStream::connect(path)).await?;
         Ok(Stream::unix(stream, deadlines))
+    }
+
+    /// The bare socket, for another runtime. Nothing may be in flight on it.
+    pub fn into_socket(self) -> OwnedFd {
+        let Stream { deadline, socket, .. } = self;
+        drop(deadline);
+        let fd = match socket.into_inner() {
+            Socket::Tcp(stream) => stream.into_raw_fd(),
+            Socket::Unix(stream) => stream.into_raw_fd(),
+        };
+        // SAFETY: the runtime has just given up the descriptor, which nobody else owns.
+        unsafe { OwnedFd::from_raw_fd(fd) }
     }
 
     pub fn deadline(&self) -> &Deadline {

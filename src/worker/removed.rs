@@ -6,9 +6,18 @@
 use std::{rc::Rc, time::Duration};
 
 use super::{Worker, clock, listener::Door};
+use crate::config::snapshot::ListenerRule;
 
 /// How often is looked, after the first time, for connections that have become idle since.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A door for a connection that was on its way to this worker while its listener went.
+pub fn door(worker: &Rc<Worker>, rule: &ListenerRule) -> Rc<Door> {
+    let door = Rc::new(Door::new(rule, &worker.snapshot()));
+    door.is_closing.set(true);
+    monoio::spawn(close_idle(worker.clone(), door.clone()));
+    door
+}
 
 /// Closes the idle connections that came in by `door`, until none is left.
 pub async fn close_idle(worker: Rc<Worker>, door: Rc<Door>) {

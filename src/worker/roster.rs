@@ -114,7 +114,7 @@ fn line(client: &Client, snapshot: &Snapshot) -> ConnectionLine {
     let route = activity.route.get().filter(|(generation, _)| *generation == snapshot.generation);
     ConnectionLine {
         peer: client.peer.map(|ip| SocketAddr::new(ip, client.peer_port)),
-        listener: client.door.name.borrow().clone(),
+        listener: client.door.rule.borrow().name.clone(),
         age_ms: now_ms().saturating_sub(activity.born_ms),
         requests: activity.requests.get(),
         stage: match since_ms {

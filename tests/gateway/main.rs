@@ -12,6 +12,7 @@ mod harness;
 
 mod access_log;
 mod admin;
+mod balance;
 mod commands;
 mod forwarding;
 mod framing;

@@ -173,6 +173,7 @@ fn listener_rule(listener: &Listener, name: String, sink: &mut Sink) -> Listener
         bind,
         backlog: *listener.backlog,
         half_close: *listener.half_close,
+        balance: *listener.balance,
         access_log: *listener.access_log,
     }
 }

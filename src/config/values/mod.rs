@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::{
     decode::{Decode, Sink, integer, quoted, text},
     report::Place,
-    snapshot::{AdminBind, ForwardedFields, HalfClose, Io, RequestId, Workers},
+    snapshot::{AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, RequestId, Workers},
 };
 use crate::{choice, policy::balance::Balance};
 
@@ -28,6 +28,10 @@ pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
 choice!(HalfClose: HalfClose::Answer = "answer", HalfClose::Abort = "abort");
+choice!(ListenerBalance:
+    ListenerBalance::Kernel = "kernel",
+    ListenerBalance::Even = "even",
+);
 choice!(Balance:
     Balance::RoundRobin = "round_robin",
     Balance::LeastRequest = "least_request",

@@ -273,6 +273,7 @@ impl Scrape {
         self.counts(f::CONNECTIONS, by_worker(|w| w.connections.get()));
         self.counts(f::CONNECTIONS_OPEN, by_worker(|w| w.connections_open.get()));
         self.counts(f::CONNECTIONS_SHED, by_worker(|w| w.connections_shed.get()));
+        self.counts(f::CONNECTIONS_GIVEN, by_worker(|w| w.connections_given.get()));
         self.count(f::TUNNELS, registry.sum(|w| w.tunnels.get()));
         self.count(f::TUNNELS_OPEN, registry.sum(|w| w.tunnels_open.get()));
         let listeners = &registry.listeners;

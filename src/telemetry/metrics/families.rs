@@ -57,6 +57,7 @@ families! {
     CONNECTIONS = Counter One "ringway_connections" ["worker"] "Client connections accepted";
     CONNECTIONS_OPEN = Gauge One "ringway_connections_open" ["worker"] "Client connections open";
     CONNECTIONS_SHED = Counter One "ringway_connections_shed" ["worker"] "Client connections answered 503 because there were too many";
+    CONNECTIONS_GIVEN = Counter One "ringway_connections_given" ["worker"] "Client connections that a worker accepted and gave to one with fewer (`listeners.balance`); the one that serves them counts them as accepted";
     TUNNELS = Counter One "ringway_tunnels" [] "Connections that switched protocols (WebSocket and others)";
     TUNNELS_OPEN = Gauge One "ringway_tunnels_open" [] "Connections that switched protocols and are open";
     LISTENER_CONNECTIONS = Counter One "ringway_listener_connections" ["listener"] "Client connections accepted, by listener";

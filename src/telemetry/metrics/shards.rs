@@ -50,6 +50,8 @@ pub struct WorkerShard {
     pub connections_open: Cell,
     /// Client connections answered 503 because there were too many.
     pub connections_shed: Cell,
+    /// Client connections accepted and given to a worker with fewer.
+    pub connections_given: Cell,
     /// Connections that switched protocols, and those of them still open.
     pub tunnels: Cell,
     pub tunnels_open: Cell,
@@ -85,6 +87,7 @@ impl Default for WorkerShard {
             connections: Cell::default(),
             connections_open: Cell::default(),
             connections_shed: Cell::default(),
+            connections_given: Cell::default(),
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),
             requests: Cell::default(),

@@ -42,6 +42,15 @@ impl Client {
         self
     }
 
+    /// Its own address, over TCP.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        match &self.reader.socket {
+            Socket::Tcp(stream) => stream.local_addr().unwrap(),
+            Socket::Unix(_) => panic!("not over TCP"),
+        }
+    }
+
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.reader.socket.write_all(bytes.as_ref()).expect("the gateway reads");
