@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use super::{Worker, buffers::Buffer, clock::NEVER_MS, listener::Door, splice::Pipe};
+use super::{Worker, buffers::Buffer, clock::NEVER_MS, door::Door, splice::Pipe};
 use crate::{
     config::snapshot::split_port,
     policy::{

@@ -33,6 +33,7 @@ use rustix::{
 use super::{
     Worker,
     clock::{self, NEVER_MS},
+    door::Door,
     generation::Generation,
     h1::{self, Client},
     isolate::isolate,
@@ -41,9 +42,8 @@ use super::{
     siblings::{self, Given},
 };
 use crate::{
-    config::snapshot::{Bind, HalfClose, ListenerBalance, ListenerRule},
+    config::snapshot::{Bind, ListenerBalance, ListenerRule},
     policy::{Refusal, refusal},
-    telemetry::metrics::shards::ListenerShard,
 };
 
 /// A bound, listening socket on its way to its worker.
@@ -55,33 +55,6 @@ pub struct Bound {
     pub socket: OwnedFd,
     /// Whoever started us holds it too: its queue outlives us and is left alone.
     pub is_lasting: bool,
-}
-
-/// A listener as the connections that came in by it see it.
-pub struct Door {
-    pub half_close: Cell<HalfClose>,
-    /// No longer configured: its connections end with their next response.
-    pub is_closing: Cell<bool>,
-    /// Another process accepts on the socket too, or will: ending must not touch its queue.
-    pub is_shared: Cell<bool>,
-    shard: RefCell<Arc<ListenerShard>>,
-    pub rule: RefCell<Arc<ListenerRule>>,
-    /// Its exchanges are in the access logs.
-    pub access_log: Cell<bool>,
-}
-
-impl Door {
-    /// Of a listener of this generation.
-    pub fn new(rule: &ListenerRule, generation: &Generation) -> Door {
-        Door {
-            half_close: Cell::new(rule.half_close),
-            is_closing: Cell::new(false),
-            is_shared: Cell::new(false),
-            shard: RefCell::new(generation.listener_shard(rule)),
-            rule: RefCell::new(Arc::new(rule.clone())),
-            access_log: Cell::new(rule.access_log),
-        }
-    }
 }
 
 /// A listener at work in its worker.

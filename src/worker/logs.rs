@@ -23,9 +23,9 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     Worker,
     clock::now_ns,
+    door::Door,
     exchange::Exchange,
     generation::Generation,
-    listener::Door,
     pipeline::{Done, Outcome},
 };
 use crate::{

@@ -16,6 +16,7 @@ pub mod buffers;
 pub mod clients;
 pub mod clock;
 pub mod deadline;
+pub mod door;
 #[cfg(debug_assertions)]
 mod drill;
 mod end;

@@ -5,7 +5,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use super::{Worker, clock, listener::Door};
+use super::{Worker, clock, door::Door};
 use crate::config::snapshot::ListenerRule;
 
 /// How often is looked, after the first time, for connections that have become idle since.

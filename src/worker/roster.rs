@@ -13,8 +13,8 @@ use slab::Slab;
 
 use super::{
     clock::{NEVER_MS, now_ms},
+    door::Door,
     h1::Client,
-    listener::Door,
 };
 use crate::{config::Snapshot, policy::route::RouteId};
 

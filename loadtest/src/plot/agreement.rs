@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::data::{Case, Kind, Results, Row};
 use super::figures::{Spread, number};
+use super::tables::times;
 
 /// The least a run claims to know a figure to.
 pub const SPREAD_MIN: f64 = 0.02;
@@ -15,11 +16,16 @@ pub const SPREAD_MIN: f64 = 0.02;
 pub const RULE: &str = "A run knows a figure to half of its range over the rounds, and to 2 % at \
      best. Two runs agree on it when their medians differ by no more than both of that together.";
 
+/// CPU time, round by round times NGINX's: what a machine that is slower or faster as a whole in
+/// one of the runs leaves as it is.
+const RATIO: &str = "CPU × NGINX";
+
 /// Figures that runs are compared by.
 fn keys(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Load | Kind::Workers => &["cpu_us", "rps"],
-        Kind::Hold => &["cpu_us", "p50"],
+        Kind::Load => &[RATIO, "cpu_us", "rps"],
+        Kind::Workers => &["cpu_us", "rps"],
+        Kind::Hold => &[RATIO, "cpu_us", "p50"],
         Kind::Latency => &["p50", "p99"],
         Kind::Idle => &["kib_per_connection"],
         Kind::Reload => &[],
@@ -40,6 +46,7 @@ pub fn page(earlier: &Results, later: &Results) -> String {
         earlier.begun, later.begun
     );
     let (mut all, mut agreed) = (0, 0);
+    let (mut ratios, mut agreed_ratios) = (0, 0);
     for case in &later.cases {
         for row in &case.rows {
             for key in keys(case.kind) {
@@ -47,6 +54,8 @@ pub fn page(earlier: &Results, later: &Results) -> String {
                 let same = agree(one, other);
                 all += 1;
                 agreed += usize::from(same);
+                ratios += usize::from(*key == RATIO);
+                agreed_ratios += usize::from(*key == RATIO && same);
                 writeln!(
                     text,
                     "| {} | {} | {key} | {} | {} | {} | {} |",
@@ -61,19 +70,31 @@ pub fn page(earlier: &Results, later: &Results) -> String {
             }
         }
     }
-    writeln!(text, "\n{agreed} of {all} figures agree.").expect("to a String");
+    writeln!(
+        text,
+        "\n{agreed} of {all} figures agree, {agreed_ratios} of {ratios} ratios among them."
+    )
+    .expect("to a String");
     text
 }
 
 /// A figure of the earlier run and of this row.
 fn both(earlier: &Results, case: &Case, row: &Row, key: &str) -> Option<(Spread, Spread)> {
-    let before = earlier.cases.iter().find(|other| other.name == case.name)?;
+    let case_before = earlier.cases.iter().find(|other| other.name == case.name)?;
     let same = |other: &&Row| {
         (&other.proxy, &other.variant, &other.generator)
             == (&row.proxy, &row.variant, &row.generator)
     };
-    let before = before.rows.iter().find(same)?;
-    Some((Spread::of(&before.values(key))?, Spread::of(&row.values(key))?))
+    let before = case_before.rows.iter().find(same)?;
+    Some((spread(case_before, before, key)?, spread(case, row, key)?))
+}
+
+fn spread(case: &Case, row: &Row, key: &str) -> Option<Spread> {
+    match key {
+        RATIO if row.proxy == "nginx" => None,
+        RATIO => times(case, row, "nginx"),
+        key => Spread::of(&row.values(key)),
+    }
 }
 
 #[cfg(test)]

@@ -115,7 +115,8 @@ impl Forward<'_> {
                 if !ended {
                     self.rest(connection, sink, &mut reader, buf).await?;
                 }
-                let has_more = !reader.carry.is_empty() || gathered && connection.stream.has_unread();
+                let has_more =
+                    !reader.carry.is_empty() || gathered && connection.stream.has_unread();
                 !has_more && head.framing != Framing::UntilClose
             }
         };

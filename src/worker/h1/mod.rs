@@ -22,9 +22,9 @@ use super::{
     body::{Decoder, Took},
     buffers::Buffer,
     clock::{NEVER_MS, now_ms, now_ns},
+    door::Door,
     exchange::{Exchange, Request, ResponseSink},
     generation::Generation,
-    listener::Door,
     logs::Malformed,
     net::{Next, Stream, Wait},
     pipeline::{self, Outcome},
@@ -46,7 +46,7 @@ pub struct Client {
     pub stream: Stream,
     pub peer: Option<IpAddr>,
     pub peer_port: u16,
-    /// Written once, because every forwarded request names it.
+    /// Written beforehand, because every forwarded request names it.
     peer_text: Rc<[u8]>,
     /// The listener it came in by.
     pub door: Rc<Door>,
@@ -60,8 +60,7 @@ impl Client {
     pub fn new(stream: Stream, peer: Option<SocketAddr>, door: Rc<Door>) -> Client {
         let peer_port = peer.map_or(0, |peer| peer.port());
         let peer = peer.map(|peer| peer.ip().to_canonical());
-        let peer_text = peer.map_or_else(String::new, |ip| ip.to_string());
-        let peer_text = Rc::from(peer_text.into_bytes());
+        let peer_text = door.peer_text(peer);
         let received = Cell::new(true);
         Client { stream, peer, peer_port, peer_text, door, received, activity: Activity::now() }
     }

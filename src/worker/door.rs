@@ -1,0 +1,56 @@
+//! A listener as the connections that came in by it see it: one [`Door`] for all of them, shared
+//! inside its worker and changed when a reload changes the listener.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+};
+
+use super::generation::Generation;
+use crate::{
+    config::snapshot::{HalfClose, ListenerRule},
+    telemetry::metrics::shards::ListenerShard,
+};
+
+/// A listener as the connections that came in by it see it.
+pub struct Door {
+    pub half_close: Cell<HalfClose>,
+    /// No longer configured: its connections end with their next response.
+    pub is_closing: Cell<bool>,
+    /// Another process accepts on the socket too, or will: ending must not touch its queue.
+    pub is_shared: Cell<bool>,
+    pub(super) shard: RefCell<Arc<ListenerShard>>,
+    pub rule: RefCell<Arc<ListenerRule>>,
+    /// Its exchanges are in the access logs.
+    pub access_log: Cell<bool>,
+    /// The last client's address, and as text.
+    last_peer: RefCell<(Option<IpAddr>, Rc<[u8]>)>,
+}
+
+impl Door {
+    /// Of a listener of this generation.
+    pub fn new(rule: &ListenerRule, generation: &Generation) -> Door {
+        Door {
+            half_close: Cell::new(rule.half_close),
+            is_closing: Cell::new(false),
+            is_shared: Cell::new(false),
+            shard: RefCell::new(generation.listener_shard(rule)),
+            rule: RefCell::new(Arc::new(rule.clone())),
+            access_log: Cell::new(rule.access_log),
+            last_peer: RefCell::new((None, Rc::default())),
+        }
+    }
+
+    /// A client's address as text, empty where it has none. Shared with the client before, when
+    /// that came from the same address, as all do behind a load balancer.
+    pub fn peer_text(&self, peer: Option<IpAddr>) -> Rc<[u8]> {
+        let mut last = self.last_peer.borrow_mut();
+        if last.0 != peer {
+            let text = peer.map_or_else(String::new, |ip| ip.to_string());
+            *last = (peer, Rc::from(text.into_bytes()));
+        }
+        last.1.clone()
+    }
+}
