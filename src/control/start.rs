@@ -32,7 +32,7 @@ use super::{
 use crate::{
     config::{Snapshot, snapshot::Bind},
     telemetry::metrics::registry::Registry,
-    worker::{clients::Places, heap},
+    worker::{clients::Places, heap, splice},
 };
 
 impl Gateway {
@@ -44,7 +44,7 @@ impl Gateway {
         ready: impl FnOnce(&[Bind]),
     ) -> Result<Gateway, String> {
         let cores = cores::plan(&snapshot.runtime.workers)?;
-        raise_descriptor_limit(&snapshot);
+        raise_descriptor_limit(&snapshot, cores.len());
         if let Err(e) = heap::without_huge_pages() {
             tracing::warn!(error = %e, "cannot do without huge pages: idle connections take more");
         }
@@ -247,15 +247,16 @@ fn catch_signals(tell: mpsc::Sender<Event>) -> io::Result<()> {
 }
 
 /// Raises the soft limit on descriptors to the hard one and says when that is not enough.
-fn raise_descriptor_limit(snapshot: &Snapshot) {
+fn raise_descriptor_limit(snapshot: &Snapshot, workers: usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(e) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(error = %e, "cannot raise the limit on open descriptors");
     }
-    // A connection may need one descriptor on each side.
-    let needed = 2 * u64::from(snapshot.limits.connections_max);
+    // A connection may need one descriptor on each side, a pipe has two.
+    let pipes = if snapshot.limits.splice_bytes > 0 { workers * splice::PIPES_MAX } else { 0 };
+    let needed = 2 * (u64::from(snapshot.limits.connections_max) + pipes as u64);
     if let Some(have) = limit.maximum
         && have < needed
     {

@@ -6,6 +6,7 @@
 //! given comes from a benchmark, so a mistake in it panics.
 
 use std::{
+    cell::Cell,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::net::UnixStream as StdUnixStream,
     rc::Rc,
@@ -34,7 +35,7 @@ use super::{
 use crate::{
     config::{
         self, Snapshot,
-        snapshot::{Action, HalfClose, Io, Runtime},
+        snapshot::{Action, Io, Runtime},
     },
     policy::{Refusal, client, route::RouteMatch},
     telemetry::{
@@ -156,7 +157,7 @@ pub fn with_exchange(
                 rule,
                 upstream,
                 upgrade: false,
-                is_sent: std::cell::Cell::new(true),
+                is_sent: Cell::new(true),
             },
             matched,
             sink: H1Sink::new(&worker, &generation, &client, version, true, wait),
@@ -202,9 +203,7 @@ fn worker(snapshot: Snapshot, queues: &[Arc<Queue>]) -> Worker {
 
 fn door(generation: &Generation) -> Rc<Door> {
     let rule = generation.listeners.first().expect("the configuration has a listener");
-    let door = Door::new(rule, generation);
-    door.half_close.set(HalfClose::Abort);
-    Rc::new(door)
+    Rc::new(Door::new(rule, generation))
 }
 
 /// The exchange of a request, routed.

@@ -9,22 +9,16 @@ use std::{
 };
 
 use super::generation::Generation;
-use crate::{
-    config::snapshot::{HalfClose, ListenerRule},
-    telemetry::metrics::shards::ListenerShard,
-};
+use crate::{config::snapshot::ListenerRule, telemetry::metrics::shards::ListenerShard};
 
 /// A listener as the connections that came in by it see it.
 pub struct Door {
-    pub half_close: Cell<HalfClose>,
     /// No longer configured: its connections end with their next response.
     pub is_closing: Cell<bool>,
     /// Another process accepts on the socket too, or will: ending must not touch its queue.
     pub is_shared: Cell<bool>,
     pub(super) shard: RefCell<Arc<ListenerShard>>,
     pub rule: RefCell<Arc<ListenerRule>>,
-    /// Its exchanges are in the access logs.
-    pub access_log: Cell<bool>,
     /// The last client's address, and as text.
     last_peer: RefCell<(Option<IpAddr>, Rc<[u8]>)>,
 }
@@ -33,12 +27,10 @@ impl Door {
     /// Of a listener of this generation.
     pub fn new(rule: &ListenerRule, generation: &Generation) -> Door {
         Door {
-            half_close: Cell::new(rule.half_close),
             is_closing: Cell::new(false),
             is_shared: Cell::new(false),
             shard: RefCell::new(generation.listener_shard(rule)),
             rule: RefCell::new(Arc::new(rule.clone())),
-            access_log: Cell::new(rule.access_log),
             last_peer: RefCell::new((None, Rc::default())),
         }
     }

@@ -138,10 +138,8 @@ impl Listening {
     /// accepted from now on.
     pub fn adopt(&self, rule: &ListenerRule, generation: &Generation) {
         let unsent_bytes = generation.limits.unsent_bytes;
-        self.door.half_close.set(rule.half_close);
         self.door.shard.replace(generation.listener_shard(rule));
         self.door.rule.replace(Arc::new(rule.clone()));
-        self.door.access_log.set(rule.access_log);
         if let Err(e) = set_up(self.as_fd(), rule, unsent_bytes) {
             tracing::warn!(listener = rule.name, error = %e, "cannot change a listening socket");
         }

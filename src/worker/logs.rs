@@ -265,7 +265,7 @@ impl Logs {
 /// Logs an exchange that is over, where its listener, its route and the logs' filters say so.
 pub fn exchange(worker: &Worker, snapshot: &Generation, exchange: &Exchange, done: &Done) {
     let route = exchange.route.map(|id| snapshot.route(id));
-    if !exchange.door.access_log.get() || route.is_some_and(|route| !route.access_log) {
+    if !exchange.door.rule.borrow().access_log || route.is_some_and(|route| !route.access_log) {
         return;
     }
     let (record, sent) = (&exchange.record, &done.sent);
@@ -334,7 +334,7 @@ pub struct Malformed<'a> {
 
 /// Logs a refused head with what is known of it.
 pub fn malformed(worker: &Worker, snapshot: &Generation, what: &Malformed<'_>) {
-    if !what.door.access_log.get() {
+    if !what.door.rule.borrow().access_log {
         return;
     }
     let duration_ns = now_ns().saturating_sub(what.started_ns);

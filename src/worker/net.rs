@@ -255,9 +255,9 @@ impl Stream {
         }
     }
 
-    /// Bytes have arrived that nobody has read.
+    /// Bytes have arrived that nobody has read, or that cannot be told.
     pub fn has_unread(&self) -> bool {
-        rustix::io::ioctl_fionread(self).is_ok_and(|bytes| bytes > 0)
+        !rustix::io::ioctl_fionread(self).is_ok_and(|bytes| bytes == 0)
     }
 
     /// So much was moved at once that others have their turn: wait before more is moved.

@@ -12,9 +12,6 @@ use crate::config::snapshot::{Io, Runtime as Rule};
 /// Completion queue entries per submission queue entry: a burst of completions must fit.
 const CQ_PER_SQ: u32 = 4;
 
-/// The last rung of io_uring: without deferring anything.
-const PLAIN: &str = "io_uring";
-
 /// A worker's runtime and the name of the rung it stands on.
 pub struct Driver {
     runtime: Either,
@@ -59,23 +56,23 @@ impl Driver {
 
 fn uring(rule: &Rule) -> io::Result<Driver> {
     type Flags = fn(&mut io_uring::Builder);
-    let ladder: [(&'static str, Flags); 3] = [
-        ("io_uring, deferred task work", |b| {
+    let ladder: [(&'static str, bool, Flags); 3] = [
+        ("io_uring, deferred task work", true, |b| {
             b.setup_single_issuer().setup_defer_taskrun();
         }),
-        ("io_uring, cooperative task work", |b| {
+        ("io_uring, cooperative task work", true, |b| {
             b.setup_coop_taskrun();
         }),
-        (PLAIN, |_| {}),
+        ("io_uring", false, |_| {}),
     ];
     let entries = rule.ring_entries;
     let mut refused = io::Error::from(io::ErrorKind::Unsupported);
-    for (name, flags) in ladder {
+    for (name, waits_for_us, flags) in ladder {
         let mut builder = IoUring::builder();
         builder.setup_cqsize(entries * CQ_PER_SQ);
         flags(&mut builder);
-        if !rule.spin.is_zero() && name != PLAIN {
-            // Else nobody who looks would see that there is something to do.
+        if waits_for_us && !rule.spin.is_zero() {
+            // The kernel completes when we come: whoever spins must see that there is something.
             builder.setup_taskrun_flag();
         }
         let built = RingView::of(|| {

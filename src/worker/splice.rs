@@ -32,7 +32,7 @@ use super::{
 /// A body of which less than so much is left is copied: that costs less than the calls here.
 pub const SPLICED_BYTES_MIN: u64 = 32 * 1024;
 /// Pipes of one worker that are in use or kept, two descriptors each.
-const PIPES_MAX: usize = 64;
+pub const PIPES_MAX: usize = 64;
 /// After the system gave no pipe, it is asked for none for so long.
 const REFUSED_MS: u64 = 1000;
 

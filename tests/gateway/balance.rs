@@ -1,6 +1,6 @@
 //! Long-lived connections on several workers: with `balance = "even"` each has its share.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use serde_json::Value;
 
@@ -108,16 +108,20 @@ fn those_that_come_fill_up_where_others_went() {
     }
 }
 
+/// Listens on a Unix socket, whose queue its workers share.
+fn even_unix(path: &Path) -> Gateway {
+    let at = path.display();
+    start(&format!(
+        "[[listeners]]\nname = \"main\"\nbind = \"unix:{at}\"\nbalance = \"even\"\n{ROUTES}"
+    ))
+}
+
 /// Its workers share one queue, and mostly the same one accepts.
 #[test]
 fn connections_of_a_unix_socket_are_spread_too() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ringway.sock");
-    let listener = format!(
-        "[[listeners]]\nname = \"main\"\nbind = \"unix:{}\"\nbalance = \"even\"\n",
-        path.display()
-    );
-    let gateway = start(&format!("{listener}{ROUTES}"));
+    let gateway = even_unix(&path);
     let mut clients: Vec<Client> = (0..33).map(|_| Client::connect_unix(&path)).collect();
     until_open(&gateway, &[16, 17]);
     all_work(&mut clients);
@@ -170,11 +174,7 @@ fn an_upgrade_right_after_loses_nobody() {
 fn nobody_waits_for_a_worker_that_stands_still() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ringway.sock");
-    let listener = format!(
-        "[[listeners]]\nname = \"main\"\nbind = \"unix:{}\"\nbalance = \"even\"\n",
-        path.display()
-    );
-    let gateway = start(&format!("{listener}{ROUTES}"));
+    let gateway = even_unix(&path);
     let mut before: Vec<Client> = (0..2).map(|_| Client::connect_unix(&path)).collect();
     until_open(&gateway, &[1, 1]);
     before[0].send(format!("GET /stall/{STALL_MS} HTTP/1.1\r\nHost: gw.test\r\n\r\n"));

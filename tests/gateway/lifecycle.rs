@@ -162,9 +162,10 @@ fn a_worker_that_spins_does_so_for_a_moment_and_serves_as_ever() {
         }
         gateway.cpu_time() - before
     };
-    let (spun, slept) = (used(&spinning), used(&sleeping));
-    let least = slept + REQUESTS * Duration::from_micros(700);
-    assert!(spun >= least, "{spun:?} spinning, {slept:?} sleeping");
+    // On a busy machine it has less of its core while it spins.
+    eventually("more CPU time used by spinning", || {
+        used(&spinning) >= used(&sleeping) + REQUESTS * Duration::from_micros(700)
+    });
     // Without traffic it does not spin.
     let before = spinning.cpu_time();
     std::thread::sleep(Duration::from_millis(500));

@@ -263,44 +263,39 @@ fn running_out_of_descriptors_does_not_spin() {
     });
 }
 
-#[test]
-fn refused_clients_are_forgotten() {
-    let gateway = fixed("[timeouts]\nlinger = \"200ms\"\n");
+/// Clients that send these, are answered with `status`, and stay: it is the gateway that must let
+/// go of them.
+fn are_let_go(gateway: &Gateway, requests: &[&str], status: u16) {
     let before = {
         gateway.client().get("/");
         gateway.open_fds()
     };
     let mut clients = Vec::new();
-    for _ in 0..20 {
+    for request in requests {
         let mut client = gateway.client();
-        client.send("GET / HTTP/7.7\r\n\r\n");
-        assert_eq!(client.response().status, 505);
-        // Held open: it is the gateway that must let go.
+        client.send(request);
+        assert_eq!(client.response().status, status);
         clients.push(client);
     }
-    eventually("the refused are forgotten", || gateway.open_fds() <= before);
+    eventually("all are let go", || gateway.open_fds() <= before);
+}
+
+#[test]
+fn refused_clients_are_forgotten() {
+    let gateway = fixed("[timeouts]\nlinger = \"200ms\"\n");
+    are_let_go(&gateway, &["GET / HTTP/7.7\r\n\r\n"; 20], 505);
 }
 
 #[test]
 fn a_client_that_asked_for_the_close_is_not_waited_for() {
     let gateway = fixed("[timeouts]\nlinger = \"10m\"\n");
-    let before = {
-        gateway.client().get("/");
-        gateway.open_fds()
-    };
-    let mut clients = Vec::new();
-    for request in [
+    // Nothing more can come that closing would have to wait for.
+    let requests = [
         "GET / HTTP/1.1\r\nHost: gw.test\r\nConnection: close\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: gw.test\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody",
-    ] {
-        let mut client = gateway.client();
-        client.send(request);
-        assert_eq!(client.response().status, 200);
-        // Held open: nothing more can come that closing would have to wait for.
-        clients.push(client);
-    }
-    eventually("closed by the gateway", || gateway.open_fds() <= before);
+    ];
+    are_let_go(&gateway, &requests, 200);
 }
 
 #[test]

@@ -335,7 +335,7 @@ impl Active<'_> {
             route: None,
             record: Record::begun(now_ns()),
             trace,
-            fin_is_gone: self.client.door.half_close.get() == HalfClose::Abort,
+            fin_is_gone: self.client.door.rule.borrow().half_close == HalfClose::Abort,
         }
     }
 
