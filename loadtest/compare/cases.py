@@ -8,7 +8,7 @@ that `loadtest report` has tables for.
 from dataclasses import dataclass
 
 # Seconds of a round besides what is measured: warm-up, calibration, start of the generator.
-ROUND_EXTRA_S = 1.5
+ROUND_EXTRA_S = 1.2
 # Seconds to count system calls of one proxy.
 COUNT_S = 6.0
 # Shares of the best peer's maximum at which latency is measured.
@@ -51,6 +51,8 @@ class Case:
     also: tuple = ()
     # Proxies that do not take part, and why.
     without: tuple = ()
+    # Its rounds last so many times as long as those of others.
+    stretch: float = 1.0
     # Seconds per proxy of cases that are not rounds of load.
     seconds_each: float = 0.0
 
@@ -70,7 +72,8 @@ class Case:
         if self.kind == "latency" and not self.rate:
             variants = len(LOADS)
         generators = len([g for g in self.generators if g in chosen.generators])
-        rounds = count * variants * generators * chosen.rounds * (chosen.seconds + ROUND_EXTRA_S)
+        round_s = chosen.seconds * self.stretch + ROUND_EXTRA_S
+        rounds = count * variants * generators * chosen.rounds * round_s
         counted = count * variants * COUNT_S if self.counted(chosen) else 0
         return rounds + counted + 4 * count
 
@@ -129,7 +132,7 @@ CASES = {case.name: case for case in (
          "GET at a constant rate on at most 64 kept connections, response of 1 KiB, at 10, 50 and "
          "80 % of the highest rate that a peer (neither Ringway nor the floor) reached in a closed "
          "loop just before.",
-         kind="latency", short=True),
+         kind="latency", stretch=2.0, short=True),
     Case("slow", "one slow upstream of four",
          "GET at 4,000 requests/s over four origins of which one takes 50 ms for each answer. The "
          "proxy chooses the origin with the fewest requests in flight (NGINX least_conn, HAProxy "

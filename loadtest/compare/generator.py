@@ -29,7 +29,7 @@ class Generator:
         # Where the client must share its core with a worker, it may not spin.
         self.spin = True
         # Thousands of connections take a while to open.
-        self.warmup_s = 1.0 + connections / 5000
+        self.warmup_s = 0.7 + connections / 5000
 
     def pinned(self, command):
         prefix = ["chrt", "-r", "1"] if self.realtime else []

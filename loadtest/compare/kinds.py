@@ -1,7 +1,7 @@
 """What is done for each kind of case: closed loops, open loops, workers, idle connections, reloads.
 
-Rounds are interleaved (NGINX, HAProxy, ..., NGINX, HAProxy, ...), so that a slower minute of the
-machine hits all. A proxy that does not start and a round that fails are said in the result; nothing
+Rounds are interleaved (NGINX, HAProxy, ..., Ringway, Ringway, ..., NGINX, ...), so that a slower
+minute of the machine hits all. A proxy that does not start and a round that fails are said in the result; nothing
 is left out silently.
 """
 
@@ -91,7 +91,7 @@ class Bench:
     def round(self, number, key, generator, kind, proxy, cores=None, extra=None, **options):
         """Measures one round and keeps it under `key`: proxy, variant, generator."""
         row = self.rows.setdefault(key, {"rounds": []})
-        seconds = self.chosen.seconds
+        seconds = self.chosen.seconds * self.case.stretch
         try:
             figures = measure.round_of(generator, kind, proxy, cores or [self.chosen.proxy_core],
                                        seconds, **options)
@@ -99,6 +99,12 @@ class Bench:
             self.notes.append(f"a round of {' '.join(key).strip()} failed: {failed}")
         else:
             row["rounds"].append({"round": number + 1} | figures | (extra or {}))
+
+    @staticmethod
+    def turn(number, several):
+        """The order of a round: every other one is the other way round, so that none always runs
+        after the same one."""
+        return several[::-1] if number % 2 else several
 
     def say(self, number, *words):
         peers.say(f"{self.case.name}: round {number + 1}/{self.chosen.rounds} "
@@ -128,7 +134,7 @@ def load(chosen, case):
                 variants.append((name, f"{routes:,} routes" if routes else "", routes, proxy))
     generators = [name for name in case.generators if name in chosen.generators]
     for number in range(chosen.rounds):
-        for name, variant, routes, proxy in variants:
+        for name, variant, routes, proxy in bench.turn(number, variants):
             for kind in generators:
                 bench.say(number, name, variant, kind)
                 bench.round(number, (name, variant, kind), bench.generator, kind, proxy,
@@ -183,7 +189,7 @@ def latency(chosen, case):
     for number in range(chosen.rounds):
         for share in loads:
             rate = max(ROUNDING, round(most * share / ROUNDING) * ROUNDING)
-            for name, proxy in proxies:
+            for name, proxy in bench.turn(number, proxies):
                 bench.say(number, name, f"at {share:.0%}")
                 bench.round(number, (name, f"{share * 100:.0f} % of the best peer's maximum", "own"),
                             bench.generator, "own", proxy, extra={"rate": rate}, rate=rate)
@@ -200,7 +206,7 @@ def slow(chosen, case):
     bench.generator.spin = False
     proxies = [(name, bench.start(name, origin=ports, least=True)) for name in bench.taking_part()]
     for number in range(chosen.rounds):
-        for name, proxy in proxies:
+        for name, proxy in bench.turn(number, proxies):
             if proxy:
                 bench.say(number, name)
                 bench.round(number, (name, f"{case.rate:,.0f} requests/s", "own"), bench.generator, "own",
@@ -216,7 +222,7 @@ def hold(chosen, case):
     origin = bench.start_origin(bench.generator.origin_port, ["--websocket"])
     proxies = [(name, bench.start(name)) for name in bench.taking_part()]
     for number in range(chosen.rounds):
-        for name, proxy in proxies:
+        for name, proxy in bench.turn(number, proxies):
             if proxy:
                 bench.say(number, name)
                 bench.round(number, (name, "", "own"), bench.generator, "hold", proxy)
@@ -247,7 +253,7 @@ def workers(chosen, case):
             if proxy:
                 variants.append((name, count, used, proxy))
     for number in range(chosen.rounds):
-        for name, count, used, proxy in variants:
+        for name, count, used, proxy in bench.turn(number, variants):
             variant = f"{count} worker{'s' if count > 1 else ''}"
             bench.say(number, name, variant)
             bench.round(number, (name, variant, "own"), bench.generator, "own", proxy, cores=used,

@@ -13,6 +13,7 @@
 use std::{
     cell::{Cell, RefCell},
     mem::MaybeUninit,
+    rc::Rc,
 };
 
 use monoio::buf::{IoBuf, IoBufMut};
@@ -25,6 +26,11 @@ pub const HEADROOM: usize = 320;
 pub const TAILROOM: usize = 8;
 /// Size of the buffer a message head is read into first.
 pub const HEAD_BYTES: usize = 8 * 1024;
+/// A message larger than a head buffer, and no larger than this, has its connection's next message
+/// read into a relay buffer ([`Buffers::is_wide`]).
+const WIDE_BYTES_MAX: u64 = 32 * 1024;
+/// Idle upstream connections of one worker whose next response is read into a relay buffer.
+const WIDE_IDLE_MAX: u32 = 64;
 /// What a relay buffer holds beyond its configured size: the head before a body of just that size.
 const HEAD_BEFORE_BYTES: usize = 1024;
 
@@ -171,6 +177,17 @@ pub struct Buffers {
     large: Shelf,
     /// Bytes that trims have freed since pages were last handed back to the system.
     trimmed_bytes: Cell<usize>,
+    /// How many [`Wide`] there are.
+    wide: Rc<Cell<u32>>,
+}
+
+/// The right of an idle upstream connection to a relay buffer for its next response.
+pub struct Wide(Rc<Cell<u32>>);
+
+impl Drop for Wide {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 struct Shelf {
@@ -233,6 +250,7 @@ impl Buffers {
             relay: Shelf::new(relay + HEAD_BEFORE_BYTES),
             large: Shelf::new(large + HEAD_BEFORE_BYTES),
             trimmed_bytes: Cell::new(0),
+            wide: Rc::default(),
         }
     }
 
@@ -254,6 +272,41 @@ impl Buffers {
         let mut buffer = self.head.take();
         buffer.reset(HEADROOM);
         buffer
+    }
+
+    /// Whether the message after one of `bytes`, head included, is better read into a relay buffer:
+    /// such a message then arrives by one read and leaves by one write. Larger ones are better read
+    /// in pieces, which are not copied.
+    #[inline]
+    pub fn is_wide(&self, bytes: u64) -> bool {
+        bytes > HEAD_BYTES as u64
+            && bytes <= WIDE_BYTES_MAX
+            && self.relay.bytes.get() as u64 >= WIDE_BYTES_MAX + (HEADROOM + TAILROOM) as u64
+    }
+
+    /// Whether a buffer is larger than those of [`Buffers::head`].
+    pub fn is_larger(&self, buffer: &Buffer) -> bool {
+        buffer.capacity() > self.head.bytes.get()
+    }
+
+    /// For a request on a connection whose last one was [wide](Buffers::is_wide).
+    pub fn wide(&self) -> Buffer {
+        let mut buffer = self.relay.take();
+        buffer.reset(0);
+        buffer
+    }
+
+    /// As [`Buffers::response`], for a connection whose last response was wide; `None` when enough
+    /// idle ones hold such a buffer.
+    pub fn wide_response(&self) -> Option<(Buffer, Wide)> {
+        let count = self.wide.get();
+        if count >= WIDE_IDLE_MAX {
+            return None;
+        }
+        self.wide.set(count + 1);
+        let mut buffer = self.relay.take();
+        buffer.reset(HEADROOM);
+        Some((buffer, Wide(self.wide.clone())))
     }
 
     /// For the rest of a body of which `left` bytes are still to come, when that is known.
@@ -384,5 +437,27 @@ mod tests {
         shelf.give(in_use);
         shelf.trim();
         assert_eq!(shelf.head.free.borrow().len(), 1, "one was needed since");
+    }
+
+    #[test]
+    fn messages_of_some_kibibytes_get_larger_buffers() {
+        let shelf = Buffers::new(64 * 1024, 256 * 1024);
+        for (bytes, is_wide) in [(0, false), (8192, false), (8193, true), (32768, true)] {
+            assert_eq!(shelf.is_wide(bytes), is_wide, "{bytes}");
+        }
+        assert!(!shelf.is_wide(32769) && !shelf.is_wide(u64::MAX));
+        assert!(shelf.wide().room() as u64 >= WIDE_BYTES_MAX);
+        let small = Buffers::new(16 * 1024, 16 * 1024);
+        assert!(!small.is_wide(9000), "no configured buffer is as large");
+    }
+
+    #[test]
+    fn few_idle_upstream_connections_hold_large_buffers() {
+        let shelf = Buffers::new(64 * 1024, 256 * 1024);
+        let mut lent: Vec<_> = (0..WIDE_IDLE_MAX).map(|_| shelf.wide_response()).collect();
+        assert!(lent.iter().all(Option::is_some) && shelf.wide_response().is_none());
+        lent.pop();
+        let (buffer, _) = shelf.wide_response().expect("one was given back");
+        assert!(buffer.headroom() == HEADROOM && buffer.room() as u64 >= WIDE_BYTES_MAX);
     }
 }

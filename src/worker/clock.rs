@@ -21,6 +21,8 @@ thread_local! {
     static RING: OnceCell<Arc<RingView>> = const { OnceCell::new() };
     /// The ring's count of completions at the last look.
     static COMPLETED: Cell<u32> = const { Cell::new(0) };
+    /// The kernel had handed over a single one at that look.
+    static IS_ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// This thread runs on a ring, whose completions come in batches: what completed together has the
@@ -35,10 +37,21 @@ pub fn follow(ring: Arc<RingView>) {
 #[inline]
 pub fn completed() {
     let count = RING.with(|ring| ring.get().map(|ring| ring.completed()));
-    if count.is_none_or(|count| COMPLETED.replace(count) != count) {
+    let before = COMPLETED.get();
+    if count.is_none_or(|count| before != count) {
+        let count = count.unwrap_or(before);
+        COMPLETED.set(count);
+        IS_ALONE.set(count.wrapping_sub(before) == 1);
         refresh();
         spin::awake();
     }
+}
+
+/// Whether the operation that this thread goes on with completed alone, as most do on a worker that
+/// is not busy. Never without a ring.
+#[inline]
+pub fn is_alone() -> bool {
+    IS_ALONE.get()
 }
 
 /// From now on this thread's clock is the precise one, or the coarse one.

@@ -30,7 +30,7 @@ use rustix::{
 
 use super::{
     buffers::Buffer,
-    clock::{NEVER_MS, completed, now_ms, refresh},
+    clock::{NEVER_MS, completed, is_alone, now_ms, refresh},
     deadline::{Deadline, Deadlines},
 };
 
@@ -78,10 +78,11 @@ enum Socket {
     Unix(UnixStream),
 }
 
-/// From so many bytes on a write is tried at once, with a system call of its own, before it is left
-/// to the ring: what was just read is still in the core's cache then, and the call costs little
-/// beside the copy.
-const AT_ONCE_BYTES_MIN: usize = 16 * 1024;
+/// From so many bytes on a write is always tried at once, with a system call of its own, before it
+/// is left to the ring: what was just read is still in the core's cache then, and the call costs
+/// little beside the copy. Smaller ones are dearer by calls of their own, by as much as the call
+/// (docs/performance.md, "What was tried").
+const AT_ONCE_BYTES_MIN: usize = 32 * 1024;
 /// So many bytes of one socket are moved at once, then others have their turn.
 const TURN_BYTES_MAX: usize = 256 * 1024;
 
@@ -284,8 +285,7 @@ impl Stream {
             if buf.is_empty() {
                 break Ok(now_ms() - started_ms);
             }
-            let pays = buf.len() >= AT_ONCE_BYTES_MIN || self.is_followed.get();
-            if pays && !self.is_turn_over() {
+            if self.writes_at_once(buf) {
                 match self.write_now(buf) {
                     Ok(()) => continue,
                     Err(Errno::AGAIN) => {}
@@ -310,6 +310,15 @@ impl Stream {
         result.map_err(|error| WriteFailed { error, sent_any })
     }
 
+    /// Whether a write is better made by a system call of its own than left to the ring.
+    #[inline]
+    fn writes_at_once(&self, buf: &Buffer) -> bool {
+        // Whoever is alone shares the ring's system call with nobody, and a write that is over when
+        // it returns is not waited for.
+        let pays = buf.len() >= AT_ONCE_BYTES_MIN || self.is_followed.get() || is_alone();
+        pays && !self.is_turn_over()
+    }
+
     /// Writes what the kernel takes of the window without waiting, and takes it off the window.
     /// What does not wait is not interrupted by signals.
     fn write_now(&self, buf: &mut Buffer) -> Result<(), Errno> {
@@ -318,7 +327,8 @@ impl Stream {
         let n = rustix::net::send(self.as_fd(), buf.bytes(), flags)?;
         buf.consume(n);
         self.turn.set(self.turn.get() + n);
-        // Such a copy takes time that others should see.
+        // A large copy takes time that others should see, and what was done until now is told apart
+        // from what the peer takes.
         refresh();
         Ok(())
     }

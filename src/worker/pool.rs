@@ -20,7 +20,7 @@ use std::{
 };
 
 use super::{
-    buffers::Buffer,
+    buffers::{Buffer, Buffers, Wide},
     clock::{NEVER_MS, now_ms},
     net::{Stream, Wait},
 };
@@ -38,6 +38,10 @@ pub struct Connection {
     /// served a request before: it may turn out to have died while idle.
     pub read_ahead: Cell<Option<ReadAhead>>,
     pub reused: bool,
+    /// Its last response was so large that the next one gets a larger buffer.
+    pub is_wide: Cell<bool>,
+    /// Held while a larger buffer waits for the next response.
+    wide: Cell<Option<Wide>>,
 }
 
 struct Idle {
@@ -48,11 +52,25 @@ struct Idle {
 impl Connection {
     pub fn new(stream: Stream) -> Connection {
         let stream = Rc::new(stream);
-        Connection { stream, born_ms: now_ms(), read_ahead: Cell::default(), reused: false }
+        Connection {
+            stream,
+            born_ms: now_ms(),
+            read_ahead: Cell::default(),
+            reused: false,
+            is_wide: Cell::new(false),
+            wide: Cell::default(),
+        }
     }
 
-    /// Starts the next read into `buf`. Answers whether it is still in flight.
-    fn start_read(&self, mut buf: Buffer) -> bool {
+    /// Starts the next read. Answers whether it is still in flight.
+    fn start_read(&self, buffers: &Buffers) -> bool {
+        let mut buf = match self.is_wide.get().then(|| buffers.wide_response()).flatten() {
+            None => buffers.response(),
+            Some((buf, wide)) => {
+                self.wide.set(Some(wide));
+                buf
+            }
+        };
         let stream = self.stream.clone();
         let wait = Wait { idle_ms: NEVER_MS, until_ms: NEVER_MS };
         let read: ReadAhead = Box::pin(async move { (stream.read(&mut buf, wait).await, buf) });
@@ -88,19 +106,20 @@ impl Pool {
             if idle.is_usable(rule, now_ms) {
                 let mut connection = idle.connection;
                 connection.reused = true;
+                connection.wide.take();
                 return Some(connection);
             }
         }
     }
 
     /// Keeps a connection whose last response ended cleanly; closes the oldest when full. The next
-    /// response will be read into `buf`.
-    pub fn give(&self, connection: Connection, rule: &Upstream, buf: Buffer) {
+    /// response will be read into a buffer of `buffers`.
+    pub fn give(&self, connection: Connection, rule: &Upstream, buffers: &Buffers) {
         let now_ms = now_ms();
         if rule.pool_idle_max == 0
             || self.is_closed.get()
             || over_age(rule, &connection, now_ms)
-            || !connection.start_read(buf)
+            || !connection.start_read(buffers)
         {
             return;
         }

@@ -363,3 +363,47 @@ fn relay_buffers_may_be_smaller_than_what_a_read_brings() {
         assert!(upstream.requests().iter().any(|request| request.body == body), "{size}");
     }
 }
+
+/// After a message of some KiB the next one is read into a larger buffer, whatever it turns out to
+/// be.
+#[test]
+fn what_follows_a_message_of_some_size_is_intact() {
+    let server = Server::start();
+    let gateway = Gateway::before(server.address(), "");
+    let mut client = gateway.client();
+    for size in [20_000, 20_000, 0, 20_000, 200_000, 20_000, 32_000, 40_000, 9_000, 9_000] {
+        for path in ["bytes", "chunked"] {
+            let response = client.get(&format!("/{path}/{size}"));
+            assert_eq!(response.body.len(), size, "{path}");
+            Pattern::default().check(&response.body);
+        }
+        let head = format!("PUT /sink HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {size}\r\n\r\n");
+        // Two at once: the second begins in the same read as the first ends, where there is room.
+        let body = Pattern::default().take(size);
+        client.send([head.as_bytes(), &body, head.as_bytes(), &body].concat());
+        for _ in 0..2 {
+            assert_eq!(client.response().text(), format!("{size} intact"));
+        }
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+/// The larger buffer of a connection that has sent something of some KiB is given up when it idles.
+#[test]
+fn connections_that_idle_after_uploads_hold_no_large_buffer() {
+    let server = Server::start();
+    let gateway = Gateway::before(server.address(), "[timeouts]\npark = \"100ms\"\n");
+    let upload = |client: &mut Client| {
+        client.send("PUT /sink HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 30000\r\n\r\n");
+        client.send(Pattern::default().take(30_000));
+        assert_eq!(client.response().text(), "30000 intact");
+    };
+    upload(&mut gateway.client());
+    let before = gateway.anonymous_bytes();
+    let mut clients: Vec<Client> = (0..200).map(|_| gateway.client()).collect();
+    // Twice, so that the second one is read into a larger buffer, and closely, so that the
+    // connection counts as busy.
+    clients.iter_mut().for_each(|client| (0..2).for_each(|_| upload(client)));
+    let bound = before + 200 * 16 * 1024;
+    eventually("200 buffers of 64 KiB are given back", || gateway.anonymous_bytes() < bound);
+}

@@ -1,7 +1,8 @@
 //! Whether two runs agree within the spread that they state.
 //!
-//! A run states of each figure half of its range over the rounds, and never less than 2 %. Two runs
-//! agree on it when their medians differ by no more than both of that together.
+//! A run states of each figure the range of its rounds: of six rounds that do not depend on each
+//! other, the lowest and the highest have the median of endlessly many between them with 97 %
+//! (of n with 1 - 2^(1-n)). Two runs agree on it when their ranges meet.
 
 use std::fmt::Write as _;
 
@@ -9,12 +10,13 @@ use super::data::{Case, Kind, Results, Row};
 use super::figures::{Spread, number};
 use super::tables::times;
 
-/// The least a run claims to know a figure to.
-pub const SPREAD_MIN: f64 = 0.02;
+/// The least a run claims to know a figure to, each way, as a share of it.
+const KNOWN_MIN: f64 = 0.02;
 
 /// The rule in words.
-pub const RULE: &str = "A run knows a figure to half of its range over the rounds, and to 2 % at \
-     best. Two runs agree on it when their medians differ by no more than both of that together.";
+pub const RULE: &str = "A run knows a figure to the range of its rounds, and to 2 % each way at best: \
+     of six rounds that do not depend on each other, the range has the median of endlessly many in \
+     it with 97 %, of three with 75 %. Two runs agree on a figure when their ranges meet.";
 
 /// CPU time, round by round times NGINX's: what a machine that is slower or faster as a whole in
 /// one of the runs leaves as it is.
@@ -34,8 +36,10 @@ fn keys(kind: Kind) -> &'static [&'static str] {
 
 /// Whether two figures agree.
 fn agree(one: Spread, other: Spread) -> bool {
-    let known = |s: Spread| s.share().max(SPREAD_MIN) * s.median.abs();
-    (one.median - other.median).abs() <= known(one) + known(other)
+    let least = |s: Spread| s.median.abs() * KNOWN_MIN;
+    let from = |s: Spread| s.min.min(s.median - least(s));
+    let to = |s: Spread| s.max.max(s.median + least(s));
+    from(one) <= to(other) && from(other) <= to(one)
 }
 
 /// A table of every figure that both runs have.
@@ -110,6 +114,9 @@ mod tests {
             (at(10.0, 0.0), at(10.5, 0.0), false),
             (at(10.0, 0.4), at(10.5, 0.0), true),
             (at(10.0, 0.4), at(11.0, 0.2), false),
+            // A range counts as it is, on the side where it is wide.
+            (Spread { median: 10.0, min: 9.9, max: 14.0 }, at(13.0, 0.1), true),
+            (Spread { median: 10.0, min: 6.0, max: 10.1 }, at(13.0, 0.1), false),
         ];
         for (one, other, wanted) in table {
             assert_eq!(agree(one, other), wanted, "{one:?} {other:?}");

@@ -24,11 +24,6 @@ impl Spread {
         Some(Self { median, min, max })
     }
 
-    /// Half of the range as a share of the median; 0 when the median is.
-    pub fn share(&self) -> f64 {
-        if self.median == 0.0 { 0.0 } else { (self.max - self.min) / 2.0 / self.median.abs() }
-    }
-
     /// As text: the median, and the range where the rounds differ in the digits shown.
     pub fn text(&self, digits: usize) -> String {
         let [median, min, max] = [self.median, self.min, self.max].map(|x| number(x, digits));
@@ -74,14 +69,6 @@ mod tests {
             assert_eq!(found, Some(wanted), "{values:?}");
         }
         assert_eq!(Spread::of(&[]), None);
-    }
-
-    #[test]
-    fn shares_of_the_median() {
-        let table = [((10.0, 9.0, 11.0), 0.1), ((10.0, 10.0, 10.0), 0.0), ((0.0, 0.0, 1.0), 0.0)];
-        for ((median, min, max), wanted) in table {
-            assert!((Spread { median, min, max }.share() - wanted).abs() < 1e-12);
-        }
     }
 
     #[test]

@@ -59,8 +59,8 @@ pub fn preface(results: &Results) -> Vec<String> {
         ),
         format!(
             "Each proxy ran alone on core {}, load and origin on core {}. Rounds are interleaved: \
-             one of each proxy, then the next of each; {} rounds of {} s where nothing else is \
-             said.{foreign}",
+             one of each proxy, then the next of each in the other order; {} rounds of {} s (latency: \
+             twice that).{foreign}",
             settings.proxy_cores, settings.load_cores, settings.rounds, settings.seconds
         ),
         format!(

@@ -124,8 +124,7 @@ impl Acquired<'_> {
     /// Returns the connection to its pool.
     pub fn keep(self, rule: &Upstream, buffers: &Buffers) {
         let Acquired { connection, in_flight } = self;
-        let buf = buffers.response();
-        in_flight.state.pools[in_flight.endpoint].give(connection, rule, buf);
+        in_flight.state.pools[in_flight.endpoint].give(connection, rule, buffers);
     }
 }
 

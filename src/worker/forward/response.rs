@@ -97,6 +97,8 @@ impl Forward<'_> {
             return self.switch(sink, head, buf).await;
         }
         let decoder = Decoder::new(head.framing, self.snapshot.limits.head);
+        let message_bytes = (head.len as u64).saturating_add(decoder.promised());
+        connection.is_wide.set(self.worker.buffers.is_wide(message_bytes));
         let mut reader = Reader::new(&connection.stream, decoder);
         let took = reader.decoder.take(&mut buf.bytes_mut()[head.len..]);
         let took = took.map_err(|_| Refusal::from(refusal::UPSTREAM_INVALID))?;

@@ -105,6 +105,7 @@ async fn active(worker: &Worker, client: &Client) -> Ending {
         buf: worker.buffers.head(),
         request: Some(worker.request()),
         busy: false,
+        is_wide: false,
     };
     let ending = active.run().await;
     worker.buffers.give(active.buf);
@@ -122,6 +123,8 @@ struct Active<'c> {
     request: Option<Box<Request>>,
     /// The last request followed the last response closely.
     busy: bool,
+    /// The last request was so large that the next one gets a larger buffer.
+    is_wide: bool,
 }
 
 /// What came of waiting for a request head.
@@ -212,7 +215,9 @@ impl Active<'_> {
         });
         let waited_from = now_ms();
         let deadline = self.client.stream.deadline();
-        let parkable = !self.busy && requests > 0;
+        // A larger buffer is given up soon.
+        let parkable = (!self.busy || self.is_wide) && requests > 0;
+        self.fit();
         self.buf.reset(0);
         deadline.set_idle(waited_from);
         let (park_at_ms, by_ms) = (waited_from + park_ms, waited_from + wait_ms);
@@ -228,6 +233,15 @@ impl Active<'_> {
                 Some(Box::pin(self.close_idle()).await)
             }
             Next::Read(Err(_)) => Some(Ending::Closed),
+        }
+    }
+
+    /// Exchanges the empty buffer for one of the size that the next request probably has.
+    fn fit(&mut self) {
+        let buffers = &self.worker.buffers;
+        if self.is_wide != buffers.is_larger(&self.buf) {
+            let other = if self.is_wide { buffers.wide() } else { buffers.head() };
+            buffers.give(std::mem::replace(&mut self.buf, other));
         }
     }
 
@@ -266,6 +280,8 @@ impl Active<'_> {
         let request = self.request.take().unwrap_or_default();
         let mut decoder = Decoder::new(request.head.framing, snapshot.limits.head);
         let head_len = request.head.len;
+        let message_bytes = (head_len as u64).saturating_add(decoder.promised());
+        self.is_wide = worker.buffers.is_wide(message_bytes);
         let took = match decoder.take(&mut self.buf.bytes_mut()[head_len..]) {
             Ok(took) => took,
             Err(reason) => {
