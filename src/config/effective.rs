@@ -73,7 +73,9 @@ mod tests {
         [limits]\nbody = \"10MiB\"\n";
 
     fn of(text: &str) -> Table {
-        effective(&from_text("small.toml", text).expect("a good configuration").0)
+        // Files are looked for in the current directory; the reference file is in config/.
+        let text = text.replace("\"tls/", "\"config/tls/");
+        effective(&from_text("small.toml", &text).expect("a good configuration").0)
     }
 
     #[test]

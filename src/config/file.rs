@@ -7,18 +7,18 @@
 use super::{
     decode::Named,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, Parent, RequestId,
-        ServerTiming, Workers,
+        AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, Parent, ProxyProtocol,
+        RequestId, ServerTiming, Workers,
     },
     units::{
         Micros, Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, micros, millis, minutes,
         seconds,
     },
     values::{
-        BareHost, BindAddress, CollectorUrl, EncodedSlash, EndpointText, FieldValue, FileMode,
-        HostName, HostPattern, LogFormat, LogTarget, Matches, MethodName, Name, Network, PathRegex,
-        PathTemplate, PathText, Pseudonym, Ratio, Scheme, Secret, StatusHost, StatusRange,
-        TcpAddress,
+        BareHost, BindAddress, ClientCertificate, CollectorUrl, EncodedSlash, EndpointText,
+        FieldValue, FileMode, HostName, HostPattern, LogFormat, LogTarget, Matches, MethodName,
+        Name, Network, PathRegex, PathTemplate, PathText, Pseudonym, Ratio, Scheme, Secret,
+        StatusHost, StatusRange, TcpAddress, TlsVersion,
     },
 };
 use crate::{config::decode::At, policy::balance::Balance, section};
@@ -126,6 +126,59 @@ section! {
         balance: ListenerBalance = ListenerBalance::Kernel;
         /// Log its exchanges in every access log.
         access_log: bool = true;
+        /// Whether connections begin with a PROXY protocol header (version 1 or 2), which says whom
+        /// the proxy in front speaks for. `"required"`: all do, and whoever is not in
+        /// `forwarding.trusted_proxies` is not served. `"optional"`: those of trusted proxies may.
+        /// A peer on a Unix socket is trusted.
+        proxy_protocol: ProxyProtocol = ProxyProtocol::Off;
+        /// Send every request to https at this port of the same host (308), whatever the routes
+        /// say: for a plain listener beside one with `tls`.
+        redirect_https: Option<u16> = None => Some(1)..=Some(65535), eg "443";
+        /// Clients speak TLS here. Default: plain HTTP.
+        tls: Option<ListenerTls> = None,
+            eg "{ certificates = [{ file = \"tls/localhost.pem\", key = \"tls/localhost.key\" }] }";
+    }
+
+    /// TLS of a listener: versions 1.2 and 1.3. Its files are read when the configuration is
+    /// loaded, and again by every reload; with `reload.watch` also when they change. Connections
+    /// that are open keep what they have.
+    pub struct ListenerTls {
+        /// Certificates. The DNS names in them (`*.` stands for one label) say which one a client
+        /// gets; one that asks for no name, or for one that none has, gets the first. A name may
+        /// have two, with an ECDSA and an RSA key: the first that the client can verify is used.
+        certificates: Vec<At<Certificate>>,
+            eg "[{ file = \"tls/localhost.pem\", key = \"tls/localhost.key\" }]";
+        /// Oldest version that clients may speak.
+        min_version: TlsVersion = TlsVersion::V12;
+        /// From the connection to the end of its handshake; then it is closed.
+        handshake_timeout: Millis = seconds(10) => millis(10)..=minutes(10);
+        /// Ask clients for a certificate of these authorities: a PEM file. Without it nobody is
+        /// asked. Sessions are then not resumed, so that every connection is judged anew.
+        client_ca: Option<String> = None, eg "\"tls/localhost.pem\"";
+        /// With `client_ca`: `"required"` refuses clients that show none, `"optional"` serves them
+        /// too. A certificate that is shown and not accepted is refused in any case.
+        client_certificate: ClientCertificate = ClientCertificate::Required;
+        /// With `client_ca`: PEM files with lists of revoked certificates (CRL), one for every
+        /// authority in a client's chain. A list that is out of its time refuses everybody it is
+        /// for, until a reload reads a new one.
+        client_crls: Vec<At<String>> = Vec::new();
+        /// With `client_ca`: tell upstreams the client's certificate in the field Client-Cert
+        /// (RFC 9440). What clients write into that field is removed in any case.
+        client_cert_field: bool = true;
+        /// Tell browsers to come back over TLS only, for this long (Strict-Transport-Security),
+        /// unless the upstream says it itself.
+        hsts: Option<Millis> = None => Some(seconds(0))..=Some(hours(24 * 3650)), eg "\"365d\"";
+        /// With `hsts`: also to every name below this one.
+        hsts_subdomains: bool = false;
+    }
+
+    /// A certificate and its key.
+    pub struct Certificate {
+        /// PEM file with the certificate first and then those that issued it, without the root.
+        /// Relative to this configuration.
+        file: String, eg "\"tls/localhost.pem\"";
+        /// PEM file with its private key: PKCS#8, SEC1 or PKCS#1, not encrypted.
+        key: String, eg "\"tls/localhost.key\"";
     }
 
     /// What is done with which request: conditions, then one action (`upstream`, `respond` or
@@ -240,6 +293,23 @@ section! {
         connect_cooldown: Millis = seconds(1) => millis(0)..=hours(1);
         /// Connections kept open between requests.
         pool: Pool = Pool::default();
+        /// Speak TLS to the endpoints; their certificates are verified. `{}` is the usual: the
+        /// system's authorities, the endpoint's own name. Default: plain HTTP.
+        tls: Option<UpstreamTls> = None, eg "{}";
+    }
+
+    /// TLS to the endpoints of an upstream, versions 1.2 and 1.3. The handshake is part of
+    /// `connect_timeout`. An endpoint whose certificate is not accepted gets no request.
+    pub struct UpstreamTls {
+        /// PEM file with the certificates of the authorities to trust, relative to this
+        /// configuration. Default: those of the system.
+        ca: Option<String> = None, eg "\"tls/localhost.pem\"";
+        /// Name that is asked for (SNI) and must be in the certificate. Default: the host of each
+        /// endpoint's address. A Unix socket needs it.
+        name: Option<BareHost> = None, eg "\"app.internal\"";
+        /// Certificate and key that this gateway shows when it is asked for one.
+        certificate: Option<Certificate> = None,
+            eg "{ file = \"tls/localhost.pem\", key = \"tls/localhost.key\" }";
     }
 
     /// Connections to an upstream that are kept open between requests.
@@ -416,7 +486,8 @@ section! {
 
     /// When the configuration is read again: always on SIGHUP and on `ringway reload`.
     pub struct Reload {
-        /// Also when the file changes. A file with errors changes nothing, as always.
+        /// Also when the file changes, or a certificate or key of a listener. A file with errors
+        /// changes nothing, as always.
         watch: bool = false;
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{
     decode::{Key, Section, Shape},
-    file::{File, Redirect, Respond},
+    file::{Certificate, File, ListenerTls, Redirect, Respond},
     values::{LogTemplate, Match, WeightedEndpoint},
 };
 
@@ -38,8 +38,10 @@ pub fn file() -> String {
             }
             Shape::Sections(section) => {
                 table(&mut out, &format!("[[{}]]", key.name), key.name, &section());
-                if key.name == "routes" {
-                    actions(&mut out);
+                match key.name {
+                    "routes" => actions(&mut out),
+                    "listeners" => tls_listener(&mut out),
+                    _ => {}
                 }
             }
             Shape::Value => {}
@@ -59,6 +61,12 @@ fn actions(out: &mut String) {
     }
 }
 
+/// One more listener, which speaks TLS.
+fn tls_listener(out: &mut String) {
+    out.push_str("\n[[listeners]]\nbind = \"0.0.0.0:8443\"\n");
+    table(out, "[listeners.tls]", "listeners.tls", &ListenerTls::section());
+}
+
 fn table(out: &mut String, header: &str, path: &str, section: &Section) {
     out.push('\n');
     comment(out, &section.about);
@@ -67,7 +75,7 @@ fn table(out: &mut String, header: &str, path: &str, section: &Section) {
     let mut inner = Vec::new();
     for key in &section.keys {
         match key.shape {
-            Shape::Section(section) if key.default.is_none() && !is_action(key) => {
+            Shape::Section(section) if key.default.is_none() && !is_shown_apart(key) => {
                 inner.push((key.name, section));
             }
             _ => entry(out, path, key),
@@ -79,8 +87,9 @@ fn table(out: &mut String, header: &str, path: &str, section: &Section) {
     }
 }
 
-fn is_action(key: &Key) -> bool {
-    matches!(key.name, "respond" | "redirect")
+/// A section without which the one around it is something else: it is shown in a second one.
+fn is_shown_apart(key: &Key) -> bool {
+    matches!(key.name, "respond" | "redirect" | "tls" | "certificate")
 }
 
 fn entry(out: &mut String, path: &str, key: &Key) {
@@ -173,6 +182,9 @@ pub fn page() -> String {
             "routes" => {
                 heading(&mut out, 3, "Conditions in headers and query", "", &Match::section())
             }
+            "listeners" => {
+                heading(&mut out, 3, "Certificates of a listener", "", &Certificate::section())
+            }
             "upstreams" => {
                 heading(&mut out, 3, "Endpoints with weight", "", &WeightedEndpoint::section())
             }
@@ -200,7 +212,7 @@ fn row(key: &Key) -> String {
     let default = match (&key.default, key.shape) {
         _ if key.required => "required".to_owned(),
         (Some(default), _) => format!("`{}`", cell(default)),
-        (None, Shape::Section(_)) if !is_action(key) => "see below".to_owned(),
+        (None, Shape::Section(_)) if !is_shown_apart(key) => "see below".to_owned(),
         (None, _) => "none".to_owned(),
     };
     let bounds = match &key.bounds {

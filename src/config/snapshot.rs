@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
+use rustls::pki_types::ServerName;
 
 use crate::{
     policy::{
@@ -16,9 +17,11 @@ use crate::{
 
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
+pub use tls::{Certificates, TlsRule, UpstreamTls, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;
+mod tls;
 mod trace;
 
 /// Index of an upstream in `Snapshot::upstreams`.
@@ -46,8 +49,10 @@ pub struct Snapshot {
     pub tracing: Option<Tracing>,
     pub server_timing: ServerTiming,
     pub admin: Admin,
-    /// Reload when the file changes.
+    /// Reload when the file changes, or one of `files`.
     pub reload_watch: bool,
+    /// Files whose content is a part of this, and that others renew: certificates and keys.
+    pub files: Vec<PathBuf>,
     /// What it was made from, for [`super::effective`]; nothing on the data path reads it.
     pub text: Arc<str>,
 }
@@ -141,6 +146,11 @@ pub struct ListenerRule {
     pub balance: ListenerBalance,
     /// Its exchanges are in the access logs.
     pub access_log: bool,
+    pub proxy_protocol: ProxyProtocol,
+    /// Every request is sent to https at this port.
+    pub https_port: Option<u16>,
+    /// Clients speak TLS.
+    pub tls: Option<TlsRule>,
 }
 
 impl ListenerRule {
@@ -153,6 +163,16 @@ impl ListenerRule {
             _ => false,
         }
     }
+}
+
+/// Whether connections begin with a PROXY protocol header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    Off,
+    /// Those of trusted proxies may.
+    Optional,
+    /// All do, and only trusted proxies connect.
+    Required,
 }
 
 /// Which worker serves a connection.
@@ -246,6 +266,8 @@ pub struct Upstream {
     pub pool_lifetime_ms: u64,
     /// How long an endpoint that refused a connection is avoided while others are left.
     pub connect_cooldown_ms: u64,
+    /// Its endpoints speak TLS.
+    pub tls: Option<UpstreamTls>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,6 +275,8 @@ pub struct Endpoint {
     /// As written: `10.0.0.1:80`, `app.internal:80`, `unix:/run/app.sock`.
     pub name: String,
     pub address: EndpointAddress,
+    /// What its certificate must be for, where TLS is spoken to it.
+    pub server_name: Option<ServerName<'static>>,
     /// At least 1. The operator's, where `ringway endpoint` gave another than the file.
     pub weight: u32,
     /// The file's.

@@ -1,9 +1,9 @@
-//! Notices that the configuration file has changed (`reload.watch`).
+//! Notices that the configuration file, or a file that belongs to it, has changed (`reload.watch`).
 //!
-//! Its folder is watched, not the file: editors and deployment tools put another file in its place.
-//! Where the name is a symbolic link the target's folder is watched too. Many events make one
-//! change: the file counts as changed when it is another file, or has another size or time, once
-//! nothing has happened to the folder for a moment.
+//! Their folders are watched, not the files: editors and deployment tools put another file in its
+//! place. Where the name is a symbolic link the target's folder is watched too. Many events make
+//! one change: a file counts as changed when it is another file, or has another size or time, once
+//! nothing has happened to the folders for a moment.
 
 use std::{
     fs,
@@ -28,6 +28,8 @@ const EVENTS_MAX: usize = 64;
 /// A watch that lasts until it is dropped.
 pub struct FileWatch {
     _watcher: RecommendedWatcher,
+    /// What is watched.
+    pub files: Vec<PathBuf>,
 }
 
 /// What tells a file from the one before.
@@ -45,27 +47,31 @@ fn stamp(file: &Path) -> Option<Stamp> {
 }
 
 impl FileWatch {
-    /// From now on every change of `file` is told as an [`Event::FileChanged`]; at once, if it does
-    /// not say `in_force` any more.
+    /// From now on every change of `files` is told as an [`Event::FileChanged`]; at once, if the
+    /// first, the configuration, does not say `in_force` any more.
     pub fn begin(
-        file: &Path,
+        files: Vec<PathBuf>,
         in_force: &str,
         tell: mpsc::Sender<Event>,
     ) -> Result<FileWatch, String> {
-        let cannot = |e: &dyn std::fmt::Display| format!("reload.watch: {}: {e}", file.display());
+        let cannot =
+            |e: &dyn std::fmt::Display| format!("reload.watch: {}: {e}", files[0].display());
         let (happened, happenings) = mpsc::sync_channel(EVENTS_MAX);
         // Whatever it is, also an error such as an overflow of the queue: look at the file.
         let look = move |_| {
             let _ = happened.try_send(());
         };
         let mut watcher = notify::recommended_watcher(look).map_err(|e| cannot(&e))?;
-        for folder in folders(file) {
+        let mut folders: Vec<PathBuf> = files.iter().flat_map(|file| folders(file)).collect();
+        folders.sort();
+        folders.dedup();
+        for folder in folders {
             watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(|e| cannot(&e))?;
         }
-        let file = file.to_owned();
-        let mut before = stamp(&file);
+        let watched = files.clone();
+        let mut before: Vec<_> = files.iter().map(|file| stamp(file)).collect();
         // It may have changed after it was loaded and before it was watched.
-        if fs::read(&file).is_ok_and(|text| text != in_force.as_bytes()) {
+        if fs::read(&files[0]).is_ok_and(|text| text != in_force.as_bytes()) {
             let _ = tell.send(Event::FileChanged);
         }
         let look = move || {
@@ -73,9 +79,9 @@ impl FileWatch {
                 if !rest(&happenings) {
                     return;
                 }
-                let now = stamp(&file);
+                let now: Vec<_> = watched.iter().map(|file| stamp(file)).collect();
                 // A file that is gone for a moment is about to be replaced.
-                if now.is_some() && now != before {
+                if now.iter().all(Option::is_some) && now != before {
                     before = now;
                     if tell.send(Event::FileChanged).is_err() {
                         return;
@@ -85,7 +91,7 @@ impl FileWatch {
         };
         let thread = thread::Builder::new().name("file-watch".to_owned()).spawn(look);
         thread.map_err(|e| cannot(&e))?;
-        Ok(FileWatch { _watcher: watcher })
+        Ok(FileWatch { _watcher: watcher, files })
     }
 }
 
@@ -135,12 +141,15 @@ mod tests {
         fs::write(&target, "1").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
         let (tell, told) = mpsc::channel();
-        let before = FileWatch::begin(&link, "0", tell.clone()).unwrap();
+        let before = FileWatch::begin(vec![link.clone()], "0", tell.clone()).unwrap();
         assert!(matches!(told.try_recv(), Ok(Event::FileChanged)), "since it was loaded");
         drop(before);
-        let watch = FileWatch::begin(&link, "1", tell).unwrap();
+        let key = dir.path().join("key");
+        fs::write(&key, "k").unwrap();
+        let watch = FileWatch::begin(vec![link.clone(), key.clone()], "1", tell).unwrap();
         assert!(told.try_recv().is_err());
-        let changes: [(&str, &dyn Fn()); 4] = [
+        let changes: [(&str, &dyn Fn()); 5] = [
+            ("another file", &|| fs::write(&key, "kk").unwrap()),
             ("written over, where the link points", &|| fs::write(&target, "22").unwrap()),
             ("replaced there", &|| {
                 fs::write(real.join("new"), "333").unwrap();

@@ -277,12 +277,13 @@ impl Gateway {
 
     /// Watches the configuration file, or no longer, as the configuration says.
     pub fn watch_file(&mut self) {
-        let file = self.reloads.file().filter(|_| self.reloads.current().reload_watch);
-        let in_force = &self.reloads.current().text;
-        match file {
+        let current = self.reloads.current();
+        let file = self.reloads.file().filter(|_| current.reload_watch);
+        let files = file.map(|file| [&[file.to_owned()], &*current.files].concat());
+        match files {
             None => self.file_watch = None,
-            Some(_) if self.file_watch.is_some() => {}
-            Some(file) => match FileWatch::begin(file, in_force, self.tell.clone()) {
+            Some(files) if self.file_watch.as_ref().is_some_and(|watch| watch.files == files) => {}
+            Some(files) => match FileWatch::begin(files, &current.text, self.tell.clone()) {
                 Ok(watch) => self.file_watch = Some(watch),
                 Err(e) => tracing::error!("{e}; reload by SIGHUP or `ringway reload` meanwhile"),
             },

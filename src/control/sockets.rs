@@ -341,6 +341,9 @@ mod tests {
             half_close: HalfClose::Answer,
             balance: ListenerBalance::Kernel,
             access_log: true,
+            proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
+            https_port: None,
+            tls: None,
         }
     }
 

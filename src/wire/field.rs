@@ -55,6 +55,8 @@ pub enum FieldId {
     Traceparent,
     Tracestate,
     XRequestId,
+    ClientCert,
+    ClientCertChain,
 }
 
 impl FieldId {
@@ -77,7 +79,7 @@ impl FieldId {
                     (Tracestate, b"tracestate"),
                 ],
             ),
-            11 => among(name, [(Traceparent, b"traceparent")]),
+            11 => among(name, [(Traceparent, b"traceparent"), (ClientCert, b"client-cert")]),
             12 => among(name, [(XRequestId, b"x-request-id"), (MaxForwards, b"max-forwards")]),
             14 => among(
                 name,
@@ -94,7 +96,11 @@ impl FieldId {
             ),
             17 => among(
                 name,
-                [(TransferEncoding, b"transfer-encoding"), (XForwardedProto, b"x-forwarded-proto")],
+                [
+                    (TransferEncoding, b"transfer-encoding"),
+                    (XForwardedProto, b"x-forwarded-proto"),
+                    (ClientCertChain, b"client-cert-chain"),
+                ],
             ),
             18 => among(name, [(ProxyAuthenticate, b"proxy-authenticate")]),
             19 => among(name, [(ProxyAuthorization, b"proxy-authorization")]),
@@ -171,7 +177,7 @@ pub struct Connection {
 mod tests {
     use super::*;
 
-    const NAMES: [(&str, FieldId); 26] = [
+    const NAMES: [(&str, FieldId); 28] = [
         ("Host", FieldId::Host),
         ("Connection", FieldId::Connection),
         ("Content-Length", FieldId::ContentLength),
@@ -198,6 +204,8 @@ mod tests {
         ("traceparent", FieldId::Traceparent),
         ("tracestate", FieldId::Tracestate),
         ("X-Request-Id", FieldId::XRequestId),
+        ("Client-Cert", FieldId::ClientCert),
+        ("Client-Cert-Chain", FieldId::ClientCertChain),
     ];
 
     #[test]
@@ -216,6 +224,6 @@ mod tests {
             }
         }
         // The last variant's number: each of the others is in the table above.
-        assert_eq!(FieldId::XRequestId as usize, NAMES.len());
+        assert_eq!(FieldId::ClientCertChain as usize, NAMES.len());
     }
 }

@@ -15,6 +15,7 @@ mod grammar;
 mod head;
 pub mod method;
 pub mod path;
+pub mod proxy;
 pub mod reason;
 pub mod request;
 pub mod response;

@@ -223,6 +223,8 @@ fn exchange(
     let trace = worker.trace(generation, &request.head, buf.bytes(), client.trusted_peer);
     let head_len = request.head.len;
     let mut exchange = Exchange {
+        is_tls: false,
+        client_cert: None,
         request,
         buf,
         arrived: Span::new(head_len, head_len),

@@ -11,6 +11,15 @@ use std::{
 use super::generation::Generation;
 use crate::{config::snapshot::ListenerRule, telemetry::metrics::shards::ListenerShard};
 
+/// A copy of a rule whose counts of references this worker alone writes.
+fn own(rule: &ListenerRule) -> Arc<ListenerRule> {
+    let mut rule = rule.clone();
+    if let Some(tls) = &mut rule.tls {
+        tls.server = Arc::new((*tls.server).clone());
+    }
+    Arc::new(rule)
+}
+
 /// A listener as the connections that came in by it see it.
 pub struct Door {
     /// No longer configured: its connections end with their next response.
@@ -30,9 +39,14 @@ impl Door {
             is_closing: Cell::new(false),
             is_shared: Cell::new(false),
             shard: RefCell::new(generation.listener_shard(rule)),
-            rule: RefCell::new(Arc::new(rule.clone())),
+            rule: RefCell::new(own(rule)),
             last_peer: RefCell::new((None, Rc::default())),
         }
+    }
+
+    /// Its rule is this one from now on.
+    pub fn adopt(&self, rule: &ListenerRule) {
+        self.rule.replace(own(rule));
     }
 
     /// A client's address as text, empty where it has none. Shared with the client before, when

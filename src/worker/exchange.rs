@@ -41,6 +41,10 @@ pub struct Exchange {
     pub client: ClientAddress,
     /// The listener it came in by.
     pub door: Rc<Door>,
+    /// It came over TLS.
+    pub is_tls: bool,
+    /// The client's verified certificate, as the field Client-Cert has it (RFC 9440).
+    pub client_cert: Option<Rc<str>>,
     pub peer: Option<IpAddr>,
     /// The peer's address as written in fields; empty for a Unix socket.
     pub peer_text: Rc<[u8]>,
@@ -110,6 +114,11 @@ impl Exchange {
     /// The route's bound on the whole exchange begins to count.
     pub fn limit_to(&mut self, timeout_ms: Option<u64>) {
         self.until_ms = timeout_ms.map_or(NEVER_MS, |t| self.started_ms.saturating_add(t));
+    }
+
+    /// The scheme of the request's URL.
+    pub fn scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
     }
 
     pub fn is_head(&self) -> bool {

@@ -126,5 +126,5 @@ impl Generation {
 
 /// Requests are shared among the same endpoints in the same way.
 fn is_same_choice(before: &Upstream, now: &Upstream) -> bool {
-    before.balance == now.balance && before.endpoints == now.endpoints
+    before.balance == now.balance && before.endpoints == now.endpoints && before.tls == now.tls
 }

@@ -1,4 +1,4 @@
-//! Listening sockets of one worker: accepting, shedding, and ending without losing anybody.
+//! Listening sockets of one worker: accepting, and ending without losing anybody.
 //!
 //! Every worker has its own socket on each address (SO_REUSEPORT), so the kernel spreads
 //! connections and no worker wakes for another's. Closing such a socket resets what still waits in
@@ -17,7 +17,6 @@ use std::{
         unix::net::UnixListener as StdUnixListener,
     },
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 
@@ -32,19 +31,14 @@ use rustix::{
 
 use super::{
     Worker,
-    clock::{self, NEVER_MS},
+    arrival::{Open, admit},
+    clock,
     door::Door,
     generation::Generation,
-    h1::{self, Client},
-    isolate::isolate,
-    net::{self, Stream, Wait},
-    removed,
+    net::{self, Stream},
     siblings::{self, Given},
 };
-use crate::{
-    config::snapshot::{Bind, ListenerBalance, ListenerRule},
-    policy::{Refusal, refusal},
-};
+use crate::config::snapshot::{Bind, ListenerBalance, ListenerRule};
 
 /// A bound, listening socket on its way to its worker.
 pub struct Bound {
@@ -96,11 +90,6 @@ const LAST_ACCEPTS: u32 = 5;
 const LAST_ACCEPT_EVERY_MS: u64 = 50;
 /// A listener that was told to stop has closed after this time.
 pub const FINISH_MS_MAX: u64 = (LAST_ACCEPTS as u64 + 1) * LAST_ACCEPT_EVERY_MS;
-/// Shed connections that are closed politely at one time; more are just closed.
-const SHED_POLITELY_MAX: u32 = 256;
-/// Seconds after which a shed client may come back.
-const SHED_RETRY_AFTER_S: u32 = 1;
-
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -129,6 +118,11 @@ impl Listening {
         Ok(Listening { door, fd, stop, begun_ms: clock::now_ms() })
     }
 
+    /// As its connections see it.
+    pub fn door(&self) -> Rc<Door> {
+        self.door.clone()
+    }
+
     /// Whether this is the listener that `rule` means, whatever else changed about it.
     pub fn is(&self, rule: &ListenerRule) -> bool {
         self.door.rule.borrow().is_same_socket(rule)
@@ -139,7 +133,7 @@ impl Listening {
     pub fn adopt(&self, rule: &ListenerRule, generation: &Generation) {
         let unsent_bytes = generation.limits.unsent_bytes;
         self.door.shard.replace(generation.listener_shard(rule));
-        self.door.rule.replace(Arc::new(rule.clone()));
+        self.door.adopt(rule);
         if let Err(e) = set_up(self.as_fd(), rule, unsent_bytes) {
             tracing::warn!(listener = rule.name, error = %e, "cannot change a listening socket");
         }
@@ -384,102 +378,12 @@ fn refuse_handshakes(socket: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// A connected socket, blocking or not as the driver wants it, becomes this worker's.
-fn adopt_socket(worker: &Worker, socket: OwnedFd, at: &Bind) -> io::Result<Stream> {
+pub fn adopt_socket(worker: &Worker, socket: OwnedFd, at: &Bind) -> io::Result<Stream> {
     let deadlines = &worker.deadlines;
     match at {
         Bind::Tcp(_) => Ok(Stream::tcp(TcpStream::from_std(socket.into())?, deadlines)),
         Bind::Unix { .. } => Ok(Stream::unix(UnixStream::from_std(socket.into())?, deadlines)),
     }
-}
-
-/// Takes in a connection that a worker gave away.
-pub fn take(open: Open, given: Given) {
-    let worker = &open.0;
-    let Given { socket, peer, rule } = given;
-    // Drivers may differ, where io_uring was refused to one of them.
-    let adopted = rustix::io::ioctl_fionbio(&socket, worker.is_epoll)
-        .map_err(io::Error::from)
-        .and_then(|()| adopt_socket(worker, socket, &rule.bind));
-    let stream = match adopted {
-        Ok(stream) => stream,
-        // Epoll has no memory for it: it is closed, as one that could not be accepted.
-        Err(e) => return tracing::error!(error = %e, "cannot take a connection"),
-    };
-    let door =
-        worker.listening.borrow().iter().find(|own| own.is(&rule)).map(|own| own.door.clone());
-    let door = door.unwrap_or_else(|| removed::door(worker, &rule));
-    admit(open, stream, peer, &door);
-}
-
-/// A connection that its worker counts as open until this is dropped.
-pub struct Open(Rc<Worker>);
-
-impl Open {
-    pub fn count(worker: &Rc<Worker>) -> Open {
-        worker.metrics.connections_open.count();
-        Open(worker.clone())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.metrics.connections_open.uncount();
-    }
-}
-
-/// Takes a connection in, or sheds it when there are too many.
-fn admit(open: Open, stream: Stream, peer: Option<SocketAddr>, door: &Rc<Door>) {
-    let worker = &open.0;
-    clock::refresh();
-    worker.metrics.connections.count();
-    door.shard.borrow().connections.count();
-    let Some(place) = worker.clients.enter() else {
-        worker.metrics.connections_shed.count();
-        if worker.shedding.get() < SHED_POLITELY_MAX {
-            worker.shedding.set(worker.shedding.get() + 1);
-            let worker = worker.clone();
-            monoio::spawn(async move {
-                shed(&worker, stream).await;
-                worker.shedding.set(worker.shedding.get() - 1);
-            });
-        }
-        return;
-    };
-    let client = Rc::new(Client::new(stream, peer, door.clone()));
-    monoio::spawn(async move {
-        let worker = &open.0;
-        let entry = worker.roster.enter(client.clone());
-        let connection = h1::serve(worker.clone(), client);
-        if isolate(worker.beat.clone(), connection).await.is_err() {
-            worker.metrics.panics.count();
-        }
-        // The last of its owners: the socket closes here.
-        drop(entry);
-        drop(open);
-        drop(place);
-    });
-}
-
-/// Tells a client that there is no room, without reading its request.
-async fn shed(worker: &Worker, stream: Stream) {
-    let refusal =
-        Refusal { retry_after_s: SHED_RETRY_AFTER_S, ..Refusal::from(refusal::OVERLOADED) };
-    let body = super::respond::problem(refusal, b"");
-    let head = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n\
-         Content-Length: {}\r\nRetry-After: {SHED_RETRY_AFTER_S}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    let timeouts = &worker.snapshot().timeouts;
-    let mut buf = worker.buffers.head();
-    buf.append(head.as_bytes());
-    buf.append(body.as_bytes());
-    let wait = Wait { idle_ms: timeouts.linger_ms, until_ms: NEVER_MS };
-    if stream.write_all(&mut buf, wait).await.is_ok() {
-        stream.finish_writing();
-        stream.discard(&mut buf, timeouts.linger_ms, 64 * 1024).await;
-    }
-    worker.buffers.give(buf);
 }
 
 /// Binds one socket per worker for `rule`. Port 0 is chosen once and shared by all. The kernel

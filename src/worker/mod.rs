@@ -7,6 +7,7 @@
 //! A request's way, forward only: [`listener`] → [`h1`] → [`pipeline`] → `policy` →
 //! [`forward`] → [`pool`], and back.
 
+pub mod arrival;
 pub mod beat;
 pub mod bell;
 #[doc(hidden)]
@@ -32,6 +33,7 @@ pub mod mailbox;
 pub mod net;
 pub mod pipeline;
 pub mod pool;
+mod proxied;
 mod removed;
 pub mod report;
 pub mod respond;
@@ -42,6 +44,7 @@ pub mod siblings;
 pub mod slowest;
 pub mod spin;
 pub mod splice;
+pub mod tls;
 pub mod trace;
 pub mod tunnel;
 
@@ -94,7 +97,7 @@ pub struct Worker {
     generation: RefCell<Rc<Generation>>,
     listening: RefCell<Vec<Listening>>,
     /// Memory lent to the kernel and parsed in place.
-    pub buffers: Buffers,
+    pub buffers: Rc<Buffers>,
     /// Ways for large bodies through the kernel.
     pub pipes: Pipes,
     pub deadlines: Rc<Deadlines>,
@@ -163,10 +166,10 @@ impl Worker {
         let (own_max, all_max) = (limits.connections_per_worker_max, limits.connections_max);
         let pipe_bytes = limits.splice_bytes as usize;
         let clients = Clients::new(own_max, all_max, siblings.len(), places);
-        let buffers = Buffers::new(
+        let buffers = Rc::new(Buffers::new(
             limits.relay_buffer_bytes as usize,
             limits.relay_buffer_large_bytes as usize,
-        );
+        ));
         let worker = Worker {
             index,
             beat,

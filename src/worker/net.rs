@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "sockets used by one reader beside one writer")]
 
 use std::{
-    cell::{Cell, UnsafeCell},
+    cell::{Cell, OnceCell, UnsafeCell},
     io,
     mem::take,
     net::SocketAddr,
@@ -32,6 +32,7 @@ use super::{
     buffers::Buffer,
     clock::{NEVER_MS, completed, is_alone, now_ms, refresh},
     deadline::{Deadline, Deadlines},
+    tls::Tls,
 };
 
 /// How long an operation may wait.
@@ -91,6 +92,8 @@ pub struct Stream {
     // Declared first: the slot must go before the socket is closed.
     deadline: Deadline,
     socket: UnsafeCell<Socket>,
+    /// What is read and written goes through it.
+    tls: OnceCell<Box<Tls>>,
     fd: RawFd,
     /// Bytes moved at once since the last operation that waited.
     turn: Cell<usize>,
@@ -118,7 +121,14 @@ impl Stream {
 
     fn new(fd: RawFd, socket: Socket, deadlines: &Rc<Deadlines>) -> Stream {
         let (deadline, socket) = (deadlines.slot(fd), UnsafeCell::new(socket));
-        Stream { deadline, socket, fd, turn: Cell::new(0), is_followed: Cell::new(false) }
+        Stream {
+            deadline,
+            socket,
+            tls: OnceCell::new(),
+            fd,
+            turn: Cell::new(0),
+            is_followed: Cell::new(false),
+        }
     }
 
     /// Connects over TCP, without Nagle's delay. The kernel keeps no more than `unsent_bytes`
@@ -170,20 +180,65 @@ impl Stream {
         unsafe { &mut *self.socket.get() }
     }
 
+    /// From now on this session stands between the socket and whoever uses the stream.
+    pub fn begin_tls(&self, tls: Tls) {
+        // Handshakes are made once.
+        let _ = self.tls.set(Box::new(tls));
+    }
+
+    /// The certificate that the peer has shown, where upstreams are told of it.
+    pub fn client_cert(&self) -> Option<Rc<str>> {
+        self.tls.get()?.client_cert.clone()
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.tls.get().is_some()
+    }
+
     /// Appends what arrives to `buf`'s window. 0 bytes: the peer sends no more, or `buf` is full.
     pub async fn read(&self, buf: &mut Buffer, wait: Wait) -> io::Result<usize> {
-        self.deadline.read_by(wait.at());
-        let (result, back) = on_socket!(self, s => s.read(take(buf)).await);
-        *buf = back;
-        self.turn.set(0);
-        completed();
-        self.read_ended(result)
+        // Of records without anything inside, however many: the wait is for what is inside.
+        let by_ms = wait.at();
+        loop {
+            let target = match self.tls.get() {
+                None => take(buf),
+                Some(tls) => match self.decrypted(tls, buf)? {
+                    Some(n) => return Ok(n),
+                    None => tls.room(),
+                },
+            };
+            self.deadline.read_by(by_ms);
+            let (result, back) = on_socket!(self, s => s.read(target).await);
+            self.turn.set(0);
+            completed();
+            let result = self.read_ended(result);
+            let Some(tls) = self.tls.get() else {
+                *buf = back;
+                return result;
+            };
+            tls.take(back, &result);
+            result?;
+        }
+    }
+
+    /// Plaintext that is there already. When what was received is not TLS, the peer is told.
+    fn decrypted(&self, tls: &Tls, buf: &mut Buffer) -> io::Result<Option<usize>> {
+        tls.read(buf).inspect_err(|_| self.tell(tls.alert()))
+    }
+
+    /// Sends something short that ends the connection, as far as the kernel takes it at once.
+    fn tell(&self, records: Option<Buffer>) {
+        if let Some(records) = records {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let _ = rustix::net::send(self.as_fd(), records.bytes(), flags);
+        }
     }
 
     /// As [`Stream::read`], at most `bytes_max` and without waiting: `WouldBlock` when nothing is
     /// there, or when it is other sockets' turn. No read may be in flight.
     pub fn read_now(&self, buf: &mut Buffer, bytes_max: usize) -> io::Result<usize> {
-        if self.is_turn_over() {
+        // Of a session's records nobody knows how many bytes are in them.
+        if self.is_turn_over() || self.is_tls() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let room = buf.room_mut();
@@ -217,18 +272,34 @@ impl Stream {
         if !parkable {
             return Next::Read(self.read(buf, Wait { idle_ms: NEVER_MS, until_ms: by_ms }).await);
         }
-        let handle = self.deadline.parkable();
-        self.deadline.read_by(park_ms.min(by_ms));
-        let (result, back) = on_socket!(self, s => s.cancelable_read(take(buf), handle).await);
-        *buf = back;
-        completed();
-        self.deadline.not_parkable();
-        match (self.deadline.read_done(), result) {
-            (true, Err(e)) if is_cancelled(&e) => match self.deadline.is_closing() {
-                true => Next::Read(Err(io::ErrorKind::TimedOut.into())),
-                false => Next::Parked,
-            },
-            (_, result) => Next::Read(result),
+        loop {
+            let target = match self.tls.get() {
+                None => take(buf),
+                Some(tls) => match self.decrypted(tls, buf) {
+                    Ok(None) => tls.room(),
+                    Ok(Some(n)) => return Next::Read(Ok(n)),
+                    Err(e) => return Next::Read(Err(e)),
+                },
+            };
+            let handle = self.deadline.parkable();
+            self.deadline.read_by(park_ms.min(by_ms));
+            let (result, back) = on_socket!(self, s => s.cancelable_read(target, handle).await);
+            completed();
+            self.deadline.not_parkable();
+            let is_overdue = self.deadline.read_done();
+            match self.tls.get() {
+                None => *buf = back,
+                Some(tls) => tls.take(back, &result),
+            }
+            return match result {
+                Err(e) if is_overdue && is_cancelled(&e) => match self.deadline.is_closing() {
+                    true => Next::Read(Err(io::ErrorKind::TimedOut.into())),
+                    false => Next::Parked,
+                },
+                // What is in the records is what was waited for.
+                Ok(_) if self.is_tls() => continue,
+                result => Next::Read(result),
+            };
         }
     }
 
@@ -256,9 +327,37 @@ impl Stream {
         }
     }
 
+    /// Copies what has arrived to the front of `bytes` and leaves it there to be read.
+    pub fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        Ok(rustix::net::recv(self.as_fd(), bytes, flags)?.0)
+    }
+
+    /// Takes what has arrived, as much as `bytes` has room for.
+    pub fn skip(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::net::recv(self.as_fd(), bytes, RecvFlags::DONTWAIT)?.0)
+    }
+
+    /// From now on [`Stream::readable`] waits until more than `bytes` have arrived (SO_RCVLOWAT).
+    pub fn wake_above(&self, bytes: usize) -> io::Result<()> {
+        let least = (bytes + 1) as libc::c_int;
+        // SAFETY: the kernel reads one number, which outlives the call.
+        let result = unsafe {
+            libc::setsockopt(
+                self.fd,
+                libc::SOL_SOCKET,
+                libc::SO_RCVLOWAT,
+                (&raw const least).cast(),
+                size_of_val(&least) as libc::socklen_t,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Bytes have arrived that nobody has read, or that cannot be told.
     pub fn has_unread(&self) -> bool {
-        !rustix::io::ioctl_fionread(self).is_ok_and(|bytes| bytes == 0)
+        self.tls.get().is_some_and(|tls| tls.has_unread())
+            || !rustix::io::ioctl_fionread(self).is_ok_and(|bytes| bytes == 0)
     }
 
     /// So much was moved at once that others have their turn: wait before more is moved.
@@ -279,6 +378,27 @@ impl Stream {
     /// Writes the whole window. Each write, not the whole, has `wait.idle_ms`. `Ok` is the time it
     /// took in milliseconds of the coarse clock. Afterwards the buffer has the window it had.
     pub async fn write_all(&self, buf: &mut Buffer, wait: Wait) -> Result<u64, WriteFailed> {
+        let Some(tls) = self.tls.get() else { return self.write_bytes(buf, wait).await };
+        let (started_ms, len, mut sent_any) = (now_ms(), buf.len(), false);
+        let result = loop {
+            let mut records = match tls.seal(buf) {
+                Ok(Some(records)) => records,
+                Ok(None) => break Ok(now_ms() - started_ms),
+                Err(error) => break Err(WriteFailed { error, sent_any }),
+            };
+            let sent = self.write_bytes(&mut records, wait).await;
+            tls.give(records);
+            if let Err(failed) = sent {
+                break Err(WriteFailed { sent_any: sent_any || failed.sent_any, ..failed });
+            }
+            sent_any = true;
+        };
+        buf.unconsume(len);
+        result
+    }
+
+    /// As [`Stream::write_all`], of bytes as they are on the wire.
+    async fn write_bytes(&self, buf: &mut Buffer, wait: Wait) -> Result<u64, WriteFailed> {
         let started_ms = now_ms();
         let len = buf.len();
         let result = loop {
@@ -335,6 +455,9 @@ impl Stream {
 
     /// Sends FIN: no more will be written, what is on its way arrives.
     pub fn finish_writing(&self) {
+        if let Some(tls) = self.tls.get() {
+            self.tell(tls.close_notify());
+        }
         let _ = rustix::net::shutdown(self.as_fd(), Shutdown::Write);
     }
 

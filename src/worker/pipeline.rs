@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! admit (framing and sizes are the codec's; here: method, path)   400 405
+//! to https, where the listener says so                            308
 //! route                                                           404 405 421
 //! size                                                            413
 //! forward | respond                                               502 503 504
@@ -97,6 +98,11 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     if admit(snapshot, exchange)? == Admitted::Options {
         trace::tell_timing(snapshot, exchange, sink);
         return Box::pin(options(sink)).await;
+    }
+    let https_port = exchange.door.rule.borrow().https_port;
+    if let Some(port) = https_port {
+        trace::tell_timing(snapshot, exchange, sink);
+        return Box::pin(respond::to_https(exchange, port, sink)).await;
     }
     let matched = route(snapshot, exchange)?;
     let doing = Doing::Exchange { generation: snapshot.generation, route: matched.route };

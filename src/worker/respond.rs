@@ -4,7 +4,7 @@
 use super::exchange::{Exchange, OwnResponse, ResponseSink};
 use crate::{
     config::snapshot::{Redirect, RedirectedRequest, Respond},
-    policy::{Refusal, route::RouteMatch},
+    policy::{Refusal, refusal, route::RouteMatch},
     wire::emit,
 };
 
@@ -27,7 +27,7 @@ pub async fn redirect<S: ResponseSink>(
     sink: &mut S,
 ) -> Result<(), Refusal> {
     let request = RedirectedRequest {
-        scheme: "http",
+        scheme: exchange.scheme(),
         authority: exchange.text(exchange.head().authority),
         forward_path: exchange.forward_path(),
         query: exchange.query(),
@@ -36,12 +36,40 @@ pub async fn redirect<S: ResponseSink>(
     };
     let mut location = Vec::with_capacity(256);
     rule.location(&request, &mut location)?;
+    send_to(rule.status, &location, sink).await
+}
+
+async fn send_to<S: ResponseSink>(
+    status: u16,
+    location: &[u8],
+    sink: &mut S,
+) -> Result<(), Refusal> {
     // The codec lets nothing but visible ASCII into a target or host.
-    let location = String::from_utf8_lossy(&location).into_owned();
+    let location = String::from_utf8_lossy(location).into_owned();
     let fields = [("Location".to_owned(), location)];
-    let response =
-        OwnResponse { status: rule.status, content_type: "", fields: &fields, body: b"" };
-    sink.own(response).await
+    sink.own(OwnResponse { status, content_type: "", fields: &fields, body: b"" }).await
+}
+
+/// Sends the client to the same resource over TLS, at `port`.
+pub async fn to_https<S: ResponseSink>(
+    exchange: &Exchange,
+    port: u16,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    if exchange.host().is_empty() {
+        return Err(refusal::ROUTE_NOT_FOUND.into());
+    }
+    let mut location = b"https://".to_vec();
+    location.extend_from_slice(exchange.host());
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    location.extend_from_slice(exchange.forward_path());
+    if let Some(query) = exchange.query() {
+        location.push(b'?');
+        location.extend_from_slice(query);
+    }
+    send_to(308, &location, sink).await
 }
 
 /// Sends a refusal as a problem.

@@ -27,10 +27,10 @@ use crossbeam_queue::ArrayQueue;
 
 use super::{
     Worker,
+    arrival::{self, Open},
     beat::Beat,
     bell::Bell,
     deadline::TICK_MS,
-    listener::{self, Open},
 };
 use crate::{config::snapshot::ListenerRule, telemetry::metrics::shards::WorkerShard};
 
@@ -196,7 +196,7 @@ fn lightest<T>(own: u64, others: impl Iterator<Item = (T, u64)>) -> Option<T> {
 pub fn give(worker: &Rc<Worker>, sibling: &Sibling, given: Given) {
     match sibling.leave(given) {
         Ok(()) => worker.metrics.connections_given.count(),
-        Err(back) => listener::take(Open::count(worker), back),
+        Err(back) => arrival::take(Open::count(worker), back),
     }
 }
 
@@ -226,7 +226,7 @@ fn take_from(worker: &Rc<Worker>, sibling: &Sibling) {
         // Counted before it is taken out: nobody finds it nowhere.
         let open = Open::count(worker);
         let Some(given) = sibling.waiting.pop() else { return };
-        listener::take(open, given);
+        arrival::take(open, given);
     }
 }
 
@@ -298,6 +298,9 @@ mod tests {
             half_close: HalfClose::Answer,
             balance: ListenerBalance::Even,
             access_log: true,
+            proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
+            https_port: None,
+            tls: None,
         };
         Given {
             socket: std::fs::File::open("/dev/null").expect("it is there").into(),

@@ -100,7 +100,7 @@ fn spans(
         method: head.method,
         method_text: text(exchange.text(head.method_text)),
         version: head.version,
-        scheme: "http",
+        scheme: exchange.scheme(),
         path: text(exchange.raw_path()),
         authority: text(exchange.text(head.authority)),
         client: exchange.client.ip,

@@ -3,14 +3,14 @@
 //! Runs to the end whatever it finds, so that all problems of a file are reported together. The
 //! snapshot it makes counts only when no error was reported.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
     Surroundings,
     decode::{At, Sink},
     file::{Admin, File, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
     report::{Place, Problem},
-    snapshot::{self, AdminBind, Bind, ListenerRule, Snapshot},
+    snapshot::{self, AdminBind, Bind, ListenerRule, ProxyProtocol, Snapshot},
     units::{Millis, Size},
     values::{BindAddress, EncodedSlash},
 };
@@ -19,6 +19,7 @@ use crate::wire::{HeadLimits, path::PathRules};
 mod access_logs;
 mod routes;
 mod rules;
+mod tls;
 mod trace;
 mod upstreams;
 
@@ -28,12 +29,13 @@ const TOP: Place = Place { start: 0, end: 0 };
 /// Checks a decoded file; `None` only when no snapshot can be made at all.
 pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> Option<Snapshot> {
     let paths = PathRules { encoded_slash_keep: *file.paths.encoded_slash == EncodedSlash::Keep };
-    let listeners = listeners(file, sink);
+    let listeners = listeners(file, around.folder, sink);
     check_limits(&file.limits, sink);
     check_timeouts(&file.timeouts, sink);
     check_ring(&file.runtime, sink);
+    check_proxy_protocol(file, sink);
     check_admin(file, sink);
-    let upstreams = upstreams::upstreams(file, around.look_up, sink);
+    let upstreams = upstreams::upstreams(file, around, sink);
     let tracing = trace::tracing(file, sink);
     let access_logs = access_logs::access_logs(file, around.look_up, sink);
     let (routes, router) = routes::routes(file, around.folder, sink);
@@ -67,6 +69,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         server_timing: *file.tracing.server_timing,
         admin: admin(&file.admin),
         reload_watch: *file.reload.watch,
+        files: tls::files(file, around.folder),
         // Whoever has the text puts it in.
         text: Arc::from(""),
     })
@@ -126,7 +129,7 @@ impl Once {
     }
 }
 
-fn listeners(file: &File, sink: &mut Sink) -> Vec<ListenerRule> {
+fn listeners(file: &File, folder: &Path, sink: &mut Sink) -> Vec<ListenerRule> {
     if file.listeners.is_empty() && !file.listeners.is_wrong() && sink.problems.is_empty() {
         let fix = "add [[listeners]] and below it bind = \"0.0.0.0:8080\"";
         sink.push(Problem::whole("no listener: nothing would be served").fix(fix));
@@ -149,12 +152,17 @@ fn listeners(file: &File, sink: &mut Sink) -> Vec<ListenerRule> {
             }
             None => text,
         };
-        rules.push(listener_rule(listener, name, sink));
+        rules.push(listener_rule(listener, name, folder, sink));
     }
     rules
 }
 
-fn listener_rule(listener: &Listener, name: String, sink: &mut Sink) -> ListenerRule {
+fn listener_rule(
+    listener: &Listener,
+    name: String,
+    folder: &Path,
+    sink: &mut Sink,
+) -> ListenerRule {
     let bind = match &listener.bind.value {
         BindAddress::Tcp(address) => {
             if let Some(place) = listener.mode.place() {
@@ -175,6 +183,36 @@ fn listener_rule(listener: &Listener, name: String, sink: &mut Sink) -> Listener
         half_close: *listener.half_close,
         balance: *listener.balance,
         access_log: *listener.access_log,
+        proxy_protocol: *listener.proxy_protocol,
+        https_port: https_port(listener, sink),
+        tls: listener.tls.value.as_ref().and_then(|tls| tls::tls(tls, folder, sink)),
+    }
+}
+
+fn https_port(listener: &Listener, sink: &mut Sink) -> Option<u16> {
+    if let (Some(place), Some(tls)) = (listener.redirect_https.place(), listener.tls.place()) {
+        let title = "a listener with `tls` has nowhere to redirect to";
+        let problem = Problem::error(place, title).related(tls, "it speaks TLS itself");
+        sink.push(problem.fix("give `redirect_https` to the listener without TLS"));
+    }
+    *listener.redirect_https
+}
+
+fn check_proxy_protocol(file: &File, sink: &mut Sink) {
+    let is_nobody_trusted =
+        file.forwarding.trusted_proxies.is_empty() && !file.forwarding.trusted_proxies.is_wrong();
+    for listener in file.listeners.iter() {
+        let is_tcp = matches!(&listener.bind.value, BindAddress::Tcp(_));
+        if let Some(place) = listener.proxy_protocol.place()
+            && *listener.proxy_protocol != ProxyProtocol::Off
+            && is_tcp
+            && is_nobody_trusted
+        {
+            let title = "`proxy_protocol` has no effect: no proxy is trusted";
+            let fix = "add trusted_proxies = [\"10.0.0.0/8\"] to [forwarding], with the networks of \
+                       the proxies in front";
+            sink.push(Problem::error(place, title).fix(fix));
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Upstreams: endpoints looked up, none named twice, none unused.
 
-use super::{Once, TOP, rules::bare};
+use super::{Once, TOP, rules::bare, tls};
 use crate::{
     config::{
-        LookUp,
+        LookUp, Surroundings,
         decode::{At, Sink, quoted},
         file::{File, Route, Upstream},
         report::{Place, Problem},
@@ -17,7 +17,7 @@ use crate::{
 /// that routes to it are not reported as well.
 pub(super) fn upstreams(
     file: &File,
-    look_up: &LookUp<'_>,
+    around: &Surroundings<'_>,
     sink: &mut Sink,
 ) -> Vec<snapshot::Upstream> {
     let mut checked = Vec::with_capacity(file.upstreams.value.0.len());
@@ -28,7 +28,7 @@ pub(super) fn upstreams(
             sink.push(Problem::warning(name.place().unwrap_or(TOP), title).fix(fix));
         }
         if let Some(upstream) = upstream {
-            checked.push(one(name, upstream, look_up, sink));
+            checked.push(one(name, upstream, around, sink));
         } else {
             checked.push(placeholder(name));
         }
@@ -60,13 +60,14 @@ fn placeholder(name: &At<String>) -> snapshot::Upstream {
         pool_idle_timeout_ms: 0,
         pool_lifetime_ms: 0,
         connect_cooldown_ms: 0,
+        tls: None,
     }
 }
 
 fn one(
     name: &At<String>,
     upstream: &Upstream,
-    look_up: &LookUp<'_>,
+    around: &Surroundings<'_>,
     sink: &mut Sink,
 ) -> snapshot::Upstream {
     let place = upstream.endpoints.place().or(name.place()).unwrap_or(TOP);
@@ -76,13 +77,20 @@ fn one(
         let at = endpoint.address.place().unwrap_or(place);
         let fix = "name it once; `weight` gives an endpoint a larger share";
         once.check(&bare(&endpoint.address.value), at, "the endpoint", fix, sink);
-        endpoints.extend(resolved(endpoint, at, look_up, sink));
+        let mut found = resolved(endpoint, at, around.look_up, sink);
+        if let (Some(found), Some(tls)) = (&mut found, &upstream.tls.value) {
+            found.server_name = tls::server_name(tls, &endpoint.address.value, at, sink);
+        }
+        endpoints.extend(found);
     }
     if upstream.endpoints.is_empty() {
         let title = format!("the upstream `{}` has no endpoint", name.value);
         let fix = "write endpoints = [\"127.0.0.1:8000\"], with the address of your server";
         sink.push(Problem::error(place, title).fix(fix));
     }
+    let tls = upstream.tls.value.as_ref().and_then(|tls| {
+        tls::upstream(tls, upstream.tls.place().unwrap_or(place), around.folder, sink)
+    });
     let pool = &upstream.pool;
     snapshot::Upstream {
         endpoints,
@@ -94,6 +102,7 @@ fn one(
         pool_idle_timeout_ms: pool.idle_timeout.0,
         pool_lifetime_ms: pool.lifetime.0,
         connect_cooldown_ms: upstream.connect_cooldown.0,
+        tls,
         ..placeholder(name)
     }
 }
@@ -125,5 +134,13 @@ fn resolved(
         },
     };
     let weight = endpoint.weight;
-    Some(Endpoint { name, address, weight, weight_configured: weight, state: State::Up })
+    let server_name = None;
+    Some(Endpoint {
+        name,
+        address,
+        server_name,
+        weight,
+        weight_configured: weight,
+        state: State::Up,
+    })
 }

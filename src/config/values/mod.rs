@@ -8,7 +8,10 @@ use toml::de::DeValue;
 use super::{
     decode::{Decode, Sink, integer, quoted, text},
     report::Place,
-    snapshot::{AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, RequestId, Workers},
+    snapshot::{
+        AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, ProxyProtocol, RequestId,
+        Workers,
+    },
 };
 use crate::{choice, policy::balance::Balance};
 
@@ -31,6 +34,11 @@ choice!(HalfClose: HalfClose::Answer = "answer", HalfClose::Abort = "abort");
 choice!(ListenerBalance:
     ListenerBalance::Kernel = "kernel",
     ListenerBalance::Even = "even",
+);
+choice!(ProxyProtocol:
+    ProxyProtocol::Off = "off",
+    ProxyProtocol::Optional = "optional",
+    ProxyProtocol::Required = "required",
 );
 choice!(Balance:
     Balance::RoundRobin = "round_robin",
@@ -63,6 +71,25 @@ pub enum Scheme {
     Https,
 }
 choice!(Scheme: Scheme::Http = "http", Scheme::Https = "https");
+
+/// Key `listeners.tls.client_certificate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    Required,
+    Optional,
+}
+choice!(ClientCertificate:
+    ClientCertificate::Required = "required",
+    ClientCertificate::Optional = "optional",
+);
+
+/// Key `listeners.tls.min_version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    V12,
+    V13,
+}
+choice!(TlsVersion: TlsVersion::V12 = "1.2", TlsVersion::V13 = "1.3");
 
 /// Why a text cannot be used: beside the underline, and what to write.
 struct Bad {

@@ -14,8 +14,8 @@ use super::{
     families::{self as f, Family, Kind, Unit},
     registry::{Registry, Shards, sum, summed},
     shards::{
-        Classes, EndpointShard, FAILURES, ListenerShard, RouteShard, STATUS_FIRST, STATUSES,
-        WorkerShard, reasons,
+        Classes, EndpointShard, FAILURES, ListenerShard, ProxyFailure, RouteShard, STATUS_FIRST,
+        STATUSES, TlsFailure, WorkerShard, reasons,
     },
 };
 
@@ -274,6 +274,21 @@ impl Scrape {
         self.counts(f::CONNECTIONS_OPEN, by_worker(|w| w.connections_open.get()));
         self.counts(f::CONNECTIONS_SHED, by_worker(|w| w.connections_shed.get()));
         self.counts(f::CONNECTIONS_GIVEN, by_worker(|w| w.connections_given.get()));
+        let failures = ProxyFailure::ALL.into_iter().map(|failure| {
+            let count = registry.sum(|w| w.proxy_failures[failure as usize].get());
+            (vec![Cow::Borrowed(failure.name())], count)
+        });
+        self.counts(f::PROXY_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
+        let kinds = ["full", "resumed"].into_iter().enumerate();
+        let kinds = kinds.map(|(at, kind)| {
+            (vec![Cow::Borrowed(kind)], registry.sum(|w| w.tls_handshakes[at].get()))
+        });
+        self.counts(f::TLS_HANDSHAKES, kinds.collect());
+        let failures = TlsFailure::ALL.into_iter().map(|failure| {
+            let count = registry.sum(|w| w.tls_failures[failure as usize].get());
+            (vec![Cow::Borrowed(failure.name())], count)
+        });
+        self.counts(f::TLS_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
         self.count(f::TUNNELS, registry.sum(|w| w.tunnels.get()));
         self.count(f::TUNNELS_OPEN, registry.sum(|w| w.tunnels_open.get()));
         let listeners = &registry.listeners;

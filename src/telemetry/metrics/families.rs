@@ -58,6 +58,9 @@ families! {
     CONNECTIONS_OPEN = Gauge One "ringway_connections_open" ["worker"] "Client connections open";
     CONNECTIONS_SHED = Counter One "ringway_connections_shed" ["worker"] "Client connections answered 503 because there were too many";
     CONNECTIONS_GIVEN = Counter One "ringway_connections_given" ["worker"] "Client connections that a worker accepted and gave to one with fewer (`listeners.balance`); the one that serves them counts them as accepted";
+    PROXY_FAILURES = Counter One "ringway_proxy_protocol_failures" ["reason"] "Connections closed because of their PROXY protocol header (`listeners.proxy_protocol`): the peer is `untrusted`, the header is `missing` or `malformed`, did not come in time (`timeout`, as `timeouts.head`), or the peer `closed`";
+    TLS_HANDSHAKES = Counter One "ringway_tls_handshakes" ["kind"] "TLS handshakes of clients: `full`, or `resumed` from a session ticket";
+    TLS_FAILURES = Counter One "ringway_tls_handshake_failures" ["reason"] "TLS handshakes of clients that came to nothing: `timeout` (`listeners.tls.handshake_timeout`), `closed` by the client, `plain_http`, `incompatible` (no version, cipher suite or group that both have), `alert` (the client refused, such as one that does not trust the certificate), the client's certificate is `certificate_missing`, `certificate_expired`, `certificate_revoked` (or no list says that it is not), `certificate_unknown` (no trusted issuer), or not accepted for another reason (`certificate`), `invalid` (not TLS, or against its rules), `internal`";
     TUNNELS = Counter One "ringway_tunnels" [] "Connections that switched protocols (WebSocket and others)";
     TUNNELS_OPEN = Gauge One "ringway_tunnels_open" [] "Connections that switched protocols and are open";
     LISTENER_CONNECTIONS = Counter One "ringway_listener_connections" ["listener"] "Client connections accepted, by listener";

@@ -19,9 +19,10 @@ pub fn reasons() -> impl Iterator<Item = &'static Reason> {
 pub const REASONS: usize = WIRE_REASONS.len() + POLICY_REASONS.len();
 
 /// Ways in which forwarding to an upstream fails; each has its own count per upstream.
-pub const FAILURES: [&Reason; 7] = [
+pub const FAILURES: [&Reason; 8] = [
     refusal::UPSTREAM_CONNECT,
     refusal::UPSTREAM_CONNECT_TIMEOUT,
+    refusal::UPSTREAM_TLS,
     refusal::UPSTREAM_TIMEOUT,
     refusal::UPSTREAM_IDLE,
     refusal::UPSTREAM_CLOSED,
@@ -32,6 +33,103 @@ pub const FAILURES: [&Reason; 7] = [
 /// The lowest and the number of status codes counted one by one.
 pub const STATUS_FIRST: u16 = 100;
 pub const STATUSES: usize = 500;
+
+/// Why a TLS handshake came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFailure {
+    /// It took too long.
+    Timeout,
+    /// The peer closed or reset the connection.
+    Closed,
+    /// The peer spoke HTTP.
+    PlainHttp,
+    /// No version, cipher suite, group or signature that both have.
+    Incompatible,
+    /// The peer refused, by an alert: it does not trust the certificate, or found something wrong.
+    Alert,
+    /// The peer shows no certificate, and must.
+    CertificateMissing,
+    /// Its certificate is out of its time.
+    CertificateExpired,
+    /// It is revoked, or nobody says that it is not.
+    CertificateRevoked,
+    /// Nobody who is trusted issued it.
+    CertificateUnknown,
+    /// It is not accepted for another reason.
+    Certificate,
+    /// What the peer sent is not TLS, or breaks its rules.
+    Invalid,
+    /// A defect on this side.
+    Internal,
+}
+
+impl TlsFailure {
+    pub const ALL: [TlsFailure; 12] = [
+        TlsFailure::Timeout,
+        TlsFailure::Closed,
+        TlsFailure::PlainHttp,
+        TlsFailure::Incompatible,
+        TlsFailure::Alert,
+        TlsFailure::CertificateMissing,
+        TlsFailure::CertificateExpired,
+        TlsFailure::CertificateRevoked,
+        TlsFailure::CertificateUnknown,
+        TlsFailure::Certificate,
+        TlsFailure::Invalid,
+        TlsFailure::Internal,
+    ];
+
+    /// The value of the label `reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsFailure::Timeout => "timeout",
+            TlsFailure::Closed => "closed",
+            TlsFailure::PlainHttp => "plain_http",
+            TlsFailure::Incompatible => "incompatible",
+            TlsFailure::Alert => "alert",
+            TlsFailure::CertificateMissing => "certificate_missing",
+            TlsFailure::CertificateExpired => "certificate_expired",
+            TlsFailure::CertificateRevoked => "certificate_revoked",
+            TlsFailure::CertificateUnknown => "certificate_unknown",
+            TlsFailure::Certificate => "certificate",
+            TlsFailure::Invalid => "invalid",
+            TlsFailure::Internal => "internal",
+        }
+    }
+}
+
+/// Why a connection that was to begin with a PROXY protocol header was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyFailure {
+    /// The peer is no trusted proxy.
+    Untrusted,
+    Missing,
+    Malformed,
+    Timeout,
+    /// The peer closed the connection.
+    Closed,
+}
+
+impl ProxyFailure {
+    pub const ALL: [ProxyFailure; 5] = [
+        ProxyFailure::Untrusted,
+        ProxyFailure::Missing,
+        ProxyFailure::Malformed,
+        ProxyFailure::Timeout,
+        ProxyFailure::Closed,
+    ];
+
+    /// The value of the label `reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProxyFailure::Untrusted => "untrusted",
+            ProxyFailure::Missing => "missing",
+            ProxyFailure::Malformed => "malformed",
+            ProxyFailure::Timeout => "timeout",
+            ProxyFailure::Closed => "closed",
+        }
+    }
+}
 
 /// Responses by the first digit of their status; 0 is those that never began.
 pub type Classes = [Cell; 6];
@@ -52,6 +150,12 @@ pub struct WorkerShard {
     pub connections_shed: Cell,
     /// Client connections accepted and given to a worker with fewer.
     pub connections_given: Cell,
+    /// Connections closed for their PROXY protocol header, by [`ProxyFailure`].
+    pub proxy_failures: [Cell; ProxyFailure::ALL.len()],
+    /// TLS handshakes of clients: full ones, and those that resumed a session.
+    pub tls_handshakes: [Cell; 2],
+    /// Those that came to nothing, by [`TlsFailure`].
+    pub tls_failures: [Cell; TlsFailure::ALL.len()],
     /// Connections that switched protocols, and those of them still open.
     pub tunnels: Cell,
     pub tunnels_open: Cell,
@@ -88,6 +192,9 @@ impl Default for WorkerShard {
             connections_open: Cell::default(),
             connections_shed: Cell::default(),
             connections_given: Cell::default(),
+            proxy_failures: Default::default(),
+            tls_handshakes: Default::default(),
+            tls_failures: Default::default(),
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),
             requests: Cell::default(),

@@ -1,6 +1,8 @@
 //! A connection to one of an upstream's endpoints: a kept one if there is, else a new one.
 
-use std::{cell::RefCell, io, rc::Rc};
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc};
+
+use rustls::ClientConfig;
 
 use super::Forward;
 use crate::{
@@ -14,8 +16,10 @@ use crate::{
     worker::{
         buffers::Buffers,
         clock::{now_ms, now_ns},
+        deadline::Deadlines,
         net::Stream,
         pool::{Connection, Pool},
+        tls,
     },
 };
 
@@ -23,6 +27,8 @@ use crate::{
 pub struct UpstreamState {
     pub balancer: RefCell<Balancer>,
     pub pools: Vec<Rc<Pool>>,
+    /// This worker's own, with the sessions that it may resume.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl UpstreamState {
@@ -31,6 +37,7 @@ impl UpstreamState {
         let state = UpstreamState {
             balancer: RefCell::new(Balancer::new(rule.balance, weights)),
             pools: rule.endpoints.iter().map(|_| Rc::default()).collect(),
+            tls: rule.tls.as_ref().map(tls::own),
         };
         for (i, endpoint) in rule.endpoints.iter().enumerate() {
             if endpoint.state != State::Up {
@@ -53,7 +60,11 @@ impl UpstreamState {
         let mut next = UpstreamState::new(rule);
         let balancer = next.balancer.get_mut();
         for (here, endpoint) in rule.endpoints.iter().enumerate() {
-            let stays = |e: &Endpoint| e.name == endpoint.name && e.address == endpoint.address;
+            let stays = |e: &Endpoint| {
+                (&e.name, &e.address, &e.server_name)
+                    == (&endpoint.name, &endpoint.address, &endpoint.server_name)
+                    && before.tls == rule.tls
+            };
             if let Some(there) = before.endpoints.iter().position(stays) {
                 balancer.carry(here, &state.balancer.borrow(), there);
                 next.pools[here] = state.pools[there].clone();
@@ -198,6 +209,7 @@ fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
     );
     let refusal = match e.kind() {
         io::ErrorKind::TimedOut => forward.overdue(refusal::UPSTREAM_CONNECT_TIMEOUT),
+        io::ErrorKind::InvalidData => refusal::UPSTREAM_TLS.into(),
         _ => refusal::UPSTREAM_CONNECT.into(),
     };
     forward.series().failed(refusal.reason);
@@ -211,23 +223,40 @@ async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connecti
     let timeout_ms = forward.rule.connect_timeout_ms.min(left_ms);
     forward.worker.metrics.upstream_connects.count();
     // Boxed: connecting is rare and must not enlarge every connection's task.
+    let begun_ms = now_ms();
     let stream = Box::pin(async {
-        match &endpoint.address {
-            EndpointAddress::Unix(path) => Stream::connect_unix(path, timeout_ms, deadlines).await,
-            EndpointAddress::Tcp(addresses) => {
-                let mut last = io::ErrorKind::AddrNotAvailable.into();
-                for address in addresses {
-                    let connected =
-                        Stream::connect_tcp(*address, timeout_ms, unsent_bytes, deadlines).await;
-                    match connected {
-                        Ok(stream) => return Ok(stream),
-                        Err(e) => last = e,
-                    }
-                }
-                Err(last)
+        let stream = match &endpoint.address {
+            EndpointAddress::Unix(path) => {
+                Stream::connect_unix(path, timeout_ms, deadlines).await?
             }
+            EndpointAddress::Tcp(addresses) => {
+                connect_any(addresses, timeout_ms, unsent_bytes, deadlines).await?
+            }
+        };
+        let client = &forward.snapshot.state(forward.upstream).tls;
+        if let (Some(client), Some(name)) = (client, &endpoint.server_name) {
+            let until_ms = begun_ms.saturating_add(timeout_ms);
+            tls::connect(&stream, client, name, &forward.worker.buffers, until_ms).await?;
         }
+        io::Result::Ok(stream)
     })
     .await?;
     Ok(Connection::new(stream))
+}
+
+/// Connects to the first address that can be.
+async fn connect_any(
+    addresses: &[SocketAddr],
+    timeout_ms: u64,
+    unsent_bytes: u32,
+    deadlines: &Rc<Deadlines>,
+) -> io::Result<Stream> {
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for address in addresses {
+        match Stream::connect_tcp(*address, timeout_ms, unsent_bytes, deadlines).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
 }

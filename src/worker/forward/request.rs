@@ -100,19 +100,26 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
         FieldId::Tracestate => drops_state,
         FieldId::MaxForwards => count_hops,
         FieldId::Expect => !head.expect_continue,
+        // Anybody could write it: only what the handshake has shown counts, or a proxy in front.
+        FieldId::ClientCert | FieldId::ClientCertChain => {
+            exchange.client_cert.is_some() || !exchange.client.trusted_peer
+        }
         id => client::drops_field(rule.fields, exchange.client.trusted_peer, id),
     });
     let received = client::Received {
         peer: exchange.peer,
         peer_text: &exchange.peer_text,
         trusted: &rule.trusted_proxies,
-        scheme: "http",
+        scheme: exchange.scheme(),
         head,
         buf: bytes,
     };
     client::write_forwarding(out, rule.fields, &received);
     if made_id {
         emit::field(out, b"X-Request-Id", exchange.id.text(bytes));
+    }
+    if let Some(certificate) = &exchange.client_cert {
+        emit::field(out, b"Client-Cert", certificate.as_bytes());
     }
     if let Some(trace) = &exchange.trace {
         trace.write(out);

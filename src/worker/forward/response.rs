@@ -104,7 +104,7 @@ impl Forward<'_> {
         let took = took.map_err(|_| Refusal::from(refusal::UPSTREAM_INVALID))?;
         reader.carry.extend_from_slice(&buf.bytes()[head.len + took.consumed..]);
         buf.truncate(head.len + took.data);
-        let clean = match self.pipe(sink, &reader.decoder) {
+        let clean = match self.pipe(connection, sink, &reader.decoder) {
             Some(mut pipe) => {
                 self.spliced(connection, sink, head, buf, (&mut reader.decoder, &mut pipe)).await?;
                 // No read went beyond the body, so none has seen what follows it.
@@ -244,8 +244,14 @@ impl Forward<'_> {
     }
 
     /// A pipe for the rest of the body, when it is to be spliced.
-    fn pipe<S: ResponseSink>(&self, sink: &S, body: &Decoder) -> Option<Lent<'_>> {
-        let left = body.left().filter(|_| self.is_sent.get() && sink.takes_pipes())?;
+    fn pipe<S: ResponseSink>(
+        &self,
+        connection: &Connection,
+        sink: &S,
+        body: &Decoder,
+    ) -> Option<Lent<'_>> {
+        let may = self.is_sent.get() && sink.takes_pipes() && !connection.stream.is_tls();
+        let left = body.left().filter(|_| may)?;
         self.worker.pipes.lend(left)
     }
 

@@ -315,6 +315,10 @@ impl Active<'_> {
         match outcome {
             Outcome::Done if sink.keep => After::Keep,
             Outcome::Done if is_its_last && client.received.get() && self.buf.is_empty() => {
+                if client.stream.is_tls() {
+                    // The close alone would look like an attacker's.
+                    client.stream.finish_writing();
+                }
                 After::Drop
             }
             Outcome::Done => After::Linger,
@@ -345,6 +349,8 @@ impl Active<'_> {
             until_ms: NEVER_MS,
             client,
             door: self.client.door.clone(),
+            is_tls: self.client.stream.is_tls(),
+            client_cert: self.client.stream.client_cert(),
             peer: self.client.peer,
             peer_text: self.client.peer_text.clone(),
             id,

@@ -130,7 +130,24 @@ impl<'c> H1Sink<'c> {
         emit::kept_fields(out, bytes, &head.fields, |_| false);
         let has_date = head.fields.iter().any(|field| field.id == FieldId::Date);
         self.via(out, head.version);
+        self.security(out, Some((head, bytes)));
         self.hop_fields(out, has_date);
+    }
+
+    /// Strict-Transport-Security (RFC 6797), where the listener says so and the upstream does not.
+    fn security(&self, out: &mut Vec<u8>, upstream: Option<(&ResponseHead, &[u8])>) {
+        const NAME: &[u8] = b"Strict-Transport-Security";
+        if !self.client.stream.is_tls() {
+            return;
+        }
+        let rule = self.client.door.rule.borrow();
+        let Some(value) = rule.tls.as_ref().and_then(|tls| tls.hsts.as_deref()) else { return };
+        let is_said = upstream.is_some_and(|(head, bytes)| {
+            head.fields.iter().any(|field| field.name.of(bytes).eq_ignore_ascii_case(NAME))
+        });
+        if !is_said {
+            emit::field(out, NAME, value.as_bytes());
+        }
     }
 
     /// Via (RFC 9110 §7.6.3) with the version the upstream spoke.
@@ -265,7 +282,7 @@ impl ResponseSink for H1Sink<'_> {
     }
 
     fn takes_pipes(&self) -> bool {
-        true
+        !self.client.stream.is_tls()
     }
 
     async fn splice(&mut self, pipe: &mut Pipe, last: bool) -> Result<(), Refusal> {
@@ -303,6 +320,7 @@ impl ResponseSink for H1Sink<'_> {
         for (name, value) in response.fields {
             emit::field(&mut out, name.as_bytes(), value.as_bytes());
         }
+        self.security(&mut out, None);
         self.hop_fields(&mut out, false);
         if has_body && !self.is_head {
             out.extend_from_slice(response.body);

@@ -47,6 +47,7 @@ impl Client {
     pub fn address(&self) -> SocketAddr {
         match &self.reader.socket {
             Socket::Tcp(stream) => stream.local_addr().unwrap(),
+            Socket::Tls(stream) => stream.sock.local_addr().unwrap(),
             Socket::Unix(_) => panic!("not over TCP"),
         }
     }
@@ -54,6 +55,7 @@ impl Client {
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.reader.socket.write_all(bytes.as_ref()).expect("the gateway reads");
+        self.reader.socket.flush().expect("the gateway reads");
     }
 
     /// Sends what the gateway may refuse to read to its end; true when all of it was taken.

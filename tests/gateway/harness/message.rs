@@ -24,11 +24,12 @@ pub enum ReadError {
     Malformed(String),
 }
 
-/// TCP or Unix.
+/// TCP, Unix, or TLS over TCP.
 #[derive(Debug)]
 pub enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
 }
 
 impl Socket {
@@ -36,6 +37,7 @@ impl Socket {
         match self {
             Socket::Tcp(s) => s.set_read_timeout(Some(wait)).unwrap(),
             Socket::Unix(s) => s.set_read_timeout(Some(wait)).unwrap(),
+            Socket::Tls(s) => s.sock.set_read_timeout(Some(wait)).unwrap(),
         }
     }
 
@@ -43,6 +45,7 @@ impl Socket {
         match self {
             Socket::Tcp(s) => s.set_write_timeout(Some(wait)).unwrap(),
             Socket::Unix(s) => s.set_write_timeout(Some(wait)).unwrap(),
+            Socket::Tls(s) => s.sock.set_write_timeout(Some(wait)).unwrap(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Socket {
         let _ = match self {
             Socket::Tcp(s) => s.shutdown(how),
             Socket::Unix(s) => s.shutdown(how),
+            Socket::Tls(s) => s.sock.shutdown(how),
         };
     }
 }
@@ -60,6 +64,7 @@ impl Read for Socket {
         match self {
             Socket::Tcp(s) => s.read(buf),
             Socket::Unix(s) => s.read(buf),
+            Socket::Tls(s) => s.read(buf),
         }
     }
 }
@@ -69,11 +74,15 @@ impl Write for Socket {
         match self {
             Socket::Tcp(s) => s.write(buf),
             Socket::Unix(s) => s.write(buf),
+            Socket::Tls(s) => s.write(buf),
         }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+        match self {
+            Socket::Tls(s) => s.flush(),
+            Socket::Tcp(_) | Socket::Unix(_) => Ok(()),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod client;
 mod gateway;
 mod message;
+mod papers;
 mod server;
 mod upstream;
 
@@ -14,6 +15,7 @@ use std::{
 pub use client::Client;
 pub use gateway::{Gateway, Launch};
 pub use message::{ReadError, Response, Socket};
+pub use papers::Papers;
 pub use server::{Pattern, Server};
 pub use upstream::{Conn, Received, Upstream, replay};
 

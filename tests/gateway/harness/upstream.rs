@@ -231,6 +231,16 @@ impl Upstream {
         requests.remove(0)
     }
 
+    /// The only request for `target`. Which of several came last cannot be told: workers have
+    /// connections of their own.
+    #[track_caller]
+    pub fn request_for(&self, target: &str) -> Received {
+        let mut requests = self.requests();
+        requests.retain(|request| request.target == target);
+        assert_eq!(requests.len(), 1, "{target}: {requests:?}");
+        requests.remove(0)
+    }
+
     #[track_caller]
     pub fn wait_for_connections(&self, n: usize) {
         eventually(&format!("{n} upstream connections"), || self.connections() >= n);

@@ -1,0 +1,413 @@
+//! TLS of listeners and upstreams: files read, keys tried, the names of certificates found.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, pem::PemObject,
+    },
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::{TLS12, TLS13},
+};
+use rustls_native_certs::load_native_certs;
+use x509_parser::{
+    prelude::{FromDer, GeneralName, X509Certificate},
+    time::ASN1Time,
+};
+
+use super::TOP;
+use crate::config::{
+    decode::{At, Sink},
+    file::{self, Certificate, File, ListenerTls},
+    report::{Place, Problem},
+    snapshot::{Certificates, TlsRule, UpstreamTls, tickets},
+    values::{ClientCertificate, EndpointName, TlsVersion},
+};
+
+/// Largest file with certificates or a key, in bytes.
+const PEM_BYTES_MAX: u64 = 1 << 20;
+/// What is spoken inside (RFC 7301).
+const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+
+/// The checked TLS of a listener; `None` after a report.
+pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<TlsRule> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut certificates = Certificates::default();
+    if tls.certificates.is_empty() {
+        let place = tls.certificates.place().unwrap_or(TOP);
+        let problem = Problem::error(place, "TLS needs at least one certificate");
+        sink.push(
+            problem.fix("write certificates = [{ file = \"chain.pem\", key = \"key.pem\" }]"),
+        );
+        return None;
+    }
+    let mut is_good = true;
+    for certificate in tls.certificates.iter() {
+        match certified(certificate, folder, &provider, sink) {
+            Some((key, names)) => certificates.add(key, &names),
+            None => is_good = false,
+        }
+    }
+    let versions: &[_] = match *tls.min_version {
+        TlsVersion::V12 => &[&TLS13, &TLS12],
+        TlsVersion::V13 => &[&TLS13],
+    };
+    let verifier = verifier(tls, folder, &provider, sink);
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("invariant: the provider has cipher suites of both versions");
+    let asks = verifier.is_some();
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut server = builder.with_cert_resolver(Arc::new(certificates));
+    server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    // What resumes a session is in the client's ticket: nothing is stored here.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    // A ticket would vouch for a certificate that another listener, or list, judged.
+    if let Some(tickets) = tickets().filter(|_| !asks) {
+        server.ticketer = tickets;
+    }
+    let handshake_timeout_ms = tls.handshake_timeout.value.0;
+    let hsts = hsts(tls, sink);
+    let tells_certificate = asks && *tls.client_cert_field;
+    let server = Arc::new(server);
+    let is_good = is_good && asks == tls.client_ca.value.is_some();
+    is_good.then_some(TlsRule { server, handshake_timeout_ms, tells_certificate, hsts })
+}
+
+/// Who judges the certificates of clients; `None` when nobody is asked for one, or after a report.
+fn verifier(
+    tls: &ListenerTls,
+    folder: &Path,
+    provider: &Arc<CryptoProvider>,
+    sink: &mut Sink,
+) -> Option<Arc<dyn ClientCertVerifier>> {
+    let Some(ca) = tls.client_ca.some() else {
+        let (kind, lists) = (&tls.client_certificate, &tls.client_crls);
+        let others = [
+            ("client_certificate", kind.place(), **kind != ClientCertificate::Required),
+            ("client_crls", lists.place(), !lists.is_empty()),
+            ("client_cert_field", tls.client_cert_field.place(), !*tls.client_cert_field),
+        ];
+        for (key, place, differs) in others {
+            if let Some(place) = place.filter(|_| differs) {
+                let title = format!("`{key}` has no effect without `client_ca`");
+                sink.push(Problem::error(place, title).fix("add client_ca = \"authorities.pem\""));
+            }
+        }
+        return None;
+    };
+    let mut lists = Vec::new();
+    for file in tls.client_crls.iter() {
+        lists.extend(revoked(file, folder, sink)?);
+    }
+    let roots = Arc::new(roots_of(&ca, folder, sink)?);
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+        .with_crls(lists)
+        .enforce_revocation_expiration();
+    let builder = match *tls.client_certificate {
+        ClientCertificate::Required => builder,
+        ClientCertificate::Optional => builder.allow_unauthenticated(),
+    };
+    builder
+        .build()
+        .map_err(|error| {
+            let title = format!("clients' certificates cannot be judged: {error}");
+            let place = tls.client_crls.place().or(ca.place()).unwrap_or(TOP);
+            let fix = "name files of certificate revocation lists, or leave them out";
+            sink.push(Problem::error(place, title).fix(fix));
+        })
+        .ok()
+}
+
+/// The lists of one file.
+fn revoked(
+    file: &At<String>,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+    let pem = read(file, folder, "revocation list", sink)?;
+    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(lists) if !lists.is_empty() => Some(lists),
+        _ => {
+            let title = format!("there is no certificate revocation list in `{}`", file.value);
+            let fix = "name a PEM file (-----BEGIN X509 CRL-----)";
+            sink.push(Problem::error(file.place().unwrap_or(TOP), title).fix(fix));
+            None
+        }
+    }
+}
+
+fn hsts(tls: &ListenerTls, sink: &mut Sink) -> Option<Arc<str>> {
+    let age_ms = tls.hsts.value.map(|age| age.0);
+    if let (Some(place), None, true) = (tls.hsts_subdomains.place(), age_ms, *tls.hsts_subdomains) {
+        let title = "`hsts_subdomains` has no effect without `hsts`";
+        sink.push(Problem::error(place, title).fix("add hsts = \"365d\", or remove it"));
+    }
+    let more = if *tls.hsts_subdomains { "; includeSubDomains" } else { "" };
+    age_ms.map(|ms| format!("max-age={}{more}", ms / 1000).into())
+}
+
+/// The checked TLS of an upstream; `None` after a report.
+pub(super) fn upstream(
+    tls: &file::UpstreamTls,
+    place: Place,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<UpstreamTls> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut print = DefaultHasher::new();
+    let roots = match tls.ca.some() {
+        Some(ca) => roots_of(&ca, folder, sink),
+        None => system_roots(place, sink),
+    };
+    let own = match &tls.certificate.value {
+        Some(own) => Some(certified(own, folder, &provider, sink)?.0),
+        None => None,
+    };
+    let roots = roots?;
+    roots.subjects().iter().for_each(|subject| subject.as_ref().hash(&mut print));
+    roots.roots.iter().for_each(|root| root.subject_public_key_info.as_ref().hash(&mut print));
+    own.iter().flat_map(|own| &own.cert).for_each(|part| part.as_ref().hash(&mut print));
+    tls.name.value.as_ref().map(|name| &name.0).hash(&mut print);
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .expect("invariant: the provider has cipher suites of both versions")
+        .with_root_certificates(roots);
+    let mut client = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::new(own))))
+        }
+    };
+    client.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    Some(UpstreamTls { client: Arc::new(client), print: print.finish() })
+}
+
+/// What the certificate of an endpoint must be for.
+pub(super) fn server_name(
+    tls: &file::UpstreamTls,
+    endpoint: &EndpointName,
+    place: Place,
+    sink: &mut Sink,
+) -> Option<ServerName<'static>> {
+    let host = match (&tls.name.value, endpoint) {
+        (Some(name), _) => name.0.clone(),
+        (None, EndpointName::Tcp(address)) => return Some(address.ip().into()),
+        (None, EndpointName::Named { host, .. }) => host.clone(),
+        (None, EndpointName::Unix(_)) => {
+            let title = "TLS over a Unix socket needs a name that the certificate is for";
+            let fix = "add name = \"app.internal\" to the upstream's `tls`";
+            sink.push(Problem::error(place, title).fix(fix));
+            return None;
+        }
+    };
+    ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
+        .map_err(|_| {
+            let title = format!("`{host}` cannot be the name of a certificate");
+            let at = tls.name.place().unwrap_or(place);
+            sink.push(Problem::error(at, title).fix("write a DNS name or an IP address"));
+        })
+        .ok()
+}
+
+fn roots_of(ca: &At<String>, folder: &Path, sink: &mut Sink) -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in chain(ca, folder, sink)? {
+        if let Err(error) = roots.add(certificate) {
+            let title = format!("a certificate of `{}` cannot be trusted: {error}", ca.value);
+            let fix = "name a PEM file with the certificates of authorities";
+            sink.push(Problem::error(ca.place().unwrap_or(TOP), title).fix(fix));
+            return None;
+        }
+    }
+    Some(roots)
+}
+
+fn system_roots(place: Place, sink: &mut Sink) -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    // One that cannot be read does not matter where others can.
+    let (added, _) = roots.add_parsable_certificates(load_native_certs().certs);
+    if added == 0 {
+        let title = "this system has no certificates of authorities, so no endpoint is believed";
+        let fix = "install them (the package is called ca-certificates), or name a file in `ca`";
+        sink.push(Problem::error(place, title).fix(fix));
+        return None;
+    }
+    Some(roots)
+}
+
+/// The files of all listeners and upstreams.
+pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
+    let listeners = file.listeners.iter().filter_map(|listener| listener.tls.value.as_ref());
+    let of_listener = |tls: &ListenerTls| {
+        let certificates = tls.certificates.iter().flat_map(|one| of_certificate(one));
+        let lists = tls.client_crls.iter().map(|list| list.value.clone());
+        let all: Vec<String> =
+            certificates.chain(tls.client_ca.value.clone()).chain(lists).collect();
+        all
+    };
+    let upstreams = file.upstreams.value.0.iter().filter_map(|(_, upstream)| upstream.as_ref());
+    let of_upstream = |tls: &file::UpstreamTls| {
+        let own = tls.certificate.value.iter().flat_map(of_certificate);
+        own.chain(tls.ca.value.clone()).collect::<Vec<_>>()
+    };
+    let upstreams = upstreams.filter_map(|upstream| upstream.tls.value.as_ref());
+    let names = listeners.flat_map(of_listener).chain(upstreams.flat_map(of_upstream));
+    names.map(|name| folder.join(name)).collect()
+}
+
+fn of_certificate(one: &Certificate) -> [String; 2] {
+    [one.file.value.clone(), one.key.value.clone()]
+}
+
+/// A certificate with its key, and the names that it is for.
+fn certified(
+    certificate: &Certificate,
+    folder: &Path,
+    provider: &CryptoProvider,
+    sink: &mut Sink,
+) -> Option<(CertifiedKey, Vec<String>)> {
+    // Both, so that what is wrong with either is reported.
+    let chain = chain(&certificate.file, folder, sink);
+    let key = key(&certificate.key, folder, sink);
+    let (chain, key) = (chain?, key?);
+    let place = certificate.key.place().unwrap_or(TOP);
+    let signing = match provider.key_provider.load_private_key(key) {
+        Ok(signing) => signing,
+        Err(error) => {
+            let title = format!("the key `{}` cannot be used: {error}", certificate.key.value);
+            let fix = "use an ECDSA (P-256, P-384), Ed25519 or RSA key (2048 bits or more)";
+            sink.push(Problem::error(place, title).fix(fix));
+            return None;
+        }
+    };
+    let names = names(&chain[0], &certificate.file, sink)?;
+    let certified = CertifiedKey::new(chain, signing);
+    // A key whose public part cannot be told is taken at its word.
+    if matches!(certified.keys_match(), Err(rustls::Error::InconsistentKeys(reason))
+        if reason == rustls::InconsistentKeys::KeyMismatch)
+    {
+        let title = format!(
+            "the key `{}` does not belong to the certificate `{}`",
+            certificate.key.value, certificate.file.value
+        );
+        let problem = Problem::error(place, title)
+            .related(certificate.file.place().unwrap_or(TOP), "the first certificate of this file");
+        sink.push(problem.fix("name the key that the certificate was made for"));
+        return None;
+    }
+    Some((certified, names))
+}
+
+fn chain(
+    file: &At<String>,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let pem = read(file, folder, "certificate", sink)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let place = file.place().unwrap_or(TOP);
+    let problem = match found {
+        Ok(chain) if chain.is_empty() => {
+            let title = format!("there is no certificate in `{}`", file.value);
+            Problem::error(place, title)
+        }
+        Ok(chain) => return Some(chain),
+        Err(error) => {
+            let title = format!("`{}` is not a file of certificates: {error}", file.value);
+            Problem::error(place, title)
+        }
+    };
+    let fix = "name a PEM file (-----BEGIN CERTIFICATE-----) with the certificate first, then those \
+               that issued it";
+    sink.push(problem.fix(fix));
+    None
+}
+
+fn key(file: &At<String>, folder: &Path, sink: &mut Sink) -> Option<PrivateKeyDer<'static>> {
+    let pem = read(file, folder, "key", sink)?;
+    let problem = match PrivateKeyDer::from_pem_slice(&pem) {
+        Ok(key) => return Some(key),
+        Err(_) if pem.windows(9).any(|bytes| bytes == b"ENCRYPTED") => {
+            let title = format!("the key in `{}` is encrypted", file.value);
+            let fix = "decrypt it (openssl pkey -in key.pem -out plain.pem) and protect the file by \
+                       its permissions";
+            Problem::error(file.place().unwrap_or(TOP), title).fix(fix)
+        }
+        // What is in the file is not shown: it may be a key.
+        Err(_) => {
+            let title = format!("there is no private key in `{}`", file.value);
+            let fix = "name a PEM file with a PKCS#8, SEC1 or PKCS#1 key (-----BEGIN ... PRIVATE \
+                       KEY-----)";
+            Problem::error(file.place().unwrap_or(TOP), title).fix(fix)
+        }
+    };
+    sink.push(problem);
+    None
+}
+
+fn read(file: &At<String>, folder: &Path, what: &str, sink: &mut Sink) -> Option<Vec<u8>> {
+    let path = folder.join(&file.value);
+    let read = std::fs::metadata(&path).and_then(|found| match found.len() {
+        0..=PEM_BYTES_MAX => std::fs::read(&path),
+        _ => Err(std::io::Error::other("larger than 1 MiB")),
+    });
+    read.map_err(|error| {
+        let title = format!("cannot read the {what} file `{}`: {error}", path.display());
+        let fix = "write a path relative to this configuration, or an absolute one; the gateway's \
+                   user must be able to read it";
+        sink.push(Problem::error(file.place().unwrap_or(TOP), title).fix(fix));
+    })
+    .ok()
+}
+
+/// The DNS names of a certificate. One that is out of its time is reported, and used: a gateway
+/// that does not start serves nobody.
+fn names(der: &CertificateDer<'_>, file: &At<String>, sink: &mut Sink) -> Option<Vec<String>> {
+    let place = file.place().unwrap_or(TOP);
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+        let title = format!("the first certificate of `{}` is not well-formed", file.value);
+        sink.push(Problem::error(place, title).fix("have it issued anew"));
+        return None;
+    };
+    warn_of_time(&certificate, file, place, sink);
+    let alternatives = certificate.subject_alternative_name().ok().flatten();
+    let names = alternatives.iter().flat_map(|found| &found.value.general_names);
+    let dns = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    Some(dns.collect())
+}
+
+fn warn_of_time(
+    certificate: &X509Certificate<'_>,
+    file: &At<String>,
+    place: Place,
+    sink: &mut Sink,
+) {
+    let (validity, name, now) = (certificate.validity(), &file.value, ASN1Time::now());
+    if validity.is_valid_at(now) {
+        return;
+    }
+    let title = match validity.not_after < now {
+        true => format!("the certificate `{name}` has expired ({})", validity.not_after),
+        false => {
+            format!("the certificate `{name}` is not valid yet (from {})", validity.not_before)
+        }
+    };
+    sink.push(
+        Problem::warning(place, title).fix("put a new one in its place; clients refuse this"),
+    );
+}

@@ -1,0 +1,142 @@
+//! TLS of a listener as the data path uses it.
+
+use std::sync::{Arc, OnceLock};
+
+use ahash::AHashMap;
+use rustls::{
+    ClientConfig, ServerConfig,
+    crypto::aws_lc_rs::Ticketer,
+    server::{ClientHello, ProducesTickets, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+/// TLS of one listener.
+#[derive(Clone, Debug)]
+pub struct TlsRule {
+    /// What clients are presented, and what they may speak. Holds private keys, which its `Debug`
+    /// does not show.
+    pub server: Arc<ServerConfig>,
+    /// From the connection to the end of its handshake.
+    pub handshake_timeout_ms: u64,
+    /// Upstreams are told the client's certificate.
+    pub tells_certificate: bool,
+    /// Value of Strict-Transport-Security.
+    pub hsts: Option<Arc<str>>,
+}
+
+/// TLS to the endpoints of an upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    /// Whom this gateway believes, and what it shows of itself.
+    pub client: Arc<ClientConfig>,
+    /// Of everything it was made from, so that connections are kept over reloads that change
+    /// nothing of it.
+    pub print: u64,
+}
+
+impl PartialEq for UpstreamTls {
+    fn eq(&self, other: &UpstreamTls) -> bool {
+        self.print == other.print
+    }
+}
+
+/// The certificates of a listener, found by the name that a client asks for (RFC 6066 §3).
+#[derive(Debug, Default)]
+pub struct Certificates {
+    /// In the order of the configuration: the first is for clients that ask for no name, or for
+    /// one that no certificate has.
+    all: Vec<Arc<CertifiedKey>>,
+    exact: AHashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// By what follows the `*.`, which stands for one label (RFC 6125 §6.4.3).
+    wildcard: AHashMap<String, Vec<Arc<CertifiedKey>>>,
+}
+
+impl Certificates {
+    /// Adds one that is for `names`, which may begin with `*.`.
+    pub fn add(&mut self, key: CertifiedKey, names: &[String]) {
+        let key = Arc::new(key);
+        for name in names {
+            let name = name.to_ascii_lowercase();
+            let keys = match name.strip_prefix("*.") {
+                Some(parent) => self.wildcard.entry(parent.to_owned()).or_default(),
+                None => self.exact.entry(name).or_default(),
+            };
+            keys.push(key.clone());
+        }
+        self.all.push(key);
+    }
+
+    fn of_name(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
+        let lower;
+        let name = match name.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => {
+                lower = name.to_ascii_lowercase();
+                &lower
+            }
+            false => name,
+        };
+        let wildcard = || self.wildcard.get(name.split_once('.')?.1);
+        self.exact.get(name).or_else(wildcard).map(Vec::as_slice)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = hello.server_name().and_then(|name| self.of_name(name));
+        // A name may have an RSA and an ECDSA key: the first one that the client can verify.
+        let fits =
+            |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        named.unwrap_or(&self.all).iter().find(fits).cloned()
+    }
+}
+
+/// The process's keys of session tickets: what one worker, listener or generation gave out, every
+/// other takes back. They are made at start and changed every few hours; a ticket says for which
+/// name it is. `None` where the system has no random numbers: then nothing is resumed.
+pub fn tickets() -> Option<Arc<dyn ProducesTickets>> {
+    static TICKETS: OnceLock<Option<Arc<dyn ProducesTickets>>> = OnceLock::new();
+    TICKETS.get_or_init(|| Ticketer::new().ok()).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{crypto::aws_lc_rs::sign::any_supported_type, pki_types::PrivateKeyDer};
+
+    use super::*;
+
+    fn key() -> CertifiedKey {
+        let made = rcgen::generate_simple_self_signed(Vec::new()).expect("a certificate");
+        let der = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let key = any_supported_type(&der).expect("a key that is supported");
+        CertifiedKey::new(vec![made.cert.der().clone()], key)
+    }
+
+    #[test]
+    fn names_find_their_certificate() {
+        let mut certificates = Certificates::default();
+        let names =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        certificates.add(key(), &names(&["a.example", "B.example"]));
+        certificates.add(key(), &names(&["*.example", "*.deep.example"]));
+        certificates.add(key(), &names(&["x.deep.example"]));
+        let table = [
+            ("a.example", Some(0)),
+            ("A.EXAMPLE", Some(0)),
+            ("b.example", Some(0)),
+            ("c.example", Some(1)),
+            // One label, not two, and not none.
+            ("c.d.example", None),
+            ("example", None),
+            ("y.deep.example", Some(1)),
+            ("x.deep.example", Some(2)),
+            ("other.test", None),
+        ];
+        for (name, wanted) in table {
+            let found = certificates.of_name(name).map(|keys| {
+                let is_it = |key: &Arc<CertifiedKey>| Arc::ptr_eq(key, &keys[0]);
+                certificates.all.iter().position(is_it).expect("one of them")
+            });
+            assert_eq!(found, wanted, "{name}");
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! TLS of one connection, between its socket and whoever reads and writes what is inside.
+//!
+//! [`Stream`] asks it for plaintext and hands it records, and moves the bytes: nothing here waits
+//! but the handshake. Reading and writing may go on side by side; the session is borrowed for
+//! moments.
+//!
+//! Invariants: what was received and not yet decrypted, and what was decrypted and not yet read, is
+//! bounded by one buffer and one record. An idle connection holds neither. The end of the
+//! connection without close_notify is an error, so that a body which ends with its connection
+//! cannot be cut short by a stranger (RFC 8446 §6.1).
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, BufRead, Write},
+    rc::Rc,
+    sync::Arc,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, ServerConnection,
+    client::Resumption, pki_types::ServerName,
+};
+
+use super::{
+    buffers::{Buffer, Buffers},
+    clock::{NEVER_MS, now_ms},
+    net::{Stream, Wait},
+    respond::problem,
+};
+use crate::{
+    config::snapshot::{TlsRule, UpstreamTls},
+    policy::refusal,
+    telemetry::metrics::shards::TlsFailure,
+};
+
+/// Plaintext sealed at once: so much leaves in one write.
+const SEALED_BYTES_MAX: usize = 64 * 1024;
+/// Records of so many bytes leave in one segment each, so that the first ones of a connection can
+/// be read as they come and not only when 16 KiB have arrived.
+const SMALL_RECORD_BYTES: usize = 1350;
+/// So many bytes leave in small records at a connection's start, and after it was idle.
+const SMALL_RECORDS_BYTES: usize = 16 * 1024;
+/// After so long without a write a connection counts as idle: its congestion window has shrunk.
+const IDLE_MS: u64 = 1000;
+
+/// Names whose sessions a worker resumes, for each upstream.
+const SESSIONS_MAX: usize = 256;
+
+/// The TLS session of one connection.
+pub struct Tls {
+    session: RefCell<Connection>,
+    /// Received, and not yet taken by the session.
+    received: Cell<Buffer>,
+    /// The last read filled its buffer: more has arrived.
+    flows: Cell<bool>,
+    /// Bytes that may still leave in small records, and when something left last.
+    small_left: Cell<usize>,
+    written_ms: Cell<u64>,
+    /// The client's verified certificate, as the field Client-Cert has it (RFC 9440 §2).
+    pub client_cert: Option<Rc<str>>,
+    buffers: Rc<Buffers>,
+}
+
+/// A handshake that came to nothing, for metrics and the log.
+#[derive(Debug)]
+pub struct Refused {
+    pub failure: TlsFailure,
+    pub error: io::Error,
+}
+
+/// What came of a handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct Shaken {
+    pub is_resumed: bool,
+}
+
+/// Answers a client's handshake on `stream`, which speaks TLS from then on.
+pub async fn accept(
+    stream: &Stream,
+    rule: &TlsRule,
+    buffers: &Rc<Buffers>,
+) -> Result<Shaken, Refused> {
+    let session = ServerConnection::new(rule.server.clone()).map_err(|error| Refused {
+        failure: TlsFailure::Internal,
+        error: io::Error::other(error),
+    })?;
+    let mut tls = Tls::new(session.into(), buffers.clone());
+    let until_ms = now_ms() + rule.handshake_timeout_ms;
+    let wait = Wait { idle_ms: rule.handshake_timeout_ms, until_ms };
+    let shaken = tls.shake_hands(stream, wait).await;
+    if let Err(Refused { failure: TlsFailure::PlainHttp, .. }) = shaken {
+        let _ = stream.write_all(&mut plain_http(buffers), wait).await;
+        stream.finish_writing();
+    }
+    let shaken = shaken?;
+    if rule.tells_certificate {
+        tls.client_cert = field_value(&tls.session.borrow());
+    }
+    stream.begin_tls(tls);
+    Ok(shaken)
+}
+
+/// Begins a handshake with an endpoint on `stream`, which speaks TLS from then on. What is wrong
+/// with the endpoint's certificate is `InvalidData`.
+pub async fn connect(
+    stream: &Stream,
+    client: &Arc<ClientConfig>,
+    name: &ServerName<'static>,
+    buffers: &Rc<Buffers>,
+    until_ms: u64,
+) -> io::Result<()> {
+    let session = ClientConnection::new(client.clone(), name.clone())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let tls = Tls::new(session.into(), buffers.clone());
+    let shaken = tls.shake_hands(stream, Wait { idle_ms: NEVER_MS, until_ms }).await;
+    shaken.map_err(|refused| refused.error)?;
+    stream.begin_tls(tls);
+    Ok(())
+}
+
+/// A worker's own copy, so that it alone counts references and keeps the sessions that it resumes.
+pub fn own(rule: &UpstreamTls) -> Arc<ClientConfig> {
+    let mut client = (*rule.client).clone();
+    client.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+    Arc::new(client)
+}
+
+impl Tls {
+    fn new(mut session: Connection, buffers: Rc<Buffers>) -> Tls {
+        session.set_buffer_limit(Some(SEALED_BYTES_MAX));
+        Tls {
+            session: RefCell::new(session),
+            received: Cell::default(),
+            flows: Cell::new(false),
+            small_left: Cell::new(SMALL_RECORDS_BYTES),
+            written_ms: Cell::new(now_ms()),
+            client_cert: None,
+            buffers,
+        }
+    }
+
+    async fn shake_hands(&self, stream: &Stream, wait: Wait) -> Result<Shaken, Refused> {
+        let mut is_first = true;
+        loop {
+            while let Some(mut records) = self.queued() {
+                let sent = stream.write_all(&mut records, wait).await;
+                self.buffers.give(records);
+                sent.map_err(|failed| refused(failed.error))?;
+            }
+            if !self.session.borrow().is_handshaking() {
+                let kind = self.session.borrow().handshake_kind();
+                return Ok(Shaken { is_resumed: kind == Some(HandshakeKind::Resumed) });
+            }
+            let mut bytes = self.room();
+            let read = stream.read(&mut bytes, wait).await;
+            let is_server = matches!(*self.session.borrow(), Connection::Server(_));
+            if is_first && is_server && looks_like_http(bytes.bytes()) {
+                let error = io::Error::new(io::ErrorKind::InvalidData, "HTTP without TLS");
+                return Err(Refused { failure: TlsFailure::PlainHttp, error });
+            }
+            is_first = false;
+            self.take(bytes, &read);
+            if let Ok(0) = read {
+                return Err(refused(io::ErrorKind::UnexpectedEof.into()));
+            }
+            read.map_err(refused)?;
+            if let Err(error) = self.take_handshake() {
+                // What is wrong is told to the client, as far as it takes it.
+                if let Some(mut alert) = self.queued() {
+                    let _ = stream.write_all(&mut alert, wait).await;
+                    self.buffers.give(alert);
+                }
+                return Err(refused(error));
+            }
+        }
+    }
+
+    /// Hands the session what was received, until its handshake is over.
+    fn take_handshake(&self) -> io::Result<()> {
+        while self.session.borrow().is_handshaking() && self.decrypt()? {}
+        Ok(())
+    }
+
+    /// A buffer for records to be received into, which [`Tls::take`] takes back.
+    pub fn room(&self) -> Buffer {
+        if self.flows.get() { self.buffers.relay(None) } else { self.buffers.head() }
+    }
+
+    /// Takes a buffer with what was read into it.
+    pub fn take(&self, bytes: Buffer, read: &io::Result<usize>) {
+        match read {
+            Ok(0) => {
+                // Tells the session, which knows whether the peer had announced it.
+                let _ = self.session.borrow_mut().read_tls(&mut io::empty());
+            }
+            Ok(_) => self.flows.set(bytes.room() == 0),
+            Err(_) => {}
+        }
+        self.keep(bytes);
+    }
+
+    /// Keeps what the session has not taken.
+    fn keep(&self, bytes: Buffer) {
+        match bytes.is_empty() {
+            true => self.buffers.give(bytes),
+            false => self.received.set(bytes),
+        }
+    }
+
+    /// Appends plaintext to `buf`, as much as there is and finds room. `None`: more must be
+    /// received first. 0: the peer has ended its side, or `buf` is full.
+    pub fn read(&self, buf: &mut Buffer) -> io::Result<Option<usize>> {
+        if buf.room() == 0 {
+            return Ok(Some(0));
+        }
+        loop {
+            match self.plaintext(buf) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result.map(Some),
+            }
+            if !self.decrypt()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn plaintext(&self, buf: &mut Buffer) -> io::Result<usize> {
+        let session = &mut *self.session.borrow_mut();
+        let mut reader = session.reader();
+        let mut appended = 0;
+        loop {
+            let bytes = match reader.fill_buf() {
+                Ok(bytes) => bytes,
+                Err(_) if appended > 0 => return Ok(appended),
+                Err(e) => return Err(e),
+            };
+            let n = bytes.len().min(buf.room());
+            if n == 0 {
+                return Ok(appended);
+            }
+            buf.append(&bytes[..n]);
+            reader.consume(n);
+            appended += n;
+        }
+    }
+
+    /// Hands what was received to the session. `false`: nothing was there.
+    fn decrypt(&self) -> io::Result<bool> {
+        let mut received = self.received.take();
+        if received.is_empty() {
+            self.keep(received);
+            return Ok(false);
+        }
+        let session = &mut *self.session.borrow_mut();
+        let taken = session.read_tls(&mut received.bytes());
+        received.consume(*taken.as_ref().unwrap_or(&0));
+        self.keep(received);
+        taken?;
+        match session.process_new_packets() {
+            Ok(_) => Ok(true),
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+
+    /// Seals the front of `buf`'s window, takes it off, and answers the records; `None` when there
+    /// is nothing more to send.
+    pub fn seal(&self, buf: &mut Buffer) -> io::Result<Option<Buffer>> {
+        let session = &mut *self.session.borrow_mut();
+        let now_ms = now_ms();
+        if now_ms.saturating_sub(self.written_ms.replace(now_ms)) > IDLE_MS {
+            self.small_left.set(SMALL_RECORDS_BYTES);
+        }
+        while !buf.is_empty() {
+            let small = self.small_left.get();
+            let bytes = if small > 0 { SMALL_RECORD_BYTES.min(buf.len()) } else { buf.len() };
+            let n = session.writer().write(&buf.bytes()[..bytes])?;
+            if n == 0 {
+                break;
+            }
+            self.small_left.set(small.saturating_sub(n));
+            buf.consume(n);
+        }
+        Ok(queued(session, &self.buffers))
+    }
+
+    /// Records of the session's own that wait to be sent.
+    fn queued(&self) -> Option<Buffer> {
+        queued(&mut self.session.borrow_mut(), &self.buffers)
+    }
+
+    /// Takes back a buffer of records that have been sent.
+    pub fn give(&self, records: Buffer) {
+        self.buffers.give(records);
+    }
+
+    /// The announcement that no more will be written (RFC 8446 §6.1).
+    pub fn close_notify(&self) -> Option<Buffer> {
+        let session = &mut *self.session.borrow_mut();
+        session.send_close_notify();
+        queued(session, &self.buffers)
+    }
+
+    /// The alert that tells the peer what was wrong with what it sent, if there is one.
+    pub fn alert(&self) -> Option<Buffer> {
+        self.queued()
+    }
+
+    /// Something was received or decrypted, and not read.
+    pub fn has_unread(&self) -> bool {
+        let received = self.received.take();
+        let is_empty = received.is_empty();
+        self.received.set(received);
+        !is_empty || self.session.borrow_mut().reader().fill_buf().is_ok_and(|b| !b.is_empty())
+    }
+}
+
+/// What the session has to send, in one buffer.
+fn queued(session: &mut Connection, buffers: &Buffers) -> Option<Buffer> {
+    if !session.wants_write() {
+        return None;
+    }
+    let mut records = Gathered { bytes: buffers.head(), buffers };
+    while session.wants_write() {
+        // Into memory: it does not fail.
+        session.write_tls(&mut records).ok()?;
+    }
+    Some(records.bytes)
+}
+
+/// Grows from a small buffer to one for all that is sealed at once, and to any size after that.
+struct Gathered<'b> {
+    bytes: Buffer,
+    buffers: &'b Buffers,
+}
+
+impl Write for Gathered<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.room() < bytes.len() {
+            let needed = self.bytes.len() + bytes.len() + super::buffers::TAILROOM;
+            let mut larger = self.buffers.at_least(needed.max(2 * self.bytes.capacity()));
+            larger.append(self.bytes.bytes());
+            self.buffers.give(std::mem::replace(&mut self.bytes, larger));
+        }
+        Ok(self.bytes.append(bytes))
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        slices.iter().map(|slice| self.write(slice)).sum()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A byte sequence of structured fields (RFC 8941 §3.3.5).
+fn field_value(session: &Connection) -> Option<Rc<str>> {
+    let certificate = session.peer_certificates()?.first()?;
+    Some(format!(":{}:", STANDARD.encode(certificate)).into())
+}
+
+/// A client that speaks HTTP where TLS is spoken. No record begins with a capital letter.
+fn looks_like_http(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(u8::is_ascii_uppercase)
+}
+
+/// What it is told.
+fn plain_http(buffers: &Buffers) -> Buffer {
+    let body = problem(refusal::TLS_PLAIN_HTTP.into(), b"");
+    let text = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let mut buf = buffers.at_least(text.len());
+    buf.append(text.as_bytes());
+    buf
+}
+
+fn refused(error: io::Error) -> Refused {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let failure = match (cause, error.kind()) {
+        (Some(rustls::Error::AlertReceived(_)), _) => TlsFailure::Alert,
+        (Some(rustls::Error::PeerIncompatible(_)), _) => TlsFailure::Incompatible,
+        (Some(rustls::Error::NoCertificatesPresented), _) => TlsFailure::CertificateMissing,
+        (Some(rustls::Error::InvalidCertificate(why)), _) => certificate(why),
+        // The list that says which are revoked is out of its time, or none is there.
+        (Some(rustls::Error::InvalidCertRevocationList(_)), _) => TlsFailure::CertificateRevoked,
+        (Some(_), _) => TlsFailure::Invalid,
+        (None, io::ErrorKind::TimedOut) => TlsFailure::Timeout,
+        (None, _) => TlsFailure::Closed,
+    };
+    Refused { failure, error }
+}
+
+/// What is wrong with a client's certificate.
+fn certificate(why: &CertificateError) -> TlsFailure {
+    use CertificateError as E;
+    match why {
+        E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => {
+            TlsFailure::CertificateExpired
+        }
+        E::Revoked
+        | E::UnknownRevocationStatus
+        | E::ExpiredRevocationList
+        | E::ExpiredRevocationListContext { .. } => TlsFailure::CertificateRevoked,
+        E::UnknownIssuer => TlsFailure::CertificateUnknown,
+        _ => TlsFailure::Certificate,
+    }
+}

@@ -1,0 +1,179 @@
+//! Clients that show certificates: who is let in, why others are not, and what upstreams are told.
+
+use std::{net::TcpStream, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SerialNumber, date_time_ymd,
+};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+};
+
+use crate::harness::{Client, Gateway, Papers, Socket, Upstream, eventually};
+
+/// An authority that issues certificates to clients.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A client's certificate and key.
+struct Badge {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn issue(&self, serial: u64, last_year: i32) -> Badge {
+        let mut params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(last_year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        Badge { certificate, key: PrivateKeyDer::try_from(key.serialize_der()).unwrap() }
+    }
+
+    /// The list of revoked certificates, in force until the first day of a year.
+    fn revoked(&self, serials: &[u64], until_year: i32) -> String {
+        let one = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(until_year, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(one).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+/// A gateway that asks for certificates of `authority`.
+fn gateway(upstream: &Upstream, papers: &Papers, authority: &Authority, more: &str) -> Gateway {
+    papers.issue("gw", &["gw.test"]);
+    std::fs::write(papers.path("ca.pem"), &authority.pem).unwrap();
+    let asks = format!(", client_ca = \"{}\"{more}", papers.path("ca.pem").display());
+    Gateway::before(upstream.address(), &papers.listener(&["gw"], &asks))
+}
+
+fn client(gateway: &Gateway, papers: &Papers, badge: Option<&Badge>) -> Client {
+    let mut roots = RootCertStore::empty();
+    roots.add(papers.certificate("gw")).unwrap();
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    let config = match badge {
+        None => builder.with_no_client_auth(),
+        Some(badge) => builder
+            .with_client_auth_cert(vec![badge.certificate.clone()], badge.key.clone_key())
+            .unwrap(),
+    };
+    let name = ServerName::try_from("gw.test").unwrap();
+    let session = ClientConnection::new(Arc::new(config), name).unwrap();
+    let tcp = TcpStream::connect(gateway.address()).unwrap();
+    Client::over(Socket::Tls(Box::new(StreamOwned::new(session, tcp))))
+}
+
+fn is_refused(gateway: &Gateway, papers: &Papers, badge: Option<&Badge>, reason: &str) {
+    let failures = || {
+        let text = gateway.admin().get("/metrics").text();
+        let name = format!("ringway_tls_handshake_failures_total{{reason=\"{reason}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&*name)).map_or(0, |n| n.parse().unwrap())
+    };
+    let before: u64 = failures();
+    let mut client = client(gateway, papers, badge);
+    client.try_send("GET / HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    assert!(client.try_response("GET").is_err(), "{reason}");
+    eventually(reason, || failures() == before + 1);
+}
+
+fn field(badge: &Badge) -> String {
+    format!(":{}:", STANDARD.encode(&badge.certificate))
+}
+
+#[test]
+fn upstreams_are_told_who_came_and_by_nobody_else() {
+    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Authority::new("ours"));
+    let gateway = gateway(&upstream, &papers, &ours, "");
+    let badge = ours.issue(1, 2090);
+    let mut client = client(&gateway, &papers, Some(&badge));
+    let spoofed = ["", "Client-Cert: :c3Bvb2Y=:\r\n", "client-cert-chain: :c3Bvb2Y=:\r\n"];
+    for (n, spoofed) in spoofed.into_iter().enumerate() {
+        client.send(format!("GET /{n} HTTP/1.1\r\nHost: gw.test\r\n{spoofed}\r\n"));
+        assert_eq!(client.response().status, 200);
+        let asked = upstream.request_for(&format!("/{n}"));
+        assert_eq!(asked.field("client-cert"), Some(&*field(&badge)));
+        assert_eq!(asked.field("client-cert-chain"), None);
+    }
+    // Also where nobody is asked for a certificate.
+    let plain = Gateway::before(upstream.address(), "");
+    let mut client = plain.client();
+    client.send("GET /plain HTTP/1.1\r\nHost: gw.test\r\nClient-Cert: :c3Bvb2Y=:\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    assert_eq!(upstream.request_for("/plain").field("client-cert"), None);
+}
+
+#[test]
+fn who_is_not_let_in_and_why() {
+    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Authority::new("ours"));
+    std::fs::write(papers.path("list.pem"), ours.revoked(&[13], 2090)).unwrap();
+    let list = format!(", client_crls = [\"{}\"]", papers.path("list.pem").display());
+    let gateway = gateway(&upstream, &papers, &ours, &list);
+    let good = ours.issue(1, 2090);
+    assert_eq!(client(&gateway, &papers, Some(&good)).get("/").status, 200);
+    is_refused(&gateway, &papers, None, "certificate_missing");
+    is_refused(&gateway, &papers, Some(&ours.issue(2, 2021)), "certificate_expired");
+    is_refused(&gateway, &papers, Some(&ours.issue(13, 2090)), "certificate_revoked");
+    let stranger = Authority::new("theirs").issue(1, 2090);
+    is_refused(&gateway, &papers, Some(&stranger), "certificate_unknown");
+    assert_eq!(upstream.requests().len(), 1);
+    // The list is read again by a reload; out of its time, it lets nobody in.
+    std::fs::write(papers.path("list.pem"), ours.revoked(&[13], 2025)).unwrap();
+    assert!(gateway.command(&["reload"]).status.success());
+    is_refused(&gateway, &papers, Some(&good), "certificate_revoked");
+    std::fs::write(papers.path("list.pem"), ours.revoked(&[1], 2090)).unwrap();
+    assert!(gateway.command(&["reload"]).status.success());
+    is_refused(&gateway, &papers, Some(&good), "certificate_revoked");
+}
+
+#[test]
+fn optional_certificates_are_judged_when_they_are_shown() {
+    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Authority::new("ours"));
+    let more = ", client_certificate = \"optional\"";
+    let gateway = gateway(&upstream, &papers, &ours, more);
+    assert_eq!(client(&gateway, &papers, None).get("/without").status, 200);
+    assert_eq!(upstream.request_for("/without").field("client-cert"), None);
+    let badge = ours.issue(1, 2090);
+    assert_eq!(client(&gateway, &papers, Some(&badge)).get("/with").status, 200);
+    assert_eq!(upstream.request_for("/with").field("client-cert"), Some(&*field(&badge)));
+    let stranger = Authority::new("theirs").issue(1, 2090);
+    is_refused(&gateway, &papers, Some(&stranger), "certificate_unknown");
+}
+
+#[test]
+fn upstreams_need_not_be_told() {
+    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Authority::new("ours"));
+    let gateway = gateway(&upstream, &papers, &ours, ", client_cert_field = false");
+    let badge = ours.issue(1, 2090);
+    assert_eq!(client(&gateway, &papers, Some(&badge)).get("/").status, 200);
+    assert_eq!(upstream.only_request().field("client-cert"), None);
+}

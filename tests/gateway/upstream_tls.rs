@@ -1,0 +1,171 @@
+//! TLS to upstreams: whom the gateway believes, what it shows, and what is inside. The endpoint is
+//! mostly another gateway, with a listener that speaks TLS.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, Mutex, mpsc},
+};
+
+use rustls::{
+    RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    pki_types::{PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+
+use crate::harness::{Gateway, Papers, Pattern, ReadError, Server, Upstream};
+
+/// A gateway with everything forwarded to `endpoint` over TLS, with these keys of `tls`.
+fn towards(endpoint: SocketAddr, tls: &str) -> Gateway {
+    Gateway::start(&format!(
+        "[[routes]]\nupstream = \"app\"\n[upstreams.app]\nendpoints = [\"{endpoint}\"]\n\
+         connect_timeout = \"1s\"\ntls = {{ {tls} }}\n"
+    ))
+}
+
+fn ca(papers: &Papers, file: &str) -> String {
+    format!("ca = \"{}\"", papers.path(&format!("{file}.pem")).display())
+}
+
+/// An endpoint with a certificate for `app.test`.
+fn endpoint(papers: &Papers, upstream: SocketAddr) -> Gateway {
+    papers.issue("app", &["app.test"]);
+    Gateway::before(upstream, &papers.listener(&["app"], ""))
+}
+
+fn refused(gateway: &Gateway, status: u16, reason: &str) {
+    let response = gateway.client().get("/");
+    assert_eq!((response.status, response.reason().as_str()), (status, reason));
+}
+
+#[test]
+fn requests_are_forwarded_and_connections_kept() {
+    let (server, papers) = (Server::start(), Papers::new());
+    let app = endpoint(&papers, server.address());
+    let gateway = towards(app.address(), &format!("{}, name = \"app.test\"", ca(&papers, "app")));
+    let mut client = gateway.client();
+    for size in [0, 1000, 16_384, 20_000, 20_000, 70_000, 3 << 20] {
+        for path in ["bytes", "chunked"] {
+            let response = client.get(&format!("/{path}/{size}"));
+            assert_eq!(response.body.len(), size, "{path}");
+            Pattern::default().check(&response.body);
+        }
+        client
+            .send(format!("PUT /sink HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {size}\r\n\r\n"));
+        client.send(Pattern::default().take(size));
+        assert_eq!(client.response().text(), format!("{size} intact"));
+    }
+    let metrics = app.admin().get("/metrics").text();
+    assert!(metrics.contains("ringway_tls_handshakes_total{kind=\"full\"} 1\n"), "{metrics}");
+}
+
+#[test]
+fn nobody_is_believed_without_reason() {
+    let (upstream, papers) = (Upstream::ok(), Papers::new());
+    let app = endpoint(&papers, upstream.address());
+    papers.issue("other", &["app.test"]);
+    // Another authority, another name, an address that is not in the certificate.
+    for tls in [
+        format!("{}, name = \"app.test\"", ca(&papers, "other")),
+        format!("{}, name = \"other.test\"", ca(&papers, "app")),
+        ca(&papers, "app"),
+    ] {
+        refused(&towards(app.address(), &tls), 502, "upstream.tls");
+    }
+    assert!(upstream.requests().is_empty());
+}
+
+#[test]
+fn an_endpoint_without_tls_or_that_says_nothing() {
+    let papers = Papers::new();
+    let upstream = Upstream::scripted(|conn| {
+        conn.send("HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    papers.issue("app", &["app.test"]);
+    let tls = format!("{}, name = \"app.test\"", ca(&papers, "app"));
+    refused(&towards(upstream.address(), &tls), 502, "upstream.tls");
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    refused(&towards(silent.local_addr().unwrap(), &tls), 504, "upstream.connect_timeout");
+}
+
+#[test]
+fn a_body_that_ends_with_its_connection_needs_close_notify() {
+    let papers = Papers::new();
+    papers.issue("app", &["app.test"]);
+    for (announces, wanted) in [(true, Ok("all of it")), (false, Err(ReadError::Cut))] {
+        let app = raw(&papers, None, move |stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nall of it");
+            if announces {
+                stream.conn.send_close_notify();
+            }
+            let _ = stream.flush();
+        });
+        let gateway = towards(app, &format!("{}, name = \"app.test\"", ca(&papers, "app")));
+        let mut client = gateway.client();
+        client.send("GET / HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        let found = client.try_response("GET");
+        assert_eq!(found.map(|response| response.text()), wanted.map(str::to_owned));
+    }
+}
+
+#[test]
+fn the_gateway_shows_its_certificate_when_asked() {
+    let papers = Papers::new();
+    papers.issue("app", &["app.test"]).issue("own", &["gw.test"]);
+    let (tell, told) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let app = raw(&papers, Some("own"), move |stream| {
+        let shown = stream.conn.peer_certificates().map(|shown| shown[0].clone().into_owned());
+        tell.lock().unwrap().send(shown).unwrap();
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+    });
+    let usual = format!("{}, name = \"app.test\"", ca(&papers, "app"));
+    refused(&towards(app, &usual), 502, "upstream.closed");
+    let path = |kind: &str| papers.path(&format!("own.{kind}")).display().to_string();
+    let own = format!("certificate = {{ file = \"{}\", key = \"{}\" }}", path("pem"), path("key"));
+    assert_eq!(towards(app, &format!("{usual}, {own}")).client().get("/").status, 204);
+    assert_eq!(told.recv().unwrap(), Some(papers.certificate("own")));
+}
+
+type TlsStream = StreamOwned<ServerConnection, std::net::TcpStream>;
+
+/// An endpoint that reads a request over TLS and lets `answer` do the rest; `clients` is the file
+/// of the only client certificate that it takes.
+fn raw(
+    papers: &Papers,
+    clients: Option<&str>,
+    answer: impl Fn(&mut TlsStream) + Send + Sync + 'static,
+) -> SocketAddr {
+    let key = PrivateKeyDer::from_pem_file(papers.path("app.key")).unwrap();
+    let builder = ServerConfig::builder();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(papers.certificate(file)).unwrap();
+            let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let config = Arc::new(builder.with_single_cert(vec![papers.certificate("app")], key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for tcp in listener.incoming().flatten() {
+            let session = ServerConnection::new(config.clone()).unwrap();
+            let mut stream = StreamOwned::new(session, tcp);
+            let mut head = Vec::new();
+            let mut chunk = [0; 4096];
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read(&mut chunk) {
+                    Ok(n @ 1..) => head.extend_from_slice(&chunk[..n]),
+                    _ => break,
+                }
+            }
+            if !head.is_empty() {
+                answer(&mut stream);
+            }
+        }
+    });
+    address
+}
