@@ -122,7 +122,7 @@ fn a_stranger_is_not_believed() {
     let mut client = required.client();
     client.try_send([LINE, GET].concat());
     client.expect_closed();
-    assert_eq!(failures(&required, "untrusted"), 1);
+    eventually("it is counted", || failures(&required, "untrusted") == 1);
     let optional = gateway(upstream.address(), "optional", "192.0.2.0/24");
     let mut client = optional.client();
     client.send([LINE, GET].concat());

@@ -257,7 +257,7 @@ fn http_without_tls_is_told_so() {
     let response = client.get("/");
     assert_eq!((response.status, response.reason().as_str()), (400, "tls.plain_http"));
     client.expect_clean_close();
-    assert_eq!(failures(&gateway, "plain_http"), 1);
+    eventually("it is counted", || failures(&gateway, "plain_http") == 1);
     assert!(upstream.requests().is_empty());
 }
 
@@ -269,7 +269,7 @@ fn what_is_no_handshake_ends_and_is_counted() {
     let gateway = Gateway::before(upstream.address(), &listener);
     let mut silent = gateway.client();
     silent.expect_closed();
-    assert_eq!(failures(&gateway, "timeout"), 1);
+    eventually("a silent client is counted", || failures(&gateway, "timeout") == 1);
     let mut garbage = gateway.client();
     garbage.send([0x16, 3, 1, 0xff, 0xff, 1, 2, 3]);
     // An alert, and the end.
