@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Gateway, Pattern, ReadError, Server, Socket, Upstream, eventually};
+use crate::harness::{
+    Client, Gateway, Pattern, ReadError, Server, Socket, Upstream, bodies_pass, eventually,
+};
 
 const LARGE: usize = 64 << 20;
 
@@ -96,15 +98,7 @@ fn bodies_of_every_awkward_size() {
     let mut client = gateway.client();
     let edges = [4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144, 1 << 20];
     for size in [0, 1, 2, 3].into_iter().chain(edges.into_iter().flat_map(|n| [n - 1, n, n + 1])) {
-        for path in ["bytes", "chunked"] {
-            let response = client.get(&format!("/{path}/{size}"));
-            assert_eq!(response.body.len(), size, "{path}");
-            Pattern::default().check(&response.body);
-        }
-        client
-            .send(format!("PUT /sink HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {size}\r\n\r\n"));
-        client.send(Pattern::default().take(size));
-        assert_eq!(client.response().text(), format!("{size} intact"));
+        bodies_pass(&mut client, size);
     }
     assert_eq!(server.connections(), 1);
 }

@@ -17,7 +17,7 @@ use rustls::{
 };
 
 use crate::harness::{
-    Client, Gateway, Launch, Papers, Pattern, ReadError, Server, Socket, Upstream, eventually,
+    Client, Gateway, Launch, Papers, ReadError, Server, Socket, Upstream, bodies_pass, eventually,
 };
 
 fn connect(gateway: &Gateway, config: &Arc<ClientConfig>, name: &str) -> Socket {
@@ -118,15 +118,7 @@ fn bodies_are_intact_both_ways() {
     let edges =
         [0, 1, 1349, 1350, 1351, 8192, 16_383, 16_384, 16_385, 40_000, 65_536, 300_000, 5 << 20];
     for size in edges {
-        for path in ["bytes", "chunked"] {
-            let response = client.get(&format!("/{path}/{size}"));
-            assert_eq!(response.body.len(), size, "{path}");
-            Pattern::default().check(&response.body);
-        }
-        client
-            .send(format!("PUT /sink HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {size}\r\n\r\n"));
-        client.send(Pattern::default().take(size));
-        assert_eq!(client.response().text(), format!("{size} intact"));
+        bodies_pass(&mut client, size);
     }
     assert_eq!(server.connections(), 1);
 }

@@ -13,7 +13,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
-use crate::harness::{Gateway, Papers, Pattern, ReadError, Server, Upstream};
+use crate::harness::{Gateway, Papers, ReadError, Server, Upstream, bodies_pass};
 
 /// A gateway with everything forwarded to `endpoint` over TLS, with these keys of `tls`.
 fn towards(endpoint: SocketAddr, tls: &str) -> Gateway {
@@ -45,15 +45,7 @@ fn requests_are_forwarded_and_connections_kept() {
     let gateway = towards(app.address(), &format!("{}, name = \"app.test\"", ca(&papers, "app")));
     let mut client = gateway.client();
     for size in [0, 1000, 16_384, 20_000, 20_000, 70_000, 3 << 20] {
-        for path in ["bytes", "chunked"] {
-            let response = client.get(&format!("/{path}/{size}"));
-            assert_eq!(response.body.len(), size, "{path}");
-            Pattern::default().check(&response.body);
-        }
-        client
-            .send(format!("PUT /sink HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {size}\r\n\r\n"));
-        client.send(Pattern::default().take(size));
-        assert_eq!(client.response().text(), format!("{size} intact"));
+        bodies_pass(&mut client, size);
     }
     let metrics = app.admin().get("/metrics").text();
     assert!(metrics.contains("ringway_tls_handshakes_total{kind=\"full\"} 1\n"), "{metrics}");

@@ -16,7 +16,7 @@ pub use client::Client;
 pub use gateway::{Gateway, Launch};
 pub use message::{ReadError, Response, Socket};
 pub use papers::Papers;
-pub use server::{Pattern, Server};
+pub use server::{Pattern, Server, bodies_pass};
 pub use upstream::{Conn, Received, Upstream, replay};
 
 /// How long a test waits for something that should happen at once. Generous, because many tests

@@ -21,6 +21,8 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
+use super::Client;
+
 /// Bytes that differ at every offset by a rule, so that a lost, repeated or swapped byte shows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pattern {
@@ -224,4 +226,18 @@ impl Body for Made {
     fn is_end_stream(&self) -> bool {
         self.text.is_none() && self.known && self.left == 0
     }
+}
+
+/// Gets a body of `size` bytes in either framing from a [`Server`] behind `client`, and sends one:
+/// all are intact.
+#[track_caller]
+pub fn bodies_pass(client: &mut Client, size: usize) {
+    for path in ["bytes", "chunked"] {
+        let response = client.get(&format!("/{path}/{size}"));
+        assert_eq!(response.body.len(), size, "{path}");
+        Pattern::default().check(&response.body);
+    }
+    client.send(format!("PUT /sink HTTP/1.1\r\nHost: gw.test\r\nContent-Length: {size}\r\n\r\n"));
+    client.send(Pattern::default().take(size));
+    assert_eq!(client.response().text(), format!("{size} intact"));
 }
