@@ -175,8 +175,8 @@ pub struct Buffers {
     head: Shelf,
     relay: Shelf,
     large: Shelf,
-    /// Bytes that trims have freed since pages were last handed back to the system.
-    trimmed_bytes: Cell<usize>,
+    /// Bytes that were freed since pages were last handed back to the system.
+    freed_bytes: Cell<usize>,
     /// How many [`Wide`] there are.
     wide: Rc<Cell<u32>>,
 }
@@ -200,6 +200,8 @@ struct Shelf {
 
 /// Bytes freed that make it worth while to hand pages back to the system.
 const GIVE_BACK_BYTES_MIN: usize = 1024 * 1024;
+/// Bytes freed that are handed back once nothing more is being freed.
+const LEFT_BYTES_MIN: usize = 128 * 1024;
 
 /// Bytes of free memory one shelf keeps for reuse.
 const SHELF_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -249,7 +251,7 @@ impl Buffers {
             head: Shelf::new(HEAD_BYTES),
             relay: Shelf::new(relay + HEAD_BEFORE_BYTES),
             large: Shelf::new(large + HEAD_BEFORE_BYTES),
-            trimmed_bytes: Cell::new(0),
+            freed_bytes: Cell::new(0),
             wide: Rc::default(),
         }
     }
@@ -340,12 +342,14 @@ impl Buffers {
     }
 
     /// Frees what was not needed since the last call, and hands pages back to the system when much
-    /// has been freed, in whatever small portions. Called every second or so.
+    /// has been freed, in whatever small portions, or when the last portion was. Called every second
+    /// or so.
     pub fn trim(&self) {
         let trimmed = self.head.trim() + self.relay.trim() + self.large.trim();
-        let freed = self.trimmed_bytes.get() + trimmed;
-        let is_worth_it = freed >= GIVE_BACK_BYTES_MIN;
-        self.trimmed_bytes.set(if is_worth_it { 0 } else { freed });
+        let freed = self.freed_bytes.get() + trimmed;
+        let is_rest = trimmed == 0 && freed >= LEFT_BYTES_MIN;
+        let is_worth_it = freed >= GIVE_BACK_BYTES_MIN || is_rest;
+        self.freed_bytes.set(if is_worth_it { 0 } else { freed });
         if is_worth_it {
             heap::give_back();
         }
@@ -360,8 +364,10 @@ impl Buffers {
             let mut free = shelf.free.borrow_mut();
             if free.len() < shelf.free_max.get() {
                 free.push(buffer);
-                return;
+            } else {
+                self.freed_bytes.set(self.freed_bytes.get() + buffer.capacity());
             }
+            return;
         }
     }
 }

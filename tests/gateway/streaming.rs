@@ -381,3 +381,23 @@ fn what_follows_a_message_of_some_size_is_intact() {
     }
     assert_eq!(server.connections(), 1);
 }
+
+/// The larger buffer of a connection that has sent something of some KiB is given up when it idles.
+#[test]
+fn connections_that_idle_after_uploads_hold_no_large_buffer() {
+    let server = Server::start();
+    let gateway = Gateway::before(server.address(), "[timeouts]\npark = \"100ms\"\n");
+    let upload = |client: &mut Client| {
+        client.send("PUT /sink HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 30000\r\n\r\n");
+        client.send(Pattern::default().take(30_000));
+        assert_eq!(client.response().text(), "30000 intact");
+    };
+    upload(&mut gateway.client());
+    let before = gateway.anonymous_bytes();
+    let mut clients: Vec<Client> = (0..200).map(|_| gateway.client()).collect();
+    // Twice, so that the second one is read into a larger buffer, and closely, so that the
+    // connection counts as busy.
+    clients.iter_mut().for_each(|client| (0..2).for_each(|_| upload(client)));
+    let bound = before + 200 * 16 * 1024;
+    eventually("200 buffers of 64 KiB are given back", || gateway.anonymous_bytes() < bound);
+}
