@@ -486,8 +486,8 @@ section! {
 
     /// When the configuration is read again: always on SIGHUP and on `ringway reload`.
     pub struct Reload {
-        /// Also when the file changes, or a certificate or key of a listener. A file with errors
-        /// changes nothing, as always.
+        /// Also when the file changes, or a certificate, key or list of a listener or upstream. A
+        /// file with errors changes nothing, as always.
         watch: bool = false;
     }
 }

@@ -342,8 +342,8 @@ impl Buffers {
     }
 
     /// Frees what was not needed since the last call, and hands pages back to the system when much
-    /// has been freed, in whatever small portions, or when the last portion was. Called every second
-    /// or so.
+    /// has been freed, in whatever small portions, or when the last portion was. Called every
+    /// second or so.
     pub fn trim(&self) {
         let trimmed = self.head.trim() + self.relay.trim() + self.large.trim();
         let freed = self.freed_bytes.get() + trimmed;
