@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use super::{Worker, buffers::Buffer, clock::NEVER_MS, door::Door, splice::Pipe};
+use super::{
+    Worker, buffers::Buffer, clock::NEVER_MS, deadline::Deadline, door::Door, splice::Pipe,
+};
 use crate::{
     config::snapshot::split_port,
     policy::{
@@ -185,8 +187,12 @@ pub trait ResponseSink {
     async fn own(&mut self, response: OwnResponse<'_>) -> Result<(), Refusal>;
     /// Sends an upstream's 101, whose head is the window of `buf`; a tunnel follows.
     async fn switch(&mut self, head: &ResponseHead, buf: &Buffer) -> Result<(), Refusal>;
-    /// The connection itself, when this exchange has it for itself: it can be watched while an
-    /// upstream is slow, and it can become a tunnel.
+    /// From now on a client that goes away ends the connection of `upstream`; a FIN counts when
+    /// `fin_is_gone` says so.
+    fn watch(&self, upstream: &Deadline, fin_is_gone: bool);
+    /// Stops watching. Answers whether the client went away.
+    fn watched_gone(&self) -> bool;
+    /// The connection itself, when this exchange has it for itself: it can become a tunnel.
     fn client(&self) -> Option<&super::net::Stream>;
 }
 

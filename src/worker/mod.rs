@@ -7,6 +7,7 @@
 //! A request's way, forward only: [`listener`] → [`h1`] → [`pipeline`] → `policy` →
 //! [`forward`] → [`pool`], and back.
 
+pub mod alarm;
 pub mod arrival;
 pub mod beat;
 pub mod bell;
@@ -25,6 +26,7 @@ pub mod exchange;
 pub mod forward;
 pub mod generation;
 pub mod h1;
+pub mod h2;
 pub mod heap;
 pub mod isolate;
 pub mod listener;
@@ -70,6 +72,7 @@ use crate::{
     },
     wire::ResponseHead,
 };
+use alarm::Alarms;
 use beat::{Beat, Doing};
 use buffers::Buffers;
 use clients::{Clients, Places};
@@ -101,6 +104,8 @@ pub struct Worker {
     /// Ways for large bodies through the kernel.
     pub pipes: Pipes,
     pub deadlines: Rc<Deadlines>,
+    /// Waits that are not a socket's own.
+    pub alarms: Rc<Alarms>,
     pub date: clock::DateText,
     /// The time as access logs write it.
     pub stamp: RefCell<Stamp>,
@@ -179,6 +184,7 @@ impl Worker {
             buffers,
             pipes: Pipes::default(),
             deadlines: Rc::default(),
+            alarms: Rc::default(),
             date: clock::DateText::default(),
             stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),
@@ -346,6 +352,7 @@ async fn tick(worker: Rc<Worker>) {
         #[cfg(debug_assertions)]
         drill::at_tick();
         worker.deadlines.sweep(clock::refresh());
+        worker.alarms.sweep(clock::now_ms());
         worker.generation.borrow().logs.tick();
         ticks += 1;
         if ticks.is_multiple_of(siblings::LOOK_TICKS) {

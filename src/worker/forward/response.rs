@@ -10,9 +10,9 @@ use crate::{
         Worker,
         body::{Decoder, ReadError, Reader},
         buffers::{Buffer, HEADROOM},
-        clock::{now_ms, now_ns},
+        clock::now_ns,
         exchange::ResponseSink,
-        net::{Stream, Wait},
+        net::Wait,
         pool::Connection,
         splice::{self, AtOnce, Lent, Pipe},
         trace,
@@ -47,23 +47,22 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// While alive, the tick looks whether the client went away and then ends the upstream's
-/// connection.
-struct Watched<'a>(&'a Stream);
+/// While alive, a client that goes away ends the upstream's connection.
+struct Watched<'a, S: ResponseSink>(&'a S);
 
-impl Watched<'_> {
+impl<S: ResponseSink> Watched<'_, S> {
     /// Whether the client went away meanwhile.
     fn gone(self) -> bool {
-        let gone = self.0.deadline().watched_gone();
+        let gone = self.0.watched_gone();
         // What dropping would do is done.
         std::mem::forget(self);
         gone
     }
 }
 
-impl Drop for Watched<'_> {
+impl<S: ResponseSink> Drop for Watched<'_, S> {
     fn drop(&mut self) {
-        self.0.deadline().watched_gone();
+        self.0.watched_gone();
     }
 }
 
@@ -174,15 +173,9 @@ impl Forward<'_> {
     }
 
     /// From now on a client that goes away ends `connection`.
-    fn watch<'s, S: ResponseSink>(
-        &self,
-        connection: &Connection,
-        sink: &'s S,
-    ) -> Option<Watched<'s>> {
-        let client = sink.client()?;
-        let fin_is_gone = self.exchange.fin_is_gone;
-        client.deadline().watch(connection.stream.deadline(), now_ms(), fin_is_gone);
-        Some(Watched(client))
+    fn watch<'s, S: ResponseSink>(&self, connection: &Connection, sink: &'s S) -> Watched<'s, S> {
+        sink.watch(connection.stream.deadline(), self.exchange.fin_is_gone);
+        Watched(sink)
     }
 
     /// One read from the upstream, during which a client that goes away is noticed.
@@ -206,7 +199,7 @@ impl Forward<'_> {
                 result
             }
         };
-        let gone = watched.is_some_and(Watched::gone);
+        let gone = watched.gone();
         let failure = |refusal, timed_out| Refused { refusal, received: false, timed_out };
         match result {
             _ if gone => Err(failure(refusal::CLIENT_ABORTED.into(), false)),
@@ -303,7 +296,7 @@ impl Forward<'_> {
     ) -> Result<u64, Refusal> {
         let watched = self.watch(connection, sink);
         let result = pipe.fill(upstream, left, self.wait()).await;
-        let gone = watched.is_some_and(Watched::gone);
+        let gone = watched.gone();
         match result {
             _ if gone => Err(refusal::CLIENT_ABORTED.into()),
             Ok(n @ 1..) => Ok(n as u64),
@@ -321,7 +314,7 @@ impl Forward<'_> {
     ) -> Result<(), Refusal> {
         let watched = self.watch(connection, sink);
         let result = reader.next(buf, self.wait()).await;
-        let gone = watched.is_some_and(Watched::gone);
+        let gone = watched.gone();
         match result {
             _ if gone => Err(refusal::CLIENT_ABORTED.into()),
             Ok(()) => Ok(()),
