@@ -49,6 +49,8 @@ section! {
         timeouts: Timeouts = Timeouts::default();
         /// What upstreams are told about the client, and whom to believe about it.
         forwarding: Forwarding = Forwarding::default();
+        /// Bounds on HTTP/2 connections of clients. See docs/http2.md.
+        http2: Http2 = Http2::default();
         /// How request paths are read.
         paths: Paths = Paths::default();
         /// Where a line is written for each exchange; none when there are none. See
@@ -131,6 +133,9 @@ section! {
         /// `forwarding.trusted_proxies` is not served. `"optional"`: those of trusted proxies may.
         /// A peer on a Unix socket is trusted.
         proxy_protocol: ProxyProtocol = ProxyProtocol::Off;
+        /// Clients may speak HTTP/2 here: over TLS it is offered first (ALPN), over plain TCP it is
+        /// understood from clients that begin with it.
+        http2: bool = true;
         /// Send every request to https at this port of the same host (308), whatever the routes
         /// say: for a plain listener beside one with `tls`.
         redirect_https: Option<u16> = None => Some(1)..=Some(65535), eg "443";
@@ -378,6 +383,24 @@ section! {
         tunnel_idle: Millis = minutes(5) => millis(1)..=hours(24 * 30);
     }
 
+    /// Bounds on an HTTP/2 connection of a client. What goes beyond the last two ends it, with
+    /// ENHANCE_YOUR_CALM.
+    pub struct Http2 {
+        /// Requests that may be open at once.
+        streams: u32 = 128 => 1..=10_000;
+        /// Bytes of a request's body that the client may send before the upstream has taken them.
+        stream_window: Size = kib(256) => bytes(65_535)..=mib(16);
+        /// The same for all requests of the connection together.
+        connection_window: Size = mib(1) => bytes(65_535)..=mib(256);
+        /// Requests that the client may give up (RST_STREAM), each second, beside every second one
+        /// that it makes; at once, as many as in two seconds.
+        resets_per_second: u32 = 200 => 1..=1_000_000;
+        /// Frames that bring nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty ones), each
+        /// second, beside those that come with requests and data; at once, as many as in two
+        /// seconds.
+        control_frames_per_second: u32 = 1000 => 10..=1_000_000;
+    }
+
     /// What upstreams are told about the client, and whom to believe about it.
     pub struct Forwarding {
         /// Networks of proxies in front of this one, whose forwarding fields are believed. From
@@ -504,6 +527,6 @@ macro_rules! all_defaults {
 }
 
 all_defaults!(
-    File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths, Metrics, Tracing, Admin,
-    Reload
+    File, Runtime, Shutdown, Pool, Limits, Timeouts, Http2, Forwarding, Paths, Metrics, Tracing,
+    Admin, Reload
 );

@@ -8,6 +8,7 @@ use rustls::pki_types::ServerName;
 use crate::{
     policy::{
         balance::{Balance, State},
+        frames::FrameRates,
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
@@ -42,6 +43,7 @@ pub struct Snapshot {
     pub upstreams: Vec<Upstream>,
     pub limits: Limits,
     pub timeouts: Timeouts,
+    pub http2: Http2,
     pub forwarding: Forwarding,
     pub paths: PathRules,
     pub metrics: Metrics,
@@ -147,6 +149,8 @@ pub struct ListenerRule {
     /// Its exchanges are in the access logs.
     pub access_log: bool,
     pub proxy_protocol: ProxyProtocol,
+    /// Clients may speak HTTP/2.
+    pub http2: bool,
     /// Every request is sent to https at this port.
     pub https_port: Option<u16>,
     /// Clients speak TLS.
@@ -313,6 +317,15 @@ pub struct Limits {
     pub unsent_bytes: u32,
     /// Slowest a client may send or read a body, in bytes per second, after a grace; 0 is off.
     pub client_rate_min: u32,
+}
+
+/// Bounds on an HTTP/2 connection of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2 {
+    pub streams_max: u32,
+    pub stream_window_bytes: u32,
+    pub connection_window_bytes: u32,
+    pub rates: FrameRates,
 }
 
 /// Waits for the client, in milliseconds.

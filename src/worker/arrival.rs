@@ -9,10 +9,12 @@ use std::{io, net::SocketAddr, rc::Rc};
 
 use super::{
     Worker,
+    buffers::Buffer,
+    client::Client,
     clients::Place,
     clock::{self, NEVER_MS},
     door::Door,
-    h1::{self, Client},
+    h1, h2,
     isolate::isolate,
     listener::adopt_socket,
     net::{Stream, Wait},
@@ -131,6 +133,9 @@ async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
         && !Box::pin(shake_hands(&worker, &client, &rule)).await
     {
         return;
+    }
+    if client.stream.is_http2() {
+        return Box::pin(h2::serve(worker, client, Buffer::default())).await;
     }
     h1::serve(worker, client).await;
 }

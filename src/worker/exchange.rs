@@ -3,21 +3,30 @@
 use std::{net::IpAddr, rc::Rc};
 
 use super::{
-    Worker, buffers::Buffer, clock::NEVER_MS, deadline::Deadline, door::Door, splice::Pipe,
+    Worker,
+    buffers::Buffer,
+    client::Client,
+    clock::{NEVER_MS, now_ms, now_ns},
+    deadline::Deadline,
+    door::Door,
+    splice::Pipe,
 };
 use crate::{
-    config::snapshot::split_port,
+    config::{
+        Snapshot,
+        snapshot::{HalfClose, split_port},
+    },
     policy::{
         Refusal, admit,
-        client::ClientAddress,
+        client::{self, ClientAddress},
         route::{RequestView, RouteId},
     },
     telemetry::{
         record::{Record, Sent, Timing},
-        request_id::RequestId,
+        request_id::{self, RequestId},
         trace::Trace,
     },
-    wire::{Method, RequestHead, ResponseHead, Span, path::NormalPath},
+    wire::{FieldId, Method, RequestHead, ResponseHead, Span, path::NormalPath},
 };
 
 /// What the phases need of a request beyond its head; reused from request to request.
@@ -61,6 +70,42 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Of a request whose head is at the front of `buf`; where the body that came with it is, and
+    /// where something else begins.
+    pub fn begin(
+        worker: &Worker,
+        client: &Client,
+        snapshot: &Snapshot,
+        request: Box<Request>,
+        buf: Buffer,
+        (arrived, rest): (Span, usize),
+    ) -> Exchange {
+        let head = &request.head;
+        let trusted = &snapshot.forwarding.trusted_proxies;
+        let address = client::client_address(client.peer, trusted, head, buf.bytes());
+        let id = request_id(worker, snapshot, head, buf.bytes());
+        let trace = worker.trace(snapshot, head, buf.bytes(), address.trusted_peer);
+        Exchange {
+            request,
+            buf,
+            arrived,
+            rest,
+            started_ms: now_ms(),
+            until_ms: NEVER_MS,
+            client: address,
+            door: client.door.clone(),
+            is_tls: client.stream.is_tls(),
+            client_cert: client.stream.client_cert(),
+            peer: client.peer,
+            peer_text: client.peer_text.clone(),
+            id,
+            route: None,
+            record: Record::begun(now_ns()),
+            trace,
+            fin_is_gone: client.door.rule.borrow().half_close == HalfClose::Abort,
+        }
+    }
+
     pub fn head(&self) -> &RequestHead {
         &self.request.head
     }
@@ -125,6 +170,31 @@ impl Exchange {
 
     pub fn is_head(&self) -> bool {
         self.head().method == Method::Head
+    }
+}
+
+fn request_id(worker: &Worker, snapshot: &Snapshot, head: &RequestHead, buf: &[u8]) -> RequestId {
+    use crate::config::snapshot::RequestId as Rule;
+    let received = || head.fields.iter().find(|f| f.id == FieldId::XRequestId);
+    match snapshot.forwarding.request_id {
+        Rule::Off => RequestId::Off,
+        Rule::Make => RequestId::make(&worker.random),
+        Rule::Keep => match received() {
+            Some(field) if request_id::may_keep(field.value.of(buf)) => {
+                RequestId::Kept(field.value)
+            }
+            _ => RequestId::make(&worker.random),
+        },
+    }
+}
+
+impl RequestId {
+    /// Of something that is no request.
+    pub fn of_malformed(worker: &Worker, snapshot: &Snapshot) -> RequestId {
+        match snapshot.forwarding.request_id {
+            crate::config::snapshot::RequestId::Off => RequestId::Off,
+            _ => RequestId::make(&worker.random),
+        }
     }
 }
 

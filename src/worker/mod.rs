@@ -15,6 +15,7 @@ pub mod bell;
 pub mod bench;
 pub mod body;
 pub mod buffers;
+pub mod client;
 pub mod clients;
 pub mod clock;
 pub mod deadline;

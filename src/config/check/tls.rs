@@ -33,11 +33,16 @@ use crate::config::{
 
 /// Largest file with certificates or a key, in bytes.
 const PEM_BYTES_MAX: u64 = 1 << 20;
-/// What is spoken inside (RFC 7301).
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// What may be spoken inside (RFC 7301), first the best.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The checked TLS of a listener; `None` after a report.
-pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<TlsRule> {
+pub(super) fn tls(
+    tls: &ListenerTls,
+    http2: bool,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<TlsRule> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut certificates = Certificates::default();
     if tls.certificates.is_empty() {
@@ -69,7 +74,8 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(certificates));
-    server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    let protocols = if http2 { &PROTOCOLS[..] } else { &PROTOCOLS[1..] };
+    server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     // What resumes a session is in the client's ticket: nothing is stored here.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     // A ticket would vouch for a certificate that another listener, or list, judged.

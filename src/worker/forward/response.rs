@@ -223,6 +223,10 @@ impl Forward<'_> {
         let larger = reader.buffer(self.worker);
         self.worker.buffers.give(std::mem::replace(buf, larger));
         loop {
+            if buf.capacity() == 0 {
+                // The sink has kept it until the client takes what is in it.
+                *buf = reader.buffer(self.worker);
+            }
             buf.reset(HEADROOM);
             self.read_body(connection, sink, reader, buf).await?;
             let ended = reader.decoder.ended();

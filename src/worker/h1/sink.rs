@@ -1,7 +1,7 @@
 //! A response over HTTP/1.1: the upstream's head rewritten in place, its body framed for this
 //! client.
 
-use super::{Client, body::too_slow};
+use super::body::too_slow;
 use crate::{
     config::Snapshot,
     policy::{Refusal, refusal, route::RouteId},
@@ -11,6 +11,7 @@ use crate::{
         Worker,
         body::{SendFraming, chunk_head, chunk_tail, frame},
         buffers::{Buffer, HEADROOM, TAILROOM},
+        client::Client,
         clock::{now_ms, now_ns},
         deadline::Deadline,
         exchange::{OwnResponse, ResponseSink},
