@@ -197,8 +197,10 @@ impl<O: Owner> Link<O> {
 
 async fn read_on<O: Owner>(link: Rc<Link<O>>) {
     loop {
-        wait_for(|| link.wants.replace(false)).await;
+        wait_for(|| link.wants.get()).await;
         link.read().await;
+        // However often it was asked meanwhile: what was read comes first.
+        link.wants.set(false);
     }
 }
 
