@@ -7,7 +7,7 @@
 use super::{
     decode::Named,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, Parent, ProxyProtocol,
+        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, Parent, ProxyProtocol,
         RequestId, ServerTiming, Workers,
     },
     units::{
@@ -133,9 +133,9 @@ section! {
         /// `forwarding.trusted_proxies` is not served. `"optional"`: those of trusted proxies may.
         /// A peer on a Unix socket is trusted.
         proxy_protocol: ProxyProtocol = ProxyProtocol::Off;
-        /// Clients may speak HTTP/2 here: over TLS it is offered first (ALPN), over plain TCP it is
-        /// understood from clients that begin with it.
-        http2: bool = true;
+        /// HTTP/2. `"on"`: over TLS it is offered first (ALPN), over plain TCP understood from
+        /// clients that begin with it; HTTP/1.1 is served beside it. `"only"`: nothing else is.
+        http2: Http2Use = Http2Use::On;
         /// Send every request to https at this port of the same host (308), whatever the routes
         /// say: for a plain listener beside one with `tls`.
         redirect_https: Option<u16> = None => Some(1)..=Some(65535), eg "443";

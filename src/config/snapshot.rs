@@ -149,8 +149,7 @@ pub struct ListenerRule {
     /// Its exchanges are in the access logs.
     pub access_log: bool,
     pub proxy_protocol: ProxyProtocol,
-    /// Clients may speak HTTP/2.
-    pub http2: bool,
+    pub http2: Http2Use,
     /// Every request is sent to https at this port.
     pub https_port: Option<u16>,
     /// Clients speak TLS.
@@ -177,6 +176,16 @@ pub enum ProxyProtocol {
     Optional,
     /// All do, and only trusted proxies connect.
     Required,
+}
+
+/// Whether clients may speak HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Use {
+    /// Beside HTTP/1.1.
+    On,
+    Off,
+    /// And nothing else.
+    Only,
 }
 
 /// Which worker serves a connection.

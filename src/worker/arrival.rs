@@ -23,7 +23,7 @@ use super::{
     tls,
 };
 use crate::{
-    config::snapshot::{ProxyProtocol, TlsRule},
+    config::snapshot::{Http2Use, ProxyProtocol, TlsRule},
     policy::{Refusal, refusal},
 };
 
@@ -134,7 +134,8 @@ async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
     {
         return;
     }
-    if client.stream.is_http2() {
+    let is_http2 = client.stream.is_http2() || client.door.rule.borrow().http2 == Http2Use::Only;
+    if is_http2 {
         return Box::pin(h2::serve(worker, client, Buffer::default())).await;
     }
     h1::serve(worker, client).await;

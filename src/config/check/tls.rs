@@ -27,7 +27,7 @@ use crate::config::{
     decode::{At, Sink},
     file::{self, Certificate, File, ListenerTls},
     report::{Place, Problem},
-    snapshot::{Certificates, TlsRule, UpstreamTls, tickets},
+    snapshot::{Certificates, Http2Use, TlsRule, UpstreamTls, tickets},
     values::{ClientCertificate, EndpointName, TlsVersion},
 };
 
@@ -39,7 +39,7 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// The checked TLS of a listener; `None` after a report.
 pub(super) fn tls(
     tls: &ListenerTls,
-    http2: bool,
+    http2: Http2Use,
     folder: &Path,
     sink: &mut Sink,
 ) -> Option<TlsRule> {
@@ -74,7 +74,11 @@ pub(super) fn tls(
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(certificates));
-    let protocols = if http2 { &PROTOCOLS[..] } else { &PROTOCOLS[1..] };
+    let protocols = match http2 {
+        Http2Use::On => &PROTOCOLS[..],
+        Http2Use::Only => &PROTOCOLS[..1],
+        Http2Use::Off => &PROTOCOLS[1..],
+    };
     server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     // What resumes a session is in the client's ticket: nothing is stored here.
     server.session_storage = Arc::new(NoServerSessionStorage {});

@@ -9,7 +9,7 @@ use super::{
     decode::{Decode, Sink, integer, quoted, text},
     report::Place,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, ProxyProtocol, RequestId,
+        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, ProxyProtocol, RequestId,
         Workers,
     },
 };
@@ -30,6 +30,11 @@ pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
+choice!(
+    Http2Use: Http2Use::On = "on",
+    Http2Use::Off = "off",
+    Http2Use::Only = "only"
+);
 choice!(HalfClose: HalfClose::Answer = "answer", HalfClose::Abort = "abort");
 choice!(ListenerBalance:
     ListenerBalance::Kernel = "kernel",

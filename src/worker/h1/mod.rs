@@ -28,7 +28,7 @@ use super::{
     respond,
 };
 use crate::{
-    config::Snapshot,
+    config::{Snapshot, snapshot::Http2Use},
     policy::{Refusal, refusal},
     telemetry::request_id::RequestId,
     wire::{self, Parsed, Span, Version, frames::PREFACE},
@@ -240,7 +240,7 @@ impl Active<'_> {
         self.client.activity.requests.get() == 0
             && !self.client.stream.is_tls()
             && self.buf.bytes().starts_with(&PREFACE[..FIRST_LINES])
-            && self.client.door.rule.borrow().http2
+            && self.client.door.rule.borrow().http2 == Http2Use::On
     }
 
     fn is_full(&self, snapshot: &Snapshot) -> bool {
