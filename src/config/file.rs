@@ -7,8 +7,8 @@
 use super::{
     decode::Named,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, Parent, ProxyProtocol,
-        RequestId, ServerTiming, Workers,
+        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, Parent,
+        ProxyProtocol, RequestId, ServerTiming, Workers,
     },
     units::{
         Micros, Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, micros, millis, minutes,
@@ -236,6 +236,9 @@ section! {
             => MillisOrOff(Some(millis(1)))..=MillisOrOff(Some(hours(24)));
         /// With `upstream`: let `Upgrade` pass (WebSocket and others).
         upgrade: bool = true;
+        /// With `upstream`: calls of gRPC-Web, as browsers make them, are forwarded as gRPC. Its
+        /// `protocol` should be HTTP/2 then. See docs/http2.md.
+        grpc_web: bool = false;
         /// With `upstream`: tries in all, the first included. A request is only repeated when
         /// nothing of a response came back and repeating is safe.
         tries: u8 = 2 => 1..=10;
@@ -379,7 +382,7 @@ section! {
         /// How long the rest of a refused body is read and thrown away before closing, so that the
         /// client sees the response.
         linger: Millis = seconds(2) => millis(0)..=minutes(10);
-        /// Silence on a tunnel (WebSocket, any 101), both ways.
+        /// Silence on a tunnel (WebSocket, any 101), both ways, and in a call of gRPC.
         tunnel_idle: Millis = minutes(5) => millis(1)..=hours(24 * 30);
     }
 

@@ -224,6 +224,8 @@ pub struct Route {
     pub timeout_ms: Option<u64>,
     /// Whether `Upgrade` (WebSocket and others) may pass.
     pub upgrade: bool,
+    /// Calls of gRPC-Web are forwarded as gRPC.
+    pub grpc_web: bool,
     /// Tries in all, the first included.
     pub tries_max: u8,
     /// The path it is for, as configured; `/` when any.

@@ -7,6 +7,8 @@ pub mod admit;
 pub mod balance;
 pub mod client;
 pub mod frames;
+pub mod grpc;
+pub mod grpc_web;
 pub mod refusal;
 pub mod retry;
 pub mod rewrite;

@@ -38,7 +38,7 @@ use crate::{
         self, Snapshot,
         snapshot::{Action, Io, Runtime},
     },
-    policy::{Refusal, client, route::RouteMatch},
+    policy::{Refusal, client, grpc::Grpc, route::RouteMatch},
     telemetry::{
         metrics::registry::{Names, Registry, UpstreamNames},
         record::{Record, Sent},
@@ -224,6 +224,7 @@ fn exchange(
     let trace = worker.trace(generation, &request.head, buf.bytes(), client.trusted_peer);
     let head_len = request.head.len;
     let mut exchange = Exchange {
+        grpc: Grpc::No,
         is_tls: false,
         client_cert: None,
         request,

@@ -19,6 +19,7 @@ use crate::{
     policy::{
         Refusal, admit,
         client::{self, ClientAddress},
+        grpc::{self, Grpc},
         route::{RequestView, RouteId},
     },
     telemetry::{
@@ -26,7 +27,7 @@ use crate::{
         request_id::{self, RequestId},
         trace::Trace,
     },
-    wire::{FieldId, Method, RequestHead, ResponseHead, Span, path::NormalPath},
+    wire::{Field, FieldId, Method, RequestHead, ResponseHead, Span, path::NormalPath},
 };
 
 /// What the phases need of a request beyond its head; reused from request to request.
@@ -65,6 +66,8 @@ pub struct Exchange {
     pub record: Record,
     /// When there is tracing.
     pub trace: Option<Trace>,
+    /// How it speaks gRPC.
+    pub grpc: Grpc,
     /// The client's FIN means it is gone (listener key `half_close = "abort"`).
     pub fin_is_gone: bool,
 }
@@ -102,6 +105,7 @@ impl Exchange {
             route: None,
             record: Record::begun(now_ns()),
             trace,
+            grpc: Grpc::No,
             fin_is_gone: client.door.rule.borrow().half_close == HalfClose::Abort,
         }
     }
@@ -161,6 +165,26 @@ impl Exchange {
     /// The route's bound on the whole exchange begins to count.
     pub fn limit_to(&mut self, timeout_ms: Option<u64>) {
         self.until_ms = timeout_ms.map_or(NEVER_MS, |t| self.started_ms.saturating_add(t));
+    }
+
+    /// The value of a field that the codec has no number for.
+    pub fn field(&self, name: &[u8]) -> Option<&[u8]> {
+        let is_it = |field: &&Field| {
+            field.id == FieldId::Other && self.text(field.name).eq_ignore_ascii_case(name)
+        };
+        self.head().fields.iter().find(is_it).map(|field| self.text(field.value))
+    }
+
+    /// Whether it speaks gRPC, as its Content-Type says.
+    pub fn grpc_kind(&self) -> Grpc {
+        self.field(b"content-type").map_or(Grpc::No, Grpc::of)
+    }
+
+    /// A call of gRPC says itself how long it may take.
+    pub fn limit_call(&mut self) {
+        if let Some(timeout_ms) = self.field(b"grpc-timeout").and_then(grpc::timeout_ms) {
+            self.until_ms = self.until_ms.min(self.started_ms.saturating_add(timeout_ms));
+        }
     }
 
     /// The scheme of the request's URL.

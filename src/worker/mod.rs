@@ -26,6 +26,7 @@ mod end;
 pub mod exchange;
 pub mod forward;
 pub mod generation;
+pub mod grpc_web;
 pub mod h1;
 pub mod h2;
 pub mod heap;

@@ -9,8 +9,8 @@ use super::{
     decode::{Decode, Sink, integer, quoted, text},
     report::Place,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, ProxyProtocol, RequestId,
-        Workers,
+        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, ProxyProtocol,
+        RequestId, Workers,
     },
 };
 use crate::{choice, policy::balance::Balance};

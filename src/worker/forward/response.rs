@@ -141,7 +141,7 @@ impl Forward<'_> {
         let mut received = false;
         let mut interims_left = limits.interim_responses_max;
         let until_ms = self.exchange.until_ms;
-        let mut wait = Wait { idle_ms: self.rule.first_byte_timeout_ms, until_ms };
+        let mut wait = Wait { idle_ms: self.patience(self.rule.first_byte_timeout_ms), until_ms };
         let by_ms = wait.at();
         loop {
             match self.read(connection, sink, buf, wait).await {

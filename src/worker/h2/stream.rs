@@ -14,7 +14,7 @@ use super::{
     text,
 };
 use crate::{
-    policy::Refusal,
+    policy::{Refusal, grpc::Grpc},
     telemetry::request_id::RequestId,
     wire::{Method, Parsed, Span, Version},
     worker::{
@@ -72,18 +72,24 @@ async fn exchange(
     let rest = buf.len();
     let client = &session.client;
     let mut exchange = Exchange::begin(worker, client, snapshot, request, buf, (span, rest));
+    exchange.grpc = exchange.grpc_kind();
     let wait = |idle_ms| Wait { idle_ms, until_ms: NEVER_MS };
-    let limits = &snapshot.limits;
+    let (limits, timeouts) = (&snapshot.limits, &snapshot.timeouts);
+    // In a call nothing may be said for long.
+    let (body_ms, rate_min) = match exchange.grpc {
+        Grpc::No => (timeouts.body_ms, limits.client_rate_min),
+        _ => (timeouts.body_ms.max(timeouts.tunnel_idle_ms), 0),
+    };
     let mut body = H2Body::new(
         worker,
         stream,
         (framing, arrived.len() as u64),
-        wait(snapshot.timeouts.body_ms),
-        limits.client_rate_min,
+        wait(body_ms),
+        rate_min,
         limits.head,
     );
     drop(arrived);
-    let write = wait(snapshot.timeouts.write_ms);
+    let write = wait(timeouts.write_ms);
     let mut sink = H2Sink::new(session, snapshot, half.clone(), is_head, write);
     let outcome = pipeline::serve(worker, snapshot, &mut exchange, &mut body, &mut sink).await;
     if let Outcome::Broken(_) = outcome {
