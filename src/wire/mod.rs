@@ -22,6 +22,7 @@ pub mod response;
 mod scan;
 mod section;
 pub mod span;
+pub mod websocket;
 mod words;
 
 pub use field::{Connection, Field, FieldId, Framing, Version};
