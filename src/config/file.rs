@@ -384,6 +384,14 @@ section! {
         linger: Millis = seconds(2) => millis(0)..=minutes(10);
         /// Silence on a tunnel (WebSocket, any 101), both ways, and in a call of gRPC.
         tunnel_idle: Millis = minutes(5) => millis(1)..=hours(24 * 30);
+        /// From the beginning of a tunnel to its end, whatever passes. `"0"` is no bound.
+        tunnel_lifetime: MillisOrOff = MillisOrOff(None)
+            => MillisOrOff(Some(millis(1)))..=MillisOrOff(Some(hours(24 * 30)));
+        /// An end of a WebSocket that has sent nothing for this long gets a Ping frame; one that
+        /// then sends nothing for as long again is gone, and the tunnel ends. `"0"`: nobody is
+        /// asked.
+        websocket_ping: MillisOrOff = MillisOrOff(None)
+            => MillisOrOff(Some(millis(100)))..=MillisOrOff(Some(hours(24)));
     }
 
     /// Bounds on an HTTP/2 connection of a client. What goes beyond the last two ends it, with

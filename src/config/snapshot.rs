@@ -356,6 +356,10 @@ pub struct Timeouts {
     pub linger_ms: u64,
     /// Silence on a tunnel (WebSocket, any 101).
     pub tunnel_idle_ms: u64,
+    /// From a tunnel's beginning to its end; `None` is no bound.
+    pub tunnel_lifetime_ms: Option<u64>,
+    /// Silence of an end of a WebSocket after which it gets a Ping.
+    pub websocket_ping_ms: Option<u64>,
 }
 
 /// Which fields tell the upstream about the client.

@@ -471,6 +471,11 @@ impl Stream {
         let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
     }
 
+    /// Ends the connection by a reset at once, although operations are in flight.
+    pub fn reset(&self) {
+        self.deadline.reset();
+    }
+
     /// Reads and discards for at most `for_ms` or `bytes_max`, so that a peer that is still
     /// sending gets our last words instead of a reset. Call after [`Stream::finish_writing`].
     pub async fn discard(&self, buf: &mut Buffer, for_ms: u64, bytes_max: u64) {

@@ -66,6 +66,13 @@ families! {
     HTTP2_FAILURES = Counter One "ringway_http2_failures" ["reason"] "HTTP/2 connections of clients that did not end well: too many requests given up (`resets`, `http2.resets_per_second`), too many frames that bring nothing (`control_frames`, `http2.control_frames_per_second`), over another bound of the protocol's (`excessive`, such as endless CONTINUATION), against the protocol (`protocol`), a client that took nothing for `timeouts.write` (`stalled`), one that said that this gateway is at fault (`client`), or one that `closed` it while requests were open";
     TUNNELS = Counter One "ringway_tunnels" [] "Connections that switched protocols (WebSocket and others)";
     TUNNELS_OPEN = Gauge One "ringway_tunnels_open" [] "Connections that switched protocols and are open";
+    TUNNEL_ENDS = Counter One "ringway_tunnel_ends" ["reason"] "Tunnels that ended: both ends had finished (`closed`), the `client` or the `upstream` broke off, nothing passed for `timeouts.tunnel_idle` (`idle`), `timeouts.tunnel_lifetime` was over (`lifetime`), an end did not answer a ping (`unanswered`), or the gateway ended (`cut`)";
+    WEBSOCKET_FRAMES = Counter One "ringway_websocket_frames" ["route", "from"] "WebSocket frames that passed, by route and sender (`client` or `upstream`)";
+    WEBSOCKET_MESSAGES = Counter One "ringway_websocket_messages" ["route", "from"] "WebSocket messages (text and binary) that passed, by route and sender";
+    WEBSOCKET_PAYLOAD = Counter Bytes "ringway_websocket_payload" ["route", "from"] "Payload of WebSocket frames that passed, as it is on the wire, by route and sender";
+    WEBSOCKET_CLOSES = Counter One "ringway_websocket_closes" ["from", "code"] "WebSocket Close frames by sender and status code; `none` has no code, `other` none that may be sent";
+    WEBSOCKET_PINGS = Counter One "ringway_websocket_pings" ["to"] "WebSocket Ping frames that the gateway sent (`timeouts.websocket_ping`)";
+    WEBSOCKET_BROKEN = Counter One "ringway_websocket_broken" ["from"] "WebSockets on which a sender broke the framing (RFC 6455 §5.2): what it sends still passes, and is no longer counted";
     LISTENER_CONNECTIONS = Counter One "ringway_listener_connections" ["listener"] "Client connections accepted, by listener";
     LISTENER_QUEUE = Gauge One "ringway_listener_accept_queue" ["listener"] "Connections that the kernel holds until a worker accepts them, as of the last second";
     REQUESTS = Counter One "ringway_requests" ["worker"] "Requests answered, refused or cut off";

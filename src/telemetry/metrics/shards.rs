@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use super::cell::{Cell, Durations};
+use super::{
+    cell::{Cell, Durations},
+    tunnels::{TunnelEnd, WebSocketCounts, WebSocketShard},
+};
 use crate::{
     policy::refusal::{self, POLICY_REASONS},
     wire::{Reason, reason::WIRE_REASONS},
@@ -208,6 +211,9 @@ pub struct WorkerShard {
     /// Connections that switched protocols, and those of them still open.
     pub tunnels: Cell,
     pub tunnels_open: Cell,
+    /// Those that ended, by [`TunnelEnd`].
+    pub tunnel_ends: [Cell; TunnelEnd::ALL.len()],
+    pub websockets: WebSocketShard,
     /// Requests answered, refused or cut off.
     pub requests: Cell,
     /// Exchanges the gateway answered or cut off itself, by reason, see [`reasons`].
@@ -249,6 +255,8 @@ impl Default for WorkerShard {
             http2_failures: Default::default(),
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),
+            tunnel_ends: Default::default(),
+            websockets: WebSocketShard::default(),
             requests: Cell::default(),
             reasons: std::array::from_fn(|_| Cell::default()),
             statuses: std::array::from_fn(|_| Cell::default()),
@@ -303,6 +311,7 @@ pub struct RouteShard {
     pub responses: Classes,
     pub request_bytes: Cell,
     pub response_bytes: Cell,
+    pub websockets: WebSocketCounts,
     pub duration: Durations,
 }
 
