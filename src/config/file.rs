@@ -165,6 +165,10 @@ section! {
         /// With `client_ca`: tell upstreams the client's certificate in the field Client-Cert
         /// (RFC 9440). What clients write into that field is removed in any case.
         client_cert_field: bool = true;
+        /// Session tickets that a fleet shares: a file with one secret on each line, 32 bytes or
+        /// more in hex or base64 (`openssl rand -hex 32`). The first seals new tickets, all of them
+        /// are taken back. Default: secrets of the process's own, which end with it.
+        ticket_secrets: Option<String> = None, eg "\"tls/tickets.secret\"";
         /// Tell browsers to come back over TLS only, for this long (Strict-Transport-Security),
         /// unless the upstream says it itself.
         hsts: Option<Millis> = None => Some(seconds(0))..=Some(hours(24 * 3650)), eg "\"365d\"";

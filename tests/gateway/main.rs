@@ -30,6 +30,7 @@ mod splice;
 mod status_page;
 mod streaming;
 mod systemd;
+mod tickets;
 mod tls;
 mod top;
 mod tracing;

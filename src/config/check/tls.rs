@@ -22,12 +22,12 @@ use x509_parser::{
     time::ASN1Time,
 };
 
-use super::TOP;
+use super::{TOP, tickets};
 use crate::config::{
     decode::{At, Sink},
     file::{self, Certificate, File, ListenerTls},
     report::{Place, Problem},
-    snapshot::{Certificates, TlsRule, UpstreamTls, tickets},
+    snapshot::{Certificates, TlsRule, UpstreamTls},
     values::{ClientCertificate, EndpointName, TlsVersion},
 };
 
@@ -72,8 +72,9 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
     server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     // What resumes a session is in the client's ticket: nothing is stored here.
     server.session_storage = Arc::new(NoServerSessionStorage {});
-    // A ticket would vouch for a certificate that another listener, or list, judged.
-    if let Some(tickets) = tickets().filter(|_| !asks) {
+    let makes_tickets = tickets::of_listener(tls, tls.client_ca.value.is_some(), folder, sink);
+    let is_good = is_good && (makes_tickets.is_some() || tls.ticket_secrets.value.is_none());
+    if let Some(tickets) = makes_tickets {
         server.ticketer = tickets;
     }
     let handshake_timeout_ms = tls.handshake_timeout.value.0;
@@ -253,9 +254,8 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let of_listener = |tls: &ListenerTls| {
         let certificates = tls.certificates.iter().flat_map(|one| of_certificate(one));
         let lists = tls.client_crls.iter().map(|list| list.value.clone());
-        let all: Vec<String> =
-            certificates.chain(tls.client_ca.value.clone()).chain(lists).collect();
-        all
+        let others = [&tls.client_ca, &tls.ticket_secrets].map(|file| file.value.clone());
+        certificates.chain(lists).chain(others.into_iter().flatten()).collect::<Vec<String>>()
     };
     let upstreams = file.upstreams.value.0.iter().filter_map(|(_, upstream)| upstream.as_ref());
     let of_upstream = |tls: &file::UpstreamTls| {
