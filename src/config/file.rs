@@ -183,6 +183,9 @@ section! {
         file: String, eg "\"tls/localhost.pem\"";
         /// PEM file with its private key: PKCS#8, SEC1 or PKCS#1, not encrypted.
         key: String, eg "\"tls/localhost.key\"";
+        /// What its authority says of it (OCSP): a file in DER that clients who ask are shown with
+        /// the certificate. Read again as the certificate is, and shown no longer than it is valid.
+        ocsp: Option<String> = None;
     }
 
     /// What is done with which request: conditions, then one action (`upstream`, `respond` or

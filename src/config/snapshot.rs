@@ -18,7 +18,7 @@ use crate::{
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use tickets::SharedTickets;
-pub use tls::{Certificates, TlsRule, UpstreamTls, tickets};
+pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;

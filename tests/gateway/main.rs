@@ -27,6 +27,7 @@ mod reload;
 mod routing;
 mod smoke;
 mod splice;
+mod staples;
 mod status_page;
 mod streaming;
 mod systemd;

@@ -19,6 +19,7 @@ use crate::wire::{HeadLimits, path::PathRules};
 mod access_logs;
 mod routes;
 mod rules;
+mod staples;
 mod tickets;
 mod tls;
 mod trace;

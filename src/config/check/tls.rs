@@ -22,7 +22,7 @@ use x509_parser::{
     time::ASN1Time,
 };
 
-use super::{TOP, tickets};
+use super::{TOP, staples, tickets};
 use crate::config::{
     decode::{At, Sink},
     file::{self, Certificate, File, ListenerTls},
@@ -51,7 +51,10 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
     let mut is_good = true;
     for certificate in tls.certificates.iter() {
         match certified(certificate, folder, &provider, sink) {
-            Some((key, names)) => certificates.add(key, &names),
+            Some((key, names)) => {
+                let staple = staples::of_certificate(certificate, &key.cert[0], folder, sink);
+                certificates.add(key, staple, &names);
+            }
             None => is_good = false,
         }
     }
@@ -176,6 +179,12 @@ pub(super) fn upstream(
         Some(own) => Some(certified(own, folder, &provider, sink)?.0),
         None => None,
     };
+    let staple = tls.certificate.value.as_ref().and_then(|own| own.ocsp.place());
+    if let Some(place) = staple {
+        let title =
+            "`ocsp` has no effect here: clients are shown such responses, endpoints are not";
+        sink.push(Problem::error(place, title).fix("remove it"));
+    }
     let roots = roots?;
     roots.subjects().iter().for_each(|subject| subject.as_ref().hash(&mut print));
     roots.roots.iter().for_each(|root| root.subject_public_key_info.as_ref().hash(&mut print));
@@ -267,8 +276,9 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     names.map(|name| folder.join(name)).collect()
 }
 
-fn of_certificate(one: &Certificate) -> [String; 2] {
-    [one.file.value.clone(), one.key.value.clone()]
+fn of_certificate(one: &Certificate) -> impl Iterator<Item = String> {
+    let pair = [one.file.value.clone(), one.key.value.clone()];
+    pair.into_iter().chain(one.ocsp.value.clone())
 }
 
 /// A certificate with its key, and the names that it is for.
