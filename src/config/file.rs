@@ -26,6 +26,9 @@ use crate::{config::decode::At, policy::balance::Balance, section};
 /// Of a Unix socket whose listener gives no `mode`.
 pub const UNIX_MODE_DEFAULT: u32 = 0o660;
 
+/// Of a client address, where its rate is bounded.
+pub const HANDSHAKE_BURST_DEFAULT: u32 = 50;
+
 /// Largest request body that can be allowed, 16 TiB.
 const BODY_MAX: Size = gib(16 << 10);
 
@@ -152,6 +155,11 @@ section! {
         min_version: TlsVersion = TlsVersion::V12;
         /// From the connection to the end of its handshake; then it is closed.
         handshake_timeout: Millis = seconds(10) => millis(10)..=minutes(10);
+        /// Handshakes that one client address (IPv6: one /64) may begin in a second, in all workers
+        /// together; more are closed before anything is computed. Default: any number.
+        handshake_rate: Option<u32> = None => Some(1)..=Some(1_000_000), eg "20";
+        /// With `handshake_rate`: so many at once, in each worker.
+        handshake_burst: u32 = HANDSHAKE_BURST_DEFAULT => 1..=1_000_000;
         /// Ask clients for a certificate of these authorities: a PEM file. Without it nobody is
         /// asked. Sessions are then not resumed, so that every connection is judged anew.
         client_ca: Option<String> = None, eg "\"tls/localhost.pem\"";

@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod balance;
 pub mod client;
+pub mod handshake_rate;
 pub mod refusal;
 pub mod retry;
 pub mod rewrite;

@@ -17,6 +17,7 @@ mod client_certificates;
 mod commands;
 mod forwarding;
 mod framing;
+mod handshake_rate;
 mod lifecycle;
 mod limits;
 mod mailbox;

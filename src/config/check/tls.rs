@@ -25,11 +25,13 @@ use x509_parser::{
 use super::{TOP, staples, tickets};
 use crate::config::{
     decode::{At, Sink},
-    file::{self, Certificate, File, ListenerTls},
+    file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, ListenerTls},
     report::{Place, Problem},
     snapshot::{Certificates, TlsRule, UpstreamTls},
     values::{ClientCertificate, EndpointName, TlsVersion},
 };
+
+use crate::policy::handshake_rate::HandshakeRate;
 
 /// Largest file with certificates or a key, in bytes.
 const PEM_BYTES_MAX: u64 = 1 << 20;
@@ -85,7 +87,25 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
     let tells_certificate = asks && *tls.client_cert_field;
     let server = Arc::new(server);
     let is_good = is_good && asks == tls.client_ca.value.is_some();
-    is_good.then_some(TlsRule { server, handshake_timeout_ms, tells_certificate, hsts })
+    let handshake_rate = handshake_rate(tls, sink);
+    is_good.then_some(TlsRule {
+        server,
+        handshake_timeout_ms,
+        handshake_rate,
+        tells_certificate,
+        hsts,
+    })
+}
+
+fn handshake_rate(tls: &ListenerTls, sink: &mut Sink) -> Option<HandshakeRate> {
+    let burst = *tls.handshake_burst;
+    if let (Some(place), None, true) =
+        (tls.handshake_burst.place(), *tls.handshake_rate, burst != HANDSHAKE_BURST_DEFAULT)
+    {
+        let title = "`handshake_burst` has no effect without `handshake_rate`";
+        sink.push(Problem::error(place, title).fix("add handshake_rate = 20, or remove it"));
+    }
+    tls.handshake_rate.map(|per_second| HandshakeRate { per_second, burst })
 }
 
 /// Who judges the certificates of clients; `None` when nobody is asked for one, or after a report.

@@ -13,6 +13,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use crate::policy::handshake_rate::HandshakeRate;
+
 /// TLS of one listener.
 #[derive(Clone, Debug)]
 pub struct TlsRule {
@@ -21,6 +23,8 @@ pub struct TlsRule {
     pub server: Arc<ServerConfig>,
     /// From the connection to the end of its handshake.
     pub handshake_timeout_ms: u64,
+    /// How many handshakes a client address may begin. `None`: any number.
+    pub handshake_rate: Option<HandshakeRate>,
     /// Upstreams are told the client's certificate.
     pub tells_certificate: bool,
     /// Value of Strict-Transport-Security.

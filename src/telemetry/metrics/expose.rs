@@ -289,6 +289,7 @@ impl Scrape {
             (vec![Cow::Borrowed(failure.name())], count)
         });
         self.counts(f::TLS_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
+        self.count(f::TLS_FORGOTTEN, registry.sum(|w| w.tls_addresses_forgotten.get()));
         self.count(f::TUNNELS, registry.sum(|w| w.tunnels.get()));
         self.count(f::TUNNELS_OPEN, registry.sum(|w| w.tunnels_open.get()));
         let listeners = &registry.listeners;

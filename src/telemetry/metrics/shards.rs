@@ -59,12 +59,14 @@ pub enum TlsFailure {
     Certificate,
     /// What the peer sent is not TLS, or breaks its rules.
     Invalid,
+    /// Its address began too many.
+    Rate,
     /// A defect on this side.
     Internal,
 }
 
 impl TlsFailure {
-    pub const ALL: [TlsFailure; 12] = [
+    pub const ALL: [TlsFailure; 13] = [
         TlsFailure::Timeout,
         TlsFailure::Closed,
         TlsFailure::PlainHttp,
@@ -76,6 +78,7 @@ impl TlsFailure {
         TlsFailure::CertificateUnknown,
         TlsFailure::Certificate,
         TlsFailure::Invalid,
+        TlsFailure::Rate,
         TlsFailure::Internal,
     ];
 
@@ -93,6 +96,7 @@ impl TlsFailure {
             TlsFailure::CertificateUnknown => "certificate_unknown",
             TlsFailure::Certificate => "certificate",
             TlsFailure::Invalid => "invalid",
+            TlsFailure::Rate => "rate",
             TlsFailure::Internal => "internal",
         }
     }
@@ -156,6 +160,8 @@ pub struct WorkerShard {
     pub tls_handshakes: [Cell; 2],
     /// Those that came to nothing, by [`TlsFailure`].
     pub tls_failures: [Cell; TlsFailure::ALL.len()],
+    /// Addresses whose rate of handshakes was forgotten.
+    pub tls_addresses_forgotten: Cell,
     /// Connections that switched protocols, and those of them still open.
     pub tunnels: Cell,
     pub tunnels_open: Cell,
@@ -195,6 +201,7 @@ impl Default for WorkerShard {
             proxy_failures: Default::default(),
             tls_handshakes: Default::default(),
             tls_failures: Default::default(),
+            tls_addresses_forgotten: Cell::default(),
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),
             requests: Cell::default(),
