@@ -249,6 +249,9 @@ section! {
         /// With `upstream`: tries in all, the first included. A request is only repeated when
         /// nothing of a response came back and repeating is safe.
         tries: u8 = 2 => 1..=10;
+        /// `"required"`: only for clients that showed a certificate; others get 403. A listener has
+        /// to ask for one (`listeners.tls.client_ca`).
+        client_certificate: ClientCertificate = ClientCertificate::Optional;
         /// Share of its exchanges that are recorded for tracing. Default: `tracing.sample`.
         trace_sample: Option<Ratio> = None, eg "1.0";
         /// Log its exchanges in every access log, where the listener's are.

@@ -217,6 +217,8 @@ pub struct Route {
     pub tries_max: u8,
     /// The path it is for, as configured; `/` when any.
     pub pattern: String,
+    /// Clients that showed no certificate are refused.
+    pub needs_certificate: bool,
     /// Share of its exchanges that are recorded, where it is not the usual one.
     pub trace_sampling: Option<Sampling>,
     /// Its exchanges are in the access logs, where the listener's are.

@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod balance;
 pub mod client;
+pub mod client_cert;
 pub mod handshake_rate;
 pub mod refusal;
 pub mod retry;

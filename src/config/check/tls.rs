@@ -92,6 +92,7 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
         server,
         handshake_timeout_ms,
         handshake_rate,
+        asks_certificate: asks,
         tells_certificate,
         hsts,
     })

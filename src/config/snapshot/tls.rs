@@ -25,6 +25,8 @@ pub struct TlsRule {
     pub handshake_timeout_ms: u64,
     /// How many handshakes a client address may begin. `None`: any number.
     pub handshake_rate: Option<HandshakeRate>,
+    /// Clients are asked for a certificate.
+    pub asks_certificate: bool,
     /// Upstreams are told the client's certificate.
     pub tells_certificate: bool,
     /// Value of Strict-Transport-Security.
