@@ -13,6 +13,7 @@ mod harness;
 mod access_log;
 mod admin;
 mod balance;
+mod certificates;
 mod client_certificates;
 mod commands;
 mod forwarding;

@@ -50,10 +50,11 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
         );
         return None;
     }
-    let mut is_good = true;
+    let (mut is_good, mut first_expiry_s) = (true, i64::MAX);
     for certificate in tls.certificates.iter() {
         match certified(certificate, folder, &provider, sink) {
-            Some((key, names)) => {
+            Some((key, names, expires_s)) => {
+                first_expiry_s = first_expiry_s.min(expires_s);
                 let staple = staples::of_certificate(certificate, &key.cert[0], folder, sink);
                 certificates.add(key, staple, &names);
             }
@@ -90,6 +91,8 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
     let handshake_rate = handshake_rate(tls, sink);
     is_good.then_some(TlsRule {
         server,
+        certificates: tls.certificates.len(),
+        first_expiry_s,
         handshake_timeout_ms,
         handshake_rate,
         asks_certificate: asks,
@@ -302,13 +305,13 @@ fn of_certificate(one: &Certificate) -> impl Iterator<Item = String> {
     pair.into_iter().chain(one.ocsp.value.clone())
 }
 
-/// A certificate with its key, and the names that it is for.
+/// A certificate with its key, the names that it is for, and the Unix time when it expires.
 fn certified(
     certificate: &Certificate,
     folder: &Path,
     provider: &CryptoProvider,
     sink: &mut Sink,
-) -> Option<(CertifiedKey, Vec<String>)> {
+) -> Option<(CertifiedKey, Vec<String>, i64)> {
     // Both, so that what is wrong with either is reported.
     let chain = chain(&certificate.file, folder, sink);
     let key = key(&certificate.key, folder, sink);
@@ -323,7 +326,7 @@ fn certified(
             return None;
         }
     };
-    let names = names(&chain[0], &certificate.file, sink)?;
+    let (names, expires_s) = names(&chain[0], &certificate.file, sink)?;
     let certified = CertifiedKey::new(chain, signing);
     // A key whose public part cannot be told is taken at its word.
     if matches!(certified.keys_match(), Err(rustls::Error::InconsistentKeys(reason))
@@ -338,7 +341,7 @@ fn certified(
         sink.push(problem.fix("name the key that the certificate was made for"));
         return None;
     }
-    Some((certified, names))
+    Some((certified, names, expires_s))
 }
 
 fn chain(
@@ -403,9 +406,13 @@ fn read(file: &At<String>, folder: &Path, what: &str, sink: &mut Sink) -> Option
     .ok()
 }
 
-/// The DNS names of a certificate. One that is out of its time is reported, and used: a gateway
-/// that does not start serves nobody.
-fn names(der: &CertificateDer<'_>, file: &At<String>, sink: &mut Sink) -> Option<Vec<String>> {
+/// The DNS names of a certificate, and the Unix time when it expires. One that is out of its time
+/// is reported, and used: a gateway that does not start serves nobody.
+fn names(
+    der: &CertificateDer<'_>,
+    file: &At<String>,
+    sink: &mut Sink,
+) -> Option<(Vec<String>, i64)> {
     let place = file.place().unwrap_or(TOP);
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
         let title = format!("the first certificate of `{}` is not well-formed", file.value);
@@ -419,7 +426,7 @@ fn names(der: &CertificateDer<'_>, file: &At<String>, sink: &mut Sink) -> Option
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         _ => None,
     });
-    Some(dns.collect())
+    Some((dns.collect(), certificate.validity().not_after.timestamp()))
 }
 
 fn warn_of_time(

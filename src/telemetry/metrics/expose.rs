@@ -41,6 +41,8 @@ pub struct Process {
     pub reloads: u64,
     pub reloads_refused: u64,
     pub is_ready: bool,
+    /// Listeners that speak TLS, and the Unix time when the first of their certificates expires.
+    pub certificates: Vec<(String, f64)>,
     pub access_logs: Vec<LogLines>,
     pub spans: SpanCounts,
 }
@@ -419,6 +421,8 @@ impl Scrape {
         let reloads = reloads.map(|(outcome, count)| (vec![outcome.into()], count));
         self.counts(f::RELOADS, reloads.into());
         self.number(f::LOADED, process.loaded_s);
+        let expiries = process.certificates.iter().map(|(name, at)| (vec![text_of(name)], *at));
+        self.0.push((f::CERTIFICATE_EXPIRY, Samples::Numbers(expiries.collect())));
         self.count(f::READY, u64::from(process.is_ready));
         self.counts(f::BUILD, vec![(vec![process.version.into()], 1)]);
         self.count(f::MEMORY, process.resident_bytes);
