@@ -18,10 +18,12 @@ use crate::{
 
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
-pub use tls::{Certificates, TlsRule, UpstreamTls, tickets};
+pub use tickets::SharedTickets;
+pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;
+mod tickets;
 mod tls;
 mod trace;
 
@@ -230,6 +232,8 @@ pub struct Route {
     pub tries_max: u8,
     /// The path it is for, as configured; `/` when any.
     pub pattern: String,
+    /// Clients that showed no certificate are refused.
+    pub needs_certificate: bool,
     /// Share of its exchanges that are recorded, where it is not the usual one.
     pub trace_sampling: Option<Sampling>,
     /// Its exchanges are in the access logs, where the listener's are.

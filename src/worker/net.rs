@@ -34,6 +34,7 @@ use super::{
     deadline::{Deadline, Deadlines},
     tls::Tls,
 };
+use crate::policy::client_cert::ClientCert;
 
 /// How long an operation may wait.
 #[derive(Clone, Copy, Debug)]
@@ -186,8 +187,8 @@ impl Stream {
         let _ = self.tls.set(Box::new(tls));
     }
 
-    /// The certificate that the peer has shown, where upstreams are told of it.
-    pub fn client_cert(&self) -> Option<Rc<str>> {
+    /// The client's verified certificate, where its listener asks for one.
+    pub fn client_cert(&self) -> Option<Rc<ClientCert>> {
         self.tls.get()?.client_cert.clone()
     }
 

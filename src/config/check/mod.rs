@@ -22,6 +22,8 @@ use crate::{
 mod access_logs;
 mod routes;
 mod rules;
+mod staples;
+mod tickets;
 mod tls;
 mod trace;
 mod upstreams;

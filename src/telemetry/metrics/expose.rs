@@ -42,6 +42,8 @@ pub struct Process {
     pub reloads: u64,
     pub reloads_refused: u64,
     pub is_ready: bool,
+    /// Listeners that speak TLS, and the Unix time when the first of their certificates expires.
+    pub certificates: Vec<(String, f64)>,
     pub access_logs: Vec<LogLines>,
     pub spans: SpanCounts,
 }
@@ -299,6 +301,7 @@ impl Scrape {
             (vec![Cow::Borrowed(failure.name())], count)
         });
         self.counts(f::HTTP2_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
+        self.count(f::TLS_FORGOTTEN, registry.sum(|w| w.tls_addresses_forgotten.get()));
         self.count(f::TUNNELS, registry.sum(|w| w.tunnels.get()));
         self.count(f::TUNNELS_OPEN, registry.sum(|w| w.tunnels_open.get()));
         self.tunnels(registry);
@@ -468,6 +471,8 @@ impl Scrape {
         let reloads = reloads.map(|(outcome, count)| (vec![outcome.into()], count));
         self.counts(f::RELOADS, reloads.into());
         self.number(f::LOADED, process.loaded_s);
+        let expiries = process.certificates.iter().map(|(name, at)| (vec![text_of(name)], *at));
+        self.0.push((f::CERTIFICATE_EXPIRY, Samples::Numbers(expiries.collect())));
         self.count(f::READY, u64::from(process.is_ready));
         self.counts(f::BUILD, vec![(vec![process.version.into()], 1)]);
         self.count(f::MEMORY, process.resident_bytes);

@@ -62,12 +62,14 @@ pub enum TlsFailure {
     Certificate,
     /// What the peer sent is not TLS, or breaks its rules.
     Invalid,
+    /// Its address began too many.
+    Rate,
     /// A defect on this side.
     Internal,
 }
 
 impl TlsFailure {
-    pub const ALL: [TlsFailure; 12] = [
+    pub const ALL: [TlsFailure; 13] = [
         TlsFailure::Timeout,
         TlsFailure::Closed,
         TlsFailure::PlainHttp,
@@ -79,6 +81,7 @@ impl TlsFailure {
         TlsFailure::CertificateUnknown,
         TlsFailure::Certificate,
         TlsFailure::Invalid,
+        TlsFailure::Rate,
         TlsFailure::Internal,
     ];
 
@@ -96,6 +99,7 @@ impl TlsFailure {
             TlsFailure::CertificateUnknown => "certificate_unknown",
             TlsFailure::Certificate => "certificate",
             TlsFailure::Invalid => "invalid",
+            TlsFailure::Rate => "rate",
             TlsFailure::Internal => "internal",
         }
     }
@@ -208,6 +212,8 @@ pub struct WorkerShard {
     pub http2_streams: Cell,
     /// Those connections that did not end well, by [`Http2Failure`].
     pub http2_failures: [Cell; Http2Failure::ALL.len()],
+    /// Addresses whose rate of handshakes was forgotten.
+    pub tls_addresses_forgotten: Cell,
     /// Connections that switched protocols, and those of them still open.
     pub tunnels: Cell,
     pub tunnels_open: Cell,
@@ -253,6 +259,7 @@ impl Default for WorkerShard {
             http2_connections: Cell::default(),
             http2_streams: Cell::default(),
             http2_failures: Default::default(),
+            tls_addresses_forgotten: Cell::default(),
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),
             tunnel_ends: Default::default(),
