@@ -1,8 +1,8 @@
 //! WebSockets over HTTP/2 (RFC 8441): the stream of an extended CONNECT as one end of a tunnel.
 //!
-//! A tunnel joins two sockets. A stream is none, so it is bridged: a pair of local sockets, of which
-//! the tunnel has one, and a task that carries bytes between the other and the stream's frames. So
-//! bounds, counts and pings are those of every tunnel. What neither side takes is not read: from
+//! A tunnel joins two sockets. A stream is none, so it is bridged: a pair of local sockets, of
+//! which the tunnel has one, and a task that carries bytes between the other and the stream's
+//! frames. So bounds, counts and pings are those of every tunnel. What neither side takes is not read: from
 //! the client by its window, to it by the socket's.
 
 use std::{cell::Cell, io, os::unix::net::UnixStream as StdUnixStream, rc::Rc, task::Poll};
@@ -85,8 +85,8 @@ impl Bridge {
         .await;
     }
 
-    /// From the client. Its end of the stream is a FIN; when it gives the stream up, the socket ends
-    /// both ways.
+    /// From the client. Its end of the stream is a FIN; when it gives the stream up, the socket
+    /// ends both ways.
     async fn up(&self, mut stream: RecvStream) {
         loop {
             let data = std::future::poll_fn(|cx| stream.poll_data(cx)).await;
