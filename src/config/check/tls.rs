@@ -27,7 +27,7 @@ use crate::config::{
     decode::{At, Sink},
     file::{self, Certificate, File, ListenerTls},
     report::{Place, Problem},
-    snapshot::{Certificates, TlsRule, UpstreamTls, tickets},
+    snapshot::{Certificates, Protocol, TlsRule, UpstreamTls, tickets},
     values::{ClientCertificate, EndpointName, TlsVersion},
 };
 
@@ -162,6 +162,7 @@ fn hsts(tls: &ListenerTls, sink: &mut Sink) -> Option<Arc<str>> {
 pub(super) fn upstream(
     tls: &file::UpstreamTls,
     place: Place,
+    protocol: Protocol,
     folder: &Path,
     sink: &mut Sink,
 ) -> Option<UpstreamTls> {
@@ -190,7 +191,12 @@ pub(super) fn upstream(
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::new(own))))
         }
     };
-    client.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    let offered: &[&[u8]] = match protocol {
+        Protocol::Http1 => &[b"http/1.1"],
+        Protocol::Http2 => &[b"h2"],
+        Protocol::Either => &[b"h2", b"http/1.1"],
+    };
+    client.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
     Some(UpstreamTls { client: Arc::new(client), print: print.finish() })
 }
 
