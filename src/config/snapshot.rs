@@ -8,6 +8,7 @@ use rustls::pki_types::ServerName;
 use crate::{
     policy::{
         balance::{Balance, State},
+        frames::FrameRates,
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
@@ -42,6 +43,7 @@ pub struct Snapshot {
     pub upstreams: Vec<Upstream>,
     pub limits: Limits,
     pub timeouts: Timeouts,
+    pub http2: Http2,
     pub forwarding: Forwarding,
     pub paths: PathRules,
     pub metrics: Metrics,
@@ -147,6 +149,7 @@ pub struct ListenerRule {
     /// Its exchanges are in the access logs.
     pub access_log: bool,
     pub proxy_protocol: ProxyProtocol,
+    pub http2: Http2Use,
     /// Every request is sent to https at this port.
     pub https_port: Option<u16>,
     /// Clients speak TLS.
@@ -173,6 +176,16 @@ pub enum ProxyProtocol {
     Optional,
     /// All do, and only trusted proxies connect.
     Required,
+}
+
+/// Whether clients may speak HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Use {
+    /// Beside HTTP/1.1.
+    On,
+    Off,
+    /// And nothing else.
+    Only,
 }
 
 /// Which worker serves a connection.
@@ -211,6 +224,8 @@ pub struct Route {
     pub timeout_ms: Option<u64>,
     /// Whether `Upgrade` (WebSocket and others) may pass.
     pub upgrade: bool,
+    /// Calls of gRPC-Web are forwarded as gRPC.
+    pub grpc_web: bool,
     /// Tries in all, the first included.
     pub tries_max: u8,
     /// The path it is for, as configured; `/` when any.
@@ -269,7 +284,7 @@ pub struct Upstream {
     /// Its endpoints speak TLS.
     pub tls: Option<UpstreamTls>,
     pub protocol: Protocol,
-    pub http2: Http2,
+    pub http2: UpstreamHttp2,
 }
 
 /// What is spoken to an upstream.
@@ -285,7 +300,7 @@ pub enum Protocol {
 
 /// HTTP/2 to an upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Http2 {
+pub struct UpstreamHttp2 {
     /// Of one connection.
     pub streams_max: u32,
     /// For each worker and endpoint, not counting those that take no new streams.
@@ -340,6 +355,15 @@ pub struct Limits {
     pub unsent_bytes: u32,
     /// Slowest a client may send or read a body, in bytes per second, after a grace; 0 is off.
     pub client_rate_min: u32,
+}
+
+/// Bounds on an HTTP/2 connection of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2 {
+    pub streams_max: u32,
+    pub stream_window_bytes: u32,
+    pub connection_window_bytes: u32,
+    pub rates: FrameRates,
 }
 
 /// Waits for the client, in milliseconds.

@@ -6,6 +6,9 @@
 pub mod admit;
 pub mod balance;
 pub mod client;
+pub mod frames;
+pub mod grpc;
+pub mod grpc_web;
 pub mod refusal;
 pub mod retry;
 pub mod rewrite;

@@ -11,6 +11,7 @@ pub mod chunked;
 pub mod emit;
 pub mod field;
 pub mod forwarded;
+pub mod frames;
 mod grammar;
 mod head;
 pub mod method;

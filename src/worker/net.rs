@@ -191,6 +191,11 @@ impl Stream {
         self.tls.get()?.client_cert.clone()
     }
 
+    /// The handshake chose HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.tls.get().is_some_and(|tls| tls.is_http2)
+    }
+
     pub fn is_tls(&self) -> bool {
         self.tls.get().is_some()
     }

@@ -57,6 +57,8 @@ pub struct Tls {
     /// Bytes that may still leave in small records, and when something left last.
     small_left: Cell<usize>,
     written_ms: Cell<u64>,
+    /// The peer chose HTTP/2 (ALPN).
+    pub is_http2: bool,
     /// The client's verified certificate, as the field Client-Cert has it (RFC 9440 §2).
     pub client_cert: Option<Rc<str>>,
     buffers: Rc<Buffers>,
@@ -97,6 +99,7 @@ pub async fn accept(
     if rule.tells_certificate {
         tls.client_cert = field_value(&tls.session.borrow());
     }
+    tls.is_http2 = tls.session.borrow().alpn_protocol() == Some(b"h2");
     stream.begin_tls(tls);
     Ok(shaken)
 }
@@ -140,6 +143,7 @@ impl Tls {
             flows: Cell::new(false),
             small_left: Cell::new(SMALL_RECORDS_BYTES),
             written_ms: Cell::new(now_ms()),
+            is_http2: false,
             client_cert: None,
             buffers,
         }

@@ -8,13 +8,16 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 use super::{
     Surroundings,
     decode::{At, Sink},
-    file::{Admin, File, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
+    file::{Admin, File, Http2, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
     report::{Place, Problem},
     snapshot::{self, AdminBind, Bind, ListenerRule, ProxyProtocol, Snapshot},
     units::{Millis, Size},
     values::{BindAddress, EncodedSlash},
 };
-use crate::wire::{HeadLimits, path::PathRules};
+use crate::{
+    policy::frames::FrameRates,
+    wire::{HeadLimits, path::PathRules},
+};
 
 mod access_logs;
 mod routes;
@@ -49,6 +52,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         upstreams,
         limits: limits(&file.limits),
         timeouts: timeouts(&file.timeouts),
+        http2: http2(&file.http2, sink),
         forwarding: snapshot::Forwarding {
             trusted_proxies: file
                 .forwarding
@@ -184,8 +188,13 @@ fn listener_rule(
         balance: *listener.balance,
         access_log: *listener.access_log,
         proxy_protocol: *listener.proxy_protocol,
+        http2: *listener.http2,
         https_port: https_port(listener, sink),
-        tls: listener.tls.value.as_ref().and_then(|tls| tls::tls(tls, folder, sink)),
+        tls: listener
+            .tls
+            .value
+            .as_ref()
+            .and_then(|tls| tls::tls(tls, *listener.http2, folder, sink)),
     }
 }
 
@@ -317,6 +326,23 @@ fn limits(limits: &Limits) -> snapshot::Limits {
         splice_bytes: size_u32(&limits.splice),
         unsent_bytes: size_u32(&limits.unsent),
         client_rate_min: size_u32(&limits.client_rate_min),
+    }
+}
+
+fn http2(rule: &Http2, sink: &mut Sink) -> snapshot::Http2 {
+    ordered(
+        (&rule.stream_window, "http2.stream_window"),
+        (&rule.connection_window, "http2.connection_window"),
+        sink,
+    );
+    snapshot::Http2 {
+        streams_max: *rule.streams,
+        stream_window_bytes: size_u32(&rule.stream_window),
+        connection_window_bytes: size_u32(&rule.connection_window),
+        rates: FrameRates {
+            resets_per_second: *rule.resets_per_second,
+            control_per_second: *rule.control_frames_per_second,
+        },
     }
 }
 

@@ -27,17 +27,22 @@ use crate::config::{
     decode::{At, Sink},
     file::{self, Certificate, File, ListenerTls},
     report::{Place, Problem},
-    snapshot::{Certificates, Protocol, TlsRule, UpstreamTls, tickets},
+    snapshot::{Certificates, Http2Use, Protocol, TlsRule, UpstreamTls, tickets},
     values::{ClientCertificate, EndpointName, TlsVersion},
 };
 
 /// Largest file with certificates or a key, in bytes.
 const PEM_BYTES_MAX: u64 = 1 << 20;
-/// What is spoken inside (RFC 7301).
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// What may be spoken inside (RFC 7301), first the best.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The checked TLS of a listener; `None` after a report.
-pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<TlsRule> {
+pub(super) fn tls(
+    tls: &ListenerTls,
+    http2: Http2Use,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<TlsRule> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut certificates = Certificates::default();
     if tls.certificates.is_empty() {
@@ -69,7 +74,12 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(certificates));
-    server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    let protocols = match http2 {
+        Http2Use::On => &PROTOCOLS[..],
+        Http2Use::Only => &PROTOCOLS[..1],
+        Http2Use::Off => &PROTOCOLS[1..],
+    };
+    server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     // What resumes a session is in the client's ticket: nothing is stored here.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     // A ticket would vouch for a certificate that another listener, or list, judged.

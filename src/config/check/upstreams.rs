@@ -108,10 +108,10 @@ fn one(
         connect_cooldown_ms: upstream.connect_cooldown.0,
         tls,
         protocol,
-        http2: snapshot::Http2 {
+        http2: snapshot::UpstreamHttp2 {
             streams_max: *http2.streams,
             connections_max: *http2.connections,
-            window_bytes: http2.window.0 as u32,
+            window_bytes: http2.stream_window.0 as u32,
             ping_interval_ms: http2.ping_interval.0,
             ping_timeout_ms: http2.ping_timeout.0,
         },

@@ -14,8 +14,8 @@ use super::{
     families::{self as f, Family, Kind, Unit},
     registry::{Registry, Shards, sum, summed},
     shards::{
-        Classes, EndpointShard, FAILURES, ListenerShard, ProxyFailure, RouteShard, STATUS_FIRST,
-        STATUSES, TlsFailure, WorkerShard, reasons,
+        Classes, EndpointShard, FAILURES, Http2Failure, ListenerShard, ProxyFailure, RouteShard,
+        STATUS_FIRST, STATUSES, TlsFailure, WorkerShard, reasons,
     },
 };
 
@@ -289,6 +289,13 @@ impl Scrape {
             (vec![Cow::Borrowed(failure.name())], count)
         });
         self.counts(f::TLS_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
+        self.count(f::HTTP2_CONNECTIONS, registry.sum(|w| w.http2_connections.get()));
+        self.count(f::HTTP2_STREAMS, registry.sum(|w| w.http2_streams.get()));
+        let failures = Http2Failure::ALL.into_iter().map(|failure| {
+            let count = registry.sum(|w| w.http2_failures[failure as usize].get());
+            (vec![Cow::Borrowed(failure.name())], count)
+        });
+        self.counts(f::HTTP2_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
         self.count(f::TUNNELS, registry.sum(|w| w.tunnels.get()));
         self.count(f::TUNNELS_OPEN, registry.sum(|w| w.tunnels_open.get()));
         let listeners = &registry.listeners;

@@ -31,7 +31,9 @@ use super::{
 use crate::{
     config::snapshot::{Protocol, Upstream, UpstreamId},
     policy::{
-        Refusal, refusal,
+        Refusal,
+        grpc::Grpc,
+        refusal,
         retry::{self, TryOutcome},
         route::RouteMatch,
     },
@@ -305,7 +307,17 @@ impl Forward<'_> {
     }
 
     fn wait(&self) -> Wait {
-        Wait { idle_ms: self.rule.idle_timeout_ms, until_ms: self.exchange.until_ms }
+        let idle_ms = self.patience(self.rule.idle_timeout_ms);
+        Wait { idle_ms, until_ms: self.exchange.until_ms }
+    }
+
+    /// How long nothing may come, where `configured_ms` is for requests and responses. Calls of
+    /// gRPC may be streams in which nothing happens for long, as tunnels.
+    fn patience(&self, configured_ms: u64) -> u64 {
+        match self.exchange.grpc {
+            Grpc::No => configured_ms,
+            _ => configured_ms.max(self.snapshot.timeouts.tunnel_idle_ms),
+        }
     }
 
     /// The reason for an overdue wait: the whole exchange's bound, or the step's.

@@ -141,7 +141,7 @@ impl Forward<'_> {
         let mut received = false;
         let mut interims_left = limits.interim_responses_max;
         let until_ms = self.exchange.until_ms;
-        let mut wait = Wait { idle_ms: self.rule.first_byte_timeout_ms, until_ms };
+        let mut wait = Wait { idle_ms: self.patience(self.rule.first_byte_timeout_ms), until_ms };
         let by_ms = wait.at();
         loop {
             match self.read(connection, sink, buf, wait).await {
@@ -223,6 +223,10 @@ impl Forward<'_> {
         let larger = reader.buffer(self.worker);
         self.worker.buffers.give(std::mem::replace(buf, larger));
         loop {
+            if buf.capacity() == 0 {
+                // The sink has kept it until the client takes what is in it.
+                *buf = reader.buffer(self.worker);
+            }
             buf.reset(HEADROOM);
             self.read_body(connection, sink, reader, buf).await?;
             let ended = reader.decoder.ended();

@@ -3,7 +3,7 @@
 
 use std::task::Waker;
 
-use super::{Client, body::too_slow};
+use super::body::too_slow;
 use crate::{
     config::Snapshot,
     policy::{Refusal, refusal, route::RouteId},
@@ -13,6 +13,7 @@ use crate::{
         Worker,
         body::{SendFraming, chunk_head, chunk_tail, frame},
         buffers::{Buffer, HEADROOM, TAILROOM},
+        client::Client,
         clock::{now_ms, now_ns},
         deadline::Deadline,
         exchange::{OwnResponse, ResponseSink},

@@ -41,6 +41,8 @@ impl Owner for Rc<Stream> {
     }
 }
 
+/// Sees what was received, and how many bytes have been sent; `false` ends the connection.
+type Look = Box<dyn FnMut(&[u8], u64) -> bool>;
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What both halves know.
@@ -56,6 +58,8 @@ pub struct Link<O> {
     read_by_ms: Cell<u64>,
     /// The read in flight was overdue.
     is_overdue: Cell<bool>,
+    /// What was received was refused.
+    is_refused: Cell<bool>,
     /// No stream is open: reads are made without a buffer.
     is_idle: Cell<bool>,
     /// Waits for its write.
@@ -74,7 +78,7 @@ pub struct Io<O: Owner> {
     link: Rc<Link<O>>,
     reader: Work,
     /// Sees what is received before the codec does.
-    look: Box<dyn FnMut(&[u8]) -> io::Result<()>>,
+    look: Look,
 }
 
 /// The task's end.
@@ -90,7 +94,7 @@ pub fn pair<O: Owner>(
     buffers: &Rc<Buffers>,
     early: Buffer,
     write_ms: u64,
-    look: impl FnMut(&[u8]) -> io::Result<()> + 'static,
+    look: impl FnMut(&[u8], u64) -> bool + 'static,
 ) -> (Io<O>, Pump<O>) {
     let link = Rc::new(Link {
         owner,
@@ -100,6 +104,7 @@ pub fn pair<O: Owner>(
         ended: Cell::new(None),
         read_by_ms: Cell::new(NEVER_MS),
         is_overdue: Cell::new(false),
+        is_refused: Cell::new(false),
         is_idle: Cell::new(false),
         gathered: Cell::default(),
         is_writing: Cell::new(false),
@@ -192,8 +197,10 @@ impl<O: Owner> Link<O> {
 
 async fn read_on<O: Owner>(link: Rc<Link<O>>) {
     loop {
-        wait_for(|| link.wants.replace(false)).await;
+        wait_for(|| link.wants.get()).await;
         link.read().await;
+        // However often it was asked meanwhile: what was read comes first.
+        link.wants.set(false);
     }
 }
 
@@ -237,19 +244,25 @@ impl<O: Owner> AsyncRead for Io<O> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.link.is_refused.get() {
+            return Poll::Pending;
+        }
         loop {
             let mut received = this.link.received.take();
             if !received.is_empty() {
                 let n = received.len().min(into.remaining());
                 let bytes = &received.bytes()[..n];
-                let looked = (this.look)(bytes);
+                if !(this.look)(bytes, this.link.sent_bytes.get()) {
+                    // The task ends it: nothing more is to be read.
+                    this.link.is_refused.set(true);
+                }
                 into.put_slice(bytes);
                 received.consume(n);
                 match received.is_empty() {
                     true => this.link.buffers.give(received),
                     false => this.link.received.set(received),
                 }
-                return Poll::Ready(looked);
+                return Poll::Ready(Ok(()));
             }
             this.link.buffers.give(received);
             match this.link.ended.get() {
@@ -322,6 +335,27 @@ impl<O: Owner> AsyncWrite for Io<O> {
     }
 }
 
+/// Says whether anything is to be received.
+pub struct Idle<O>(Rc<Link<O>>);
+
+impl<O: Owner> Idle<O> {
+    /// No stream is open, since now; the connection may stay so until `by_ms`.
+    pub fn begin(&self, by_ms: u64) {
+        self.set(true, by_ms);
+    }
+
+    /// A stream is open: nothing need be received.
+    pub fn end(&self) {
+        self.set(false, NEVER_MS);
+    }
+
+    fn set(&self, is_idle: bool, by_ms: u64) {
+        self.0.is_idle.set(is_idle);
+        self.0.read_by_ms.set(by_ms);
+        self.0.stream().deadline().read_by(by_ms);
+    }
+}
+
 impl<O: Owner> Pump<O> {
     pub fn stream(&self) -> &Stream {
         self.link.stream()
@@ -374,13 +408,8 @@ impl<O: Owner> Pump<O> {
         .await;
     }
 
-    /// No stream is open, since now; the connection may stay so until `by_ms`. Or some are, and
-    /// nothing need be received from now on.
-    pub fn set_idle(&self, by_ms: Option<u64>) {
-        self.link.is_idle.set(by_ms.is_some());
-        let by_ms = by_ms.unwrap_or(NEVER_MS);
-        self.link.read_by_ms.set(by_ms);
-        self.stream().deadline().read_by(by_ms);
+    pub fn idle(&self) -> Idle<O> {
+        Idle(self.link.clone())
     }
 
     /// Nothing was received for too long, or the wait was ended to close the connection.

@@ -16,7 +16,7 @@ use rustls::ClientConfig;
 
 use super::connections::{Connections, Link};
 use crate::{
-    config::snapshot::{Endpoint, Http2, Protocol},
+    config::snapshot::{Endpoint, Protocol, UpstreamHttp2},
     telemetry::metrics::shards::{EndpointShard, WorkerShard},
     wire::HeadLimits,
     worker::{
@@ -75,7 +75,7 @@ pub struct Opener {
     pub endpoint: Endpoint,
     pub client: Option<Arc<ClientConfig>>,
     pub protocol: Protocol,
-    pub http2: Http2,
+    pub http2: UpstreamHttp2,
     pub connect_timeout_ms: u64,
     pub connect_cooldown_ms: u64,
     pub idle_timeout_ms: u64,
@@ -174,7 +174,7 @@ async fn begin(opener: &Opener) -> io::Result<Begun> {
     }
     let early = Buffer::default();
     let (io, pump) =
-        pair(Rc::new(stream), &opener.buffers, early, opener.idle_timeout_ms, |_| Ok(()));
+        pair(Rc::new(stream), &opener.buffers, early, opener.idle_timeout_ms, |_, _| true);
     // Writes to memory: it does not wait.
     let (send, mut codec) =
         builder(opener).handshake(io).await.map_err(|_| io::ErrorKind::Unsupported)?;
@@ -188,7 +188,7 @@ async fn begin(opener: &Opener) -> io::Result<Begun> {
 }
 
 fn builder(opener: &Opener) -> Builder {
-    let Http2 { streams_max, window_bytes, .. } = opener.http2;
+    let UpstreamHttp2 { streams_max, window_bytes, .. } = opener.http2;
     let all_bytes = u64::from(window_bytes) * u64::from(streams_max);
     let list_bytes = opener.head.head_bytes_max + u32::from(opener.head.fields_max) * FIELD_COST;
     let mut builder = Builder::new();
@@ -228,7 +228,7 @@ impl Driver {
     }
 
     /// Carries streams, until the connection ends.
-    async fn drive(&mut self, connections: &Rc<Connections>, rule: Http2) {
+    async fn drive(&mut self, connections: &Rc<Connections>, rule: UpstreamHttp2) {
         let Some(send) = self.send.take() else { return };
         let link = Rc::new(Link::new(send));
         let guard = Ends(&link, connections);
@@ -292,8 +292,8 @@ struct Pings {
 }
 
 impl Pings {
-    fn new(pings: PingPong, rule: Http2) -> Pings {
-        let Http2 { ping_interval_ms: interval_ms, ping_timeout_ms: timeout_ms, .. } = rule;
+    fn new(pings: PingPong, rule: UpstreamHttp2) -> Pings {
+        let UpstreamHttp2 { ping_interval_ms: interval_ms, ping_timeout_ms: timeout_ms, .. } = rule;
         Pings { pings, interval_ms, timeout_ms, asked_ms: None }
     }
 

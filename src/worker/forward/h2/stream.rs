@@ -155,7 +155,7 @@ impl Forward<'_> {
     /// sent, others had better use another one.
     fn doubt(&self, link: &Link) {
         let waited_ms = now_ms().saturating_sub(link.heard_ms.get());
-        if waited_ms >= self.rule.first_byte_timeout_ms {
+        if waited_ms >= self.patience(self.rule.first_byte_timeout_ms) {
             link.retire();
         }
     }
@@ -325,7 +325,7 @@ impl Forward<'_> {
     ) -> Result<Response<RecvStream>, Failed> {
         let until_ms = self.exchange.until_ms;
         let mut interims_left = self.snapshot.limits.interim_responses_max;
-        let mut wait = Wait { idle_ms: self.rule.first_byte_timeout_ms, until_ms };
+        let mut wait = Wait { idle_ms: self.patience(self.rule.first_byte_timeout_ms), until_ms };
         let by_ms = wait.at();
         let mut received = false;
         loop {
@@ -360,7 +360,7 @@ impl Forward<'_> {
             let passed = sink.interim(head, buf.bytes()).await;
             self.worker.buffers.give(buf);
             passed?;
-            wait = Wait { idle_ms: self.rule.idle_timeout_ms, until_ms: by_ms };
+            wait = Wait { until_ms: by_ms, ..self.wait() };
         }
     }
 
@@ -429,6 +429,10 @@ impl Forward<'_> {
             self.worker.buffers.give(std::mem::replace(buf, larger));
         }
         while body.ended.is_none() {
+            if buf.capacity() == 0 {
+                // The sink has kept it until the client takes what is in it.
+                *buf = self.worker.buffers.relay(head.content_length);
+            }
             buf.reset(HEADROOM);
             let more = poll_fn(|cx| body.poll(cx, buf, limits));
             let more = self.interruptible(sink, alarm, self.wait().at(), more).await;
