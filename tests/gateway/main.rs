@@ -17,6 +17,7 @@ mod client_certificates;
 mod commands;
 mod forwarding;
 mod framing;
+mod http2_upstream;
 mod lifecycle;
 mod limits;
 mod mailbox;

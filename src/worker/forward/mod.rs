@@ -160,6 +160,8 @@ impl Forward<'_> {
     fn may_retry(&self, broken: &Broken, tries: u8, tries_max: u8) -> bool {
         let method = self.exchange.head().method;
         let may = retry::may_retry(broken.outcome, method, tries, tries_max)
+            // Nobody waits for it any more.
+            && broken.refusal.reason != refusal::CLIENT_ABORTED
             && now_ms() < self.exchange.until_ms;
         if may {
             self.worker.metrics.retries.count();
