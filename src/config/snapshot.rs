@@ -18,10 +18,12 @@ use crate::{
 
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
-pub use tls::{Certificates, TlsRule, UpstreamTls, tickets};
+pub use tickets::SharedTickets;
+pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;
+mod tickets;
 mod tls;
 mod trace;
 
@@ -230,6 +232,8 @@ pub struct Route {
     pub tries_max: u8,
     /// The path it is for, as configured; `/` when any.
     pub pattern: String,
+    /// Clients that showed no certificate are refused.
+    pub needs_certificate: bool,
     /// Share of its exchanges that are recorded, where it is not the usual one.
     pub trace_sampling: Option<Sampling>,
     /// Its exchanges are in the access logs, where the listener's are.
@@ -383,6 +387,10 @@ pub struct Timeouts {
     pub linger_ms: u64,
     /// Silence on a tunnel (WebSocket, any 101).
     pub tunnel_idle_ms: u64,
+    /// From a tunnel's beginning to its end; `None` is no bound.
+    pub tunnel_lifetime_ms: Option<u64>,
+    /// Silence of an end of a WebSocket after which it gets a Ping.
+    pub websocket_ping_ms: Option<u64>,
 }
 
 /// Which fields tell the upstream about the client.

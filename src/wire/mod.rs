@@ -23,6 +23,7 @@ pub mod response;
 mod scan;
 mod section;
 pub mod span;
+pub mod websocket;
 mod words;
 
 pub use field::{Connection, Field, FieldId, Framing, Version};

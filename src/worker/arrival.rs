@@ -25,6 +25,7 @@ use super::{
 use crate::{
     config::snapshot::{Http2Use, ProxyProtocol, TlsRule},
     policy::{Refusal, refusal},
+    telemetry::metrics::shards::TlsFailure,
 };
 
 /// Shed connections that are closed politely at one time; more are just closed.
@@ -143,6 +144,12 @@ async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
 
 /// Answers whether the client now speaks TLS.
 async fn shake_hands(worker: &Worker, client: &Client, rule: &TlsRule) -> bool {
+    if let Some(rate) = rule.handshake_rate
+        && !client.door.may_shake_hands(worker, rate, client.peer)
+    {
+        worker.metrics.tls_failures[TlsFailure::Rate as usize].count();
+        return false;
+    }
     match tls::accept(&client.stream, rule, &worker.buffers).await {
         Ok(shaken) => {
             worker.metrics.tls_handshakes[usize::from(shaken.is_resumed)].count();

@@ -306,6 +306,11 @@ impl Deadline {
         std::mem::replace(&mut at.write_ms, NEVER_MS) == EXPIRED_MS
     }
 
+    /// Ends the socket by a reset.
+    pub fn reset(&self) {
+        reset(self.state(|s| s.fd));
+    }
+
     /// Until the read is done, expiry cancels it through the answer instead of shutting the
     /// socket down, so that the connection lives on without a buffer.
     pub fn parkable(&self) -> CancelHandle {

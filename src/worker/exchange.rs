@@ -19,6 +19,7 @@ use crate::{
     policy::{
         Refusal, admit,
         client::{self, ClientAddress},
+        client_cert::ClientCert,
         grpc::{self, Grpc},
         route::{RequestView, RouteId},
     },
@@ -55,8 +56,8 @@ pub struct Exchange {
     pub door: Rc<Door>,
     /// It came over TLS.
     pub is_tls: bool,
-    /// The client's verified certificate, as the field Client-Cert has it (RFC 9440).
-    pub client_cert: Option<Rc<str>>,
+    /// The client's verified certificate, where its listener asks for one.
+    pub client_cert: Option<Rc<ClientCert>>,
     pub peer: Option<IpAddr>,
     /// The peer's address as written in fields; empty for a Unix socket.
     pub peer_text: Rc<[u8]>,

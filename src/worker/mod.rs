@@ -51,6 +51,7 @@ pub mod splice;
 pub mod tls;
 pub mod trace;
 pub mod tunnel;
+pub mod websocket;
 
 use std::{
     cell::{Cell, RefCell},

@@ -5,6 +5,7 @@
 //! admit (framing and sizes are the codec's; here: method, path)   400 405
 //! to https, where the listener says so                            308
 //! route                                                           404 405 421
+//! certificate of the client                                       403
 //! size                                                            413
 //! forward | respond                                               502 503 504
 //! record (always)
@@ -123,6 +124,9 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     worker.beat.set(doing);
     drill(exchange);
     let rule = snapshot.route(matched.route);
+    if rule.needs_certificate && exchange.client_cert.is_none() {
+        return Err(refusal::CLIENT_CERTIFICATE.into());
+    }
     sink.routed(matched.route);
     sink.limit(exchange.until_ms);
     body.limit(rule.body_bytes_max, exchange.until_ms)?;

@@ -22,6 +22,8 @@ use crate::{
 mod access_logs;
 mod routes;
 mod rules;
+mod staples;
+mod tickets;
 mod tls;
 mod trace;
 mod upstreams;
@@ -289,6 +291,16 @@ fn check_timeouts(timeouts: &Timeouts, sink: &mut Sink) {
         );
         sink.push(Problem::warning(place, title).fix(format!("write less than {}", keep.value)));
     }
+    let (ping, idle) = (&timeouts.websocket_ping, &timeouts.tunnel_idle);
+    let silence = ping.value.0.filter(|silence| *silence >= idle.value && !idle.is_wrong());
+    if let (Some(place), Some(silence)) = (ping.place(), silence) {
+        let title = format!(
+            "`timeouts.websocket_ping` ({silence}) is not under `timeouts.tunnel_idle` ({}), so \
+             tunnels end before anybody is asked",
+            idle.value
+        );
+        sink.push(Problem::warning(place, title).fix(format!("write less than {}", idle.value)));
+    }
 }
 
 fn runtime(runtime: &Runtime, shutdown: &Shutdown) -> snapshot::Runtime {
@@ -356,5 +368,7 @@ fn timeouts(timeouts: &Timeouts) -> snapshot::Timeouts {
         park_ms: ms(&timeouts.park),
         linger_ms: ms(&timeouts.linger),
         tunnel_idle_ms: ms(&timeouts.tunnel_idle),
+        tunnel_lifetime_ms: timeouts.tunnel_lifetime.0.map(|lifetime| lifetime.0),
+        websocket_ping_ms: timeouts.websocket_ping.0.map(|silence| silence.0),
     }
 }

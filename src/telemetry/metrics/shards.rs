@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use super::cell::{Cell, Durations};
+use super::{
+    cell::{Cell, Durations},
+    tunnels::{TunnelEnd, WebSocketCounts, WebSocketShard},
+};
 use crate::{
     policy::refusal::{self, POLICY_REASONS},
     wire::{Reason, reason::WIRE_REASONS},
@@ -60,12 +63,14 @@ pub enum TlsFailure {
     Certificate,
     /// What the peer sent is not TLS, or breaks its rules.
     Invalid,
+    /// Its address began too many.
+    Rate,
     /// A defect on this side.
     Internal,
 }
 
 impl TlsFailure {
-    pub const ALL: [TlsFailure; 12] = [
+    pub const ALL: [TlsFailure; 13] = [
         TlsFailure::Timeout,
         TlsFailure::Closed,
         TlsFailure::PlainHttp,
@@ -77,6 +82,7 @@ impl TlsFailure {
         TlsFailure::CertificateUnknown,
         TlsFailure::Certificate,
         TlsFailure::Invalid,
+        TlsFailure::Rate,
         TlsFailure::Internal,
     ];
 
@@ -94,6 +100,7 @@ impl TlsFailure {
             TlsFailure::CertificateUnknown => "certificate_unknown",
             TlsFailure::Certificate => "certificate",
             TlsFailure::Invalid => "invalid",
+            TlsFailure::Rate => "rate",
             TlsFailure::Internal => "internal",
         }
     }
@@ -206,9 +213,14 @@ pub struct WorkerShard {
     pub http2_streams: Cell,
     /// Those connections that did not end well, by [`Http2Failure`].
     pub http2_failures: [Cell; Http2Failure::ALL.len()],
+    /// Addresses whose rate of handshakes was forgotten.
+    pub tls_addresses_forgotten: Cell,
     /// Connections that switched protocols, and those of them still open.
     pub tunnels: Cell,
     pub tunnels_open: Cell,
+    /// Those that ended, by [`TunnelEnd`].
+    pub tunnel_ends: [Cell; TunnelEnd::ALL.len()],
+    pub websockets: WebSocketShard,
     /// Requests answered, refused or cut off.
     pub requests: Cell,
     /// Exchanges the gateway answered or cut off itself, by reason, see [`reasons`].
@@ -248,8 +260,11 @@ impl Default for WorkerShard {
             http2_connections: Cell::default(),
             http2_streams: Cell::default(),
             http2_failures: Default::default(),
+            tls_addresses_forgotten: Cell::default(),
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),
+            tunnel_ends: Default::default(),
+            websockets: WebSocketShard::default(),
             requests: Cell::default(),
             reasons: std::array::from_fn(|_| Cell::default()),
             statuses: std::array::from_fn(|_| Cell::default()),
@@ -304,6 +319,7 @@ pub struct RouteShard {
     pub responses: Classes,
     pub request_bytes: Cell,
     pub response_bytes: Cell,
+    pub websockets: WebSocketCounts,
     pub duration: Durations,
 }
 

@@ -24,8 +24,15 @@ pub enum Relayed {
     /// It can carry another request.
     Reusable,
     Spent,
-    /// It is a tunnel now; these bytes came behind the 101.
-    Upgraded(Vec<u8>),
+    /// It is a tunnel now.
+    Upgraded(Switched),
+}
+
+/// What is known of a tunnel that begins.
+pub struct Switched {
+    /// Bytes that came behind the 101.
+    pub early: Vec<u8>,
+    pub is_websocket: bool,
 }
 
 /// Of a spliced body of which no more than this is left, what has arrived leaves together with the
@@ -355,9 +362,10 @@ impl Forward<'_> {
             return Err(Refusal::from(refusal::UPSTREAM_UPGRADE).into());
         }
         let early = buf.bytes()[head.len..].to_vec();
+        let is_websocket = head.upgrade.of(buf.bytes()).eq_ignore_ascii_case(b"websocket");
         buf.truncate(head.len);
         sink.switch(head, buf).await?;
-        Ok(Relayed::Upgraded(early))
+        Ok(Relayed::Upgraded(Switched { early, is_websocket }))
     }
 }
 
