@@ -45,6 +45,8 @@ pub struct Half {
     /// The tunnel that the stream became has ended.
     pub tunnel_over: Cell<bool>,
     bridge: RefCell<Option<Waker>>,
+    /// Or the task to wake.
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Half {
@@ -58,6 +60,7 @@ impl Half {
             upstream: Cell::new(None),
             tunnel_over: Cell::new(false),
             bridge: RefCell::default(),
+            waker: RefCell::default(),
         }
     }
 
@@ -114,6 +117,9 @@ impl Half {
             self.is_gone.set(true);
             if let Some(upstream) = self.upstream.get() {
                 deadlines.end(upstream);
+            }
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
             }
         }
     }
@@ -479,6 +485,16 @@ impl ResponseSink for H2Sink<'_> {
         self.half.upstream.set(Some(upstream.slot()));
         if self.half.is_gone.get() {
             self.session.worker.deadlines.end(upstream.slot());
+        }
+    }
+
+    fn watch_for(&self, waker: &Waker, _: u64, _: bool) {
+        let mut known = self.half.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+        if self.half.is_gone.get() {
+            waker.wake_by_ref();
         }
     }
 
