@@ -1,9 +1,10 @@
 //! gRPC-Web: calls of browsers, in both forms and over both versions, before a server of gRPC.
 
-use std::io::Write;
+use std::{io::Write, sync::atomic::Ordering::SeqCst};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use h2::Reason;
 use http::{Request, Response, StatusCode, request::Builder};
 
 use crate::grpc::message;
@@ -49,7 +50,10 @@ async fn answer(mut call: Call) {
         "Hang" => {
             let mut stream = call.respond.send_response(head, false).unwrap();
             stream.send_data(message(b"begun").into(), false).unwrap();
-            std::future::poll_fn(|cx| stream.poll_reset(cx)).await.unwrap();
+            let reason = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.unwrap();
+            if reason == Reason::CANCEL {
+                call.seen.cancelled.fetch_add(1, SeqCst);
+            }
         }
         _ => echo(call, head).await,
     }
@@ -363,8 +367,32 @@ fn a_deadline_in_the_middle_of_a_response() {
         let request = call("/t.T/Hang", TEXT).header("grpc-timeout", "300m").body(()).unwrap();
         client.post(request, encoded(TEXT, &body)).await
     });
-    assert_eq!(reply.reset, Some(h2::Reason::INTERNAL_ERROR));
+    assert_eq!(reply.reset, Some(Reason::INTERNAL_ERROR));
     assert_eq!(frames(&decoded(TEXT, &reply.body)), [(0, b"begun".to_vec())]);
+}
+
+#[test]
+fn giving_up_reaches_the_upstream() {
+    let server = server();
+    let gateway = gateway(&server, WEB);
+    let cancelled =
+        |count| eventually("it is cancelled", || server.seen.cancelled.load(SeqCst) == count);
+    // A browser has closed its connection; what the gateway sees of that is a FIN.
+    let mut client = gateway.client();
+    client.send(with_length("/t.T/Hang", BINARY, &message(b"x")));
+    assert!(client.head().start_line.starts_with("HTTP/1.1 200"));
+    client.finish_sending();
+    cancelled(1);
+    Http2Client::with(gateway.address(), async |client| {
+        let mut asked = client.ask(call("/t.T/Hang", BINARY).body(()).unwrap(), false).await;
+        asked.stream.send_data(message(b"x").into(), true).unwrap();
+        drop(asked.head().await);
+        asked.reset();
+        while server.seen.cancelled.load(SeqCst) != 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    });
+    assert_eq!(server.connections(), 1);
 }
 
 #[test]
