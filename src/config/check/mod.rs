@@ -17,6 +17,7 @@ use super::{
 use crate::wire::{HeadLimits, path::PathRules};
 
 mod access_logs;
+mod certificates;
 mod routes;
 mod rules;
 mod staples;
