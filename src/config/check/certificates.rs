@@ -87,8 +87,10 @@ pub(super) fn print(chain: &[u8], key: &[u8]) -> Print {
     print
 }
 
+type Known = HashMap<Print, (Weak<CertifiedKey>, About)>;
+
 /// What was good before.
-static KNOWN: Mutex<Option<HashMap<Print, (Weak<CertifiedKey>, About)>>> = Mutex::new(None);
+static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 
 /// What was made from the same files before, and is still in use.
 pub(super) fn known(print: &Print) -> Option<Loaded> {
