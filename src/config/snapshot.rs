@@ -8,6 +8,7 @@ use rustls::pki_types::ServerName;
 use crate::{
     policy::{
         balance::{Balance, State},
+        frames::FrameRates,
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
@@ -44,6 +45,7 @@ pub struct Snapshot {
     pub upstreams: Vec<Upstream>,
     pub limits: Limits,
     pub timeouts: Timeouts,
+    pub http2: Http2,
     pub forwarding: Forwarding,
     pub paths: PathRules,
     pub metrics: Metrics,
@@ -149,6 +151,7 @@ pub struct ListenerRule {
     /// Its exchanges are in the access logs.
     pub access_log: bool,
     pub proxy_protocol: ProxyProtocol,
+    pub http2: Http2Use,
     /// Every request is sent to https at this port.
     pub https_port: Option<u16>,
     /// Clients speak TLS.
@@ -175,6 +178,16 @@ pub enum ProxyProtocol {
     Optional,
     /// All do, and only trusted proxies connect.
     Required,
+}
+
+/// Whether clients may speak HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Use {
+    /// Beside HTTP/1.1.
+    On,
+    Off,
+    /// And nothing else.
+    Only,
 }
 
 /// Which worker serves a connection.
@@ -213,6 +226,8 @@ pub struct Route {
     pub timeout_ms: Option<u64>,
     /// Whether `Upgrade` (WebSocket and others) may pass.
     pub upgrade: bool,
+    /// Calls of gRPC-Web are forwarded as gRPC.
+    pub grpc_web: bool,
     /// Tries in all, the first included.
     pub tries_max: u8,
     /// The path it is for, as configured; `/` when any.
@@ -319,6 +334,15 @@ pub struct Limits {
     pub client_rate_min: u32,
 }
 
+/// Bounds on an HTTP/2 connection of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2 {
+    pub streams_max: u32,
+    pub stream_window_bytes: u32,
+    pub connection_window_bytes: u32,
+    pub rates: FrameRates,
+}
+
 /// Waits for the client, in milliseconds.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
@@ -336,6 +360,10 @@ pub struct Timeouts {
     pub linger_ms: u64,
     /// Silence on a tunnel (WebSocket, any 101).
     pub tunnel_idle_ms: u64,
+    /// From a tunnel's beginning to its end; `None` is no bound.
+    pub tunnel_lifetime_ms: Option<u64>,
+    /// Silence of an end of a WebSocket after which it gets a Ping.
+    pub websocket_ping_ms: Option<u64>,
 }
 
 /// Which fields tell the upstream about the client.

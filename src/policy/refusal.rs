@@ -19,6 +19,7 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     GATEWAY_ENDED = "gateway.ended", 503, "The gateway (after `shutdown.drain_timeout`) or the worker ended before the exchange was complete. The client is not told: it got nothing, or part of a response.", "";
     CLIENT_CERTIFICATE = "client.certificate", 403, "The route is for clients that show a certificate, and this one showed none.", "RFC 9110 §15.5.4";
     TLS_PLAIN_HTTP = "tls.plain_http", 400, "HTTP was sent to a port that speaks TLS; use https.", "";
+    GRPC_WEB_INVALID = "grpc.web_text", 400, "The base64 of a gRPC-Web request is malformed.", "";
     REQUEST_TIMEOUT = "route.timeout", 504, "The exchange took longer than the route allows.", "RFC 9110 §15.6.5";
     REWRITE_UNSAFE = "route.unsafe_rewrite", 400, "Part of the path would become a dot segment in the path the route rewrites it to.", "RFC 3986 §5.2.4";
     UPSTREAM_CONNECT = "upstream.connect", 503, "No endpoint of the upstream could be connected.", "RFC 9110 §15.6.4";

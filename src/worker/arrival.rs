@@ -9,10 +9,12 @@ use std::{io, net::SocketAddr, rc::Rc};
 
 use super::{
     Worker,
+    buffers::Buffer,
+    client::Client,
     clients::Place,
     clock::{self, NEVER_MS},
     door::Door,
-    h1::{self, Client},
+    h1, h2,
     isolate::isolate,
     listener::adopt_socket,
     net::{Stream, Wait},
@@ -21,7 +23,7 @@ use super::{
     tls,
 };
 use crate::{
-    config::snapshot::{ProxyProtocol, TlsRule},
+    config::snapshot::{Http2Use, ProxyProtocol, TlsRule},
     policy::{Refusal, refusal},
     telemetry::metrics::shards::TlsFailure,
 };
@@ -132,6 +134,10 @@ async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
         && !Box::pin(shake_hands(&worker, &client, &rule)).await
     {
         return;
+    }
+    let is_http2 = client.stream.is_http2() || client.door.rule.borrow().http2 == Http2Use::Only;
+    if is_http2 {
+        return Box::pin(h2::serve(worker, client, Buffer::default())).await;
     }
     h1::serve(worker, client).await;
 }

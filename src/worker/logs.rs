@@ -439,6 +439,7 @@ fn request(exchange: &Exchange) -> Request<'_> {
         protocol: match head.version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2.0",
         },
         referer,
         user_agent,

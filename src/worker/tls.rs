@@ -56,6 +56,8 @@ pub struct Tls {
     /// Bytes that may still leave in small records, and when something left last.
     small_left: Cell<usize>,
     written_ms: Cell<u64>,
+    /// The peer chose HTTP/2 (ALPN).
+    pub is_http2: bool,
     /// The client's verified certificate.
     pub client_cert: Option<Rc<ClientCert>>,
     buffers: Rc<Buffers>,
@@ -98,6 +100,7 @@ pub async fn accept(
         let shown = session.peer_certificates().and_then(|chain| chain.first());
         tls.client_cert = shown.map(|der| Rc::new(ClientCert::read(der)));
     }
+    tls.is_http2 = tls.session.borrow().alpn_protocol() == Some(b"h2");
     stream.begin_tls(tls);
     Ok(shaken)
 }
@@ -136,6 +139,7 @@ impl Tls {
             flows: Cell::new(false),
             small_left: Cell::new(SMALL_RECORDS_BYTES),
             written_ms: Cell::new(now_ms()),
+            is_http2: false,
             client_cert: None,
             buffers,
         }

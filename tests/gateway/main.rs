@@ -42,3 +42,4 @@ mod upgrade_binary;
 mod upstream_tls;
 mod upstreams;
 mod watch;
+mod websocket;

@@ -204,6 +204,7 @@ fn checked(
         body_bytes_max: route.max_body.value.unwrap_or(file.limits.body.value).0,
         timeout_ms: route.timeout.0.map(|timeout| timeout.0),
         upgrade: *route.upgrade,
+        grpc_web: *route.grpc_web,
         tries_max: *route.tries,
         pattern: rules::pattern_text(route),
         trace_sampling: trace::sampling(&route.trace_sample),
@@ -285,6 +286,7 @@ fn refuse_forwarding_keys(route: &Route, sink: &mut Sink) {
         ("rewrite_host", route.rewrite_host.place()),
         ("timeout", route.timeout.place()),
         ("upgrade", route.upgrade.place()),
+        ("grpc_web", route.grpc_web.place()),
         ("tries", route.tries.place()),
     ];
     for (name, place) in keys {

@@ -31,7 +31,7 @@ use crate::config::{
     decode::{At, Sink},
     file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, ListenerTls},
     report::{Place, Problem},
-    snapshot::{Certificates, TlsRule, UpstreamTls},
+    snapshot::{Certificates, Http2Use, TlsRule, UpstreamTls},
     values::{ClientCertificate, EndpointName, TlsVersion},
 };
 
@@ -39,11 +39,25 @@ use crate::policy::handshake_rate::HandshakeRate;
 
 /// Largest file with certificates or a key, in bytes.
 const PEM_BYTES_MAX: u64 = 1 << 20;
-/// What is spoken inside (RFC 7301).
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// What may be spoken inside (RFC 7301), first the best.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+fn protocols(http2: Http2Use) -> Vec<Vec<u8>> {
+    let offered = match http2 {
+        Http2Use::On => &PROTOCOLS[..],
+        Http2Use::Only => &PROTOCOLS[..1],
+        Http2Use::Off => &PROTOCOLS[1..],
+    };
+    offered.iter().map(|name| name.to_vec()).collect()
+}
 
 /// The checked TLS of a listener; `None` after a report.
-pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<TlsRule> {
+pub(super) fn tls(
+    tls: &ListenerTls,
+    http2: Http2Use,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<TlsRule> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut shown = Certificates::default();
     if tls.certificates.is_empty() {
@@ -79,7 +93,7 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(shown));
-    server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    server.alpn_protocols = protocols(http2);
     // What resumes a session is in the client's ticket: nothing is stored here.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     let makes_tickets = tickets::of_listener(tls, tls.client_ca.value.is_some(), folder, sink);

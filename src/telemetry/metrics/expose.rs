@@ -10,13 +10,14 @@ use prometheus_client::{
 };
 
 use super::{
-    cell::Summed,
+    cell::{Cell, Summed},
     families::{self as f, Family, Kind, Unit},
     registry::{Registry, Shards, sum, summed},
     shards::{
-        Classes, EndpointShard, FAILURES, ListenerShard, ProxyFailure, RouteShard, STATUS_FIRST,
-        STATUSES, TlsFailure, WorkerShard, reasons,
+        Classes, EndpointShard, FAILURES, Http2Failure, ListenerShard, ProxyFailure, RouteShard,
+        STATUS_FIRST, STATUSES, TlsFailure, WorkerShard, reasons,
     },
+    tunnels::{End, TunnelEnd, WebSocketCounts, WebSocketShard, close_codes},
 };
 
 /// Upper bounds of every histogram, in seconds.
@@ -234,6 +235,8 @@ fn with_labels(
 
 /// Reads one figure.
 type Figure<T> = fn(&T) -> u64;
+/// Finds one that is counted by the end of a tunnel.
+type ByEnd<T> = fn(&T) -> &[Cell; 2];
 /// Of exemplars, which are not given.
 type NoLabels = [(&'static str, &'static str); 0];
 
@@ -291,9 +294,17 @@ impl Scrape {
             (vec![Cow::Borrowed(failure.name())], count)
         });
         self.counts(f::TLS_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
+        self.count(f::HTTP2_CONNECTIONS, registry.sum(|w| w.http2_connections.get()));
+        self.count(f::HTTP2_STREAMS, registry.sum(|w| w.http2_streams.get()));
+        let failures = Http2Failure::ALL.into_iter().map(|failure| {
+            let count = registry.sum(|w| w.http2_failures[failure as usize].get());
+            (vec![Cow::Borrowed(failure.name())], count)
+        });
+        self.counts(f::HTTP2_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
         self.count(f::TLS_FORGOTTEN, registry.sum(|w| w.tls_addresses_forgotten.get()));
         self.count(f::TUNNELS, registry.sum(|w| w.tunnels.get()));
         self.count(f::TUNNELS_OPEN, registry.sum(|w| w.tunnels_open.get()));
+        self.tunnels(registry);
         let listeners = &registry.listeners;
         let by_listener = |figure: Figure<ListenerShard>| {
             let one = |(name, shards): &(String, _)| (vec![text_of(name)], sum(shards, figure));
@@ -316,6 +327,45 @@ impl Scrape {
         self.count(f::SPLICED, registry.sum(|w| w.spliced_bytes.get()));
         self.durations(f::DURATION, vec![(vec![], summed(workers, |w| &w.duration))]);
         self.durations(f::OVERHEAD, vec![(vec![], summed(workers, |w| &w.overhead))]);
+    }
+
+    fn tunnels(&mut self, registry: &Registry) {
+        let ends = TunnelEnd::ALL.into_iter().map(|end| {
+            let count = registry.sum(|w| w.tunnel_ends[end as usize].get());
+            (vec![Cow::Borrowed(end.name())], count)
+        });
+        self.counts(f::TUNNEL_ENDS, ends.filter(|(_, count)| *count > 0).collect());
+        let figures: [(_, ByEnd<WebSocketCounts>); 3] = [
+            (f::WEBSOCKET_FRAMES, |w| &w.frames),
+            (f::WEBSOCKET_MESSAGES, |w| &w.messages),
+            (f::WEBSOCKET_PAYLOAD, |w| &w.payload_bytes),
+        ];
+        for (family, figure) in figures {
+            let samples = registry.routes.iter().flat_map(|(name, shards)| {
+                End::ALL.map(|end| {
+                    let count = sum(shards, |r| figure(&r.websockets)[end as usize].get());
+                    (vec![text_of(name), Cow::Borrowed(end.name())], count)
+                })
+            });
+            self.counts(family, samples.filter(|(_, count)| *count > 0).collect());
+        }
+        let closes = End::ALL.into_iter().flat_map(|end| {
+            close_codes().enumerate().map(move |(at, code)| {
+                let count = registry.sum(|w| w.websockets.closes(end)[at].get());
+                (vec![Cow::Borrowed(end.name()), Cow::Borrowed(code)], count)
+            })
+        });
+        self.counts(f::WEBSOCKET_CLOSES, closes.filter(|(_, count)| *count > 0).collect());
+        let by_end = |figure: ByEnd<WebSocketShard>| {
+            End::ALL
+                .map(|end| {
+                    let count = registry.sum(|w| figure(&w.websockets)[end as usize].get());
+                    (vec![Cow::Borrowed(end.name())], count)
+                })
+                .into()
+        };
+        self.counts(f::WEBSOCKET_PINGS, by_end(|w| &w.pings));
+        self.counts(f::WEBSOCKET_BROKEN, by_end(|w| &w.broken));
     }
 
     fn routes(&mut self, registry: &Registry) {

@@ -152,6 +152,7 @@ fn via(out: &mut Vec<u8>, name: &str, exchange: &Exchange) {
     out.extend_from_slice(match exchange.head().version {
         crate::wire::Version::Http10 => b"Via: 1.0 ",
         crate::wire::Version::Http11 => b"Via: 1.1 ",
+        crate::wire::Version::Http2 => b"Via: 2 ",
     });
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\r\n");
