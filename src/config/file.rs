@@ -7,8 +7,8 @@
 use super::{
     decode::Named,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, Parent, ProxyProtocol,
-        RequestId, ServerTiming, Workers,
+        AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, Parent, ProxyHeader,
+        ProxyProtocol, RequestId, ServerTiming, Workers,
     },
     units::{
         Micros, Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, micros, millis, minutes,
@@ -137,6 +137,20 @@ section! {
         /// Clients speak TLS here. Default: plain HTTP.
         tls: Option<ListenerTls> = None,
             eg "{ certificates = [{ file = \"tls/localhost.pem\", key = \"tls/localhost.key\" }] }";
+        /// Do not end TLS here: pass each connection on as it is, to the upstream of the name that
+        /// its client asks for (SNI). No route is looked at. See docs/tls.md.
+        passthrough: Vec<At<Passthrough>> = Vec::new(),
+            eg "[{ sni = [\"app.example.com\"], upstream = \"orders\" }]";
+    }
+
+    /// Where TLS connections go that are passed through.
+    pub struct Passthrough {
+        /// Names, exact (`"app.example.com"`) or with one leading wildcard (`"*.example.com"`); an
+        /// exact one counts first, then the longest wildcard. Default: clients that ask for none of
+        /// the listener's names, or for no name.
+        sni: Vec<At<HostPattern>> = Vec::new();
+        /// The upstream that gets them.
+        upstream: Name, eg "\"orders\"";
     }
 
     /// TLS of a listener: versions 1.2 and 1.3. Its files are read when the configuration is
@@ -296,6 +310,11 @@ section! {
         /// Speak TLS to the endpoints; their certificates are verified. `{}` is the usual: the
         /// system's authorities, the endpoint's own name. Default: plain HTTP.
         tls: Option<UpstreamTls> = None, eg "{}";
+        /// Begin each connection with a PROXY protocol header, which tells the endpoint whose
+        /// connection it is: `"v2"`, also with the name the client asked for, what was agreed on by
+        /// ALPN, and TLS; or `"v1"`, with addresses only. A connection then serves one client's
+        /// connection only.
+        proxy_protocol: ProxyHeader = ProxyHeader::Off;
     }
 
     /// TLS to the endpoints of an upstream, versions 1.2 and 1.3. The handshake is part of

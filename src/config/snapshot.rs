@@ -8,6 +8,7 @@ use rustls::pki_types::ServerName;
 use crate::{
     policy::{
         balance::{Balance, State},
+        passthrough::Names,
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
@@ -151,9 +152,16 @@ pub struct ListenerRule {
     pub https_port: Option<u16>,
     /// Clients speak TLS.
     pub tls: Option<TlsRule>,
+    /// TLS is not ended here: each connection goes to the upstream of the name it asks for.
+    pub passthrough: Option<Names>,
 }
 
 impl ListenerRule {
+    /// Clients speak HTTP without TLS.
+    pub fn speaks_plainly(&self) -> bool {
+        self.tls.is_none() && self.passthrough.is_none()
+    }
+
     /// A socket bound for one of them serves the other.
     pub fn is_same_socket(&self, other: &ListenerRule) -> bool {
         match (&self.bind, &other.bind) {
@@ -173,6 +181,15 @@ pub enum ProxyProtocol {
     Optional,
     /// All do, and only trusted proxies connect.
     Required,
+}
+
+/// What connections to an upstream begin with (PROXY protocol).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyHeader {
+    #[default]
+    Off,
+    V1,
+    V2,
 }
 
 /// Which worker serves a connection.
@@ -268,6 +285,8 @@ pub struct Upstream {
     pub connect_cooldown_ms: u64,
     /// Its endpoints speak TLS.
     pub tls: Option<UpstreamTls>,
+    /// Each connection begins with this header, and serves one client's connection only.
+    pub proxy_header: ProxyHeader,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -342,6 +342,7 @@ mod tests {
             balance: ListenerBalance::Kernel,
             access_log: true,
             proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
+            passthrough: None,
             https_port: None,
             tls: None,
         }

@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod balance;
 pub mod client;
+pub mod passthrough;
 pub mod refusal;
 pub mod retry;
 pub mod rewrite;

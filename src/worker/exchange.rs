@@ -188,6 +188,8 @@ pub trait ResponseSink {
     /// The connection itself, when this exchange has it for itself: it can be watched while an
     /// upstream is slow, and it can become a tunnel.
     fn client(&self) -> Option<&super::net::Stream>;
+    /// The client's connection, which others' exchanges may share: upstreams may be told of it.
+    fn connection(&self) -> Option<&super::h1::Client>;
 }
 
 /// A response the gateway makes itself.

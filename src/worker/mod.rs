@@ -7,6 +7,7 @@
 //! A request's way, forward only: [`listener`] → [`h1`] → [`pipeline`] → `policy` →
 //! [`forward`] → [`pool`], and back.
 
+mod announce;
 pub mod arrival;
 pub mod beat;
 pub mod bell;
@@ -31,6 +32,7 @@ pub mod listener;
 pub mod logs;
 pub mod mailbox;
 pub mod net;
+pub mod passthrough;
 pub mod pipeline;
 pub mod pool;
 mod proxied;

@@ -32,7 +32,7 @@ use super::{
     buffers::Buffer,
     clock::{NEVER_MS, completed, is_alone, now_ms, refresh},
     deadline::{Deadline, Deadlines},
-    tls::Tls,
+    tls::{Agreed, Tls},
 };
 
 /// How long an operation may wait.
@@ -189,6 +189,11 @@ impl Stream {
     /// The certificate that the peer has shown, where upstreams are told of it.
     pub fn client_cert(&self) -> Option<Rc<str>> {
         self.tls.get()?.client_cert.clone()
+    }
+
+    /// What the handshake came to, where there was one.
+    pub fn agreed(&self) -> Option<Agreed> {
+        Some(self.tls.get()?.agreed())
     }
 
     pub fn is_tls(&self) -> bool {

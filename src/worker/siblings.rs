@@ -301,6 +301,7 @@ mod tests {
             proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
             https_port: None,
             tls: None,
+            passthrough: None,
         };
         Given {
             socket: std::fs::File::open("/dev/null").expect("it is there").into(),

@@ -17,6 +17,7 @@ use super::{
 use crate::wire::{HeadLimits, path::PathRules};
 
 mod access_logs;
+mod passthrough;
 mod routes;
 mod rules;
 mod tls;
@@ -152,12 +153,13 @@ fn listeners(file: &File, folder: &Path, sink: &mut Sink) -> Vec<ListenerRule> {
             }
             None => text,
         };
-        rules.push(listener_rule(listener, name, folder, sink));
+        rules.push(listener_rule(file, listener, name, folder, sink));
     }
     rules
 }
 
 fn listener_rule(
+    file: &File,
     listener: &Listener,
     name: String,
     folder: &Path,
@@ -186,6 +188,7 @@ fn listener_rule(
         proxy_protocol: *listener.proxy_protocol,
         https_port: https_port(listener, sink),
         tls: listener.tls.value.as_ref().and_then(|tls| tls::tls(tls, folder, sink)),
+        passthrough: passthrough::passthrough(file, listener, sink),
     }
 }
 

@@ -1,13 +1,13 @@
 //! Upstreams: endpoints looked up, none named twice, none unused.
 
-use super::{Once, TOP, rules::bare, tls};
+use super::{Once, TOP, passthrough, rules::bare, tls};
 use crate::{
     config::{
         LookUp, Surroundings,
         decode::{At, Sink, quoted},
         file::{File, Route, Upstream},
         report::{Place, Problem},
-        snapshot::{self, Endpoint, EndpointAddress},
+        snapshot::{self, Endpoint, EndpointAddress, ProxyHeader},
         values::{EndpointName, EndpointText},
     },
     policy::balance::State,
@@ -36,7 +36,7 @@ pub(super) fn upstreams(
     checked
 }
 
-/// No route forwards there, and none was probably meant to: a route whose upstream does not exist
+/// Nothing leads there, and nothing was probably meant to: a route whose upstream does not exist
 /// (reported with the nearest name) may have meant any.
 fn is_unused(file: &File, name: &str) -> bool {
     let known = &file.upstreams.value.0;
@@ -44,7 +44,9 @@ fn is_unused(file: &File, name: &str) -> bool {
         Some(to) => to.0 == name || !known.iter().any(|(upstream, _)| upstream.value == to.0),
         None => route.upstream.is_wrong(),
     };
-    !file.routes.is_wrong() && !file.routes.iter().any(may_mean)
+    !file.routes.is_wrong()
+        && !file.routes.iter().any(may_mean)
+        && !passthrough::leads_to(file, name)
 }
 
 /// Stands for an upstream that was reported as wrong; never leaves the check.
@@ -61,6 +63,7 @@ fn placeholder(name: &At<String>) -> snapshot::Upstream {
         pool_lifetime_ms: 0,
         connect_cooldown_ms: 0,
         tls: None,
+        proxy_header: ProxyHeader::Off,
     }
 }
 
@@ -103,6 +106,7 @@ fn one(
         pool_lifetime_ms: pool.lifetime.0,
         connect_cooldown_ms: upstream.connect_cooldown.0,
         tls,
+        proxy_header: *upstream.proxy_protocol,
         ..placeholder(name)
     }
 }

@@ -6,7 +6,7 @@ use rustls::ClientConfig;
 
 use super::Forward;
 use crate::{
-    config::snapshot::{Endpoint, EndpointAddress, Upstream},
+    config::snapshot::{Endpoint, EndpointAddress, ProxyHeader, Upstream},
     policy::{
         Refusal,
         balance::{Balancer, State, TriedSet},
@@ -14,10 +14,13 @@ use crate::{
     },
     telemetry::metrics::shards::EndpointShard,
     worker::{
+        Worker, announce,
         buffers::Buffers,
-        clock::{now_ms, now_ns},
+        clock::{NEVER_MS, now_ms, now_ns},
         deadline::Deadlines,
-        net::Stream,
+        generation::Generation,
+        h1::Client,
+        net::{Stream, Wait},
         pool::{Connection, Pool},
         tls,
     },
@@ -105,14 +108,19 @@ pub struct Acquired<'w> {
     in_flight: InFlight<'w>,
 }
 
-struct InFlight<'w> {
+/// Counts one more connection or request of an endpoint until it is dropped.
+pub struct InFlight<'w> {
     state: &'w UpstreamState,
     endpoint: usize,
     shard: &'w EndpointShard,
 }
 
 impl<'w> InFlight<'w> {
-    fn begin(state: &'w UpstreamState, endpoint: usize, shard: &'w EndpointShard) -> InFlight<'w> {
+    pub fn begin(
+        state: &'w UpstreamState,
+        endpoint: usize,
+        shard: &'w EndpointShard,
+    ) -> InFlight<'w> {
         state.balancer.borrow_mut().started(endpoint);
         shard.in_flight.count();
         InFlight { state, endpoint, shard }
@@ -132,10 +140,15 @@ impl Acquired<'_> {
         self.in_flight.shard
     }
 
-    /// Returns the connection to its pool.
-    pub fn keep(self, rule: &Upstream, buffers: &Buffers) {
+    /// Returns the connection to its pool, or keeps it for the client that it was made for.
+    pub fn keep(self, rule: &Upstream, buffers: &Buffers, client: Option<&Client>) {
         let Acquired { connection, in_flight } = self;
-        in_flight.state.pools[in_flight.endpoint].give(connection, rule, buffers);
+        let pool = &in_flight.state.pools[in_flight.endpoint];
+        match (rule.proxy_header, client) {
+            (ProxyHeader::Off, _) => pool.give(connection, rule, buffers),
+            (_, Some(client)) => client.own.give(pool, connection, rule, buffers),
+            (_, None) => {}
+        }
     }
 }
 
@@ -145,6 +158,7 @@ impl Acquired<'_> {
 pub async fn acquire<'a>(
     forward: &Forward<'a>,
     seeking: &mut Seeking,
+    client: Option<&Client>,
 ) -> Result<Acquired<'a>, Refusal> {
     let (worker, rule) = (forward.worker, forward.rule);
     let state = forward.snapshot.state(forward.upstream);
@@ -167,7 +181,7 @@ pub async fn acquire<'a>(
         record.endpoint.set(Some(endpoint as u16));
         forward.tries().begin(&rule.endpoints[endpoint].name);
         if seeking.tries == 0
-            && let Some(connection) = state.pools[endpoint].take(rule)
+            && let Some(connection) = kept(rule, &state.pools[endpoint], client)
         {
             shard.reused.count();
             record.reused.set(true);
@@ -175,7 +189,7 @@ pub async fn acquire<'a>(
             return Ok(Acquired { connection, in_flight });
         }
         let asked_ns = now_ns();
-        let opened = open(forward, &rule.endpoints[endpoint]).await;
+        let opened = open(forward, &rule.endpoints[endpoint], client).await;
         record.connect_ns.set(record.connect_ns.get() + now_ns().saturating_sub(asked_ns));
         match opened {
             Ok(connection) => {
@@ -200,6 +214,15 @@ pub async fn acquire<'a>(
     }
 }
 
+/// A kept connection, if one may be used.
+#[inline]
+fn kept(rule: &Upstream, pool: &Rc<Pool>, client: Option<&Client>) -> Option<Connection> {
+    match rule.proxy_header {
+        ProxyHeader::Off => pool.take(rule),
+        _ => client?.own.take(pool, rule),
+    }
+}
+
 fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
     tracing::debug!(
         upstream = forward.rule.name,
@@ -216,23 +239,19 @@ fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
     refusal
 }
 
-async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connection> {
-    let deadlines = &forward.worker.deadlines;
-    let unsent_bytes = forward.snapshot.limits.unsent_bytes;
+async fn open(
+    forward: &Forward<'_>,
+    endpoint: &Endpoint,
+    client: Option<&Client>,
+) -> io::Result<Connection> {
     let left_ms = forward.exchange.until_ms.saturating_sub(now_ms());
     let timeout_ms = forward.rule.connect_timeout_ms.min(left_ms);
     forward.worker.metrics.upstream_connects.count();
     // Boxed: connecting is rare and must not enlarge every connection's task.
     let begun_ms = now_ms();
     let stream = Box::pin(async {
-        let stream = match &endpoint.address {
-            EndpointAddress::Unix(path) => {
-                Stream::connect_unix(path, timeout_ms, deadlines).await?
-            }
-            EndpointAddress::Tcp(addresses) => {
-                connect_any(addresses, timeout_ms, unsent_bytes, deadlines).await?
-            }
-        };
+        let header = announce::header(forward.rule.proxy_header, client, b"");
+        let stream = reach(forward.worker, forward.snapshot, endpoint, timeout_ms, &header).await?;
         let client = &forward.snapshot.state(forward.upstream).tls;
         if let (Some(client), Some(name)) = (client, &endpoint.server_name) {
             let until_ms = begun_ms.saturating_add(timeout_ms);
@@ -242,6 +261,33 @@ async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connecti
     })
     .await?;
     Ok(Connection::new(stream))
+}
+
+/// Connects to an endpoint and sends it the header, if there is one.
+pub async fn reach(
+    worker: &Worker,
+    generation: &Generation,
+    endpoint: &Endpoint,
+    timeout_ms: u64,
+    header: &[u8],
+) -> io::Result<Stream> {
+    let begun_ms = now_ms();
+    let (deadlines, unsent_bytes) = (&worker.deadlines, generation.limits.unsent_bytes);
+    let stream = match &endpoint.address {
+        EndpointAddress::Unix(path) => Stream::connect_unix(path, timeout_ms, deadlines).await?,
+        EndpointAddress::Tcp(addresses) => {
+            connect_any(addresses, timeout_ms, unsent_bytes, deadlines).await?
+        }
+    };
+    if !header.is_empty() {
+        let wait = Wait { idle_ms: NEVER_MS, until_ms: begun_ms.saturating_add(timeout_ms) };
+        let mut buf = worker.buffers.at_least(header.len());
+        buf.append(header);
+        let sent = stream.write_all(&mut buf, wait).await;
+        worker.buffers.give(buf);
+        sent.map_err(|failed| failed.error)?;
+    }
+    Ok(stream)
 }
 
 /// Connects to the first address that can be.

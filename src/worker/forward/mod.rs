@@ -10,7 +10,7 @@ mod connect;
 pub(super) mod request;
 mod response;
 
-pub use connect::UpstreamState;
+pub use connect::{InFlight, UpstreamState, reach};
 
 use std::{cell::Cell, pin::pin};
 
@@ -86,7 +86,7 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
     let mut bytes = request::compose(&forward, matched, body)?;
     let mut seeking = connect::Seeking::default();
     let result = loop {
-        let acquired = match connect::acquire(&forward, &mut seeking).await {
+        let acquired = match connect::acquire(&forward, &mut seeking, sink.connection()).await {
             Ok(acquired) => acquired,
             Err(refusal) => break Err(refusal),
         };
@@ -255,7 +255,9 @@ impl Forward<'_> {
         sink: &mut S,
     ) {
         match relayed {
-            Relayed::Reusable => acquired.keep(self.rule, &self.worker.buffers),
+            Relayed::Reusable => {
+                acquired.keep(self.rule, &self.worker.buffers, sink.connection());
+            }
             Relayed::Spent => {}
             Relayed::Upgraded(switched) => {
                 self.hand_over(sink.sent());

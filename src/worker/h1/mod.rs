@@ -28,6 +28,7 @@ use super::{
     logs::Malformed,
     net::{Next, Stream, Wait},
     pipeline::{self, Outcome},
+    pool::Own,
     respond,
     roster::Activity,
 };
@@ -47,11 +48,13 @@ pub struct Client {
     pub peer: Option<IpAddr>,
     pub peer_port: u16,
     /// Written beforehand, because every forwarded request names it.
-    peer_text: Rc<[u8]>,
+    pub(super) peer_text: Rc<[u8]>,
     /// The listener it came in by.
     pub door: Rc<Door>,
     /// The body of the request being served has been received to its end.
     pub received: Cell<bool>,
+    /// Upstream connections that nobody else may use.
+    pub own: Own,
     /// For whoever asks what the worker's connections do.
     pub activity: Activity,
 }
@@ -62,7 +65,8 @@ impl Client {
         let peer = peer.map(|peer| peer.ip().to_canonical());
         let peer_text = door.peer_text(peer);
         let received = Cell::new(true);
-        Client { stream, peer, peer_port, peer_text, door, received, activity: Activity::now() }
+        let (own, activity) = (Own::default(), Activity::now());
+        Client { stream, peer, peer_port, peer_text, door, received, own, activity }
     }
 }
 

@@ -347,4 +347,8 @@ impl ResponseSink for H1Sink<'_> {
     fn client(&self) -> Option<&Stream> {
         Some(&self.client.stream)
     }
+
+    fn connection(&self) -> Option<&Client> {
+        Some(self.client)
+    }
 }
