@@ -5,7 +5,7 @@ use crate::{
     config::{
         LookUp, Surroundings,
         decode::{At, Sink, quoted},
-        file::{File, Route, Upstream},
+        file::{File, Route, Upstream, UpstreamHttp2},
         report::{Place, Problem},
         snapshot::{self, Endpoint, EndpointAddress},
         values::{EndpointName, EndpointText, Protocol},
@@ -95,7 +95,6 @@ fn one(
         tls::upstream(tls, upstream.tls.place().unwrap_or(place), protocol, around.folder, sink)
     });
     let pool = &upstream.pool;
-    let http2 = &upstream.http2;
     snapshot::Upstream {
         endpoints,
         balance: *upstream.balance,
@@ -108,14 +107,18 @@ fn one(
         connect_cooldown_ms: upstream.connect_cooldown.0,
         tls,
         protocol,
-        http2: snapshot::UpstreamHttp2 {
-            streams_max: *http2.streams,
-            connections_max: *http2.connections,
-            window_bytes: http2.stream_window.0 as u32,
-            ping_interval_ms: http2.ping_interval.0,
-            ping_timeout_ms: http2.ping_timeout.0,
-        },
+        http2: http2(&upstream.http2),
         ..placeholder(name)
+    }
+}
+
+fn http2(rule: &UpstreamHttp2) -> snapshot::UpstreamHttp2 {
+    snapshot::UpstreamHttp2 {
+        streams_max: *rule.streams,
+        connections_max: *rule.connections,
+        window_bytes: rule.stream_window.0 as u32,
+        ping_interval_ms: rule.ping_interval.0,
+        ping_timeout_ms: rule.ping_timeout.0,
     }
 }
 
@@ -142,6 +145,7 @@ fn protocol(upstream: &Upstream, sink: &mut Sink) -> snapshot::Protocol {
     };
     if protocol == snapshot::Protocol::Http1
         && !upstream.protocol.is_wrong()
+        && http2(&upstream.http2) != http2(&UpstreamHttp2::default())
         && let Some(place) = upstream.http2.place()
     {
         let title = "HTTP/2 is not spoken to this upstream";
