@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod access_logs;
+mod certificates;
 mod routes;
 mod rules;
 mod staples;
