@@ -5,7 +5,7 @@ use crate::{
     config::{
         LookUp, Surroundings,
         decode::{At, Sink, quoted},
-        file::{File, Route, Upstream},
+        file::{File, Route, Upstream, UpstreamHttp2},
         report::{Place, Problem},
         snapshot::{self, Endpoint, EndpointAddress, ProxyHeader},
         values::{EndpointName, EndpointText, Protocol},
@@ -99,7 +99,6 @@ fn one(
         tls::upstream(tls, upstream.tls.place().unwrap_or(place), protocol, around.folder, sink)
     });
     let pool = &upstream.pool;
-    let http2 = &upstream.http2;
     snapshot::Upstream {
         endpoints,
         balance: *upstream.balance,
@@ -112,14 +111,8 @@ fn one(
         connect_cooldown_ms: upstream.connect_cooldown.0,
         tls,
         protocol,
-        http2: snapshot::UpstreamHttp2 {
-            streams_max: *http2.streams,
-            connections_max: *http2.connections,
-            window_bytes: http2.stream_window.0 as u32,
-            ping_interval_ms: http2.ping_interval.0,
-            ping_timeout_ms: http2.ping_timeout.0,
-        },
         proxy_header: *upstream.proxy_protocol,
+        http2: http2(&upstream.http2),
         ..placeholder(name)
     }
 }
@@ -140,6 +133,16 @@ fn check_header(upstream: &Upstream, protocol: snapshot::Protocol, sink: &mut Si
             Some(other) => problem.related(other, "HTTP/2 is spoken here"),
             None => problem,
         });
+    }
+}
+
+fn http2(rule: &UpstreamHttp2) -> snapshot::UpstreamHttp2 {
+    snapshot::UpstreamHttp2 {
+        streams_max: *rule.streams,
+        connections_max: *rule.connections,
+        window_bytes: rule.stream_window.0 as u32,
+        ping_interval_ms: rule.ping_interval.0,
+        ping_timeout_ms: rule.ping_timeout.0,
     }
 }
 
@@ -166,6 +169,7 @@ fn protocol(upstream: &Upstream, sink: &mut Sink) -> snapshot::Protocol {
     };
     if protocol == snapshot::Protocol::Http1
         && !upstream.protocol.is_wrong()
+        && http2(&upstream.http2) != http2(&UpstreamHttp2::default())
         && let Some(place) = upstream.http2.place()
     {
         let title = "HTTP/2 is not spoken to this upstream";
