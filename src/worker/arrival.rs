@@ -137,7 +137,7 @@ async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
 
 /// Answers whether the client now speaks TLS.
 async fn shake_hands(worker: &Worker, client: &Client, rule: &TlsRule) -> bool {
-    match tls::accept(&client.stream, rule, &worker.buffers).await {
+    match tls::accept(&client.stream, rule, &worker.buffers, &worker.metrics).await {
         Ok(shaken) => {
             worker.metrics.tls_handshakes[usize::from(shaken.is_resumed)].count();
             true

@@ -143,10 +143,7 @@ impl Deadlines {
             for at_ms in [&mut at.read_ms, &mut at.write_ms] {
                 *at_ms = if *at_ms == NEVER_MS { NEVER_MS } else { EXPIRED_MS };
             }
-            match state.ends_by_close {
-                true => reset(state.fd),
-                false => shut(state.fd, Shutdown::Both),
-            }
+            state.end();
         }
     }
 
@@ -171,6 +168,14 @@ impl State {
             at.read_ms = EXPIRED_MS;
             self.is_closing = true;
             self.end_read();
+        }
+    }
+
+    /// Ends whatever is in flight on a socket that is not needed any more.
+    fn end(&self) {
+        match self.ends_by_close {
+            true => reset(self.fd),
+            false => shut(self.fd, Shutdown::Both),
         }
     }
 
@@ -339,8 +344,13 @@ impl Drop for Deadline {
     fn drop(&mut self) {
         let slots = &mut *self.table.slots.borrow_mut();
         let slot = self.slot as usize;
-        slots.at[slot] = NOTHING;
+        let at = std::mem::replace(&mut slots.at[slot], NOTHING);
         let state = &mut slots.states[slot];
+        // A write that nobody waits for any more holds the socket until it is over, which may be
+        // never: the peer need not read.
+        if at.write_ms != NEVER_MS {
+            state.end();
+        }
         state.parkable = None;
         state.idle_since_ms = NEVER_MS;
         state.watch = None;

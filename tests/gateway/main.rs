@@ -31,6 +31,7 @@ mod status_page;
 mod streaming;
 mod systemd;
 mod tls;
+mod tls_faults;
 mod top;
 mod tracing;
 mod upgrade;

@@ -242,6 +242,25 @@ fn only_version_1_3_where_that_is_wanted() {
 }
 
 #[test]
+fn a_client_without_a_fitting_signature_is_told_just_that() {
+    let (upstream, papers) = (Upstream::ok(), Papers::new());
+    let gateway = before(upstream.address(), &papers, "");
+    // The gateway has an ECDSA key, and this client knows RSA only.
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.retain(|suite| format!("{suite:?}").contains("_RSA_WITH_"));
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&TLS12])
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let mut socket = connect(&gateway, &Arc::new(config), "gw.test");
+    let refused = socket.write_all(b"GET / HTTP/1.1\r\n\r\n").and_then(|()| socket.flush());
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains("HandshakeFailure"), "{said}");
+    eventually("it is counted", || failures(&gateway, "incompatible") == 1);
+}
+
+#[test]
 fn http_without_tls_is_told_so() {
     let (upstream, papers) = (Upstream::ok(), Papers::new());
     let gateway = before(upstream.address(), &papers, "");

@@ -86,7 +86,10 @@ impl ResolvesServerCert for Certificates {
         // A name may have an RSA and an ECDSA key: the first one that the client can verify.
         let fits =
             |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        named.unwrap_or(&self.all).iter().find(fits).cloned()
+        let keys = named.unwrap_or(&self.all);
+        // Where none fits, any: the handshake then fails for what it is, no signature in common,
+        // and not as if access had been denied.
+        keys.iter().find(fits).or(keys.first()).cloned()
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     registry::{Registry, Shards, sum, summed},
     shards::{
         Classes, EndpointShard, FAILURES, ListenerShard, ProxyFailure, RouteShard, STATUS_FIRST,
-        STATUSES, TlsFailure, WorkerShard, reasons,
+        STATUSES, TLS_SIDES, TlsBreak, TlsFailure, WorkerShard, reasons,
     },
 };
 
@@ -284,11 +284,15 @@ impl Scrape {
             (vec![Cow::Borrowed(kind)], registry.sum(|w| w.tls_handshakes[at].get()))
         });
         self.counts(f::TLS_HANDSHAKES, kinds.collect());
-        let failures = TlsFailure::ALL.into_iter().map(|failure| {
-            let count = registry.sum(|w| w.tls_failures[failure as usize].get());
-            (vec![Cow::Borrowed(failure.name())], count)
+        self.tls_failures(f::TLS_FAILURES, &|at| registry.sum(|w| w.tls_failures[at].get()));
+        let of_endpoints = |at: usize| registry.sum(|w| w.tls_upstream_failures[at].get());
+        self.tls_failures(f::TLS_UPSTREAM_FAILURES, &of_endpoints);
+        let breaks = (0..TLS_SIDES.len()).flat_map(|side| TlsBreak::ALL.map(|why| (side, why)));
+        let breaks = breaks.map(|(side, why)| {
+            let labels = vec![Cow::Borrowed(TLS_SIDES[side]), Cow::Borrowed(why.name())];
+            (labels, registry.sum(|w| w.tls_breaks[side][why as usize].get()))
         });
-        self.counts(f::TLS_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
+        self.counts(f::TLS_BREAKS, breaks.filter(|(_, count)| *count > 0).collect());
         self.count(f::TUNNELS, registry.sum(|w| w.tunnels.get()));
         self.count(f::TUNNELS_OPEN, registry.sum(|w| w.tunnels_open.get()));
         let listeners = &registry.listeners;
@@ -313,6 +317,13 @@ impl Scrape {
         self.count(f::SPLICED, registry.sum(|w| w.spliced_bytes.get()));
         self.durations(f::DURATION, vec![(vec![], summed(workers, |w| &w.duration))]);
         self.durations(f::OVERHEAD, vec![(vec![], summed(workers, |w| &w.overhead))]);
+    }
+
+    fn tls_failures(&mut self, family: &'static Family, count: &dyn Fn(usize) -> u64) {
+        let failures = TlsFailure::ALL.into_iter();
+        let failures =
+            failures.map(|failure| (vec![Cow::Borrowed(failure.name())], count(failure as usize)));
+        self.counts(family, failures.filter(|(_, count)| *count > 0).collect());
     }
 
     fn routes(&mut self, registry: &Registry) {

@@ -55,6 +55,8 @@ pub enum TlsFailure {
     CertificateRevoked,
     /// Nobody who is trusted issued it.
     CertificateUnknown,
+    /// It is for another name.
+    CertificateName,
     /// It is not accepted for another reason.
     Certificate,
     /// What the peer sent is not TLS, or breaks its rules.
@@ -64,7 +66,7 @@ pub enum TlsFailure {
 }
 
 impl TlsFailure {
-    pub const ALL: [TlsFailure; 12] = [
+    pub const ALL: [TlsFailure; 13] = [
         TlsFailure::Timeout,
         TlsFailure::Closed,
         TlsFailure::PlainHttp,
@@ -74,6 +76,7 @@ impl TlsFailure {
         TlsFailure::CertificateExpired,
         TlsFailure::CertificateRevoked,
         TlsFailure::CertificateUnknown,
+        TlsFailure::CertificateName,
         TlsFailure::Certificate,
         TlsFailure::Invalid,
         TlsFailure::Internal,
@@ -91,12 +94,40 @@ impl TlsFailure {
             TlsFailure::CertificateExpired => "certificate_expired",
             TlsFailure::CertificateRevoked => "certificate_revoked",
             TlsFailure::CertificateUnknown => "certificate_unknown",
+            TlsFailure::CertificateName => "certificate_name",
             TlsFailure::Certificate => "certificate",
             TlsFailure::Invalid => "invalid",
             TlsFailure::Internal => "internal",
         }
     }
 }
+
+/// What ended a TLS session after its handshake, other than a goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsBreak {
+    /// What the peer sent is not TLS, or was damaged.
+    Invalid,
+    /// The peer found something wrong, and said so.
+    Alert,
+    /// The peer ended the connection without saying that it would.
+    Cut,
+}
+
+impl TlsBreak {
+    pub const ALL: [TlsBreak; 3] = [TlsBreak::Invalid, TlsBreak::Alert, TlsBreak::Cut];
+
+    /// The value of the label `reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsBreak::Invalid => "invalid",
+            TlsBreak::Alert => "alert",
+            TlsBreak::Cut => "cut",
+        }
+    }
+}
+
+/// Who a TLS session is with, as the label `side` says it.
+pub const TLS_SIDES: [&str; 2] = ["client", "upstream"];
 
 /// Why a connection that was to begin with a PROXY protocol header was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +187,10 @@ pub struct WorkerShard {
     pub tls_handshakes: [Cell; 2],
     /// Those that came to nothing, by [`TlsFailure`].
     pub tls_failures: [Cell; TlsFailure::ALL.len()],
+    /// The same of handshakes with endpoints.
+    pub tls_upstream_failures: [Cell; TlsFailure::ALL.len()],
+    /// Sessions that ended badly after their handshake, by [`TLS_SIDES`] and [`TlsBreak`].
+    pub tls_breaks: [[Cell; TlsBreak::ALL.len()]; TLS_SIDES.len()],
     /// Connections that switched protocols, and those of them still open.
     pub tunnels: Cell,
     pub tunnels_open: Cell,
@@ -195,6 +230,8 @@ impl Default for WorkerShard {
             proxy_failures: Default::default(),
             tls_handshakes: Default::default(),
             tls_failures: Default::default(),
+            tls_upstream_failures: Default::default(),
+            tls_breaks: Default::default(),
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),
             requests: Cell::default(),

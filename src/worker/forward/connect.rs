@@ -236,7 +236,8 @@ async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connecti
         let client = &forward.snapshot.state(forward.upstream).tls;
         if let (Some(client), Some(name)) = (client, &endpoint.server_name) {
             let until_ms = begun_ms.saturating_add(timeout_ms);
-            tls::connect(&stream, client, name, &forward.worker.buffers, until_ms).await?;
+            let (buffers, metrics) = (&forward.worker.buffers, &forward.worker.metrics);
+            tls::connect(&stream, client, name, buffers, metrics, until_ms).await?;
         }
         io::Result::Ok(stream)
     })
