@@ -34,6 +34,7 @@ PACKAGES = {
     "cc": "gcc",
     "perf": "linux-perf",
     "curl": "curl",
+    "openssl": "openssl",
     "chromium": "chromium",
     "taskset": "util-linux",
 }
