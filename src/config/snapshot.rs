@@ -8,6 +8,7 @@ use rustls::pki_types::ServerName;
 use crate::{
     policy::{
         balance::{Balance, State},
+        frames::FrameRates,
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
@@ -17,10 +18,12 @@ use crate::{
 
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
-pub use tls::{Certificates, TlsRule, UpstreamTls, tickets};
+pub use tickets::SharedTickets;
+pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;
+mod tickets;
 mod tls;
 mod trace;
 
@@ -42,6 +45,7 @@ pub struct Snapshot {
     pub upstreams: Vec<Upstream>,
     pub limits: Limits,
     pub timeouts: Timeouts,
+    pub http2: Http2,
     pub forwarding: Forwarding,
     pub paths: PathRules,
     pub metrics: Metrics,
@@ -147,6 +151,7 @@ pub struct ListenerRule {
     /// Its exchanges are in the access logs.
     pub access_log: bool,
     pub proxy_protocol: ProxyProtocol,
+    pub http2: Http2Use,
     /// Every request is sent to https at this port.
     pub https_port: Option<u16>,
     /// Clients speak TLS.
@@ -173,6 +178,16 @@ pub enum ProxyProtocol {
     Optional,
     /// All do, and only trusted proxies connect.
     Required,
+}
+
+/// Whether clients may speak HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Use {
+    /// Beside HTTP/1.1.
+    On,
+    Off,
+    /// And nothing else.
+    Only,
 }
 
 /// Which worker serves a connection.
@@ -211,10 +226,14 @@ pub struct Route {
     pub timeout_ms: Option<u64>,
     /// Whether `Upgrade` (WebSocket and others) may pass.
     pub upgrade: bool,
+    /// Calls of gRPC-Web are forwarded as gRPC.
+    pub grpc_web: bool,
     /// Tries in all, the first included.
     pub tries_max: u8,
     /// The path it is for, as configured; `/` when any.
     pub pattern: String,
+    /// Clients that showed no certificate are refused.
+    pub needs_certificate: bool,
     /// Share of its exchanges that are recorded, where it is not the usual one.
     pub trace_sampling: Option<Sampling>,
     /// Its exchanges are in the access logs, where the listener's are.
@@ -315,6 +334,15 @@ pub struct Limits {
     pub client_rate_min: u32,
 }
 
+/// Bounds on an HTTP/2 connection of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2 {
+    pub streams_max: u32,
+    pub stream_window_bytes: u32,
+    pub connection_window_bytes: u32,
+    pub rates: FrameRates,
+}
+
 /// Waits for the client, in milliseconds.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
@@ -332,6 +360,10 @@ pub struct Timeouts {
     pub linger_ms: u64,
     /// Silence on a tunnel (WebSocket, any 101).
     pub tunnel_idle_ms: u64,
+    /// From a tunnel's beginning to its end; `None` is no bound.
+    pub tunnel_lifetime_ms: Option<u64>,
+    /// Silence of an end of a WebSocket after which it gets a Ping.
+    pub websocket_ping_ms: Option<u64>,
 }
 
 /// Which fields tell the upstream about the client.

@@ -6,6 +6,11 @@
 pub mod admit;
 pub mod balance;
 pub mod client;
+pub mod client_cert;
+pub mod frames;
+pub mod grpc;
+pub mod grpc_web;
+pub mod handshake_rate;
 pub mod refusal;
 pub mod retry;
 pub mod rewrite;

@@ -11,6 +11,7 @@ pub mod chunked;
 pub mod emit;
 pub mod field;
 pub mod forwarded;
+pub mod frames;
 mod grammar;
 mod head;
 pub mod method;
@@ -22,6 +23,7 @@ pub mod response;
 mod scan;
 mod section;
 pub mod span;
+pub mod websocket;
 mod words;
 
 pub use field::{Connection, Field, FieldId, Framing, Version};

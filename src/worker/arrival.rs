@@ -9,10 +9,12 @@ use std::{io, net::SocketAddr, rc::Rc};
 
 use super::{
     Worker,
+    buffers::Buffer,
+    client::Client,
     clients::Place,
     clock::{self, NEVER_MS},
     door::Door,
-    h1::{self, Client},
+    h1, h2,
     isolate::isolate,
     listener::adopt_socket,
     net::{Stream, Wait},
@@ -21,8 +23,9 @@ use super::{
     tls,
 };
 use crate::{
-    config::snapshot::{ProxyProtocol, TlsRule},
+    config::snapshot::{Http2Use, ProxyProtocol, TlsRule},
     policy::{Refusal, refusal},
+    telemetry::metrics::shards::TlsFailure,
 };
 
 /// Shed connections that are closed politely at one time; more are just closed.
@@ -132,11 +135,21 @@ async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
     {
         return;
     }
+    let is_http2 = client.stream.is_http2() || client.door.rule.borrow().http2 == Http2Use::Only;
+    if is_http2 {
+        return Box::pin(h2::serve(worker, client, Buffer::default())).await;
+    }
     h1::serve(worker, client).await;
 }
 
 /// Answers whether the client now speaks TLS.
 async fn shake_hands(worker: &Worker, client: &Client, rule: &TlsRule) -> bool {
+    if let Some(rate) = rule.handshake_rate
+        && !client.door.may_shake_hands(worker, rate, client.peer)
+    {
+        worker.metrics.tls_failures[TlsFailure::Rate as usize].count();
+        return false;
+    }
     match tls::accept(&client.stream, rule, &worker.buffers, &worker.metrics).await {
         Ok(shaken) => {
             worker.metrics.tls_handshakes[usize::from(shaken.is_resumed)].count();

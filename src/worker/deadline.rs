@@ -81,6 +81,10 @@ struct Watch {
     gone: bool,
 }
 
+/// Names a socket's slot to whoever is to end it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(u32);
+
 /// One socket's slot. Dropping it frees the slot.
 pub struct Deadline {
     table: Rc<Deadlines>,
@@ -145,6 +149,11 @@ impl Deadlines {
             }
             state.end();
         }
+    }
+
+    /// Ends the socket of `slot`, whose owner lives: what waits for it returns.
+    pub fn end(&self, slot: Slot) {
+        shut(self.slots.borrow().states[slot.0 as usize].fd, Shutdown::Both);
     }
 
     /// Sockets that are open.
@@ -284,6 +293,11 @@ impl Deadline {
         std::mem::replace(&mut at.write_ms, NEVER_MS) == EXPIRED_MS
     }
 
+    /// Ends the socket by a reset.
+    pub fn reset(&self) {
+        reset(self.state(|s| s.fd));
+    }
+
     /// Until the read is done, expiry cancels it through the answer instead of shutting the
     /// socket down, so that the connection lives on without a buffer.
     pub fn parkable(&self) -> CancelHandle {
@@ -327,6 +341,11 @@ impl Deadline {
         self.state(|s| {
             s.watch = Some(Watch { upstream, since_ms: now_ms, fin_is_gone, gone: false });
         });
+    }
+
+    /// Where this socket's slot is.
+    pub fn slot(&self) -> Slot {
+        Slot(self.slot)
     }
 
     /// Stops watching. Answers whether the client went away.

@@ -286,6 +286,7 @@ pub fn exchange(worker: &Worker, snapshot: &Generation, exchange: &Exchange, don
     let mut address = [0; ADDRESS_BYTES_MAX];
     let traced = exchange.trace.as_ref().map(|trace| trace.own().text());
     let (trace_id, span_id) = traced.as_ref().map_or((&[][..], &[][..]), parent::ids);
+    let certificate = exchange.client_cert.as_deref();
     let (received_bytes, tunnelled_bytes) = record.tunnelled.get();
     // Every field is named, so that a line is made where it stays.
     let line = Line {
@@ -298,6 +299,8 @@ pub fn exchange(worker: &Worker, snapshot: &Generation, exchange: &Exchange, don
         request_id: exchange.id.text(exchange.bytes()),
         trace_id,
         span_id,
+        client_cert_subject: certificate.map_or("", |certificate| &certificate.subject),
+        client_cert_fingerprint: certificate.map_or("", |certificate| &certificate.sha256),
         request: Some(request(exchange)),
         first_line: b"",
         status,
@@ -436,6 +439,7 @@ fn request(exchange: &Exchange) -> Request<'_> {
         protocol: match head.version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2.0",
         },
         referer,
         user_agent,

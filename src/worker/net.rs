@@ -34,6 +34,7 @@ use super::{
     deadline::{Deadline, Deadlines},
     tls::Tls,
 };
+use crate::policy::client_cert::ClientCert;
 
 /// How long an operation may wait.
 #[derive(Clone, Copy, Debug)]
@@ -186,9 +187,14 @@ impl Stream {
         let _ = self.tls.set(Box::new(tls));
     }
 
-    /// The certificate that the peer has shown, where upstreams are told of it.
-    pub fn client_cert(&self) -> Option<Rc<str>> {
+    /// The client's verified certificate, where its listener asks for one.
+    pub fn client_cert(&self) -> Option<Rc<ClientCert>> {
         self.tls.get()?.client_cert.clone()
+    }
+
+    /// The handshake chose HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.tls.get().is_some_and(|tls| tls.is_http2)
     }
 
     pub fn is_tls(&self) -> bool {
@@ -464,6 +470,11 @@ impl Stream {
     /// Makes the coming close a reset, so that the peer cannot take what it has for the whole.
     pub fn reset_on_close(&self) {
         let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
+    }
+
+    /// Ends the connection by a reset at once, although operations are in flight.
+    pub fn reset(&self) {
+        self.deadline.reset();
     }
 
     /// Reads and discards for at most `for_ms` or `bytes_max`, so that a peer that is still

@@ -12,9 +12,9 @@ use std::{
 use slab::Slab;
 
 use super::{
+    client::Client,
     clock::{NEVER_MS, now_ms},
     door::Door,
-    h1::Client,
 };
 use crate::{config::Snapshot, policy::route::RouteId};
 

@@ -299,6 +299,7 @@ mod tests {
             balance: ListenerBalance::Even,
             access_log: true,
             proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
+            http2: crate::config::snapshot::Http2Use::On,
             https_port: None,
             tls: None,
         };

@@ -16,7 +16,6 @@ use std::{
     sync::Arc,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, ServerConnection,
     client::Resumption, pki_types::ServerName,
@@ -30,7 +29,7 @@ use super::{
 };
 use crate::{
     config::snapshot::{TlsRule, UpstreamTls},
-    policy::refusal,
+    policy::{client_cert::ClientCert, refusal},
     telemetry::metrics::shards::{TlsBreak, TlsFailure, WorkerShard},
 };
 
@@ -59,8 +58,10 @@ pub struct Tls {
     written_ms: Cell<u64>,
     /// Where it is counted how the session ends, until it has.
     metrics: Cell<Option<Arc<WorkerShard>>>,
-    /// The client's verified certificate, as the field Client-Cert has it (RFC 9440 §2).
-    pub client_cert: Option<Rc<str>>,
+    /// The peer chose HTTP/2 (ALPN).
+    pub is_http2: bool,
+    /// The client's verified certificate.
+    pub client_cert: Option<Rc<ClientCert>>,
     buffers: Rc<Buffers>,
 }
 
@@ -97,9 +98,12 @@ pub async fn accept(
         stream.finish_writing();
     }
     let shaken = shaken?;
-    if rule.tells_certificate {
-        tls.client_cert = field_value(&tls.session.borrow());
+    if rule.asks_certificate {
+        let session = tls.session.borrow();
+        let shown = session.peer_certificates().and_then(|chain| chain.first());
+        tls.client_cert = shown.map(|der| Rc::new(ClientCert::read(der)));
     }
+    tls.is_http2 = tls.session.borrow().alpn_protocol() == Some(b"h2");
     stream.begin_tls(tls);
     Ok(shaken)
 }
@@ -146,6 +150,7 @@ impl Tls {
             small_left: Cell::new(SMALL_RECORDS_BYTES),
             written_ms: Cell::new(now_ms()),
             metrics: Cell::new(Some(metrics)),
+            is_http2: false,
             client_cert: None,
             buffers,
         }
@@ -373,12 +378,6 @@ impl Write for Gathered<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// A byte sequence of structured fields (RFC 8941 §3.3.5).
-fn field_value(session: &Connection) -> Option<Rc<str>> {
-    let certificate = session.peer_certificates()?.first()?;
-    Some(format!(":{}:", STANDARD.encode(certificate)).into())
 }
 
 /// A client that speaks HTTP where TLS is spoken. No record begins with a capital letter.

@@ -22,22 +22,38 @@ use x509_parser::{
     time::ASN1Time,
 };
 
-use super::TOP;
+use super::{TOP, staples, tickets};
 use crate::config::{
     decode::{At, Sink},
-    file::{self, Certificate, File, ListenerTls},
+    file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, ListenerTls},
     report::{Place, Problem},
-    snapshot::{Certificates, TlsRule, UpstreamTls, tickets},
+    snapshot::{Certificates, Http2Use, TlsRule, UpstreamTls},
     values::{ClientCertificate, EndpointName, TlsVersion},
 };
 
+use crate::policy::handshake_rate::HandshakeRate;
+
 /// Largest file with certificates or a key, in bytes.
 const PEM_BYTES_MAX: u64 = 1 << 20;
-/// What is spoken inside (RFC 7301).
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// What may be spoken inside (RFC 7301), first the best.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+fn protocols(http2: Http2Use) -> Vec<Vec<u8>> {
+    let offered = match http2 {
+        Http2Use::On => &PROTOCOLS[..],
+        Http2Use::Only => &PROTOCOLS[..1],
+        Http2Use::Off => &PROTOCOLS[1..],
+    };
+    offered.iter().map(|name| name.to_vec()).collect()
+}
 
 /// The checked TLS of a listener; `None` after a report.
-pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<TlsRule> {
+pub(super) fn tls(
+    tls: &ListenerTls,
+    http2: Http2Use,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<TlsRule> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut certificates = Certificates::default();
     if tls.certificates.is_empty() {
@@ -48,10 +64,14 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
         );
         return None;
     }
-    let mut is_good = true;
+    let (mut is_good, mut first_expiry_s) = (true, i64::MAX);
     for certificate in tls.certificates.iter() {
         match certified(certificate, folder, &provider, sink) {
-            Some((key, names)) => certificates.add(key, &names),
+            Some((key, names, expires_s)) => {
+                first_expiry_s = first_expiry_s.min(expires_s);
+                let staple = staples::of_certificate(certificate, &key.cert[0], folder, sink);
+                certificates.add(key, staple, &names);
+            }
             None => is_good = false,
         }
     }
@@ -69,11 +89,12 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(certificates));
-    server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    server.alpn_protocols = protocols(http2);
     // What resumes a session is in the client's ticket: nothing is stored here.
     server.session_storage = Arc::new(NoServerSessionStorage {});
-    // A ticket would vouch for a certificate that another listener, or list, judged.
-    if let Some(tickets) = tickets().filter(|_| !asks) {
+    let makes_tickets = tickets::of_listener(tls, tls.client_ca.value.is_some(), folder, sink);
+    let is_good = is_good && (makes_tickets.is_some() || tls.ticket_secrets.value.is_none());
+    if let Some(tickets) = makes_tickets {
         server.ticketer = tickets;
     }
     let handshake_timeout_ms = tls.handshake_timeout.value.0;
@@ -81,7 +102,28 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
     let tells_certificate = asks && *tls.client_cert_field;
     let server = Arc::new(server);
     let is_good = is_good && asks == tls.client_ca.value.is_some();
-    is_good.then_some(TlsRule { server, handshake_timeout_ms, tells_certificate, hsts })
+    let handshake_rate = handshake_rate(tls, sink);
+    is_good.then_some(TlsRule {
+        server,
+        certificates: tls.certificates.len(),
+        first_expiry_s,
+        handshake_timeout_ms,
+        handshake_rate,
+        asks_certificate: asks,
+        tells_certificate,
+        hsts,
+    })
+}
+
+fn handshake_rate(tls: &ListenerTls, sink: &mut Sink) -> Option<HandshakeRate> {
+    let burst = *tls.handshake_burst;
+    if let (Some(place), None, true) =
+        (tls.handshake_burst.place(), *tls.handshake_rate, burst != HANDSHAKE_BURST_DEFAULT)
+    {
+        let title = "`handshake_burst` has no effect without `handshake_rate`";
+        sink.push(Problem::error(place, title).fix("add handshake_rate = 20, or remove it"));
+    }
+    tls.handshake_rate.map(|per_second| HandshakeRate { per_second, burst })
 }
 
 /// Who judges the certificates of clients; `None` when nobody is asked for one, or after a report.
@@ -175,6 +217,12 @@ pub(super) fn upstream(
         Some(own) => Some(certified(own, folder, &provider, sink)?.0),
         None => None,
     };
+    let staple = tls.certificate.value.as_ref().and_then(|own| own.ocsp.place());
+    if let Some(place) = staple {
+        let title =
+            "`ocsp` has no effect here: clients are shown such responses, endpoints are not";
+        sink.push(Problem::error(place, title).fix("remove it"));
+    }
     let roots = roots?;
     roots.subjects().iter().for_each(|subject| subject.as_ref().hash(&mut print));
     roots.roots.iter().for_each(|root| root.subject_public_key_info.as_ref().hash(&mut print));
@@ -253,9 +301,8 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let of_listener = |tls: &ListenerTls| {
         let certificates = tls.certificates.iter().flat_map(|one| of_certificate(one));
         let lists = tls.client_crls.iter().map(|list| list.value.clone());
-        let all: Vec<String> =
-            certificates.chain(tls.client_ca.value.clone()).chain(lists).collect();
-        all
+        let others = [&tls.client_ca, &tls.ticket_secrets].map(|file| file.value.clone());
+        certificates.chain(lists).chain(others.into_iter().flatten()).collect::<Vec<String>>()
     };
     let upstreams = file.upstreams.value.0.iter().filter_map(|(_, upstream)| upstream.as_ref());
     let of_upstream = |tls: &file::UpstreamTls| {
@@ -267,17 +314,18 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     names.map(|name| folder.join(name)).collect()
 }
 
-fn of_certificate(one: &Certificate) -> [String; 2] {
-    [one.file.value.clone(), one.key.value.clone()]
+fn of_certificate(one: &Certificate) -> impl Iterator<Item = String> {
+    let pair = [one.file.value.clone(), one.key.value.clone()];
+    pair.into_iter().chain(one.ocsp.value.clone())
 }
 
-/// A certificate with its key, and the names that it is for.
+/// A certificate with its key, the names that it is for, and the Unix time when it expires.
 fn certified(
     certificate: &Certificate,
     folder: &Path,
     provider: &CryptoProvider,
     sink: &mut Sink,
-) -> Option<(CertifiedKey, Vec<String>)> {
+) -> Option<(CertifiedKey, Vec<String>, i64)> {
     // Both, so that what is wrong with either is reported.
     let chain = chain(&certificate.file, folder, sink);
     let key = key(&certificate.key, folder, sink);
@@ -292,7 +340,7 @@ fn certified(
             return None;
         }
     };
-    let names = names(&chain[0], &certificate.file, sink)?;
+    let (names, expires_s) = names(&chain[0], &certificate.file, sink)?;
     let certified = CertifiedKey::new(chain, signing);
     // A key whose public part cannot be told is taken at its word.
     if matches!(certified.keys_match(), Err(rustls::Error::InconsistentKeys(reason))
@@ -307,7 +355,7 @@ fn certified(
         sink.push(problem.fix("name the key that the certificate was made for"));
         return None;
     }
-    Some((certified, names))
+    Some((certified, names, expires_s))
 }
 
 fn chain(
@@ -372,9 +420,13 @@ fn read(file: &At<String>, folder: &Path, what: &str, sink: &mut Sink) -> Option
     .ok()
 }
 
-/// The DNS names of a certificate. One that is out of its time is reported, and used: a gateway
-/// that does not start serves nobody.
-fn names(der: &CertificateDer<'_>, file: &At<String>, sink: &mut Sink) -> Option<Vec<String>> {
+/// The DNS names of a certificate, and the Unix time when it expires. One that is out of its time
+/// is reported, and used: a gateway that does not start serves nobody.
+fn names(
+    der: &CertificateDer<'_>,
+    file: &At<String>,
+    sink: &mut Sink,
+) -> Option<(Vec<String>, i64)> {
     let place = file.place().unwrap_or(TOP);
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
         let title = format!("the first certificate of `{}` is not well-formed", file.value);
@@ -388,7 +440,7 @@ fn names(der: &CertificateDer<'_>, file: &At<String>, sink: &mut Sink) -> Option
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         _ => None,
     });
-    Some(dns.collect())
+    Some((dns.collect(), certificate.validity().not_after.timestamp()))
 }
 
 fn warn_of_time(

@@ -9,8 +9,8 @@ use super::{
     decode::{Decode, Sink, integer, quoted, text},
     report::Place,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, ProxyProtocol, RequestId,
-        Workers,
+        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, ProxyProtocol,
+        RequestId, Workers,
     },
 };
 use crate::{choice, policy::balance::Balance};
@@ -30,6 +30,11 @@ pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
+choice!(
+    Http2Use: Http2Use::On = "on",
+    Http2Use::Off = "off",
+    Http2Use::Only = "only"
+);
 choice!(HalfClose: HalfClose::Answer = "answer", HalfClose::Abort = "abort");
 choice!(ListenerBalance:
     ListenerBalance::Kernel = "kernel",

@@ -11,7 +11,7 @@ use crate::{
     control::{
         logs::Total,
         process,
-        view::{Shared, View},
+        view::{ListenerView, Shared, View},
     },
     telemetry::metrics::expose::{self, Format, LogLines, Process, WorkerProcess},
 };
@@ -27,6 +27,11 @@ pub async fn get(Extract(desk): State, headers: HeaderMap) -> Response {
 
 fn lines(total: Total) -> LogLines {
     LogLines { log: total.name, written: total.written, dropped: total.dropped }
+}
+
+fn expiry(listener: &ListenerView) -> Option<(String, f64)> {
+    let rule = &listener.rule;
+    Some((rule.name.clone(), rule.tls.as_ref()?.first_expiry_s as f64))
 }
 
 fn of_process(shared: &Shared, view: &View) -> Process {
@@ -51,6 +56,7 @@ fn of_process(shared: &Shared, view: &View) -> Process {
         reloads,
         reloads_refused,
         is_ready: shared.readiness.look().is_ready(),
+        certificates: view.listeners.iter().filter_map(expiry).collect(),
         access_logs: shared.logs.totals().into_iter().map(lines).collect(),
         spans: shared.spans.counts(),
     }

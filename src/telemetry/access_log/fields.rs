@@ -74,6 +74,8 @@ fields! {
     RequestId = "request_id", String, Known, "The exchange's X-Request-Id.";
     TraceId = "trace_id", String, Known, "Trace of the exchange (W3C Trace Context), where there is tracing, recorded or not.";
     SpanId = "span_id", String, Known, "The gateway's own span in that trace.";
+    ClientCertSubject = "client_cert_subject", String, Known, "Subject of the client's verified certificate (RFC 4514): `CN=alice,O=Example`.";
+    ClientCertFingerprint = "client_cert_fingerprint", String, Known, "SHA-256 of that certificate, in lower-case hexadecimal.";
     Method = "method", String, Known, "Request method.";
     Host = "host", String, Known, "Host asked for, with its port if one was given.";
     Target = "target", String, Known, "Path and query as received, or the whole request target where that is no path.";
@@ -155,6 +157,8 @@ impl Field {
             Field::RequestId => own(line.request_id),
             Field::TraceId => own(line.trace_id),
             Field::SpanId => own(line.span_id),
+            Field::ClientCertSubject => known(line.client_cert_subject.as_bytes()),
+            Field::ClientCertFingerprint => own(line.client_cert_fingerprint.as_bytes()),
             // A token, RFC 9110 §5.6.2: it has no character that is special here.
             Field::Method => request.map_or(Value::None, |request| own(request.method)),
             Field::Host => of_request(|request| request.host),

@@ -36,6 +36,9 @@ pub struct Line<'a> {
     /// Written as they are.
     pub trace_id: &'a [u8],
     pub span_id: &'a [u8],
+    /// Of the client's verified certificate; the fingerprint is written as it is.
+    pub client_cert_subject: &'a str,
+    pub client_cert_fingerprint: &'a str,
     /// What was understood of the request; `None` when its head was refused.
     pub request: Option<Request<'a>>,
     /// The first line as received, perhaps cut off, when `request` is `None`.
@@ -74,6 +77,8 @@ impl Default for Line<'_> {
             request_id: b"",
             trace_id: b"",
             span_id: b"",
+            client_cert_subject: "",
+            client_cert_fingerprint: "",
             request: None,
             first_line: b"",
             status: 0,

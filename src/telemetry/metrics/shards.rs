@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use super::cell::{Cell, Durations};
+use super::{
+    cell::{Cell, Durations},
+    tunnels::{TunnelEnd, WebSocketCounts, WebSocketShard},
+};
 use crate::{
     policy::refusal::{self, POLICY_REASONS},
     wire::{Reason, reason::WIRE_REASONS},
@@ -61,12 +64,14 @@ pub enum TlsFailure {
     Certificate,
     /// What the peer sent is not TLS, or breaks its rules.
     Invalid,
+    /// Its address began too many.
+    Rate,
     /// A defect on this side.
     Internal,
 }
 
 impl TlsFailure {
-    pub const ALL: [TlsFailure; 13] = [
+    pub const ALL: [TlsFailure; 14] = [
         TlsFailure::Timeout,
         TlsFailure::Closed,
         TlsFailure::PlainHttp,
@@ -79,6 +84,7 @@ impl TlsFailure {
         TlsFailure::CertificateName,
         TlsFailure::Certificate,
         TlsFailure::Invalid,
+        TlsFailure::Rate,
         TlsFailure::Internal,
     ];
 
@@ -97,7 +103,52 @@ impl TlsFailure {
             TlsFailure::CertificateName => "certificate_name",
             TlsFailure::Certificate => "certificate",
             TlsFailure::Invalid => "invalid",
+            TlsFailure::Rate => "rate",
             TlsFailure::Internal => "internal",
+        }
+    }
+}
+
+/// Why an HTTP/2 connection of a client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Failure {
+    /// It gave up too many requests.
+    Resets,
+    /// Too many frames that bring nothing.
+    Control,
+    /// Over another bound of the codec's.
+    Calm,
+    /// Against the protocol.
+    Protocol,
+    /// It took nothing for too long.
+    Stalled,
+    /// The client says that this gateway is at fault.
+    Client,
+    /// It closed or reset the connection while requests were open.
+    Closed,
+}
+
+impl Http2Failure {
+    pub const ALL: [Http2Failure; 7] = [
+        Http2Failure::Resets,
+        Http2Failure::Control,
+        Http2Failure::Calm,
+        Http2Failure::Protocol,
+        Http2Failure::Stalled,
+        Http2Failure::Client,
+        Http2Failure::Closed,
+    ];
+
+    /// The value of the label `reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Http2Failure::Resets => "resets",
+            Http2Failure::Control => "control_frames",
+            Http2Failure::Calm => "excessive",
+            Http2Failure::Protocol => "protocol",
+            Http2Failure::Stalled => "stalled",
+            Http2Failure::Client => "client",
+            Http2Failure::Closed => "closed",
         }
     }
 }
@@ -191,9 +242,19 @@ pub struct WorkerShard {
     pub tls_upstream_failures: [Cell; TlsFailure::ALL.len()],
     /// Sessions that ended badly after their handshake, by [`TLS_SIDES`] and [`TlsBreak`].
     pub tls_breaks: [[Cell; TlsBreak::ALL.len()]; TLS_SIDES.len()],
+    /// Client connections that speak HTTP/2, and their requests.
+    pub http2_connections: Cell,
+    pub http2_streams: Cell,
+    /// Those connections that did not end well, by [`Http2Failure`].
+    pub http2_failures: [Cell; Http2Failure::ALL.len()],
+    /// Addresses whose rate of handshakes was forgotten.
+    pub tls_addresses_forgotten: Cell,
     /// Connections that switched protocols, and those of them still open.
     pub tunnels: Cell,
     pub tunnels_open: Cell,
+    /// Those that ended, by [`TunnelEnd`].
+    pub tunnel_ends: [Cell; TunnelEnd::ALL.len()],
+    pub websockets: WebSocketShard,
     /// Requests answered, refused or cut off.
     pub requests: Cell,
     /// Exchanges the gateway answered or cut off itself, by reason, see [`reasons`].
@@ -232,8 +293,14 @@ impl Default for WorkerShard {
             tls_failures: Default::default(),
             tls_upstream_failures: Default::default(),
             tls_breaks: Default::default(),
+            http2_connections: Cell::default(),
+            http2_streams: Cell::default(),
+            http2_failures: Default::default(),
+            tls_addresses_forgotten: Cell::default(),
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),
+            tunnel_ends: Default::default(),
+            websockets: WebSocketShard::default(),
             requests: Cell::default(),
             reasons: std::array::from_fn(|_| Cell::default()),
             statuses: std::array::from_fn(|_| Cell::default()),
@@ -288,6 +355,7 @@ pub struct RouteShard {
     pub responses: Classes,
     pub request_bytes: Cell,
     pub response_bytes: Cell,
+    pub websockets: WebSocketCounts,
     pub duration: Durations,
 }
 

@@ -21,15 +21,18 @@ use super::{
     clock::{NEVER_MS, now_ms, now_ns},
     exchange::{Exchange, RequestBody, ResponseSink},
     generation::Generation,
-    net::Wait,
+    net::{Stream, Wait},
     pool::Connection,
     trace::{self, Tries},
-    tunnel::Tunnel,
+    tunnel::{self, Tunnel},
+    websocket::WebSocket,
 };
 use crate::{
     config::snapshot::{Upstream, UpstreamId},
     policy::{
-        Refusal, refusal,
+        Refusal,
+        grpc::Grpc,
+        refusal,
         retry::{self, TryOutcome},
         route::RouteMatch,
     },
@@ -40,7 +43,7 @@ use crate::{
     wire::Framing,
 };
 use connect::Acquired;
-use response::Relayed;
+use response::{Relayed, Switched};
 
 /// One exchange on its way to one upstream: everything its parts share.
 pub(super) struct Forward<'a> {
@@ -256,23 +259,28 @@ impl Forward<'_> {
         match relayed {
             Relayed::Reusable => acquired.keep(self.rule, &self.worker.buffers),
             Relayed::Spent => {}
-            Relayed::Upgraded(early) => {
+            Relayed::Upgraded(switched) => {
                 self.hand_over(sink.sent());
                 if let Some(client) = sink.client() {
-                    let upstream = &acquired.connection.stream;
-                    let tunnel = Tunnel {
-                        worker: self.worker,
-                        client,
-                        upstream,
-                        idle_ms: self.snapshot.timeouts.tunnel_idle_ms,
-                    };
-                    let from_client = &self.exchange.bytes()[self.exchange.rest..];
                     // Boxed: a tunnel is rare and must not enlarge every connection's task.
-                    let tunnelled = Box::pin(tunnel.run(from_client, &early)).await;
-                    self.exchange.record.tunnelled.set(tunnelled);
+                    Box::pin(self.tunnel(client, &acquired.connection.stream, &switched)).await;
                 }
             }
         }
+    }
+
+    async fn tunnel(&self, client: &Stream, upstream: &Stream, switched: &Switched) {
+        let (timeouts, series) = (&self.snapshot.timeouts, &self.snapshot.series);
+        let bounds = tunnel::Bounds::of(timeouts);
+        let mut tunnel = Tunnel::new(self.worker, client, upstream, bounds);
+        if switched.is_websocket {
+            let route = (!series.is_off).then(|| series.route(self.exchange.route));
+            let ping_ms = timeouts.websocket_ping_ms;
+            tunnel = tunnel.with_websocket(WebSocket::new(&self.worker.metrics, route, ping_ms));
+        }
+        let from_client = &self.exchange.bytes()[self.exchange.rest..];
+        let tunnelled = tunnel.run(from_client, &switched.early).await;
+        self.exchange.record.tunnelled.set(tunnelled);
     }
 
     /// A tunnel's spans end with its 101, however long it lasts.
@@ -282,7 +290,17 @@ impl Forward<'_> {
     }
 
     fn wait(&self) -> Wait {
-        Wait { idle_ms: self.rule.idle_timeout_ms, until_ms: self.exchange.until_ms }
+        let idle_ms = self.patience(self.rule.idle_timeout_ms);
+        Wait { idle_ms, until_ms: self.exchange.until_ms }
+    }
+
+    /// How long nothing may come, where `configured_ms` is for requests and responses. Calls of
+    /// gRPC may be streams in which nothing happens for long, as tunnels.
+    fn patience(&self, configured_ms: u64) -> u64 {
+        match self.exchange.grpc {
+            Grpc::No => configured_ms,
+            _ => configured_ms.max(self.snapshot.timeouts.tunnel_idle_ms),
+        }
     }
 
     /// The reason for an overdue wait: the whole exchange's bound, or the step's.

@@ -3,13 +3,13 @@
 
 use std::cell::Cell;
 
-use super::Client;
 use crate::{
     policy::{Refusal, refusal},
     worker::{
         Worker,
         body::{Decoder, ReadError, Reader},
         buffers::Buffer,
+        client::Client,
         clock::now_ms,
         exchange::RequestBody,
         net::Wait,

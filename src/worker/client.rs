@@ -1,0 +1,43 @@
+//! One client's connection, whatever protocol it speaks.
+
+use std::{
+    cell::Cell,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
+
+use super::{door::Door, net::Stream, roster::Activity};
+
+/// One client's connection.
+pub struct Client {
+    pub stream: Stream,
+    pub peer: Option<IpAddr>,
+    pub peer_port: u16,
+    /// Written beforehand, because every forwarded request names it.
+    pub peer_text: Rc<[u8]>,
+    /// The listener it came in by.
+    pub door: Rc<Door>,
+    /// The body of the request being served has been received to its end.
+    pub received: Cell<bool>,
+    /// For whoever asks what the worker's connections do.
+    pub activity: Activity,
+}
+
+impl Client {
+    pub fn new(stream: Stream, peer: Option<SocketAddr>, door: Rc<Door>) -> Client {
+        let peer_port = peer.map_or(0, |peer| peer.port());
+        let peer = peer.map(|peer| peer.ip().to_canonical());
+        let peer_text = door.peer_text(peer);
+        let received = Cell::new(true);
+        Client { stream, peer, peer_port, peer_text, door, received, activity: Activity::now() }
+    }
+
+    /// Value of Strict-Transport-Security (RFC 6797), where the listener has one.
+    pub fn hsts(&self) -> Option<Arc<str>> {
+        if !self.stream.is_tls() {
+            return None;
+        }
+        self.door.rule.borrow().tls.as_ref()?.hsts.clone()
+    }
+}
