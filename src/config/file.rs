@@ -17,8 +17,8 @@ use super::{
     values::{
         BareHost, BindAddress, ClientCertificate, CollectorUrl, EncodedSlash, EndpointText,
         FieldValue, FileMode, HostName, HostPattern, LogFormat, LogTarget, Matches, MethodName,
-        Name, Network, PathRegex, PathTemplate, PathText, Pseudonym, Ratio, Scheme, Secret,
-        StatusHost, StatusRange, TcpAddress, TlsVersion,
+        Name, Network, PathRegex, PathTemplate, PathText, Protocol, Pseudonym, Ratio, Scheme,
+        Secret, StatusHost, StatusRange, TcpAddress, TlsVersion,
     },
 };
 use crate::{config::decode::At, policy::balance::Balance, section};
@@ -322,6 +322,29 @@ section! {
         /// Speak TLS to the endpoints; their certificates are verified. `{}` is the usual: the
         /// system's authorities, the endpoint's own name. Default: plain HTTP.
         tls: Option<UpstreamTls> = None, eg "{}";
+        /// What is spoken to the endpoints. `"http1"`: HTTP/1.1. `"h2"`: HTTP/2 over TLS, and
+        /// nothing else; needs `tls`. `"h2c"`: HTTP/2 without TLS, known beforehand. `"auto"`: with
+        /// `tls` what the endpoint prefers of both (by ALPN), without `tls` HTTP/1.1. Upgrades
+        /// (WebSocket) are forwarded over HTTP/1.1 only.
+        protocol: Protocol = Protocol::Http1;
+        /// HTTP/2 to the endpoints.
+        http2: UpstreamHttp2 = UpstreamHttp2::default();
+    }
+
+    /// HTTP/2 to the endpoints of an upstream: few connections, each with many requests at once.
+    pub struct UpstreamHttp2 {
+        /// Requests at once on one connection; fewer where the endpoint says so.
+        streams: u32 = 100 => 1..=10_000;
+        /// Connections that take new requests, for each worker and endpoint. When all are full,
+        /// a request waits as long as connecting may take, then it is refused with 503.
+        connections: u32 = 8 => 1..=1024;
+        /// Bytes of one response that the endpoint may send before the client takes them.
+        stream_window: Size = kib(256) => kib(64)..=mib(16);
+        /// A connection with requests on it that brings nothing for this long is asked for a sign
+        /// of life (PING). `"0"` is never. Some servers take frequent questions amiss.
+        ping_interval: Millis = millis(0) => millis(0)..=hours(1);
+        /// Without an answer for this long the connection is given up.
+        ping_timeout: Millis = seconds(10) => millis(100)..=minutes(10);
     }
 
     /// TLS to the endpoints of an upstream, versions 1.2 and 1.3. The handshake is part of
@@ -556,6 +579,18 @@ macro_rules! all_defaults {
 }
 
 all_defaults!(
-    File, Runtime, Shutdown, Pool, Limits, Timeouts, Http2, Forwarding, Paths, Metrics, Tracing,
-    Admin, Reload
+    File,
+    Runtime,
+    Shutdown,
+    UpstreamHttp2,
+    Pool,
+    Limits,
+    Timeouts,
+    Http2,
+    Forwarding,
+    Paths,
+    Metrics,
+    Tracing,
+    Admin,
+    Reload
 );

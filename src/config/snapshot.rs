@@ -287,6 +287,33 @@ pub struct Upstream {
     pub connect_cooldown_ms: u64,
     /// Its endpoints speak TLS.
     pub tls: Option<UpstreamTls>,
+    pub protocol: Protocol,
+    pub http2: UpstreamHttp2,
+}
+
+/// What is spoken to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// HTTP/2, over TLS where there is TLS.
+    Http2,
+    /// Over TLS: what the endpoint chooses.
+    Either,
+}
+
+/// HTTP/2 to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamHttp2 {
+    /// Of one connection.
+    pub streams_max: u32,
+    /// For each worker and endpoint, not counting those that take no new streams.
+    pub connections_max: u32,
+    /// Receive window of one stream.
+    pub window_bytes: u32,
+    /// 0: no pings.
+    pub ping_interval_ms: u64,
+    pub ping_timeout_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,11 +25,12 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     UPSTREAM_CONNECT = "upstream.connect", 503, "No endpoint of the upstream could be connected.", "RFC 9110 §15.6.4";
     UPSTREAM_DOWN = "upstream.down", 503, "Every endpoint of the upstream has been taken down.", "RFC 9110 §15.6.4";
     UPSTREAM_CONNECT_TIMEOUT = "upstream.connect_timeout", 504, "Connecting to the upstream took too long.", "RFC 9110 §15.6.5";
+    UPSTREAM_BUSY = "upstream.busy", 503, "Every HTTP/2 connection to the upstream has as many requests on it as it may have.", "RFC 9110 §15.6.4";
     UPSTREAM_TLS = "upstream.tls", 502, "No TLS with any endpoint of the upstream: its certificate is not accepted, or the handshake failed.", "RFC 9110 §15.6.3";
     UPSTREAM_TIMEOUT = "upstream.first_byte_timeout", 504, "The upstream did not begin its response in time.", "RFC 9110 §15.6.5";
     UPSTREAM_IDLE = "upstream.idle_timeout", 504, "The upstream stopped in the middle of its response.", "RFC 9110 §15.6.5";
     UPSTREAM_CLOSED = "upstream.closed", 502, "The upstream closed or reset the connection before its response was complete.", "RFC 9110 §15.6.3";
-    UPSTREAM_INVALID = "upstream.invalid_response", 502, "The upstream's response is not valid HTTP/1.1.", "RFC 9110 §15.6.3";
+    UPSTREAM_INVALID = "upstream.invalid_response", 502, "The upstream's response is not valid HTTP.", "RFC 9110 §15.6.3";
     UPSTREAM_UPGRADE = "upstream.unasked_upgrade", 502, "The upstream switched protocols without being asked to.", "RFC 9110 §7.8";
 }
 

@@ -5,6 +5,8 @@
 //! become the last frame of its body. Everything between is the forwarding of any request.
 //! Invariant: the client's own bytes are put back when it is over, with what follows them.
 
+use std::task::Waker;
+
 use super::{
     Worker,
     buffers::{Buffer, HEADROOM, TAILROOM},
@@ -351,6 +353,10 @@ impl<S: ResponseSink> ResponseSink for WebSink<'_, S> {
 
     fn watch(&self, upstream: &Deadline, fin_is_gone: bool) {
         self.inner.watch(upstream, fin_is_gone);
+    }
+
+    fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool) {
+        self.inner.watch_for(waker, since_ms, fin_is_gone);
     }
 
     fn watched_gone(&self) -> bool {

@@ -22,6 +22,7 @@ use std::{
 use super::{
     buffers::{Buffer, Buffers, Wide},
     clock::{NEVER_MS, now_ms},
+    forward::Connections,
     net::{Stream, Wait},
 };
 use crate::config::snapshot::Upstream;
@@ -92,6 +93,8 @@ impl Connection {
 
 #[derive(Default)]
 pub struct Pool {
+    /// Connections that carry many requests at once, where HTTP/2 is spoken.
+    pub shared: Rc<Connections>,
     idle: RefCell<VecDeque<Idle>>,
     /// No configuration has a place for it any more, or its endpoint gets no new requests.
     is_closed: Cell<bool>,
@@ -132,24 +135,27 @@ impl Pool {
 
     /// Connections it keeps.
     pub fn idle(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.shared.idle()
     }
 
     /// Closes what idles, and from now on what is given back.
     pub fn close(&self) {
         self.is_closed.set(true);
         self.idle.borrow_mut().clear();
+        self.shared.close();
     }
 
     /// Keeps again what is given back.
     pub fn open(&self) {
         self.is_closed.set(false);
+        self.shared.open();
     }
 
     /// Closes what has idled too long or was closed by the endpoint. Called every second or so.
     pub fn sweep(&self, rule: &Upstream) {
         let now_ms = now_ms();
         self.idle.borrow_mut().retain(|idle| idle.is_usable(rule, now_ms));
+        self.shared.sweep(rule, now_ms);
     }
 }
 

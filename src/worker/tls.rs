@@ -108,8 +108,9 @@ pub async fn accept(
     Ok(shaken)
 }
 
-/// Makes a handshake with an endpoint on `stream`, which speaks TLS from then on. An endpoint that
-/// does not take too long, and with which there is no TLS, is `InvalidData`.
+/// Makes a handshake with an endpoint on `stream`, which speaks TLS from then on. Answers whether
+/// the endpoint chose HTTP/2. One that does not take too long, and with which there is no TLS, is
+/// `InvalidData`.
 pub async fn connect(
     stream: &Stream,
     client: &Arc<ClientConfig>,
@@ -117,7 +118,7 @@ pub async fn connect(
     buffers: &Rc<Buffers>,
     metrics: &Arc<WorkerShard>,
     until_ms: u64,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let session = ClientConnection::new(client.clone(), name.clone())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let tls = Tls::new(session.into(), buffers.clone(), metrics.clone());
@@ -129,13 +130,18 @@ pub async fn connect(
             _ => io::Error::new(io::ErrorKind::InvalidData, error),
         }
     })?;
+    let is_http2 = tls.session.borrow().alpn_protocol() == Some(b"h2");
     stream.begin_tls(tls);
-    Ok(())
+    Ok(is_http2)
 }
 
 /// A worker's own copy, so that it alone counts references and keeps the sessions that it resumes.
-pub fn own(rule: &UpstreamTls) -> Arc<ClientConfig> {
+/// `protocols`: instead of those that the rule offers.
+pub fn own(rule: &UpstreamTls, protocols: Option<&[&[u8]]>) -> Arc<ClientConfig> {
     let mut client = (*rule.client).clone();
+    if let Some(protocols) = protocols {
+        client.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    }
     client.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
     Arc::new(client)
 }

@@ -19,7 +19,7 @@ use crate::harness::{Gateway, Papers, ReadError, Server, Upstream, bodies_pass};
 fn towards(endpoint: SocketAddr, tls: &str) -> Gateway {
     Gateway::start(&format!(
         "[[routes]]\nupstream = \"app\"\n[upstreams.app]\nendpoints = [\"{endpoint}\"]\n\
-         connect_timeout = \"1s\"\ntls = {{ {tls} }}\n"
+         connect_timeout = \"3s\"\ntls = {{ {tls} }}\n"
     ))
 }
 

@@ -27,7 +27,7 @@ use crate::config::{
     decode::{At, Sink},
     file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, ListenerTls},
     report::{Place, Problem},
-    snapshot::{Certificates, Http2Use, TlsRule, UpstreamTls},
+    snapshot::{Certificates, Http2Use, Protocol, TlsRule, UpstreamTls},
     values::{ClientCertificate, EndpointName, TlsVersion},
 };
 
@@ -204,6 +204,7 @@ fn hsts(tls: &ListenerTls, sink: &mut Sink) -> Option<Arc<str>> {
 pub(super) fn upstream(
     tls: &file::UpstreamTls,
     place: Place,
+    protocol: Protocol,
     folder: &Path,
     sink: &mut Sink,
 ) -> Option<UpstreamTls> {
@@ -238,7 +239,12 @@ pub(super) fn upstream(
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::new(own))))
         }
     };
-    client.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    let offered: &[&[u8]] = match protocol {
+        Protocol::Http1 => &[b"http/1.1"],
+        Protocol::Http2 => &[b"h2"],
+        Protocol::Either => &[b"h2", b"http/1.1"],
+    };
+    client.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
     Some(UpstreamTls { client: Arc::new(client), print: print.finish() })
 }
 

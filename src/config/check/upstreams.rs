@@ -8,7 +8,7 @@ use crate::{
         file::{File, Route, Upstream},
         report::{Place, Problem},
         snapshot::{self, Endpoint, EndpointAddress},
-        values::{EndpointName, EndpointText},
+        values::{EndpointName, EndpointText, Protocol},
     },
     policy::balance::State,
 };
@@ -61,6 +61,8 @@ fn placeholder(name: &At<String>) -> snapshot::Upstream {
         pool_lifetime_ms: 0,
         connect_cooldown_ms: 0,
         tls: None,
+        protocol: Default::default(),
+        http2: Default::default(),
     }
 }
 
@@ -88,10 +90,12 @@ fn one(
         let fix = "write endpoints = [\"127.0.0.1:8000\"], with the address of your server";
         sink.push(Problem::error(place, title).fix(fix));
     }
+    let protocol = protocol(upstream, sink);
     let tls = upstream.tls.value.as_ref().and_then(|tls| {
-        tls::upstream(tls, upstream.tls.place().unwrap_or(place), around.folder, sink)
+        tls::upstream(tls, upstream.tls.place().unwrap_or(place), protocol, around.folder, sink)
     });
     let pool = &upstream.pool;
+    let http2 = &upstream.http2;
     snapshot::Upstream {
         endpoints,
         balance: *upstream.balance,
@@ -103,8 +107,49 @@ fn one(
         pool_lifetime_ms: pool.lifetime.0,
         connect_cooldown_ms: upstream.connect_cooldown.0,
         tls,
+        protocol,
+        http2: snapshot::UpstreamHttp2 {
+            streams_max: *http2.streams,
+            connections_max: *http2.connections,
+            window_bytes: http2.stream_window.0 as u32,
+            ping_interval_ms: http2.ping_interval.0,
+            ping_timeout_ms: http2.ping_timeout.0,
+        },
         ..placeholder(name)
     }
+}
+
+/// What is spoken, given whether it is over TLS.
+fn protocol(upstream: &Upstream, sink: &mut Sink) -> snapshot::Protocol {
+    let has_tls = upstream.tls.value.is_some() || upstream.tls.is_wrong();
+    let place = upstream.protocol.place().unwrap_or(TOP);
+    let protocol = match (*upstream.protocol, has_tls) {
+        (Protocol::H2, false) => {
+            let title = "HTTP/2 by ALPN needs TLS";
+            let fix = "add tls = {}, or write protocol = \"h2c\" for HTTP/2 without TLS";
+            sink.push(Problem::error(place, title).fix(fix));
+            snapshot::Protocol::Http2
+        }
+        (Protocol::H2c, true) => {
+            let title = "`h2c` is HTTP/2 without TLS, and this upstream has `tls`";
+            let fix = "write protocol = \"h2\", or remove `tls`";
+            sink.push(Problem::error(place, title).fix(fix));
+            snapshot::Protocol::Http2
+        }
+        (Protocol::H2, true) | (Protocol::H2c, false) => snapshot::Protocol::Http2,
+        (Protocol::Auto, true) => snapshot::Protocol::Either,
+        (Protocol::Http1, _) | (Protocol::Auto, false) => snapshot::Protocol::Http1,
+    };
+    if protocol == snapshot::Protocol::Http1
+        && !upstream.protocol.is_wrong()
+        && let Some(place) = upstream.http2.place()
+    {
+        let title = "HTTP/2 is not spoken to this upstream";
+        let fix =
+            "add protocol = \"h2\" (with `tls`) or \"h2c\" to the upstream, or remove `http2`";
+        sink.push(Problem::error(place, title).fix(fix));
+    }
+    protocol
 }
 
 fn resolved(

@@ -61,6 +61,21 @@ choice!(RequestId:
     RequestId::Off = "off",
 );
 
+/// Key `upstreams.protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    H2,
+    H2c,
+    Auto,
+}
+choice!(Protocol:
+    Protocol::Http1 = "http1",
+    Protocol::H2 = "h2",
+    Protocol::H2c = "h2c",
+    Protocol::Auto = "auto",
+);
+
 /// Key `paths.encoded_slash`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncodedSlash {

@@ -22,9 +22,10 @@ pub fn reasons() -> impl Iterator<Item = &'static Reason> {
 pub const REASONS: usize = WIRE_REASONS.len() + POLICY_REASONS.len();
 
 /// Ways in which forwarding to an upstream fails; each has its own count per upstream.
-pub const FAILURES: [&Reason; 8] = [
+pub const FAILURES: [&Reason; 9] = [
     refusal::UPSTREAM_CONNECT,
     refusal::UPSTREAM_CONNECT_TIMEOUT,
+    refusal::UPSTREAM_BUSY,
     refusal::UPSTREAM_TLS,
     refusal::UPSTREAM_TIMEOUT,
     refusal::UPSTREAM_IDLE,

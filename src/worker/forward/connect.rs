@@ -6,13 +6,13 @@ use rustls::ClientConfig;
 
 use super::Forward;
 use crate::{
-    config::snapshot::{Endpoint, EndpointAddress, Upstream},
+    config::snapshot::{Endpoint, EndpointAddress, Protocol, Upstream},
     policy::{
         Refusal,
         balance::{Balancer, State, TriedSet},
         refusal,
     },
-    telemetry::metrics::shards::EndpointShard,
+    telemetry::metrics::shards::{EndpointShard, WorkerShard},
     worker::{
         buffers::Buffers,
         clock::{now_ms, now_ns},
@@ -28,7 +28,9 @@ pub struct UpstreamState {
     pub balancer: RefCell<Balancer>,
     pub pools: Vec<Rc<Pool>>,
     /// This worker's own, with the sessions that it may resume.
-    tls: Option<Arc<ClientConfig>>,
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    /// The same, but it offers HTTP/1.1 only, where an endpoint may choose.
+    pub(super) tls_http1: Option<Arc<ClientConfig>>,
 }
 
 impl UpstreamState {
@@ -37,7 +39,13 @@ impl UpstreamState {
         let state = UpstreamState {
             balancer: RefCell::new(Balancer::new(rule.balance, weights)),
             pools: rule.endpoints.iter().map(|_| Rc::default()).collect(),
-            tls: rule.tls.as_ref().map(tls::own),
+            tls: rule.tls.as_ref().map(|rule| tls::own(rule, None)),
+            tls_http1: match rule.protocol {
+                Protocol::Either => {
+                    rule.tls.as_ref().map(|rule| tls::own(rule, Some(&[b"http/1.1"])))
+                }
+                Protocol::Http1 | Protocol::Http2 => None,
+            },
         };
         for (i, endpoint) in rule.endpoints.iter().enumerate() {
             if endpoint.state != State::Up {
@@ -64,6 +72,7 @@ impl UpstreamState {
                 (&e.name, &e.address, &e.server_name)
                     == (&endpoint.name, &endpoint.address, &endpoint.server_name)
                     && before.tls == rule.tls
+                    && before.protocol == rule.protocol
             };
             if let Some(there) = before.endpoints.iter().position(stays) {
                 balancer.carry(here, &state.balancer.borrow(), there);
@@ -94,7 +103,7 @@ fn settle(pool: &Pool, serves: bool) {
 #[derive(Default)]
 pub struct Seeking {
     /// Endpoints that could not be connected.
-    tried: TriedSet,
+    pub(super) tried: TriedSet,
     /// Connections the request was sent on, the first included.
     pub tries: u8,
 }
@@ -102,17 +111,22 @@ pub struct Seeking {
 /// A connection in use; its endpoint counts one more request in flight until it is dropped.
 pub struct Acquired<'w> {
     pub connection: Connection,
-    in_flight: InFlight<'w>,
+    pub(super) in_flight: InFlight<'w>,
 }
 
-struct InFlight<'w> {
-    state: &'w UpstreamState,
-    endpoint: usize,
-    shard: &'w EndpointShard,
+/// One more request in flight at an endpoint, until it is dropped.
+pub(super) struct InFlight<'w> {
+    pub state: &'w UpstreamState,
+    pub endpoint: usize,
+    pub shard: &'w EndpointShard,
 }
 
 impl<'w> InFlight<'w> {
-    fn begin(state: &'w UpstreamState, endpoint: usize, shard: &'w EndpointShard) -> InFlight<'w> {
+    pub fn begin(
+        state: &'w UpstreamState,
+        endpoint: usize,
+        shard: &'w EndpointShard,
+    ) -> InFlight<'w> {
         state.balancer.borrow_mut().started(endpoint);
         shard.in_flight.count();
         InFlight { state, endpoint, shard }
@@ -175,7 +189,7 @@ pub async fn acquire<'a>(
             return Ok(Acquired { connection, in_flight });
         }
         let asked_ns = now_ns();
-        let opened = open(forward, &rule.endpoints[endpoint]).await;
+        let opened = open(forward, &rule.endpoints[endpoint], state.tls.as_ref()).await;
         record.connect_ns.set(record.connect_ns.get() + now_ns().saturating_sub(asked_ns));
         match opened {
             Ok(connection) => {
@@ -200,7 +214,7 @@ pub async fn acquire<'a>(
     }
 }
 
-fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
+pub(super) fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
     tracing::debug!(
         upstream = forward.rule.name,
         endpoint = forward.rule.endpoints[endpoint].name,
@@ -210,39 +224,53 @@ fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
     let refusal = match e.kind() {
         io::ErrorKind::TimedOut => forward.overdue(refusal::UPSTREAM_CONNECT_TIMEOUT),
         io::ErrorKind::InvalidData => refusal::UPSTREAM_TLS.into(),
+        // HTTP/2 was to be spoken, and the endpoint does not.
+        io::ErrorKind::Unsupported => refusal::UPSTREAM_INVALID.into(),
         _ => refusal::UPSTREAM_CONNECT.into(),
     };
     forward.series().failed(refusal.reason);
     refusal
 }
 
-async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connection> {
+pub(super) async fn open(
+    forward: &Forward<'_>,
+    endpoint: &Endpoint,
+    client: Option<&Arc<ClientConfig>>,
+) -> io::Result<Connection> {
     let deadlines = &forward.worker.deadlines;
-    let unsent_bytes = forward.snapshot.limits.unsent_bytes;
     let left_ms = forward.exchange.until_ms.saturating_sub(now_ms());
     let timeout_ms = forward.rule.connect_timeout_ms.min(left_ms);
+    let unsent_bytes = forward.snapshot.limits.unsent_bytes;
     forward.worker.metrics.upstream_connects.count();
     // Boxed: connecting is rare and must not enlarge every connection's task.
-    let begun_ms = now_ms();
-    let stream = Box::pin(async {
-        let stream = match &endpoint.address {
-            EndpointAddress::Unix(path) => {
-                Stream::connect_unix(path, timeout_ms, deadlines).await?
-            }
-            EndpointAddress::Tcp(addresses) => {
-                connect_any(addresses, timeout_ms, unsent_bytes, deadlines).await?
-            }
-        };
-        let client = &forward.snapshot.state(forward.upstream).tls;
-        if let (Some(client), Some(name)) = (client, &endpoint.server_name) {
-            let until_ms = begun_ms.saturating_add(timeout_ms);
-            let (buffers, metrics) = (&forward.worker.buffers, &forward.worker.metrics);
-            tls::connect(&stream, client, name, buffers, metrics, until_ms).await?;
-        }
-        io::Result::Ok(stream)
-    })
-    .await?;
+    let around = (deadlines, &forward.worker.buffers, &forward.worker.metrics);
+    let connecting = connect(endpoint, client, timeout_ms, unsent_bytes, around);
+    let (stream, _) = Box::pin(connecting).await?;
     Ok(Connection::new(stream))
+}
+
+/// Connects to an endpoint, with TLS when there is a `client`. Answers whether the endpoint chose
+/// HTTP/2.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    client: Option<&Arc<ClientConfig>>,
+    timeout_ms: u64,
+    unsent_bytes: u32,
+    (deadlines, buffers, metrics): (&Rc<Deadlines>, &Rc<Buffers>, &Arc<WorkerShard>),
+) -> io::Result<(Stream, bool)> {
+    let begun_ms = now_ms();
+    let stream = match &endpoint.address {
+        EndpointAddress::Unix(path) => Stream::connect_unix(path, timeout_ms, deadlines).await?,
+        EndpointAddress::Tcp(addresses) => {
+            connect_any(addresses, timeout_ms, unsent_bytes, deadlines).await?
+        }
+    };
+    let mut is_http2 = false;
+    if let (Some(client), Some(name)) = (client, &endpoint.server_name) {
+        let until_ms = begun_ms.saturating_add(timeout_ms);
+        is_http2 = tls::connect(&stream, client, name, buffers, metrics, until_ms).await?;
+    }
+    Ok((stream, is_http2))
 }
 
 /// Connects to the first address that can be.

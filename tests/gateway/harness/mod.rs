@@ -2,6 +2,7 @@
 
 mod client;
 mod gateway;
+pub mod http2_server;
 mod message;
 mod papers;
 mod server;
