@@ -90,6 +90,7 @@ class Generator:
         """One round of the own generator."""
         report = json.loads(self.run(self.command(proxy, seconds, **options)))
         load = report["load"]
+        self.check_handshakes(report)
         failures = {kind: n for kind, n in load["failures"].items() if n}
         # Of no answer at all there is no latency.
         latency = percentiles(load["latency_us"]) if load["succeeded"] else {}
@@ -102,6 +103,14 @@ class Generator:
                 "unsent": report.get("backlog", {}).get("unsent"),
                 "send_lag_p99": load.get("send_lag_us", {}).get("p99"),
                 "hdr": load["latency_hdr_v2_base64"]}
+
+    def check_handshakes(self, report):
+        """Where each request has a handshake, all are of the kind that is measured."""
+        if not (self.case.tls and self.case.new):
+            return
+        other = "full" if self.case.resume else "resumed"
+        if report["tls"][other] > 0.01 * report["load"]["succeeded"]:
+            raise Failed(f"{report['tls'][other]} handshakes were {other}")
 
     def hold(self, proxy, seconds):
         """One round of WebSockets, each of which sends a message now and then and wants it back.
