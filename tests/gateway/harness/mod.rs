@@ -2,6 +2,7 @@
 
 mod client;
 mod gateway;
+pub mod http2;
 mod message;
 mod papers;
 mod server;
@@ -14,6 +15,7 @@ use std::{
 
 pub use client::Client;
 pub use gateway::{Gateway, Launch};
+pub use http2::Http2;
 pub use message::{ReadError, Response, Socket};
 pub use papers::Papers;
 pub use server::{Pattern, Server, bodies_pass};
