@@ -153,7 +153,7 @@ async fn shake_hands(worker: &Worker, client: &Client, rule: &TlsRule) -> bool {
         worker.metrics.tls_failures[TlsFailure::Rate as usize].count();
         return false;
     }
-    match tls::accept(&client.stream, rule, &worker.buffers).await {
+    match tls::accept(&client.stream, rule, &worker.buffers, &worker.metrics).await {
         Ok(shaken) => {
             worker.metrics.tls_handshakes[usize::from(shaken.is_resumed)].count();
             true

@@ -234,7 +234,7 @@ impl Stream {
 
     /// Plaintext that is there already. When what was received is not TLS, the peer is told.
     fn decrypted(&self, tls: &Tls, buf: &mut Buffer) -> io::Result<Option<usize>> {
-        tls.read(buf).inspect_err(|_| self.tell(tls.alert()))
+        tls.read(buf).inspect_err(|error| self.tell(tls.broke(error)))
     }
 
     /// Sends something short that ends the connection, as far as the kernel takes it at once.

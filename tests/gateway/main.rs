@@ -38,6 +38,7 @@ mod streaming;
 mod systemd;
 mod tickets;
 mod tls;
+mod tls_faults;
 mod top;
 mod tracing;
 mod upgrade;

@@ -12,7 +12,7 @@ use crate::{
         balance::{Balancer, State, TriedSet},
         refusal,
     },
-    telemetry::metrics::shards::EndpointShard,
+    telemetry::metrics::shards::{EndpointShard, WorkerShard},
     worker::{
         Worker, announce,
         buffers::Buffers,
@@ -260,7 +260,8 @@ pub(super) async fn open(
     let left_ms = forward.exchange.until_ms.saturating_sub(now_ms());
     let timeout_ms = forward.rule.connect_timeout_ms.min(left_ms);
     let unsent_bytes = forward.snapshot.limits.unsent_bytes;
-    let around = (&forward.worker.deadlines, &forward.worker.buffers);
+    let worker = forward.worker;
+    let around = (&worker.deadlines, &worker.buffers, &worker.metrics);
     forward.worker.metrics.upstream_connects.count();
     // Boxed: connecting is rare and must not enlarge every connection's task.
     let (stream, _) = Box::pin(async {
@@ -279,22 +280,22 @@ pub async fn reach(
     timeout_ms: u64,
     header: &[u8],
 ) -> io::Result<Stream> {
-    let around = (&worker.deadlines, &worker.buffers);
+    let around = (&worker.deadlines, &worker.buffers, &worker.metrics);
     let unsent_bytes = generation.limits.unsent_bytes;
     connect(endpoint, None, header, timeout_ms, unsent_bytes, around)
         .await
         .map(|(stream, _)| stream)
 }
 
-/// Connects to an endpoint, sends it the PROXY protocol header, if there is one, and speaks TLS when
-/// there is a `tls`. Answers whether the endpoint chose HTTP/2.
+/// Connects to an endpoint, sends it the PROXY protocol header, if there is one, and speaks TLS
+/// when there is a `tls`. Answers whether the endpoint chose HTTP/2.
 pub(super) async fn connect(
     endpoint: &Endpoint,
     tls: Option<&Arc<ClientConfig>>,
     header: &[u8],
     timeout_ms: u64,
     unsent_bytes: u32,
-    (deadlines, buffers): (&Rc<Deadlines>, &Rc<Buffers>),
+    (deadlines, buffers, metrics): (&Rc<Deadlines>, &Rc<Buffers>, &Arc<WorkerShard>),
 ) -> io::Result<(Stream, bool)> {
     let until_ms = now_ms().saturating_add(timeout_ms);
     let stream = match &endpoint.address {
@@ -313,7 +314,7 @@ pub(super) async fn connect(
     }
     let mut is_http2 = false;
     if let (Some(tls), Some(name)) = (tls, &endpoint.server_name) {
-        is_http2 = tls::connect(&stream, tls, name, buffers, until_ms).await?;
+        is_http2 = tls::connect(&stream, tls, name, buffers, metrics, until_ms).await?;
     }
     Ok((stream, is_http2))
 }

@@ -162,7 +162,7 @@ async fn begin(opener: &Opener) -> io::Result<Begun> {
         b"",
         opener.connect_timeout_ms,
         opener.unsent_bytes,
-        (&opener.deadlines, &opener.buffers),
+        (&opener.deadlines, &opener.buffers, &opener.worker),
     )
     .await?;
     match (opener.protocol, is_http2) {
