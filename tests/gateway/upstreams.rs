@@ -578,3 +578,23 @@ fn a_large_upload_to_an_upstream_that_dies_ends() {
     }
     client.expect_closed();
 }
+
+#[test]
+fn a_request_whose_client_has_left_is_not_sent_again() {
+    let upstream = Upstream::scripted(|conn| {
+        if let Ok(request) = conn.request() {
+            conn.answer(&request);
+            let _ = conn.request();
+            conn.until_closed();
+        }
+    });
+    let gateway = Gateway::before(upstream.address(), "[runtime]\nworkers = 1\n");
+    gateway.client().get("/first");
+    let mut client = gateway.client();
+    client.send("GET /second HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    eventually("it is there", || upstream.requests().len() == 2);
+    client.reset();
+    let left = "ringway_refusals_total{reason=\"client.aborted\"} 1\n";
+    eventually("it is given up", || gateway.admin().get("/metrics").text().contains(left));
+    assert_eq!(upstream.connections(), 1);
+}
