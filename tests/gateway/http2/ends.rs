@@ -105,8 +105,10 @@ fn a_response_that_is_cut_never_ends_well() {
         for path in ["/length", "/chunk", "/last", "/trailer"] {
             let stream = client.ask("GET", path, &[]);
             let answer = client.finish(stream).unwrap();
-            let told = (answer.response.status, answer.is_ended, answer.reset);
-            assert_eq!(told, (200, false, Some(code::INTERNAL_ERROR)), "{scheme} {path}");
+            let told = (answer.is_ended, answer.reset);
+            assert_eq!(told, (false, Some(code::INTERNAL_ERROR)), "{scheme} {path}");
+            // The reset may overtake the head.
+            assert!([0, 200].contains(&answer.response.status), "{scheme} {path}");
             assert!(b"part".starts_with(&answer.response.body), "{scheme} {path}: {answer:?}");
         }
         let response = client.get("/head");
