@@ -8,7 +8,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use super::{door::Door, net::Stream, roster::Activity};
+use super::{door::Door, net::Stream, pool::Own, roster::Activity};
 
 /// One client's connection.
 pub struct Client {
@@ -21,6 +21,8 @@ pub struct Client {
     pub door: Rc<Door>,
     /// The body of the request being served has been received to its end.
     pub received: Cell<bool>,
+    /// Upstream connections that nobody else may use.
+    pub own: Own,
     /// For whoever asks what the worker's connections do.
     pub activity: Activity,
     /// Of the task that owns the connection, where that may have nothing to wait for but its end.
@@ -33,9 +35,8 @@ impl Client {
         let peer = peer.map(|peer| peer.ip().to_canonical());
         let peer_text = door.peer_text(peer);
         let received = Cell::new(true);
-        let waker = RefCell::default();
-        let activity = Activity::now();
-        Client { stream, peer, peer_port, peer_text, door, received, activity, waker }
+        let (own, activity, waker) = (Own::default(), Activity::now(), RefCell::default());
+        Client { stream, peer, peer_port, peer_text, door, received, own, activity, waker }
     }
 
     /// The task that `cx` is of is woken by [`Client::wake`].

@@ -1,6 +1,6 @@
 //! One exchange: a request, its response, and what the phases learn on the way.
 
-use std::{net::IpAddr, rc::Rc};
+use std::{net::IpAddr, rc::Rc, task::Waker};
 
 use super::{
     Worker,
@@ -293,10 +293,15 @@ pub trait ResponseSink {
     /// From now on a client that goes away ends the connection of `upstream`; a FIN counts when
     /// `fin_is_gone` says so.
     fn watch(&self, upstream: &Deadline, fin_is_gone: bool);
+    /// From now on a client that goes away wakes `waker`; [`ResponseSink::watched_gone`] tells, and
+    /// stops watching. Called again for each poll of one wait, which began at `since_ms`.
+    fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool);
     /// Stops watching. Answers whether the client went away.
     fn watched_gone(&self) -> bool;
     /// The connection itself, when this exchange has it for itself: it can become a tunnel.
     fn client(&self) -> Option<&super::net::Stream>;
+    /// The client's connection, which others' exchanges may share: upstreams may be told of it.
+    fn connection(&self) -> Option<&Client>;
 }
 
 /// A response the gateway makes itself.

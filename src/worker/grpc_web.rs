@@ -5,9 +5,12 @@
 //! become the last frame of its body. Everything between is the forwarding of any request.
 //! Invariant: the client's own bytes are put back when it is over, with what follows them.
 
+use std::task::Waker;
+
 use super::{
     Worker,
     buffers::{Buffer, HEADROOM, TAILROOM},
+    client::Client,
     deadline::Deadline,
     exchange::{Exchange, OwnResponse, RequestBody, ResponseSink},
     forward,
@@ -353,8 +356,16 @@ impl<S: ResponseSink> ResponseSink for WebSink<'_, S> {
         self.inner.watch(upstream, fin_is_gone);
     }
 
+    fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool) {
+        self.inner.watch_for(waker, since_ms, fin_is_gone);
+    }
+
     fn watched_gone(&self) -> bool {
         self.inner.watched_gone()
+    }
+
+    fn connection(&self) -> Option<&Client> {
+        self.inner.connection()
     }
 
     fn client(&self) -> Option<&Stream> {

@@ -9,8 +9,8 @@ use super::{
     decode::{Decode, Sink, integer, quoted, text},
     report::Place,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, ProxyProtocol,
-        RequestId, Workers,
+        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, ProxyHeader,
+        ProxyProtocol, RequestId, Workers,
     },
 };
 use crate::{choice, policy::balance::Balance};
@@ -45,6 +45,11 @@ choice!(ProxyProtocol:
     ProxyProtocol::Optional = "optional",
     ProxyProtocol::Required = "required",
 );
+choice!(ProxyHeader:
+    ProxyHeader::Off = "off",
+    ProxyHeader::V1 = "v1",
+    ProxyHeader::V2 = "v2",
+);
 choice!(Balance:
     Balance::RoundRobin = "round_robin",
     Balance::LeastRequest = "least_request",
@@ -59,6 +64,21 @@ choice!(RequestId:
     RequestId::Keep = "keep",
     RequestId::Make = "make",
     RequestId::Off = "off",
+);
+
+/// Key `upstreams.protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    H2,
+    H2c,
+    Auto,
+}
+choice!(Protocol:
+    Protocol::Http1 = "http1",
+    Protocol::H2 = "h2",
+    Protocol::H2c = "h2c",
+    Protocol::Auto = "auto",
 );
 
 /// Key `paths.encoded_slash`.

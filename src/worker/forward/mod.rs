@@ -7,10 +7,12 @@
 //! because its bytes are still in the buffer.
 
 mod connect;
+mod h2;
 pub(super) mod request;
 mod response;
 
-pub use connect::UpstreamState;
+pub use connect::{InFlight, UpstreamState, reach};
+pub use h2::Connections;
 
 use std::{cell::Cell, pin::pin};
 
@@ -28,7 +30,7 @@ use super::{
     websocket::WebSocket,
 };
 use crate::{
-    config::snapshot::{Upstream, UpstreamId},
+    config::snapshot::{Protocol, Upstream, UpstreamId},
     policy::{
         Refusal,
         grpc::Grpc,
@@ -64,6 +66,19 @@ pub(super) struct Broken {
     outcome: TryOutcome,
 }
 
+impl Broken {
+    /// One that no other try can mend.
+    fn for_good(refusal: Refusal) -> Broken {
+        let outcome = TryOutcome::Failed {
+            reused_connection: false,
+            request_bytes_sent: false,
+            response_bytes_received: false,
+            body_replayable: false,
+        };
+        Broken { refusal, outcome }
+    }
+}
+
 /// Forwards `exchange` to `upstream` and relays the response into `sink`.
 pub async fn forward<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
@@ -85,10 +100,14 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
         is_sent: Cell::new(false),
     };
     exchange.record.upstream.set(Some(upstream));
+    if forward.rule.protocol != Protocol::Http1 {
+        // Boxed: it must not enlarge the task of an exchange over HTTP/1.1.
+        return Box::pin(h2::forward(forward, matched, body, sink)).await;
+    }
     let mut bytes = request::compose(&forward, matched, body)?;
     let mut seeking = connect::Seeking::default();
     let result = loop {
-        let acquired = match connect::acquire(&forward, &mut seeking).await {
+        let acquired = match connect::acquire(&forward, &mut seeking, sink.connection()).await {
             Ok(acquired) => acquired,
             Err(refusal) => break Err(refusal),
         };
@@ -102,16 +121,8 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
                 forward.settle(acquired, relayed, sink).await;
                 break Ok(());
             }
-            Err(broken) => {
-                let method = exchange.head().method;
-                if !retry::may_retry(broken.outcome, method, seeking.tries, route.tries_max)
-                    || now_ms() >= exchange.until_ms
-                {
-                    break Err(broken.refusal);
-                }
-                worker.metrics.retries.count();
-                forward.series().retries.count();
-            }
+            Err(broken) if forward.may_retry(&broken, seeking.tries, route.tries_max) => {}
+            Err(broken) => break Err(broken.refusal),
         }
     };
     worker.buffers.give(bytes);
@@ -144,6 +155,20 @@ impl Forward<'_> {
             }
             None => endpoint.responses[0].count(),
         }
+    }
+
+    /// Whether to try again after `broken`, which is then counted.
+    fn may_retry(&self, broken: &Broken, tries: u8, tries_max: u8) -> bool {
+        let method = self.exchange.head().method;
+        let may = retry::may_retry(broken.outcome, method, tries, tries_max)
+            // Nobody waits for it any more.
+            && broken.refusal.reason != refusal::CLIENT_ABORTED
+            && now_ms() < self.exchange.until_ms;
+        if may {
+            self.worker.metrics.retries.count();
+            self.series().retries.count();
+        }
+        may
     }
 
     /// Sends the request and relays its response over one connection. Afterwards the buffer is
@@ -257,7 +282,9 @@ impl Forward<'_> {
         sink: &mut S,
     ) {
         match relayed {
-            Relayed::Reusable => acquired.keep(self.rule, &self.worker.buffers),
+            Relayed::Reusable => {
+                acquired.keep(self.rule, &self.worker.buffers, sink.connection());
+            }
             Relayed::Spent => {}
             Relayed::Upgraded(switched) => {
                 self.hand_over(sink.sent());

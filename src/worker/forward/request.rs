@@ -9,13 +9,21 @@ use crate::{
     wire::{Field, FieldId, Framing, Method, emit},
     worker::{
         body::{chunk_head, chunk_tail},
-        buffers::{Buffer, TAILROOM},
+        buffers::{Buffer, HEADROOM, TAILROOM},
         exchange::{Exchange, RequestBody},
     },
 };
 
 /// Room for a chunk's size line between head and body.
 const CHUNK_LINE_BYTES: usize = 32;
+
+/// Writes the head alone.
+pub fn head(forward: &Forward<'_>, matched: &RouteMatch) -> Result<Vec<u8>, Refusal> {
+    let mut head = Vec::with_capacity(forward.exchange.head().len + HEADROOM);
+    request_line(&mut head, forward, matched)?;
+    fields(&mut head, forward, matched);
+    Ok(head)
+}
 
 /// Writes the head and the arrived part of the body into one buffer.
 pub fn compose<B: RequestBody>(

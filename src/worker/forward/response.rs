@@ -377,14 +377,14 @@ pub(super) fn closed(received: bool) -> Refused {
     Refused { refusal: refusal::UPSTREAM_CLOSED.into(), received, timed_out: false }
 }
 
-fn is_interim(status: u16) -> bool {
+pub(super) fn is_interim(status: u16) -> bool {
     (100..200).contains(&status) && status != 101
 }
 
 /// Parsed-response objects one worker keeps for reuse.
 const HEADS_FREE_MAX: usize = 128;
 
-fn give_head(worker: &Worker, head: Box<ResponseHead>) {
+pub(super) fn give_head(worker: &Worker, head: Box<ResponseHead>) {
     let mut free = worker.response_heads.borrow_mut();
     if free.len() < HEADS_FREE_MAX {
         free.push(head);

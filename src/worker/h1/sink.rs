@@ -1,6 +1,8 @@
 //! A response over HTTP/1.1: the upstream's head rewritten in place, its body framed for this
 //! client.
 
+use std::task::Waker;
+
 use super::body::too_slow;
 use crate::{
     config::Snapshot,
@@ -351,11 +353,19 @@ impl ResponseSink for H1Sink<'_> {
         self.client.stream.deadline().watch(upstream, now_ms(), fin_is_gone);
     }
 
+    fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool) {
+        self.client.stream.deadline().watch_for(waker, since_ms, fin_is_gone);
+    }
+
     fn watched_gone(&self) -> bool {
         self.client.stream.deadline().watched_gone()
     }
 
     fn client(&self) -> Option<&Stream> {
         Some(&self.client.stream)
+    }
+
+    fn connection(&self) -> Option<&Client> {
+        Some(self.client)
     }
 }

@@ -17,7 +17,8 @@ use crate::{
 /// The body of one request.
 pub struct H2Body<'w> {
     worker: &'w Worker,
-    stream: RecvStream,
+    /// `None`: there is no body, what comes is a tunnel's.
+    stream: Option<RecvStream>,
     /// Received, and larger than the buffer it was to go into.
     carry: Bytes,
     ended: bool,
@@ -37,7 +38,7 @@ impl<'w> H2Body<'w> {
     /// `arrived` data bytes have been taken already; `limits` bound the trailers.
     pub fn new(
         worker: &'w Worker,
-        stream: RecvStream,
+        stream: Option<RecvStream>,
         (framing, arrived): (Framing, u64),
         wait: Wait,
         rate_min: u32,
@@ -46,7 +47,7 @@ impl<'w> H2Body<'w> {
         let announced = if let Framing::Length(bytes) = framing { bytes } else { 0 };
         H2Body {
             worker,
-            ended: stream.is_end_stream(),
+            ended: stream.as_ref().is_none_or(RecvStream::is_end_stream),
             stream,
             carry: Bytes::new(),
             announced,
@@ -70,7 +71,7 @@ impl<'w> H2Body<'w> {
     async fn frame(&mut self) -> Result<Option<Bytes>, Refusal> {
         let by_ms = self.wait.at();
         let alarm = self.alarm.get_or_insert_with(|| self.worker.alarms.alarm());
-        let stream = &mut self.stream;
+        let Some(stream) = &mut self.stream else { return Ok(None) };
         let data = alarm.by(by_ms, std::future::poll_fn(|cx| stream.poll_data(cx))).await;
         match data {
             Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
@@ -93,7 +94,7 @@ impl<'w> H2Body<'w> {
     /// Takes the trailers, under the rules of HTTP/1.1's.
     async fn trailers(&mut self, by_ms: u64) -> Result<(), Refusal> {
         let alarm = self.alarm.get_or_insert_with(|| self.worker.alarms.alarm());
-        let stream = &mut self.stream;
+        let Some(stream) = &mut self.stream else { return Ok(()) };
         let trailers = alarm.by(by_ms, std::future::poll_fn(|cx| stream.poll_trailers(cx))).await;
         self.ended = true;
         let fields = match trailers {
@@ -122,16 +123,17 @@ impl<'w> H2Body<'w> {
     /// much again.
     fn fill(&mut self, buf: &mut Buffer, data: Bytes) {
         self.carry = data;
+        let Some(stream) = &mut self.stream else { return };
         loop {
             let n = self.carry.len().min(buf.room());
             buf.append(&self.carry[..n]);
             self.carry.advance(n);
             // It only fails when the stream is over.
-            let _ = self.stream.flow_control().release_capacity(n);
+            let _ = stream.flow_control().release_capacity(n);
             if !self.carry.is_empty() || buf.room() == 0 {
                 return;
             }
-            match poll_now(&mut self.stream) {
+            match poll_now(stream) {
                 Some(more) => self.carry = more,
                 None => return,
             }
@@ -196,7 +198,8 @@ impl RequestBody for H2Body<'_> {
         let mut buf = self.worker.buffers.relay(None);
         if let Some(data) = data {
             self.fill(&mut buf, data);
-            self.ended = self.carry.is_empty() && self.stream.is_end_stream();
+            let is_over = self.stream.as_ref().is_none_or(RecvStream::is_end_stream);
+            self.ended = self.carry.is_empty() && is_over;
         }
         match self.account(buf.len(), started_ms) {
             Ok(()) => Ok(buf),

@@ -11,6 +11,7 @@
 //! stream.
 
 mod body;
+mod bridge;
 pub mod io;
 mod piece;
 mod sink;
@@ -183,7 +184,8 @@ fn builder(rule: &Http2, head: crate::wire::HeadLimits) -> server::Builder {
         .max_header_list_size(head.head_bytes_max + 32 * u32::from(head.fields_max))
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_local_error_reset_streams(Some(OWN_RESETS_MAX))
-        .max_pending_accept_reset_streams(UNBEGUN_RESETS_MAX);
+        .max_pending_accept_reset_streams(UNBEGUN_RESETS_MAX)
+        .enable_connect_protocol();
     builder
 }
 

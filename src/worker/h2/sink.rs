@@ -4,15 +4,15 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use h2::{Reason, SendStream, server::SendResponse};
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
-    Session,
+    Session, bridge,
     piece::{Outbox, Piece},
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     worker::{
         alarm::Alarm,
         buffers::Buffer,
+        client::Client,
         clock::{now_ms, now_ns},
         deadline::{Deadline, Deadlines, Slot},
         exchange::{OwnResponse, ResponseSink},
@@ -42,6 +43,11 @@ pub struct Half {
     is_gone: Cell<bool>,
     /// The upstream connection to end when the client goes away.
     upstream: Cell<Option<Slot>>,
+    /// The tunnel that the stream became has ended.
+    pub tunnel_over: Cell<bool>,
+    bridge: RefCell<Option<Waker>>,
+    /// Or the task to wake.
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Half {
@@ -53,7 +59,49 @@ impl Half {
             is_over: Cell::new(false),
             is_gone: Cell::new(false),
             upstream: Cell::new(None),
+            tunnel_over: Cell::new(false),
+            bridge: RefCell::default(),
+            waker: RefCell::default(),
         }
+    }
+
+    pub fn outbox(&self) -> &Rc<Outbox> {
+        &self.outbox
+    }
+
+    /// The exchange is over; so is its tunnel, if it became one.
+    pub fn end_tunnel(&self) {
+        self.tunnel_over.set(true);
+        if let Some(waker) = self.bridge.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the tunnel has ended; the task is woken when it does.
+    pub fn is_tunnel_over(&self, cx: &Context<'_>) -> bool {
+        self.bridge.replace(Some(cx.waker().clone()));
+        self.tunnel_over.get()
+    }
+
+    /// Ends our side of the stream.
+    pub fn finish(&self) {
+        // It only fails when the stream is over.
+        let _ = self.hand_over(Piece::empty(), true);
+    }
+
+    /// Hands data to the codec.
+    pub fn hand_over(&self, piece: Piece, end: bool) -> Result<(), Refusal> {
+        let mut stream = self.stream.borrow_mut();
+        let stream = stream.as_mut().ok_or(refusal::CLIENT_ABORTED)?;
+        stream.send_data(piece, end).map_err(|_| refusal::CLIENT_ABORTED)?;
+        self.is_over.set(end);
+        Ok(())
+    }
+
+    /// How many of `bytes` may be handed over.
+    pub fn poll_room(&self, cx: &mut Context<'_>, bytes: usize) -> Poll<Result<usize, Refusal>> {
+        std::task::ready!(self.outbox.poll_room(cx));
+        self.poll_capacity(cx, bytes)
     }
 
     /// Looks whether the client has given the request up, and if so ends what waits for an upstream
@@ -70,6 +118,9 @@ impl Half {
             self.is_gone.set(true);
             if let Some(upstream) = self.upstream.get() {
                 deadlines.end(upstream);
+            }
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
             }
         }
     }
@@ -115,6 +166,17 @@ pub struct H2Sink<'s> {
     timing: Option<Timing>,
     waited_ms: u64,
     alarm: Option<Alarm>,
+    connect: Option<Connect>,
+    /// Our end of the tunnel, when it has become one.
+    tunnel: Option<Stream>,
+}
+
+/// A client that wants a WebSocket (RFC 8441).
+pub struct Connect {
+    /// What it sends.
+    pub stream: RecvStream,
+    /// What the upstream has to answer to.
+    pub key: String,
 }
 
 impl<'s> H2Sink<'s> {
@@ -136,7 +198,14 @@ impl<'s> H2Sink<'s> {
             timing: None,
             waited_ms: 0,
             alarm: None,
+            connect: None,
+            tunnel: None,
         }
+    }
+
+    /// The request asks for a WebSocket.
+    pub fn with_connect(self, connect: Option<Connect>) -> H2Sink<'s> {
+        H2Sink { connect, ..self }
     }
 
     /// Hands the final response's head to the codec.
@@ -156,10 +225,7 @@ impl<'s> H2Sink<'s> {
     /// many.
     async fn room(&mut self, bytes: usize, held_bytes: usize) -> Result<usize, Refusal> {
         let half = self.half.clone();
-        let poll = |cx: &mut Context<'_>| {
-            std::task::ready!(half.outbox.poll_room(cx));
-            half.poll_capacity(cx, bytes)
-        };
+        let poll = |cx: &mut Context<'_>| half.poll_room(cx, bytes);
         // Nearly always at once, which needs no alarm.
         let now = std::future::poll_fn(|cx| Poll::Ready(poll(cx))).await;
         if let Poll::Ready(room) = now {
@@ -190,18 +256,10 @@ impl<'s> H2Sink<'s> {
                     piece
                 }
             };
-            self.hand_over(piece, end && is_rest)?;
+            self.half.hand_over(piece, end && is_rest)?;
             self.sent.bytes += n as u64;
             self.sent.body_bytes += n as u64;
         }
-        Ok(())
-    }
-
-    fn hand_over(&mut self, piece: Piece, end: bool) -> Result<(), Refusal> {
-        let mut stream = self.half.stream.borrow_mut();
-        let stream = stream.as_mut().ok_or(refusal::CLIENT_ABORTED)?;
-        stream.send_data(piece, end).map_err(|_| refusal::CLIENT_ABORTED)?;
-        self.half.is_over.set(end);
         Ok(())
     }
 
@@ -223,7 +281,7 @@ impl<'s> H2Sink<'s> {
             stream.send_trailers(trailers).map_err(|_| refusal::CLIENT_ABORTED)?;
             self.half.is_over.set(true);
         } else if last && is_empty {
-            self.hand_over(Piece::empty(), true)?;
+            self.half.hand_over(Piece::empty(), true)?;
         }
         Ok(())
     }
@@ -345,6 +403,10 @@ impl ResponseSink for H2Sink<'_> {
         last: bool,
         trailer_lines: &[u8],
     ) -> Result<(), Refusal> {
+        if self.connect.is_some() && (200..300).contains(&head.status) {
+            // The client would take it for a tunnel (RFC 8441 §4).
+            return Err(refusal::UPSTREAM_INVALID.into());
+        }
         let mut response = self.rewritten(head, buf.bytes());
         self.hop_fields(response.headers_mut());
         buf.consume(head.len);
@@ -412,9 +474,21 @@ impl ResponseSink for H2Sink<'_> {
         self.send(&mut buf, true).await
     }
 
-    async fn switch(&mut self, _: &ResponseHead, _: &Buffer) -> Result<(), Refusal> {
-        // Nobody asked for it: requests over HTTP/2 have no Upgrade (RFC 9113 §8.6).
-        Err(refusal::UPSTREAM_UPGRADE.into())
+    async fn switch(&mut self, head: &ResponseHead, buf: &Buffer) -> Result<(), Refusal> {
+        let connect = self.connect.take().ok_or(refusal::UPSTREAM_UPGRADE)?;
+        let mut response = self.rewritten(head, buf.bytes());
+        *response.status_mut() = StatusCode::OK;
+        let accept = response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+        if !accept.is_some_and(|accept| bridge::accepts(&connect.key, accept.as_bytes())) {
+            return Err(refusal::UPSTREAM_INVALID.into());
+        }
+        self.hop_fields(response.headers_mut());
+        self.begin(response, false)?;
+        let worker = &self.session.worker;
+        let near = bridge::begin(worker, self.half.clone(), connect.stream);
+        // No descriptors are left.
+        self.tunnel = Some(near.map_err(|_| refusal::OVERLOADED)?);
+        Ok(())
     }
 
     fn watch(&self, upstream: &Deadline, _: bool) {
@@ -424,12 +498,26 @@ impl ResponseSink for H2Sink<'_> {
         }
     }
 
+    fn watch_for(&self, waker: &Waker, _: u64, _: bool) {
+        let mut known = self.half.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+        if self.half.is_gone.get() {
+            waker.wake_by_ref();
+        }
+    }
+
     fn watched_gone(&self) -> bool {
         self.half.upstream.set(None);
         self.half.is_gone.get()
     }
 
+    fn connection(&self) -> Option<&Client> {
+        Some(&self.session.client)
+    }
+
     fn client(&self) -> Option<&Stream> {
-        None
+        self.tunnel.as_ref()
     }
 }

@@ -9,8 +9,9 @@ use http::request::Parts;
 use super::{
     Session,
     body::H2Body,
+    bridge,
     piece::Piece,
-    sink::{H2Sink, Half},
+    sink::{Connect, H2Sink, Half},
     text,
 };
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     telemetry::request_id::RequestId,
     wire::{Method, Parsed, Span, Version},
     worker::{
+        Worker,
         buffers::Buffer,
         clock::{NEVER_MS, now_ns},
         exchange::{Exchange, Request, ResponseSink},
@@ -57,8 +59,12 @@ async fn exchange(
     mut stream: RecvStream,
 ) {
     let worker = &*session.worker;
-    let arrived = first_data(&mut stream).await;
-    let read = read(worker.request(), snapshot, &parts, &stream, &arrived);
+    let key = websocket_key(worker, &parts);
+    let arrived = match key {
+        None => first_data(&mut stream).await,
+        Some(_) => Bytes::new(),
+    };
+    let read = read(worker.request(), snapshot, &parts, &stream, &arrived, key.as_deref());
     drop(parts);
     let (request, buf) = match read {
         Ok(read) => read,
@@ -80,6 +86,10 @@ async fn exchange(
         Grpc::No => (timeouts.body_ms, limits.client_rate_min),
         _ => (timeouts.body_ms.max(timeouts.tunnel_idle_ms), 0),
     };
+    let (stream, connect) = match key {
+        None => (Some(stream), None),
+        Some(key) => (None, Some(Connect { stream, key })),
+    };
     let mut body = H2Body::new(
         worker,
         stream,
@@ -90,13 +100,21 @@ async fn exchange(
     );
     drop(arrived);
     let write = wait(timeouts.write_ms);
-    let mut sink = H2Sink::new(session, snapshot, half.clone(), is_head, write);
+    let mut sink =
+        H2Sink::new(session, snapshot, half.clone(), is_head, write).with_connect(connect);
     let outcome = pipeline::serve(worker, snapshot, &mut exchange, &mut body, &mut sink).await;
+    half.end_tunnel();
     if let Outcome::Broken(_) = outcome {
         // What the client has is not the whole.
         half.reset(if sink.begun() { Reason::INTERNAL_ERROR } else { Reason::CANCEL });
     }
     worker.give_request(Some(exchange.request));
+}
+
+/// The key for a client that asks for a WebSocket (RFC 8441).
+fn websocket_key(worker: &Worker, parts: &Parts) -> Option<String> {
+    let protocol = parts.extensions.get::<h2::ext::Protocol>()?;
+    (protocol.as_str() == "websocket").then(|| bridge::key(&worker.random))
 }
 
 /// Data that came together with the head: it leaves together with it.
@@ -118,13 +136,15 @@ fn read(
     parts: &Parts,
     stream: &RecvStream,
     arrived: &Bytes,
+    key: Option<&str>,
 ) -> Result<(Box<Request>, Buffer), (Refusal, Buffer)> {
     let body = match stream.is_end_stream() {
+        _ if key.is_some() => text::Body::None,
         true if arrived.is_empty() => text::Body::None,
         true => text::Body::Whole(arrived.len()),
         false => text::Body::Streamed,
     };
-    let mut buf = text::head(parts, body, arrived.len())
+    let mut buf = text::head(parts, body, arrived.len(), key)
         .map_err(|reason| (reason.into(), Buffer::default()))?;
     match request.head.parse(buf.bytes(), &snapshot.limits.head) {
         Ok(Parsed::Complete(())) if request.head.len == buf.len() => {}

@@ -25,10 +25,16 @@ pub enum Body {
 /// Bytes around the fields: version, framing, line ends.
 const AROUND_BYTES: usize = 96;
 
-/// A buffer with the head of `parts` and room for `more` bytes behind it.
-pub fn head(parts: &Parts, body: Body, more: usize) -> Result<Buffer, &'static Reason> {
+/// A buffer with the head of `parts` and room for `more` bytes behind it. `websocket_key`: the
+/// request is the beginning of a WebSocket (RFC 8441 §5), which HTTP/1.1 asks for with that key.
+pub fn head(
+    parts: &Parts,
+    body: Body,
+    more: usize,
+    websocket_key: Option<&str>,
+) -> Result<Buffer, &'static Reason> {
     let mut out = Vec::with_capacity(estimate(parts));
-    request_line(&mut out, parts)?;
+    request_line(&mut out, parts, websocket_key.is_some())?;
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
     if let Some(authority) = authority {
         emit::field(&mut out, b"Host", authority.as_bytes());
@@ -44,7 +50,10 @@ pub fn head(parts: &Parts, body: Body, more: usize) -> Result<Buffer, &'static R
         }
         _ => {}
     }
-    if parts.headers.contains_key(header::TE) {
+    if let Some(key) = websocket_key {
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+        emit::field(&mut out, b"Sec-WebSocket-Key", key.as_bytes());
+    } else if parts.headers.contains_key(header::TE) {
         out.extend_from_slice(b"Connection: TE\r\n");
     }
     emit::end(&mut out);
@@ -61,19 +70,25 @@ fn estimate(parts: &Parts) -> usize {
     AROUND_BYTES + parts.method.as_str().len() + path + 2 * authority + fields
 }
 
-fn request_line(out: &mut Vec<u8>, parts: &Parts) -> Result<(), &'static Reason> {
+fn request_line(
+    out: &mut Vec<u8>,
+    parts: &Parts,
+    is_websocket: bool,
+) -> Result<(), &'static Reason> {
     let path = parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str);
     // CONNECT has an authority alone.
     let authority = || parts.uri.authority().map_or("/", http::uri::Authority::as_str);
     let target = match path {
-        Some(path) if !path.is_empty() && parts.method != http::Method::CONNECT => path,
+        Some(path) if is_websocket || parts.method != http::Method::CONNECT => path,
         _ => authority(),
     };
     // A whole URI, which HTTP/1.1 would accept, is no path (§8.3.1).
-    if parts.method != http::Method::CONNECT && !target.starts_with('/') && target != "*" {
+    let has_path = is_websocket || parts.method != http::Method::CONNECT;
+    if has_path && !target.starts_with('/') && target != "*" {
         return Err(reason::BAD_TARGET);
     }
-    emit::request_line(out, parts.method.as_str().as_bytes(), target.as_bytes(), None);
+    let method = if is_websocket { "GET" } else { parts.method.as_str() };
+    emit::request_line(out, method.as_bytes(), target.as_bytes(), None);
     Ok(())
 }
 
@@ -94,7 +109,9 @@ fn fields(
         if is_padded(value) {
             return Err(reason::BAD_FIELD_VALUE);
         }
-        if name == header::COOKIE {
+        if name == header::SEC_WEBSOCKET_KEY && parts.method == http::Method::CONNECT {
+            // The gateway's own takes its place.
+        } else if name == header::COOKIE {
             cookies.push(value);
         } else if name != header::HOST {
             emit::field(out, name.as_str().as_bytes(), value);
@@ -137,7 +154,7 @@ mod tests {
     }
 
     fn text(parts: &Parts, body: Body) -> Result<String, &'static Reason> {
-        let buf = head(parts, body, 0)?;
+        let buf = head(parts, body, 0, None)?;
         Ok(String::from_utf8(buf.bytes().to_vec()).expect("ASCII"))
     }
 
@@ -288,7 +305,7 @@ mod tests {
                 Just(Body::Streamed),
             ],
         ) {
-            let Ok(buf) = head(&parts, body, 0) else { return Ok(()) };
+            let Ok(buf) = head(&parts, body, 0, None) else { return Ok(()) };
             let text = buf.bytes();
             let mut read = RequestHead::default();
             match read.parse(text, &WIDE) {
