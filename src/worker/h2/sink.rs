@@ -221,7 +221,8 @@ impl<'s> H2Sink<'s> {
         Ok(())
     }
 
-    /// Waits until the client takes some of `bytes`, with a buffer of `held_bytes`. Answers how many.
+    /// Waits until the client takes some of `bytes`, with a buffer of `held_bytes`. Answers how
+    /// many.
     async fn room(&mut self, bytes: usize, held_bytes: usize) -> Result<usize, Refusal> {
         let half = self.half.clone();
         let poll = |cx: &mut Context<'_>| half.poll_room(cx, bytes);

@@ -8,7 +8,7 @@ use std::{
     io::Write,
     net::{SocketAddr, TcpStream},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
@@ -263,12 +263,6 @@ impl Http2 {
     #[track_caller]
     pub fn begin(&mut self, pairs: &[(u16, u32)]) {
         self.send([PREFACE, &settings(pairs)].concat());
-    }
-
-    /// How long a read waits before it is [`ReadError::Timeout`].
-    pub fn patience(self, wait: Duration) -> Http2 {
-        self.reader.socket.set_read_timeout(wait);
-        self
     }
 
     #[track_caller]

@@ -28,17 +28,15 @@ fn logged(folder: &tempfile::TempDir, count: usize) -> Vec<Value> {
 #[test]
 fn a_request_that_is_given_up_frees_the_upstream() {
     let upstream = Upstream::scripted(|conn| {
-        while let Ok(head) = conn.request_head() {
+        if let Ok(head) = conn.request_head() {
             match head.target.as_str() {
-                "/before" | "/sending" => return conn.until_closed(),
+                "/before" | "/sending" => conn.until_closed(),
                 "/during" => {
                     conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
                     while conn.send(format!("10000\r\n{}\r\n", "x".repeat(65_536))) {}
-                    return;
                 }
                 _ => {
                     conn.answer(&head);
-                    return;
                 }
             }
         }
@@ -107,8 +105,10 @@ fn a_response_that_is_cut_never_ends_well() {
         for path in ["/length", "/chunk", "/last", "/trailer"] {
             let stream = client.ask("GET", path, &[]);
             let answer = client.finish(stream).unwrap();
-            let told = (answer.response.status, answer.is_ended, answer.reset);
-            assert_eq!(told, (200, false, Some(code::INTERNAL_ERROR)), "{scheme} {path}");
+            let told = (answer.is_ended, answer.reset);
+            assert_eq!(told, (false, Some(code::INTERNAL_ERROR)), "{scheme} {path}");
+            // The reset may overtake the head.
+            assert!([0, 200].contains(&answer.response.status), "{scheme} {path}");
             assert!(b"part".starts_with(&answer.response.body), "{scheme} {path}: {answer:?}");
         }
         let response = client.get("/head");
@@ -129,7 +129,9 @@ fn a_connection_that_ends_takes_its_requests_with_it() {
     for (round, how) in ["close", "reset", "goaway"].into_iter().enumerate() {
         let before = upstream.connections();
         let mut client = both.plain();
-        (0..5).for_each(|n| drop(client.ask("GET", &format!("/{how}/{n}"), &[])));
+        for n in 0..5 {
+            client.ask("GET", &format!("/{how}/{n}"), &[]);
+        }
         let stream = client.open(&pseudo("POST", "/sends"), false);
         client.data(stream, b"half of", false);
         upstream.wait_for_connections(before + 6);

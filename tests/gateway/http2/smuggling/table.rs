@@ -43,8 +43,8 @@ const PSEUDO: &str = "RFC 9113 §8.3";
 const REQUEST: &str = "RFC 9113 §8.3.1";
 const LENGTH: &str = "RFC 9113 §8.1.1";
 const TRAILERS: &str = "RFC 9113 §8.1";
-/// The codec takes bytes that no field can have for a broken header block; and any error of a stream
-/// may be treated as one of the connection (RFC 9113 §5.4.2).
+/// The codec takes bytes that no field can have for a broken header block; and any error of a
+/// stream may be treated as one of the connection (RFC 9113 §5.4.2).
 const ENDS: Outcome = Outcome::Ends(code::PROTOCOL_ERROR);
 
 type Pair<'t> = (&'t [u8], &'t [u8]);
