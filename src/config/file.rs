@@ -7,7 +7,7 @@
 use super::{
     decode::Named,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, Parent,
+        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, Parent, ProxyHeader,
         ProxyProtocol, RequestId, ServerTiming, Workers,
     },
     units::{
@@ -145,6 +145,20 @@ section! {
         /// Clients speak TLS here. Default: plain HTTP.
         tls: Option<ListenerTls> = None,
             eg "{ certificates = [{ file = \"tls/localhost.pem\", key = \"tls/localhost.key\" }] }";
+        /// Do not end TLS here: pass each connection on as it is, to the upstream of the name that
+        /// its client asks for (SNI). No route is looked at. See docs/tls.md.
+        passthrough: Vec<At<Passthrough>> = Vec::new(),
+            eg "[{ sni = [\"app.example.com\"], upstream = \"orders\" }]";
+    }
+
+    /// Where TLS connections go that are passed through.
+    pub struct Passthrough {
+        /// Names, exact (`"app.example.com"`) or with one leading wildcard (`"*.example.com"`); an
+        /// exact one counts first, then the longest wildcard. Default: clients that ask for none of
+        /// the listener's names, or for no name.
+        sni: Vec<At<HostPattern>> = Vec::new();
+        /// The upstream that gets them.
+        upstream: Name, eg "\"orders\"";
     }
 
     /// TLS of a listener: versions 1.2 and 1.3. Its files are read when the configuration is
@@ -327,6 +341,11 @@ section! {
         /// `tls` what the endpoint prefers of both (by ALPN), without `tls` HTTP/1.1. Upgrades
         /// (WebSocket) are forwarded over HTTP/1.1 only.
         protocol: Protocol = Protocol::Http1;
+        /// Begin each connection with a PROXY protocol header, which tells the endpoint whose
+        /// connection it is: `"v2"`, also with the name the client asked for, what was agreed on by
+        /// ALPN, and TLS; or `"v1"`, with addresses only. A connection then serves one client's
+        /// connection only.
+        proxy_protocol: ProxyHeader = ProxyHeader::Off;
         /// HTTP/2 to the endpoints.
         http2: UpstreamHttp2 = UpstreamHttp2::default();
     }

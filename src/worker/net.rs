@@ -32,7 +32,7 @@ use super::{
     buffers::Buffer,
     clock::{NEVER_MS, completed, is_alone, now_ms, refresh},
     deadline::{Deadline, Deadlines},
-    tls::Tls,
+    tls::{Agreed, Tls},
 };
 use crate::policy::client_cert::ClientCert;
 
@@ -195,6 +195,11 @@ impl Stream {
     /// The handshake chose HTTP/2.
     pub fn is_http2(&self) -> bool {
         self.tls.get().is_some_and(|tls| tls.is_http2)
+    }
+
+    /// What the handshake came to, where there was one.
+    pub fn agreed(&self) -> Option<Agreed> {
+        Some(self.tls.get()?.agreed())
     }
 
     pub fn is_tls(&self) -> bool {

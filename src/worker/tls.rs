@@ -17,8 +17,8 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, ServerConnection,
-    client::Resumption, pki_types::ServerName,
+    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion,
+    ServerConnection, client::Resumption, pki_types::ServerName,
 };
 
 use super::{
@@ -70,6 +70,18 @@ pub struct Tls {
 pub struct Refused {
     pub failure: TlsFailure,
     pub error: io::Error,
+}
+
+/// What a client asked for and what was agreed on, for upstreams that are told.
+pub struct Agreed {
+    /// Empty when it asked for no name.
+    pub name: String,
+    /// Empty when nothing was agreed on.
+    pub alpn: Vec<u8>,
+    /// As in `TLSv1.3`.
+    pub version: &'static str,
+    /// It has shown a certificate, which was accepted.
+    pub is_verified: bool,
 }
 
 /// What came of a handshake.
@@ -321,6 +333,25 @@ impl Tls {
         let session = &mut *self.session.borrow_mut();
         session.send_close_notify();
         queued(session, &self.buffers)
+    }
+
+    /// What the handshake came to.
+    pub fn agreed(&self) -> Agreed {
+        let session = &*self.session.borrow();
+        let name = match session {
+            Connection::Server(server) => server.server_name().unwrap_or_default().to_owned(),
+            Connection::Client(_) => String::new(),
+        };
+        Agreed {
+            name,
+            alpn: session.alpn_protocol().unwrap_or_default().to_vec(),
+            version: match session.protocol_version() {
+                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "TLSv1.3",
+            },
+            // One that is not accepted ends the handshake.
+            is_verified: session.peer_certificates().is_some(),
+        }
     }
 
     /// Counts how the session ended, once. Answers the alert that tells the peer what was wrong

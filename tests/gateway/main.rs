@@ -24,6 +24,8 @@ mod lifecycle;
 mod limits;
 mod mailbox;
 mod own_log;
+mod passthrough;
+mod proxy_header;
 mod proxy_protocol;
 mod proxying;
 mod reload;

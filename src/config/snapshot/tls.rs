@@ -91,13 +91,13 @@ impl Shown {
 
 impl Certificates {
     /// Adds one that is for `names`, which may begin with `*.`.
-    pub fn add(&mut self, key: CertifiedKey, staple: Option<Staple>, names: &[String]) {
+    pub fn add(&mut self, key: Arc<CertifiedKey>, staple: Option<Staple>, names: &[String]) {
         let stapled = staple.map(|staple| {
-            let mut key = key.clone();
+            let mut key = (*key).clone();
             key.ocsp = Some(staple.response);
             (Arc::new(key), staple.until_s)
         });
-        let shown = Shown { key: Arc::new(key), stapled };
+        let shown = Shown { key, stapled };
         for name in names {
             let name = name.to_ascii_lowercase();
             let keys = match name.strip_prefix("*.") {
@@ -156,11 +156,11 @@ mod tests {
 
     use super::*;
 
-    fn key() -> CertifiedKey {
+    fn key() -> Arc<CertifiedKey> {
         let made = rcgen::generate_simple_self_signed(Vec::new()).expect("a certificate");
         let der = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
         let key = any_supported_type(&der).expect("a key that is supported");
-        CertifiedKey::new(vec![made.cert.der().clone()], key)
+        Arc::new(CertifiedKey::new(vec![made.cert.der().clone()], key))
     }
 
     #[test]

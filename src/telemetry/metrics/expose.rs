@@ -405,6 +405,17 @@ impl Scrape {
 
     fn upstreams(&mut self, registry: &Registry) {
         let upstreams = &registry.upstreams;
+        let passed = upstreams.iter().map(|(name, shards, _)| {
+            (vec![text_of(name)], sum(shards, |upstream| upstream.passed.get()))
+        });
+        self.counts(f::PASSED, passed.filter(|(_, count)| *count > 0).collect());
+        let bytes = upstreams.iter().flat_map(|(name, shards, _)| {
+            End::ALL.map(|end| {
+                let count = sum(shards, |upstream| upstream.passed_bytes[end as usize].get());
+                (vec![text_of(name), Cow::Borrowed(end.name())], count)
+            })
+        });
+        self.counts(f::PASSED_BYTES, bytes.filter(|(_, count)| *count > 0).collect());
         let retries = upstreams.iter().map(|(name, shards, _)| {
             (vec![text_of(name)], sum(shards, |upstream| upstream.retries.get()))
         });

@@ -90,6 +90,8 @@ families! {
     ROUTE_RECEIVED = Counter Bytes "ringway_route_received" ["route"] "Request bodies received, by route";
     ROUTE_SENT = Counter Bytes "ringway_route_sent" ["route"] "Response bodies sent, by route";
     ROUTE_DURATION = Histogram Seconds "ringway_route_duration" ["route"] "From a request's head to the last byte of its response, by route";
+    PASSED = Counter One "ringway_passthrough_connections" ["upstream"] "Connections whose TLS was passed through (`listeners.passthrough`), by upstream";
+    PASSED_BYTES = Counter Bytes "ringway_passthrough" ["upstream", "from"] "Bytes of those connections, by upstream and sender (`client` or `upstream`)";
     RETRIES = Counter One "ringway_upstream_retries" ["upstream"] "Tries beyond a request's first";
     FAILURES = Counter One "ringway_upstream_failures" ["upstream", "reason"] "Tries that came to nothing, by reason (docs/reasons.md)";
     ENDPOINT_REQUESTS = Counter One "ringway_endpoint_requests" ["upstream", "endpoint", "class"] "Tries by endpoint and first digit of its response's status (`none`: it did not answer)";

@@ -368,6 +368,9 @@ pub struct UpstreamShard {
     pub retries: Cell,
     /// Tries that came to nothing, by [`FAILURES`].
     pub failures: [Cell; FAILURES.len()],
+    /// Connections whose TLS was passed through, and what passed, by who sent it (`tunnels::End`).
+    pub passed: Cell,
+    pub passed_bytes: [Cell; 2],
 }
 
 impl UpstreamShard {
