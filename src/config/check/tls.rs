@@ -372,8 +372,7 @@ pub(super) fn certified(
         return None;
     }
     let loaded = Loaded { key: Arc::new(certified), about };
-    certificates::remember(print?, &loaded);
-    Some(loaded)
+    Some(certificates::remember(print?, loaded))
 }
 
 fn chain(

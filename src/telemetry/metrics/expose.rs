@@ -290,6 +290,7 @@ impl Scrape {
         });
         self.counts(f::TLS_HANDSHAKES, kinds.collect());
         self.tls(registry);
+        self.count(f::TLS_FORGOTTEN, registry.sum(|w| w.tls_addresses_forgotten.get()));
         self.count(f::HTTP2_CONNECTIONS, registry.sum(|w| w.http2_connections.get()));
         self.count(f::HTTP2_STREAMS, registry.sum(|w| w.http2_streams.get()));
         let failures = Http2Failure::ALL.into_iter().map(|failure| {
@@ -297,7 +298,6 @@ impl Scrape {
             (vec![Cow::Borrowed(failure.name())], count)
         });
         self.counts(f::HTTP2_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
-        self.count(f::TLS_FORGOTTEN, registry.sum(|w| w.tls_addresses_forgotten.get()));
         self.count(f::TUNNELS, registry.sum(|w| w.tunnels.get()));
         self.count(f::TUNNELS_OPEN, registry.sum(|w| w.tunnels_open.get()));
         self.tunnels(registry);
