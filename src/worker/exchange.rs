@@ -296,6 +296,10 @@ pub trait ResponseSink {
     /// From now on a client that goes away wakes `waker`; [`ResponseSink::watched_gone`] tells, and
     /// stops watching. Called again for each poll of one wait, which began at `since_ms`.
     fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool);
+    /// The client is known to have gone away: nothing need be begun for it.
+    fn is_gone(&self) -> bool {
+        false
+    }
     /// Stops watching. Answers whether the client went away.
     fn watched_gone(&self) -> bool;
     /// The connection itself, when this exchange has it for itself: it can become a tunnel.

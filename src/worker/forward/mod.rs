@@ -100,6 +100,9 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
         is_sent: Cell::new(false),
     };
     exchange.record.upstream.set(Some(upstream));
+    if sink.is_gone() {
+        return Err(refusal::CLIENT_ABORTED.into());
+    }
     if forward.rule.protocol != Protocol::Http1 {
         // Boxed: it must not enlarge the task of an exchange over HTTP/1.1.
         return Box::pin(h2::forward(forward, matched, body, sink)).await;

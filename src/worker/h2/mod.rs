@@ -74,7 +74,8 @@ pub struct Session {
     outbox: Rc<Outbox>,
     idle: io::Idle<Rc<Client>>,
     keep_alive_ms: u64,
-    /// Streams being served.
+    streams_max: u32,
+    /// Streams being served, also those that the client has given up and that are not done yet.
     open: Cell<u32>,
     /// Those of them that wait for the client to take data.
     waiting: Cell<u32>,
@@ -131,6 +132,7 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
         outbox: Rc::new(Outbox::new(&worker.buffers)),
         idle: pump.idle(),
         keep_alive_ms: timeouts.keep_alive_ms,
+        streams_max: rule.streams_max,
         open: Cell::new(0),
         waiting: Cell::new(0),
         held_bytes: Cell::new(0),
@@ -368,8 +370,9 @@ impl Session {
     }
 
     fn has_too_many(&self) -> bool {
-        let is_narrow = self.is_narrow.get() && self.open.get() >= WAITING_MAX;
-        is_narrow || self.waiting.get() >= WAITING_MAX
+        let most = if self.is_narrow.get() { WAITING_MAX } else { self.streams_max };
+        // The codec counts those that the client gave up no longer (CVE-2023-44487).
+        self.open.get() >= most || self.waiting.get() >= WAITING_MAX
     }
 
     fn wake_unless_full(&self) {

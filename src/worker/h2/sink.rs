@@ -508,6 +508,10 @@ impl ResponseSink for H2Sink<'_> {
         }
     }
 
+    fn is_gone(&self) -> bool {
+        self.half.is_gone.get()
+    }
+
     fn watched_gone(&self) -> bool {
         self.half.upstream.set(None);
         self.half.is_gone.get()
