@@ -265,6 +265,14 @@ pub trait ResponseSink {
         last: bool,
         trailer_lines: &[u8],
     ) -> Result<(), Refusal>;
+    /// Waits until the client takes more data, of which there is some.
+    async fn ready(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+    /// So much waits for the client that only little should be read at once.
+    fn is_laden(&self) -> bool {
+        false
+    }
     /// Sends more data. `last`: the body is complete.
     async fn data(
         &mut self,

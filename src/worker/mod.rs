@@ -300,6 +300,7 @@ impl Worker {
         for listening in self.listening.take() {
             listening.hand_over(handed_over);
         }
+        self.roster.wake_all();
         monoio::spawn(drain(self.clone(), stop.clone(), done.clone()));
     }
 }

@@ -19,6 +19,7 @@ mod commands;
 mod forwarding;
 mod framing;
 mod handshake_rate;
+mod http2;
 mod http2_upstream;
 mod lifecycle;
 mod limits;

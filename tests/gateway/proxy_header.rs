@@ -78,6 +78,37 @@ fn a_connection_is_one_clients_and_is_kept_for_it() {
 }
 
 #[test]
+fn requests_over_http2_are_of_their_connection() {
+    let (upstream, folder, papers) = (tells(), tempfile::tempdir().unwrap(), Papers::new());
+    papers.issue("gw", &["gw.test"]);
+    let gateway = before(upstream.address(), "v2", &papers.listener(&["gw"], ""));
+    let file = |n| folder.path().join(n).display().to_string();
+    let port = gateway.address().port();
+    // Several at a time over one connection.
+    let mut command = Command::new("curl");
+    command.args(["-sS", "--http2", "--parallel", "--cacert"]).arg(papers.path("gw.pem"));
+    command.args(["--resolve", &format!("gw.test:{port}:127.0.0.1")]);
+    command.args(["-w", "%{local_port}\\n"]);
+    for n in ["a", "b", "c"] {
+        command.args(["-o", &file(n), &format!("https://gw.test:{port}/{n}")]);
+    }
+    let output = command.output().unwrap();
+    let ports = String::from_utf8(output.stdout).unwrap();
+    let mut told: Vec<String> = ["a", "b", "c"]
+        .into_iter()
+        .map(|n| std::fs::read_to_string(file(n)).unwrap())
+        .map(|text| text.split(' ').next().unwrap().to_owned())
+        .collect();
+    let mut ports: Vec<String> = ports.lines().map(|port| format!("127.0.0.1:{port}")).collect();
+    told.sort();
+    ports.sort();
+    assert_eq!(told, ports, "each is told of the connection it came by");
+    ports.dedup();
+    assert_eq!(ports.len(), 1, "all came by one: {told:?}");
+    assert!(upstream.recorded()[0][28..].starts_with(b"\x01\0\x02h2"), "and HTTP/2 is told");
+}
+
+#[test]
 fn a_kept_connection_that_died_is_replaced() {
     let upstream = Upstream::scripted(|conn| {
         let (header, _) = header(conn);

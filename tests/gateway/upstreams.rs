@@ -600,3 +600,23 @@ fn an_upload_that_nobody_takes_ends_with_its_response() {
     eventually("every descriptor is closed", || gateway.open_fds() <= before);
     drop(hold);
 }
+
+#[test]
+fn a_request_whose_client_has_left_is_not_sent_again() {
+    let upstream = Upstream::scripted(|conn| {
+        if let Ok(request) = conn.request() {
+            conn.answer(&request);
+            let _ = conn.request();
+            conn.until_closed();
+        }
+    });
+    let gateway = Gateway::before(upstream.address(), "[runtime]\nworkers = 1\n");
+    gateway.client().get("/first");
+    let mut client = gateway.client();
+    client.send("GET /second HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    eventually("it is there", || upstream.requests().len() == 2);
+    client.reset();
+    let left = "ringway_refusals_total{reason=\"client.aborted\"} 1\n";
+    eventually("it is given up", || gateway.admin().get("/metrics").text().contains(left));
+    assert_eq!(upstream.connections(), 1);
+}

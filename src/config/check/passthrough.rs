@@ -9,7 +9,7 @@ use crate::{
         decode::{At, Sink},
         file::{File, Listener, Passthrough},
         report::{Place, Problem},
-        snapshot::HalfClose,
+        snapshot::{HalfClose, Http2Use},
     },
     policy::passthrough::Names,
 };
@@ -48,7 +48,9 @@ fn refuse_other_keys(listener: &Listener, sink: &mut Sink) {
     let place = listener.passthrough.place().unwrap_or(TOP);
     let half_close =
         listener.half_close.place().filter(|_| *listener.half_close != HalfClose::Answer);
+    let http2 = listener.http2.place().filter(|_| *listener.http2 != Http2Use::On);
     let keys = [
+        ("http2", http2, "what is spoken inside is not seen here"),
         ("tls", listener.tls.place(), "TLS is either ended here or passed through"),
         ("redirect_https", listener.redirect_https.place(), "no request is seen here"),
         ("half_close", half_close, "the end of one side is always passed on"),

@@ -68,14 +68,15 @@ pub(super) fn tls(
         );
         return None;
     }
-    let (mut is_good, mut first_expiry_s) = (true, i64::MAX);
+    let (mut is_good, mut first_expiry_s) = (true, None::<i64>);
     let all = certificates::all(&tls.certificates, folder, &provider, sink);
     for (certificate, loaded) in tls.certificates.iter().zip(all) {
         let Some(Loaded { key, about }) = loaded else {
             is_good = false;
             continue;
         };
-        first_expiry_s = first_expiry_s.min(about.until.timestamp());
+        let expires_s = about.until.timestamp();
+        first_expiry_s = Some(first_expiry_s.map_or(expires_s, |first| first.min(expires_s)));
         let staple = staples::of_certificate(certificate, &key.cert[0], folder, sink);
         shown.add(key, staple, &about.names);
     }

@@ -21,9 +21,10 @@ pub struct TlsRule {
     /// What clients are presented, and what they may speak. Holds private keys, which its `Debug`
     /// does not show.
     pub server: Arc<ServerConfig>,
-    /// How many certificates there are, and the Unix time when the first of them expires.
+    /// How many certificates were read from files, and the Unix time when the first of them
+    /// expires.
     pub certificates: usize,
-    pub first_expiry_s: i64,
+    pub first_expiry_s: Option<i64>,
     /// From the connection to the end of its handshake.
     pub handshake_timeout_ms: u64,
     /// How many handshakes a client address may begin. `None`: any number.

@@ -287,8 +287,8 @@ pub async fn reach(
         .map(|(stream, _)| stream)
 }
 
-/// Connects to an endpoint, sends it the PROXY protocol header, if there is one, and speaks TLS when
-/// there is a `tls`. Answers whether the endpoint chose HTTP/2.
+/// Connects to an endpoint, sends it the PROXY protocol header, if there is one, and speaks TLS
+/// when there is a `tls`. Answers whether the endpoint chose HTTP/2.
 pub(super) async fn connect(
     endpoint: &Endpoint,
     tls: Option<&Arc<ClientConfig>>,

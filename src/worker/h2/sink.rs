@@ -221,8 +221,9 @@ impl<'s> H2Sink<'s> {
         Ok(())
     }
 
-    /// Waits until the client takes some of `bytes`. Answers how many.
-    async fn room(&mut self, bytes: usize) -> Result<usize, Refusal> {
+    /// Waits until the client takes some of `bytes`, with a buffer of `held_bytes`. Answers how
+    /// many.
+    async fn room(&mut self, bytes: usize, held_bytes: usize) -> Result<usize, Refusal> {
         let half = self.half.clone();
         let poll = |cx: &mut Context<'_>| half.poll_room(cx, bytes);
         // Nearly always at once, which needs no alarm.
@@ -230,7 +231,7 @@ impl<'s> H2Sink<'s> {
         if let Poll::Ready(room) = now {
             return room;
         }
-        let _waiting = self.session.waiting();
+        let _waiting = self.session.waiting(held_bytes);
         let (begun_ms, by_ms) = (now_ms(), self.wait.at());
         let alarm = self.alarm.get_or_insert_with(|| self.session.worker.alarms.alarm());
         let room = alarm.by(by_ms, std::future::poll_fn(poll)).await;
@@ -245,7 +246,7 @@ impl<'s> H2Sink<'s> {
     /// Sends the window of `buf`, which is empty afterwards and may have lost its memory.
     async fn send(&mut self, buf: &mut Buffer, end: bool) -> Result<(), Refusal> {
         while !buf.is_empty() {
-            let n = self.room(buf.len()).await?;
+            let n = self.room(buf.len(), buf.capacity()).await?;
             let is_rest = n == buf.len();
             let piece = match is_rest {
                 true => Piece::lent(std::mem::take(buf), &self.half.outbox),
@@ -415,6 +416,14 @@ impl ResponseSink for H2Sink<'_> {
             true => Ok(()),
             false => self.send_then(buf, last, trailer_lines).await,
         }
+    }
+
+    async fn ready(&mut self) -> Result<(), Refusal> {
+        self.room(1, 0).await.map(drop)
+    }
+
+    fn is_laden(&self) -> bool {
+        self.session.is_laden()
     }
 
     async fn data(

@@ -168,7 +168,7 @@ fn a_stream_that_an_http2_client_gives_up() {
     let gateway = gateway(server.address(), H2C);
     for (count, path) in ["/silent", "/half"].into_iter().enumerate() {
         as_http2_client(&gateway, async |mut send| {
-            let (response, mut stream) = send.send_request(request(path), false).unwrap();
+            let (response, mut stream) = send.send_request(request(path), true).unwrap();
             while server.seen.requests.load(SeqCst) <= count {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
