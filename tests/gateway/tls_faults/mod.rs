@@ -143,8 +143,8 @@ impl Peer {
         }
     }
 
-    /// Shakes hands, says `first`, waits for `cue`, says each of `lines` in a record of its own, waits for
-    /// `last`, says goodbye, and waits for the other side's end.
+    /// Shakes hands, says `first`, waits for `cue`, says each of `lines` in a record of its own,
+    /// waits for `last`, says goodbye, and waits for the other side's end.
     fn play(&mut self, first: &[u8], cue: &[u8], lines: &[&[u8]], last: &[u8]) -> Ended {
         match self.perform(first, cue, lines, last) {
             Ok(()) => self.until_end(),
