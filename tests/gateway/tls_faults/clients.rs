@@ -117,7 +117,7 @@ fn torture(way: &Way<'_>) {
     let mut bytes = 0;
     eventually("a sound client is served", || {
         let mut sound = peer(&gateway, &config, Case::NONE);
-        let ended = sound.play(b"", lines, last);
+        let ended = sound.play(b"", b"", lines, last);
         bytes = sound.sent;
         ended == Ended::Closed && sound.plaintext.windows(last.len()).any(|part| part == last)
     });
@@ -128,7 +128,7 @@ fn torture(way: &Way<'_>) {
     let (refused, wrong) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     let one = |case: Case| {
         let mut peer = peer(&gateway, &config, case);
-        let ended = peer.play(b"", lines, last);
+        let ended = peer.play(b"", b"", lines, last);
         refused.fetch_add(peer.is_refused.into(), Ordering::SeqCst);
         let is_answer = way.is_http2 || answers(&peer.plaintext);
         if ended == Ended::Open || !is_answer {

@@ -29,6 +29,15 @@ const LINES: [&[u8]; 2] =
 
 const HANDSHAKE_FAILURES: &str = "ringway_tls_upstream_handshake_failures_total{";
 
+/// The same over HTTP/2: SETTINGS and an acknowledgement, HEADERS and DATA, and its end.
+const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0";
+const FRAMES: [&[u8]; 2] = [
+    b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x06\0\0\0\0\0\x01hello ",
+    b"\0\0\x06\0\x01\0\0\0\x01world\n",
+];
+/// HEADERS of a request without body, the first of its connection.
+const REQUEST: &[u8] = b"\x01\x05\0\0\0\x01";
+
 /// Tickets that nobody can use: every handshake is a full one, with tickets all the same.
 #[derive(Debug)]
 struct Forgotten;
@@ -56,6 +65,7 @@ struct Way<'w> {
     resumes: bool,
     /// The endpoint demands a certificate.
     is_mutual: bool,
+    is_http2: bool,
     papers: &'w Papers,
 }
 
@@ -81,6 +91,9 @@ impl Way<'_> {
             true => Ticketer::new().unwrap(),
             false => Arc::new(Forgotten),
         };
+        if self.is_http2 {
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
         config
     }
 
@@ -95,13 +108,18 @@ impl Way<'_> {
             ),
             false => String::new(),
         };
+        // One request for each connection.
+        let protocol = match self.is_http2 {
+            true => "protocol = \"h2\"\nhttp2 = { streams = 1, connections = 1000 }\n",
+            false => "",
+        };
         Gateway::start(&format!(
             "[[listeners]]\nname = \"plain\"\nbind = \"127.0.0.1:0\"\n\
              [[routes]]\npath = \"/\"\nupstream = \"app\"\ntries = 1\n\
              [[routes]]\npath = \"/other\"\nupstream = \"others\"\n\
              [upstreams.app]\nendpoints = [\"{endpoint}\"]\nconnect_timeout = \"{DEADLINE}\"\n\
              first_byte_timeout = \"{DEADLINE}\"\nidle_timeout = \"{DEADLINE}\"\n\
-             tls = {{ ca = \"{}\", name = \"app.test\"{own} }}\n\
+             tls = {{ ca = \"{}\", name = \"app.test\"{own} }}\n{protocol}\
              [upstreams.others]\nendpoints = [\"{}\"]\n",
             path("app.pem"),
             upstream.address()
@@ -126,7 +144,7 @@ struct Shared {
 }
 
 impl Endpoint {
-    fn start(config: ServerConfig) -> Endpoint {
+    fn start(config: ServerConfig, is_http2: bool) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (shared, config) = (Arc::new(Shared::default()), Arc::new(config));
@@ -136,7 +154,7 @@ impl Endpoint {
                 let (own, config) = (own.clone(), config.clone());
                 own.open.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    own.serve(tcp, config);
+                    own.serve(tcp, config, is_http2);
                     own.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
@@ -150,11 +168,15 @@ impl Endpoint {
 }
 
 impl Shared {
-    fn serve(&self, tcp: TcpStream, config: Arc<ServerConfig>) {
+    fn serve(&self, tcp: TcpStream, config: Arc<ServerConfig>, is_http2: bool) {
         let case = self.cases.lock().unwrap().pop().unwrap_or(Case::NONE);
         let session = ServerConnection::new(config).unwrap();
         let mut peer = Peer::new(session.into(), tcp, case);
-        if peer.play(b"\r\n\r\n", &LINES, b"") == Ended::Open {
+        let ended = match is_http2 {
+            false => peer.play(b"", b"\r\n\r\n", &LINES, b""),
+            true => peer.play(SETTINGS, REQUEST, &FRAMES, b""),
+        };
+        if ended == Ended::Open {
             self.wrong.lock().unwrap().push(case);
         }
         if peer.session.handshake_kind() == Some(HandshakeKind::Resumed) {
@@ -181,7 +203,7 @@ fn ask(gateway: &Gateway) -> String {
 
 /// Lets endpoints of this kind go wrong at every byte.
 fn torture(way: &Way<'_>) {
-    let (endpoint, upstream) = (Endpoint::start(way.config()), Upstream::ok());
+    let (endpoint, upstream) = (Endpoint::start(way.config(), way.is_http2), Upstream::ok());
     let shared = &*endpoint.shared;
     let gateway = way.gateway(endpoint.address, &upstream);
     // Both workers have their first session, and one to resume.
@@ -201,7 +223,11 @@ fn torture(way: &Way<'_>) {
         let outcome = ask(&gateway);
         *outcomes.lock().unwrap().entry(outcome).or_default() += 1;
     };
-    for_each(&cases, ask, || other(&gateway));
+    // Requests that wait for one connection of HTTP/2 fail with it, and open none.
+    let rounds = if way.is_http2 { 10 } else { 1 };
+    for _ in (0..rounds).take_while(|_| endpoint.is_left()) {
+        for_each(&cases, ask, || other(&gateway));
+    }
     assert!(!endpoint.is_left(), "each case was played");
     assert_eq!(shared.resumed.load(Ordering::SeqCst) > 0, way.resumes);
     before.is_so_again();
@@ -221,7 +247,9 @@ fn torture(way: &Way<'_>) {
     let handshakes = sum(&gateway, HANDSHAKE_FAILURES) - late_handshakes;
     let no_tls = outcomes.get("upstream.tls").unwrap_or(&0)
         + outcomes.get("upstream.connect_timeout").unwrap_or(&0);
-    assert_eq!(handshakes, no_tls, "{outcomes:?}");
+    // Requests may wait for one connection of HTTP/2 together.
+    let is_each = if way.is_http2 { handshakes > 0 } else { handshakes == no_tls };
+    assert!(is_each, "{handshakes} {outcomes:?}");
     assert!(sum(&gateway, "ringway_tls_broken_total{side=\"upstream\",reason=\"invalid\"}") > 0);
     let known = [
         "upstream.tls",
@@ -230,38 +258,74 @@ fn torture(way: &Way<'_>) {
         "upstream.idle_timeout",
         "upstream.closed",
     ];
-    assert!(outcomes.keys().all(|reason| known.contains(&&**reason)), "{outcomes:?}");
+    // No SETTINGS came, or no connection in time for all who waited.
+    let of_http2 = ["upstream.connect", "upstream.busy"];
+    let is_known =
+        |reason: &str| known.contains(&reason) || way.is_http2 && of_http2.contains(&reason);
+    assert!(outcomes.keys().all(|reason| is_known(reason)), "{outcomes:?}");
 }
 
 #[test]
 fn endpoints_that_go_wrong_at_any_byte_in_1_3() {
     let papers = Papers::new();
-    torture(&Way { version: &TLS13, resumes: false, is_mutual: false, papers: &papers });
+    torture(&Way {
+        version: &TLS13,
+        resumes: false,
+        is_mutual: false,
+        is_http2: false,
+        papers: &papers,
+    });
 }
 
 #[test]
 fn endpoints_that_go_wrong_at_any_byte_in_1_2() {
     let papers = Papers::new();
-    torture(&Way { version: &TLS12, resumes: false, is_mutual: false, papers: &papers });
+    torture(&Way {
+        version: &TLS12,
+        resumes: false,
+        is_mutual: false,
+        is_http2: false,
+        papers: &papers,
+    });
 }
 
 #[test]
 fn endpoints_that_demand_certificates_and_go_wrong_at_any_byte() {
     let papers = Papers::new();
-    torture(&Way { version: &TLS12, resumes: false, is_mutual: true, papers: &papers });
+    torture(&Way {
+        version: &TLS12,
+        resumes: false,
+        is_mutual: true,
+        is_http2: false,
+        papers: &papers,
+    });
 }
 
 #[test]
 fn endpoints_that_resume_and_go_wrong_at_any_byte() {
     let papers = Papers::new();
-    torture(&Way { version: &TLS13, resumes: true, is_mutual: false, papers: &papers });
+    torture(&Way {
+        version: &TLS13,
+        resumes: true,
+        is_mutual: false,
+        is_http2: false,
+        papers: &papers,
+    });
+}
+
+#[test]
+fn endpoints_of_http2_that_go_wrong_at_any_byte() {
+    let papers = Papers::new();
+    let version = &TLS13;
+    torture(&Way { version, resumes: false, is_mutual: false, is_http2: true, papers: &papers });
 }
 
 #[test]
 fn endpoints_that_do_not_read_and_go_wrong() {
     let (upstream, papers) = (Upstream::ok(), Papers::new());
     for version in [&TLS13, &TLS12] {
-        let way = Way { version, resumes: false, is_mutual: false, papers: &papers };
+        let way =
+            Way { version, resumes: false, is_mutual: false, is_http2: false, papers: &papers };
         let config = Arc::new(way.config());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let gateway = way.gateway(listener.local_addr().unwrap(), &upstream);

@@ -143,10 +143,10 @@ impl Peer {
         }
     }
 
-    /// Shakes hands, waits for `cue`, says each of `lines` in a record of its own, waits for
-    /// `last`, says goodbye, and waits for the other side's end.
-    fn play(&mut self, cue: &[u8], lines: &[&[u8]], last: &[u8]) -> Ended {
-        match self.perform(cue, lines, last) {
+    /// Shakes hands, says `first`, waits for `cue`, says each of `lines` in a record of its own,
+    /// waits for `last`, says goodbye, and waits for the other side's end.
+    fn play(&mut self, first: &[u8], cue: &[u8], lines: &[&[u8]], last: &[u8]) -> Ended {
+        match self.perform(first, cue, lines, last) {
             Ok(()) => self.until_end(),
             Err(_) if self.is_done && self.case.fault == Fault::Reset => Ended::Left,
             Err(e) if is_timeout(&e) => Ended::Open,
@@ -186,8 +186,15 @@ impl Peer {
         Ok(())
     }
 
-    fn perform(&mut self, cue: &[u8], lines: &[&[u8]], last: &[u8]) -> io::Result<()> {
+    fn perform(
+        &mut self,
+        first: &[u8],
+        cue: &[u8],
+        lines: &[&[u8]],
+        last: &[u8],
+    ) -> io::Result<()> {
         self.shake_hands()?;
+        self.say(first)?;
         self.until(cue)?;
         for line in lines {
             self.say(line)?;
