@@ -4,7 +4,7 @@
 //! Two buckets that fill with time. Work fills them too, so that a busy connection, whose frames
 //! of control are many, is not taken for a flood.
 
-use crate::wire::frames::{FrameHead, Frames, PREFACE, kind};
+use crate::wire::frames::{FrameHead, Frames, InitialWindow, PREFACE, kind};
 
 /// What there was too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,7 @@ impl Bucket {
 #[derive(Debug)]
 pub struct FrameBudget {
     frames: Frames,
+    window: InitialWindow,
     resets: Bucket,
     control: Bucket,
     at_ms: u64,
@@ -79,6 +80,7 @@ impl FrameBudget {
     pub fn new(rates: FrameRates, now_ms: u64) -> FrameBudget {
         FrameBudget {
             frames: Frames::after(PREFACE.len()),
+            window: InitialWindow::default(),
             resets: Bucket::new(rates.resets_per_second),
             control: Bucket::new(rates.control_per_second),
             at_ms: now_ms,
@@ -103,10 +105,18 @@ impl FrameBudget {
         let sent = sent_bytes.saturating_sub(self.sent_bytes) / BYTES_PER_UPDATE;
         self.sent_bytes += sent * BYTES_PER_UPDATE;
         self.control.add(sent * UNIT);
-        while let Some(frame) = self.frames.next(&mut bytes) {
-            self.count(frame)?;
+        let mut found = Ok(());
+        while let Some(frame) = self.frames.next(&mut bytes, |data| self.window.payload(data)) {
+            self.window.begin(frame);
+            // Followed to the end, so that the next bytes are taken for what they are.
+            found = found.and(self.count(frame));
         }
-        Ok(())
+        found
+    }
+
+    /// Bytes that the client takes of a response before it says more.
+    pub fn initial_window(&self) -> u32 {
+        self.window.bytes()
     }
 
     fn count(&mut self, frame: FrameHead) -> Result<(), Flood> {

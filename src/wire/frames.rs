@@ -46,8 +46,10 @@ impl Frames {
     }
 
     /// Takes bytes from the front of `bytes` until a frame header is complete, or all of them.
-    pub fn next(&mut self, bytes: &mut &[u8]) -> Option<FrameHead> {
+    /// `payload` sees those that belong to the frame before.
+    pub fn next(&mut self, bytes: &mut &[u8], payload: impl FnOnce(&[u8])) -> Option<FrameHead> {
         let skipped = self.skip.min(bytes.len());
+        payload(&bytes[..skipped]);
         *bytes = &bytes[skipped..];
         self.skip -= skipped;
         if self.skip > 0 {
@@ -68,6 +70,57 @@ impl Frames {
     }
 }
 
+/// The initial window that a peer's SETTINGS say (RFC 9113 §6.5.2), wherever they are cut.
+#[derive(Debug)]
+pub struct InitialWindow {
+    bytes: u32,
+    /// The frame whose payload comes is SETTINGS.
+    is_in: bool,
+    pair: [u8; SETTING_BYTES],
+    have: usize,
+}
+
+const SETTING_BYTES: usize = 6;
+const INITIAL_WINDOW: u16 = 4;
+/// Before SETTINGS say otherwise.
+const FIRST_WINDOW_BYTES: u32 = 65_535;
+const ACK: u8 = 1;
+
+impl Default for InitialWindow {
+    fn default() -> InitialWindow {
+        InitialWindow { bytes: FIRST_WINDOW_BYTES, is_in: false, pair: [0; 6], have: 0 }
+    }
+}
+
+impl InitialWindow {
+    pub fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    /// A frame begins.
+    pub fn begin(&mut self, frame: FrameHead) {
+        self.is_in = frame.kind == kind::SETTINGS && frame.flags & ACK == 0;
+        self.have = 0;
+    }
+
+    /// More of its payload.
+    pub fn payload(&mut self, payload: &[u8]) {
+        if !self.is_in {
+            return;
+        }
+        for byte in payload {
+            self.pair[self.have] = *byte;
+            self.have = (self.have + 1) % SETTING_BYTES;
+            if self.have == 0 {
+                let [a, b, value @ ..] = self.pair;
+                if u16::from_be_bytes([a, b]) == INITIAL_WINDOW {
+                    self.bytes = u32::from_be_bytes(value);
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -83,10 +136,40 @@ mod tests {
     }
 
     fn follow(frames: &mut Frames, mut bytes: &[u8], into: &mut Vec<FrameHead>) {
-        while let Some(head) = frames.next(&mut bytes) {
+        while let Some(head) = frames.next(&mut bytes, |_| ()) {
             into.push(head);
         }
         assert!(bytes.is_empty());
+    }
+
+    fn window_of(pieces: &[&[u8]]) -> u32 {
+        let (mut frames, mut window) = (Frames::default(), InitialWindow::default());
+        for mut piece in pieces.iter().copied() {
+            while let Some(head) = frames.next(&mut piece, |payload| window.payload(payload)) {
+                window.begin(head);
+            }
+        }
+        window.bytes()
+    }
+
+    #[test]
+    fn the_initial_window_is_the_last_one_told() {
+        let pair = |id: u16, value: u32| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat();
+        let settings = |flags, pairs: &[Vec<u8>]| {
+            let payload = pairs.concat();
+            let len = payload.len() as u32;
+            let head = FrameHead { len, kind: kind::SETTINGS, flags, stream: 0 };
+            [&frame(head)[..FRAME_HEAD_BYTES], &payload].concat()
+        };
+        let ping = frame(FrameHead { len: 8, kind: kind::PING, flags: 0, stream: 0 });
+        let bytes = [settings(0, &[pair(3, 9), pair(4, 7)]), ping, settings(0, &[pair(5, 1)])];
+        let bytes = bytes.concat();
+        for cut in 0..=bytes.len() {
+            assert_eq!(window_of(&[&bytes[..cut], &bytes[cut..]]), 7, "cut at {cut}");
+        }
+        assert_eq!(window_of(&[&settings(0, &[])]), 65_535);
+        assert_eq!(window_of(&[&settings(1, &[pair(4, 7)])]), 65_535, "an acknowledgement");
+        assert_eq!(window_of(&[&settings(0, &[pair(4, 7), pair(4, 70_000)])]), 70_000);
     }
 
     proptest! {

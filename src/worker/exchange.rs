@@ -265,6 +265,14 @@ pub trait ResponseSink {
         last: bool,
         trailer_lines: &[u8],
     ) -> Result<(), Refusal>;
+    /// Waits until the client takes more data, of which there is some.
+    async fn ready(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+    /// So much waits for the client that only little should be read at once.
+    fn is_laden(&self) -> bool {
+        false
+    }
     /// Sends more data. `last`: the body is complete.
     async fn data(
         &mut self,
@@ -288,10 +296,16 @@ pub trait ResponseSink {
     /// From now on a client that goes away wakes `waker`; [`ResponseSink::watched_gone`] tells, and
     /// stops watching. Called again for each poll of one wait, which began at `since_ms`.
     fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool);
+    /// The client is known to have gone away: nothing need be begun for it.
+    fn is_gone(&self) -> bool {
+        false
+    }
     /// Stops watching. Answers whether the client went away.
     fn watched_gone(&self) -> bool;
     /// The connection itself, when this exchange has it for itself: it can become a tunnel.
     fn client(&self) -> Option<&super::net::Stream>;
+    /// The client's connection, which others' exchanges may share: upstreams may be told of it.
+    fn connection(&self) -> Option<&Client>;
 }
 
 /// A response the gateway makes itself.

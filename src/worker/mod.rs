@@ -8,6 +8,7 @@
 //! [`forward`] → [`pool`], and back.
 
 pub mod alarm;
+mod announce;
 pub mod arrival;
 pub mod beat;
 pub mod bell;
@@ -35,6 +36,7 @@ pub mod listener;
 pub mod logs;
 pub mod mailbox;
 pub mod net;
+pub mod passthrough;
 pub mod pipeline;
 pub mod pool;
 mod proxied;
@@ -298,6 +300,7 @@ impl Worker {
         for listening in self.listening.take() {
             listening.hand_over(handed_over);
         }
+        self.roster.wake_all();
         monoio::spawn(drain(self.clone(), stop.clone(), done.clone()));
     }
 }

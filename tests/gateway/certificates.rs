@@ -96,21 +96,32 @@ fn ten_thousand_certificates_are_found_and_small() {
     let papers = Papers::new();
     let key = KeyPair::generate().unwrap();
     std::fs::write(papers.path("many.key"), key.serialize_pem()).unwrap();
-    for n in 0..COUNT {
+    let write = |n: usize| {
         let params = CertificateParams::new(vec![format!("{n}.test")]).unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         std::fs::write(papers.path(&format!("{n}.many")), pem).unwrap();
-    }
+    };
+    (0..COUNT).for_each(write);
     let gateway = Gateway::start(&many(&papers, 10));
     let before = gateway.anonymous_bytes();
     assert!(gateway.reload(&many(&papers, COUNT)), "{}", gateway.log());
     let each = gateway.anonymous_bytes().saturating_sub(before) / COUNT as u64;
-    for n in [0, 1, 10, COUNT / 2, COUNT - 1] {
+    let is_shown = |n: usize| {
         let own = CertificateDer::from_pem_file(papers.path(&format!("{n}.many"))).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(own.clone()).unwrap();
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        assert_eq!(shown(&gateway, &Arc::new(config), &format!("{n}.test")), Some(own), "{n}");
+        shown(&gateway, &Arc::new(config), &format!("{n}.test")) == Some(own)
+    };
+    for n in [0, 1, 10, COUNT / 2, COUNT - 1] {
+        assert!(is_shown(n), "{n}");
+    }
+    // One of them is replaced, the others stay.
+    write(COUNT / 2);
+    assert!(!is_shown(COUNT / 2));
+    assert!(gateway.command(&["reload"]).status.success());
+    for n in [COUNT / 2, 0, COUNT - 1] {
+        assert!(is_shown(n), "{n} after a reload");
     }
     assert_eq!(listeners(&gateway)[0]["tls"]["certificates"], COUNT);
     assert!(each < 8 * 1024, "{each} bytes for each certificate");

@@ -22,7 +22,11 @@ use x509_parser::{
     time::ASN1Time,
 };
 
-use super::{TOP, staples, tickets};
+use super::{
+    TOP,
+    certificates::{self, About, Loaded},
+    staples, tickets,
+};
 use crate::config::{
     decode::{At, Sink},
     file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, ListenerTls},
@@ -55,7 +59,7 @@ pub(super) fn tls(
     sink: &mut Sink,
 ) -> Option<TlsRule> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut certificates = Certificates::default();
+    let mut shown = Certificates::default();
     if tls.certificates.is_empty() {
         let place = tls.certificates.place().unwrap_or(TOP);
         let problem = Problem::error(place, "TLS needs at least one certificate");
@@ -64,16 +68,17 @@ pub(super) fn tls(
         );
         return None;
     }
-    let (mut is_good, mut first_expiry_s) = (true, i64::MAX);
-    for certificate in tls.certificates.iter() {
-        match certified(certificate, folder, &provider, sink) {
-            Some((key, names, expires_s)) => {
-                first_expiry_s = first_expiry_s.min(expires_s);
-                let staple = staples::of_certificate(certificate, &key.cert[0], folder, sink);
-                certificates.add(key, staple, &names);
-            }
-            None => is_good = false,
-        }
+    let (mut is_good, mut first_expiry_s) = (true, None::<i64>);
+    let all = certificates::all(&tls.certificates, folder, &provider, sink);
+    for (certificate, loaded) in tls.certificates.iter().zip(all) {
+        let Some(Loaded { key, about }) = loaded else {
+            is_good = false;
+            continue;
+        };
+        let expires_s = about.until.timestamp();
+        first_expiry_s = Some(first_expiry_s.map_or(expires_s, |first| first.min(expires_s)));
+        let staple = staples::of_certificate(certificate, &key.cert[0], folder, sink);
+        shown.add(key, staple, &about.names);
     }
     let versions: &[_] = match *tls.min_version {
         TlsVersion::V12 => &[&TLS13, &TLS12],
@@ -88,7 +93,7 @@ pub(super) fn tls(
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    let mut server = builder.with_cert_resolver(Arc::new(certificates));
+    let mut server = builder.with_cert_resolver(Arc::new(shown));
     server.alpn_protocols = protocols(http2);
     // What resumes a session is in the client's ticket: nothing is stored here.
     server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -215,7 +220,7 @@ pub(super) fn upstream(
         None => system_roots(place, sink),
     };
     let own = match &tls.certificate.value {
-        Some(own) => Some(certified(own, folder, &provider, sink)?.0),
+        Some(own) => Some(certified(own, folder, &provider, sink)?.key),
         None => None,
     };
     let staple = tls.certificate.value.as_ref().and_then(|own| own.ocsp.place());
@@ -235,9 +240,7 @@ pub(super) fn upstream(
         .with_root_certificates(roots);
     let mut client = match own {
         None => builder.with_no_client_auth(),
-        Some(own) => {
-            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::new(own))))
-        }
+        Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
     };
     let offered: &[&[u8]] = match protocol {
         Protocol::Http1 => &[b"http/1.1"],
@@ -325,16 +328,23 @@ fn of_certificate(one: &Certificate) -> impl Iterator<Item = String> {
     pair.into_iter().chain(one.ocsp.value.clone())
 }
 
-/// A certificate with its key, the names that it is for, and the Unix time when it expires.
-fn certified(
+/// A certificate with its key.
+pub(super) fn certified(
     certificate: &Certificate,
     folder: &Path,
     provider: &CryptoProvider,
     sink: &mut Sink,
-) -> Option<(CertifiedKey, Vec<String>, i64)> {
+) -> Option<Loaded> {
     // Both, so that what is wrong with either is reported.
-    let chain = chain(&certificate.file, folder, sink);
-    let key = key(&certificate.key, folder, sink);
+    let chain = read(&certificate.file, folder, "certificate", sink);
+    let key = read(&certificate.key, folder, "key", sink);
+    let print = chain.as_ref().zip(key.as_ref()).map(|(c, k)| certificates::print(c, k));
+    if let Some(known) = print.as_ref().and_then(certificates::known) {
+        warn_of_time(&known.about, &certificate.file, sink);
+        return Some(known);
+    }
+    let chain = chain.and_then(|pem| chain_in(&pem, &certificate.file, sink));
+    let key = key.and_then(|pem| key_in(&pem, &certificate.key, sink));
     let (chain, key) = (chain?, key?);
     let place = certificate.key.place().unwrap_or(TOP);
     let signing = match provider.key_provider.load_private_key(key) {
@@ -346,7 +356,7 @@ fn certified(
             return None;
         }
     };
-    let (names, expires_s) = names(&chain[0], &certificate.file, sink)?;
+    let about = about(&chain[0], &certificate.file, sink)?;
     let certified = CertifiedKey::new(chain, signing);
     // A key whose public part cannot be told is taken at its word.
     if matches!(certified.keys_match(), Err(rustls::Error::InconsistentKeys(reason))
@@ -361,7 +371,8 @@ fn certified(
         sink.push(problem.fix("name the key that the certificate was made for"));
         return None;
     }
-    Some((certified, names, expires_s))
+    let loaded = Loaded { key: Arc::new(certified), about };
+    Some(certificates::remember(print?, loaded))
 }
 
 fn chain(
@@ -370,7 +381,15 @@ fn chain(
     sink: &mut Sink,
 ) -> Option<Vec<CertificateDer<'static>>> {
     let pem = read(file, folder, "certificate", sink)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    chain_in(&pem, file, sink)
+}
+
+fn chain_in(
+    pem: &[u8],
+    file: &At<String>,
+    sink: &mut Sink,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let place = file.place().unwrap_or(TOP);
     let problem = match found {
         Ok(chain) if chain.is_empty() => {
@@ -389,9 +408,8 @@ fn chain(
     None
 }
 
-fn key(file: &At<String>, folder: &Path, sink: &mut Sink) -> Option<PrivateKeyDer<'static>> {
-    let pem = read(file, folder, "key", sink)?;
-    let problem = match PrivateKeyDer::from_pem_slice(&pem) {
+fn key_in(pem: &[u8], file: &At<String>, sink: &mut Sink) -> Option<PrivateKeyDer<'static>> {
+    let problem = match PrivateKeyDer::from_pem_slice(pem) {
         Ok(key) => return Some(key),
         Err(_) if pem.windows(9).any(|bytes| bytes == b"ENCRYPTED") => {
             let title = format!("the key in `{}` is encrypted", file.value);
@@ -426,45 +444,38 @@ fn read(file: &At<String>, folder: &Path, what: &str, sink: &mut Sink) -> Option
     .ok()
 }
 
-/// The DNS names of a certificate, and the Unix time when it expires. One that is out of its time
-/// is reported, and used: a gateway that does not start serves nobody.
-fn names(
-    der: &CertificateDer<'_>,
-    file: &At<String>,
-    sink: &mut Sink,
-) -> Option<(Vec<String>, i64)> {
-    let place = file.place().unwrap_or(TOP);
+/// What is said in a certificate. One that is out of its time is reported, and used: a gateway that
+/// does not start serves nobody.
+fn about(der: &CertificateDer<'_>, file: &At<String>, sink: &mut Sink) -> Option<About> {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
         let title = format!("the first certificate of `{}` is not well-formed", file.value);
+        let place = file.place().unwrap_or(TOP);
         sink.push(Problem::error(place, title).fix("have it issued anew"));
         return None;
     };
-    warn_of_time(&certificate, file, place, sink);
     let alternatives = certificate.subject_alternative_name().ok().flatten();
     let names = alternatives.iter().flat_map(|found| &found.value.general_names);
     let dns = names.filter_map(|name| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         _ => None,
     });
-    Some((dns.collect(), certificate.validity().not_after.timestamp()))
+    let validity = certificate.validity();
+    let (from, until) = (validity.not_before, validity.not_after);
+    let about = About { names: dns.collect(), from, until };
+    warn_of_time(&about, file, sink);
+    Some(about)
 }
 
-fn warn_of_time(
-    certificate: &X509Certificate<'_>,
-    file: &At<String>,
-    place: Place,
-    sink: &mut Sink,
-) {
-    let (validity, name, now) = (certificate.validity(), &file.value, ASN1Time::now());
-    if validity.is_valid_at(now) {
-        return;
-    }
-    let title = match validity.not_after < now {
-        true => format!("the certificate `{name}` has expired ({})", validity.not_after),
-        false => {
-            format!("the certificate `{name}` is not valid yet (from {})", validity.not_before)
+fn warn_of_time(about: &About, file: &At<String>, sink: &mut Sink) {
+    let (name, now) = (&file.value, ASN1Time::now());
+    let title = match (about.until < now, about.from > now) {
+        (true, _) => format!("the certificate `{name}` has expired ({})", about.until),
+        (false, true) => {
+            format!("the certificate `{name}` is not valid yet (from {})", about.from)
         }
+        (false, false) => return,
     };
+    let place = file.place().unwrap_or(TOP);
     sink.push(
         Problem::warning(place, title).fix("put a new one in its place; clients refuse this"),
     );

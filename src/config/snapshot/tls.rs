@@ -21,9 +21,10 @@ pub struct TlsRule {
     /// What clients are presented, and what they may speak. Holds private keys, which its `Debug`
     /// does not show.
     pub server: Arc<ServerConfig>,
-    /// How many certificates there are, and the Unix time when the first of them expires.
+    /// How many certificates were read from files, and the Unix time when the first of them
+    /// expires.
     pub certificates: usize,
-    pub first_expiry_s: i64,
+    pub first_expiry_s: Option<i64>,
     /// From the connection to the end of its handshake.
     pub handshake_timeout_ms: u64,
     /// How many handshakes a client address may begin. `None`: any number.
@@ -91,13 +92,13 @@ impl Shown {
 
 impl Certificates {
     /// Adds one that is for `names`, which may begin with `*.`.
-    pub fn add(&mut self, key: CertifiedKey, staple: Option<Staple>, names: &[String]) {
+    pub fn add(&mut self, key: Arc<CertifiedKey>, staple: Option<Staple>, names: &[String]) {
         let stapled = staple.map(|staple| {
-            let mut key = key.clone();
+            let mut key = (*key).clone();
             key.ocsp = Some(staple.response);
             (Arc::new(key), staple.until_s)
         });
-        let shown = Shown { key: Arc::new(key), stapled };
+        let shown = Shown { key, stapled };
         for name in names {
             let name = name.to_ascii_lowercase();
             let keys = match name.strip_prefix("*.") {
@@ -129,7 +130,11 @@ impl ResolvesServerCert for Certificates {
         // A name may have an RSA and an ECDSA key: the first one that the client can verify.
         let fits =
             |shown: &&Shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some();
-        named.unwrap_or(&self.all).iter().find(fits).map(|shown| shown.at(unix_s))
+        let certificates = named.unwrap_or(&self.all);
+        // Where none fits, any: the handshake then fails for what it is, no signature in common,
+        // and not as if access had been denied.
+        let shown = certificates.iter().find(fits).or(certificates.first());
+        shown.map(|shown| shown.at(unix_s))
     }
 }
 
@@ -152,11 +157,11 @@ mod tests {
 
     use super::*;
 
-    fn key() -> CertifiedKey {
+    fn key() -> Arc<CertifiedKey> {
         let made = rcgen::generate_simple_self_signed(Vec::new()).expect("a certificate");
         let der = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
         let key = any_supported_type(&der).expect("a key that is supported");
-        CertifiedKey::new(vec![made.cert.der().clone()], key)
+        Arc::new(CertifiedKey::new(vec![made.cert.der().clone()], key))
     }
 
     #[test]

@@ -134,8 +134,9 @@ pub struct Listener {
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Tls {
     pub certificates: usize,
-    /// When the first of them expires.
-    pub expires: i64,
+    /// When the first of them expires; not there without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<i64>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

@@ -208,7 +208,8 @@ fn of_tls(tls: &shown::Tls, now: u64) -> String {
         1 => "1 certificate".to_owned(),
         n => format!("{} certificates", count(n as u64)),
     };
-    let left = u64::try_from(tls.expires).unwrap_or(0).checked_sub(now);
+    let Some(expires) = tls.expires else { return certificates };
+    let left = u64::try_from(expires).unwrap_or(0).checked_sub(now);
     match (left, tls.certificates) {
         (None, 1) => format!("{certificates}, expired"),
         (None, _) => format!("{certificates}, one has expired"),

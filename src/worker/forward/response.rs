@@ -117,7 +117,7 @@ impl Forward<'_> {
                 !connection.stream.has_unread()
             }
             None => {
-                let gathered = reader.gather(self.worker, buf);
+                let gathered = !sink.is_laden() && reader.gather(self.worker, buf);
                 let ended = reader.decoder.ended();
                 sink.head(head, buf, ended, reader.decoder.trailer_lines()).await?;
                 if !ended {
@@ -227,12 +227,16 @@ impl Forward<'_> {
         reader: &mut Reader<'_>,
         buf: &mut Buffer,
     ) -> Result<(), Refusal> {
-        let larger = reader.buffer(self.worker);
-        self.worker.buffers.give(std::mem::replace(buf, larger));
+        self.worker.buffers.give(std::mem::take(buf));
         loop {
+            if reader.decoder.left().is_some() {
+                // Nothing is held for a client that takes nothing. Of a body without a length, what
+                // is to come may be its end alone, for which the client need not make room.
+                sink.ready().await?;
+            }
             if buf.capacity() == 0 {
-                // The sink has kept it until the client takes what is in it.
-                *buf = reader.buffer(self.worker);
+                // Or the sink has kept it until the client takes what is in it.
+                *buf = reader.buffer(self.worker, sink.is_laden());
             }
             buf.reset(HEADROOM);
             self.read_body(connection, sink, reader, buf).await?;

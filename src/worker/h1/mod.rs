@@ -237,9 +237,13 @@ impl Active<'_> {
     /// line.
     fn is_http2(&self) -> bool {
         const FIRST_LINES: usize = b"PRI * HTTP/2.0\r\n\r\n".len();
+        /// Enough to know, and for HTTP/1.1 to refuse it: the rest may come later.
+        const VERSION: usize = b"PRI * HTTP/2".len();
+        let came = self.buf.len().min(FIRST_LINES);
         self.client.activity.requests.get() == 0
             && !self.client.stream.is_tls()
-            && self.buf.bytes().starts_with(&PREFACE[..FIRST_LINES])
+            && came >= VERSION
+            && self.buf.bytes().starts_with(&PREFACE[..came])
             && self.client.door.rule.borrow().http2 == Http2Use::On
     }
 

@@ -4,6 +4,7 @@
 use bytes::{Buf, Bytes};
 use h2::RecvStream;
 
+use super::text::is_padded;
 use crate::{
     policy::{Refusal, refusal},
     wire::{Framing, HeadLimits, Parsed, chunked::Trailers, emit, reason},
@@ -144,6 +145,9 @@ impl<'w> H2Body<'w> {
 pub fn lines(fields: &http::HeaderMap, limits: &HeadLimits) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     for (name, value) in fields {
+        if is_padded(value.as_bytes()) {
+            return None;
+        }
         emit::field(&mut text, name.as_str().as_bytes(), value.as_bytes());
     }
     emit::end(&mut text);

@@ -44,6 +44,11 @@ use crate::{
 /// Streams that may wait for the client to take data before no further request is begun: each
 /// holds buffers.
 const WAITING_MAX: u32 = 16;
+/// A client whose SETTINGS let a response send less than this gets no more than [`WAITING_MAX`]
+/// requests at once: all of them will wait.
+const NARROW_BYTES: u32 = 1024;
+/// Bytes of buffers that streams wait with before those that follow get small ones.
+const HELD_BYTES_MAX: usize = 256 * 1024;
 /// Streams of one connection that the codec itself may reset for the client's faults.
 const OWN_RESETS_MAX: usize = 100;
 /// Streams that a client may give up before they have begun.
@@ -69,10 +74,15 @@ pub struct Session {
     outbox: Rc<Outbox>,
     idle: io::Idle<Rc<Client>>,
     keep_alive_ms: u64,
-    /// Streams being served.
+    streams_max: u32,
+    /// Streams being served, also those that the client has given up and that are not done yet.
     open: Cell<u32>,
     /// Those of them that wait for the client to take data.
     waiting: Cell<u32>,
+    /// Bytes of the buffers that they hold.
+    held_bytes: Cell<usize>,
+    /// By its SETTINGS the client takes next to nothing.
+    is_narrow: Rc<Cell<bool>>,
     /// The connection's task, when it begins no further streams.
     waker: RefCell<Option<Waker>>,
 }
@@ -87,17 +97,17 @@ impl Drop for Open {
 }
 
 /// Counts a stream as waiting while it does.
-struct Waiting<'s>(&'s Session);
+struct Waiting<'s> {
+    session: &'s Session,
+    held_bytes: usize,
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let waiting = self.0.waiting.get() - 1;
-        self.0.waiting.set(waiting);
-        if waiting < WAITING_MAX
-            && let Some(waker) = self.0.waker.take()
-        {
-            waker.wake();
-        }
+        let session = self.session;
+        session.waiting.set(session.waiting.get() - 1);
+        session.held_bytes.set(session.held_bytes.get() - self.held_bytes);
+        session.wake_unless_full();
     }
 }
 
@@ -115,14 +125,18 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
     let (rule, timeouts) = (snapshot.http2, snapshot.timeouts.clone());
     worker.metrics.http2_connections.count();
     let flood = Rc::new(Cell::new(None));
-    let look = look(&rule, flood.clone());
+    let is_narrow = Rc::new(Cell::new(false));
+    let look = look(&rule, flood.clone(), is_narrow.clone());
     let (codec, pump) = io::pair(client.clone(), &worker.buffers, early, timeouts.write_ms, look);
     let session = Rc::new(Session {
         outbox: Rc::new(Outbox::new(&worker.buffers)),
         idle: pump.idle(),
         keep_alive_ms: timeouts.keep_alive_ms,
+        streams_max: rule.streams_max,
         open: Cell::new(0),
         waiting: Cell::new(0),
+        held_bytes: Cell::new(0),
+        is_narrow,
         waker: RefCell::default(),
         worker: worker.clone(),
         client: client.clone(),
@@ -144,10 +158,17 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
 }
 
 /// Counts frames as they come; `false` ends the connection.
-fn look(rule: &Http2, flood: Rc<Cell<Option<Flood>>>) -> impl FnMut(&[u8], u64) -> bool + 'static {
+fn look(
+    rule: &Http2,
+    flood: Rc<Cell<Option<Flood>>>,
+    is_narrow: Rc<Cell<bool>>,
+) -> impl FnMut(&[u8], u64) -> bool + 'static {
     let mut budget = FrameBudget::new(rule.rates, now_ms());
     move |bytes, sent_bytes| match budget.received(bytes, now_ms(), sent_bytes) {
-        Ok(()) => true,
+        Ok(()) => {
+            is_narrow.set(budget.initial_window() < NARROW_BYTES);
+            true
+        }
         Err(found) => {
             flood.set(Some(found));
             false
@@ -231,6 +252,8 @@ impl Task {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<(http::Request<RecvStream>, server::SendResponse<Piece>), h2::Error>>>
     {
+        // It is told at once when it is to end, whatever its streams do.
+        self.session.client.woken_by(cx);
         loop {
             let session = self.session.clone();
             let polled = self.pump.poll_with(cx, |cx| match session.is_full(cx) {
@@ -320,6 +343,7 @@ impl Session {
 
     fn closed(&self) {
         self.open.set(self.open.get() - 1);
+        self.wake_unless_full();
         if self.open.get() == 0 {
             self.client.activity.since_ms.set(NEVER_MS);
             self.client.activity.route.set(None);
@@ -334,14 +358,34 @@ impl Session {
     }
 
     /// A stream waits for the client to take data, as long as the answer lives.
-    fn waiting(&self) -> Waiting<'_> {
+    fn waiting(&self, held_bytes: usize) -> Waiting<'_> {
         self.waiting.set(self.waiting.get() + 1);
-        Waiting(self)
+        self.held_bytes.set(self.held_bytes.get() + held_bytes);
+        Waiting { session: self, held_bytes }
+    }
+
+    /// Streams that wait hold so much that no further one should read ahead.
+    fn is_laden(&self) -> bool {
+        self.is_narrow.get() || self.held_bytes.get() >= HELD_BYTES_MAX
+    }
+
+    fn has_too_many(&self) -> bool {
+        let most = if self.is_narrow.get() { WAITING_MAX } else { self.streams_max };
+        // The codec counts those that the client gave up no longer (CVE-2023-44487).
+        self.open.get() >= most || self.waiting.get() >= WAITING_MAX
+    }
+
+    fn wake_unless_full(&self) {
+        if !self.has_too_many()
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
     }
 
     /// So many streams wait that no further one is begun; the task is woken when that changes.
     fn is_full(&self, cx: &Context<'_>) -> bool {
-        let is_full = self.waiting.get() >= WAITING_MAX;
+        let is_full = self.has_too_many();
         if is_full {
             self.waker.replace(Some(cx.waker().clone()));
         }

@@ -23,6 +23,7 @@ use crate::{
     worker::{
         alarm::Alarm,
         buffers::Buffer,
+        client::Client,
         clock::{now_ms, now_ns},
         deadline::{Deadline, Deadlines, Slot},
         exchange::{OwnResponse, ResponseSink},
@@ -227,8 +228,9 @@ impl<'s> H2Sink<'s> {
         Ok(())
     }
 
-    /// Waits until the client takes some of `bytes`. Answers how many.
-    async fn room(&mut self, bytes: usize) -> Result<usize, Refusal> {
+    /// Waits until the client takes some of `bytes`, with a buffer of `held_bytes`. Answers how
+    /// many.
+    async fn room(&mut self, bytes: usize, held_bytes: usize) -> Result<usize, Refusal> {
         let half = self.half.clone();
         let poll = |cx: &mut Context<'_>| half.poll_room(cx, bytes);
         // Nearly always at once, which needs no alarm.
@@ -236,7 +238,7 @@ impl<'s> H2Sink<'s> {
         if let Poll::Ready(room) = now {
             return room;
         }
-        let _waiting = self.session.waiting();
+        let _waiting = self.session.waiting(held_bytes);
         let (begun_ms, by_ms) = (now_ms(), self.wait.at());
         let alarm = self.alarm.get_or_insert_with(|| self.session.worker.alarms.alarm());
         let room = alarm.by(by_ms, std::future::poll_fn(poll)).await;
@@ -251,7 +253,7 @@ impl<'s> H2Sink<'s> {
     /// Sends the window of `buf`, which is empty afterwards and may have lost its memory.
     async fn send(&mut self, buf: &mut Buffer, end: bool) -> Result<(), Refusal> {
         while !buf.is_empty() {
-            let n = self.room(buf.len()).await?;
+            let n = self.room(buf.len(), buf.capacity()).await?;
             let is_rest = n == buf.len();
             let piece = match is_rest {
                 true => Piece::lent(std::mem::take(buf), &self.half.outbox),
@@ -423,6 +425,14 @@ impl ResponseSink for H2Sink<'_> {
         }
     }
 
+    async fn ready(&mut self) -> Result<(), Refusal> {
+        self.room(1, 0).await.map(drop)
+    }
+
+    fn is_laden(&self) -> bool {
+        self.session.is_laden()
+    }
+
     async fn data(
         &mut self,
         buf: &mut Buffer,
@@ -505,9 +515,17 @@ impl ResponseSink for H2Sink<'_> {
         }
     }
 
+    fn is_gone(&self) -> bool {
+        self.half.is_gone.get()
+    }
+
     fn watched_gone(&self) -> bool {
         self.half.upstream.set(None);
         self.half.is_gone.get()
+    }
+
+    fn connection(&self) -> Option<&Client> {
+        Some(&self.session.client)
     }
 
     fn client(&self) -> Option<&Stream> {

@@ -41,7 +41,12 @@ pub async fn serve(
     let snapshot = session.worker.snapshot();
     let (parts, stream) = request.into_parts();
     let mut work = pin!(exchange(&session, &snapshot, half.clone(), parts, stream));
+    let mut is_begun = false;
     std::future::poll_fn(|cx| {
+        if !std::mem::replace(&mut is_begun, true) {
+            // It may have been given up before it had its turn.
+            half.look(cx, &session.worker.deadlines);
+        }
         let polled = work.as_mut().poll(cx);
         if polled.is_pending() {
             half.look(cx, &session.worker.deadlines);

@@ -2,6 +2,7 @@
 
 mod client;
 mod gateway;
+pub mod http2;
 pub mod http2_client;
 pub mod http2_server;
 mod message;
@@ -16,6 +17,7 @@ use std::{
 
 pub use client::Client;
 pub use gateway::{Gateway, Launch};
+pub use http2::Http2;
 pub use message::{ReadError, Response, Socket};
 pub use papers::Papers;
 pub use server::{Pattern, Server, bodies_pass};

@@ -1,15 +1,18 @@
 //! Exchanges that end early: what the client is told, and that the connection is not at fault.
 
-use std::{sync::atomic::Ordering::SeqCst, time::Instant};
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use h2::Reason;
-use http::Response;
+use h2::{Reason, client::SendRequest};
+use http::{Request, Response};
 
 use super::{H2C, gateway};
 use crate::harness::{
-    ReadError, eventually,
-    http2_server::{Call, Http2Options, Http2Server},
+    Gateway, PATIENCE, ReadError, eventually,
+    http2_server::{Call, Http2Options, Http2Server, receive, trailers},
 };
 
 /// By path: says nothing; begins and says no more; resets before or after it has begun.
@@ -44,7 +47,7 @@ fn server() -> Http2Server {
 }
 
 /// It is still the one connection.
-fn is_unharmed(gateway: &crate::harness::Gateway, server: &Http2Server) {
+fn is_unharmed(gateway: &Gateway, server: &Http2Server) {
     assert_eq!(gateway.client().get("/").text(), "here");
     assert_eq!(server.connections(), 1);
 }
@@ -72,7 +75,7 @@ fn timeouts_have_their_reasons_and_reset_the_stream() {
 #[test]
 fn the_routes_timeout_holds() {
     let server = server();
-    let gateway = crate::harness::Gateway::start(&format!(
+    let gateway = Gateway::start(&format!(
         "[[routes]]\nupstream = \"app\"\ntimeout = \"300ms\"\n\
          [upstreams.app]\nendpoints = [\"{}\"]\n{H2C}\n",
         server.address()
@@ -138,4 +141,78 @@ fn a_client_that_leaves_in_the_middle_of_its_body() {
     drop(client);
     cancelled(&server, 1);
     is_unharmed(&gateway, &server);
+}
+
+/// Runs `exchange` with an HTTP/2 connection to the gateway.
+fn as_http2_client<F: Future<Output = ()>>(
+    gateway: &Gateway,
+    exchange: impl FnOnce(SendRequest<Bytes>) -> F,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
+        let (send, codec) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(codec);
+        tokio::time::timeout(PATIENCE, exchange(send.ready().await.unwrap())).await.unwrap();
+    });
+}
+
+fn request(path: &str) -> Request<()> {
+    let builder = Request::post(format!("http://gw.test{path}"));
+    builder.header("te", "trailers").body(()).unwrap()
+}
+
+#[test]
+fn a_stream_that_an_http2_client_gives_up() {
+    let server = server();
+    let gateway = gateway(server.address(), H2C);
+    for (count, path) in ["/silent", "/half"].into_iter().enumerate() {
+        as_http2_client(&gateway, async |mut send| {
+            let (response, mut stream) = send.send_request(request(path), true).unwrap();
+            while server.seen.requests.load(SeqCst) <= count {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let begun = match path {
+                "/half" => Some(response.await.unwrap()),
+                _ => None,
+            };
+            stream.send_reset(Reason::CANCEL);
+            while server.seen.cancelled.load(SeqCst) <= count {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            drop(begun);
+        });
+    }
+    is_unharmed(&gateway, &server);
+}
+
+#[test]
+fn messages_in_lockstep_over_http2_on_both_sides() {
+    let server = Http2Server::with(Http2Options::default(), |mut call: Call| async move {
+        let mut stream = call.respond.send_response(Response::new(()), false).unwrap();
+        let body = call.request.body_mut();
+        while let Some(data) = receive(body).await {
+            stream.send_data(data, false).unwrap();
+        }
+        let sums = body.trailers().await.unwrap().unwrap();
+        stream.send_trailers(sums).unwrap();
+    });
+    let gateway = gateway(server.address(), H2C);
+    as_http2_client(&gateway, async |mut send| {
+        let (response, mut stream) = send.send_request(request("/"), false).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        for number in 0..1000 {
+            let message = Bytes::from(format!("message {number}"));
+            stream.send_data(message.clone(), false).unwrap();
+            let mut echo = Vec::new();
+            while echo.len() < message.len() {
+                echo.extend(receive(&mut body).await.unwrap());
+            }
+            assert_eq!(echo, message);
+        }
+        stream.send_trailers(trailers(&[("x-sum", "1000")])).unwrap();
+        assert!(receive(&mut body).await.is_none());
+        assert_eq!(body.trailers().await.unwrap().unwrap()["x-sum"], "1000");
+    });
+    assert_eq!(server.connections(), 1);
 }

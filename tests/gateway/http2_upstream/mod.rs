@@ -270,3 +270,30 @@ fn both_directions_stream_at_once() {
     client.send("0\r\n\r\n");
     assert_eq!(client.reader.exactly(5).unwrap(), b"0\r\n\r\n");
 }
+
+#[test]
+fn upgrades_take_http1_where_the_endpoint_has_both() {
+    let (papers, tls) = issued();
+    let upstream = Upstream::scripted(|conn| {
+        while let Ok(request) = conn.request() {
+            if request.field("upgrade") == Some("echo") {
+                conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+                while conn.reader.fill().is_ok_and(|n| n > 0) {
+                    let bytes = std::mem::take(&mut conn.reader.buf);
+                    conn.send(bytes);
+                }
+                return;
+            }
+            conn.answer(&request);
+        }
+    });
+    let app = Gateway::before(upstream.address(), &papers.listener(&["app"], ""));
+    let gateway = gateway(app.address(), &format!("protocol = \"auto\"\n{tls}"));
+    let mut client = gateway.client();
+    // The version that the endpoint received, and the one that it answered in.
+    assert_eq!(client.get("/").head.all("via"), ["1.1 ringway", "2 ringway"]);
+    client.send("GET / HTTP/1.1\r\nHost: gw.test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert!(client.head().start_line.starts_with("HTTP/1.1 101"));
+    client.send("there and back");
+    assert_eq!(client.reader.exactly(14).unwrap(), b"there and back");
+}

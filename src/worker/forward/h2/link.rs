@@ -33,6 +33,8 @@ use crate::{
     },
 };
 
+/// Streams given up, of which what the endpoint still sends is passed over without a word.
+const RESETS_KEPT_MAX: usize = 1024;
 /// Largest window there is (RFC 9113 §6.9.1).
 const WINDOW_MAX: u64 = (1 << 31) - 1;
 /// What a field costs beyond its bytes in the size of a header list (RFC 9113 §6.5.2).
@@ -159,9 +161,10 @@ async fn begin(opener: &Opener) -> io::Result<Begun> {
     let (stream, is_http2) = connect::connect(
         &opener.endpoint,
         opener.client.as_ref(),
+        b"",
         opener.connect_timeout_ms,
         opener.unsent_bytes,
-        (&opener.deadlines, &opener.buffers),
+        (&opener.deadlines, &opener.buffers, &opener.worker),
     )
     .await?;
     match (opener.protocol, is_http2) {
@@ -198,6 +201,10 @@ fn builder(opener: &Opener) -> Builder {
         .initial_window_size(window_bytes)
         .initial_connection_window_size(all_bytes.min(WINDOW_MAX) as u32)
         .max_header_list_size(list_bytes)
+        // Requests given up are the clients' doing, and responses that break rules cost their own
+        // exchange: neither is to end a connection that others use.
+        .max_concurrent_reset_streams(RESETS_KEPT_MAX)
+        .max_local_error_reset_streams(None)
         // Until the endpoint's settings have come.
         .initial_max_send_streams(0);
     builder

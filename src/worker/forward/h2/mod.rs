@@ -230,6 +230,12 @@ impl<'f> Forward<'f> {
         if self.upgrade || connections.speaks_http1() {
             return Ok(self.http1(state, endpoint, search, None).await);
         }
+        // What the endpoint chose before holds as long as there are connections of it.
+        if !connections.has_any()
+            && let Some(connection) = self.kept(state, endpoint, search)
+        {
+            return Ok(Offered::Http1(connection));
+        }
         if let Some(place) = connections.take(self.rule, search.avoided.as_ref()) {
             self.took(state, endpoint, place.is_reused);
             return Ok(Offered::Place(place));
@@ -266,6 +272,16 @@ impl<'f> Forward<'f> {
         state.balancer.borrow_mut().connected(endpoint);
     }
 
+    /// A kept connection that speaks HTTP/1.1, for a first try.
+    fn kept(&self, state: &UpstreamState, endpoint: usize, search: &Search) -> Option<Connection> {
+        if search.seeking.tries > 0 {
+            return None;
+        }
+        let connection = state.pools[endpoint].take(self.rule)?;
+        self.took(state, endpoint, true);
+        Some(connection)
+    }
+
     /// A connection that speaks HTTP/1.1: this one, a kept one, or a new one.
     async fn http1(
         &self,
@@ -274,15 +290,16 @@ impl<'f> Forward<'f> {
         search: &Search,
         connection: Option<Connection>,
     ) -> Offered {
-        let pool = &state.pools[endpoint];
-        let kept = || pool.take(self.rule).filter(|_| search.seeking.tries == 0);
-        if let Some(connection) = connection.or_else(kept) {
-            self.took(state, endpoint, connection.reused);
+        if let Some(connection) = connection {
+            self.took(state, endpoint, false);
+            return Offered::Http1(connection);
+        }
+        if let Some(connection) = self.kept(state, endpoint, search) {
             return Offered::Http1(connection);
         }
         let client = state.tls_http1.as_ref();
         let (address, asked_ns) = (&self.rule.endpoints[endpoint], now_ns());
-        let opened = connect::open(self, address, client).await;
+        let opened = connect::open(self, address, client, None).await;
         let record = &self.exchange.record;
         record.connect_ns.set(record.connect_ns.get() + now_ns().saturating_sub(asked_ns));
         let shard = self.snapshot.series.endpoint(self.upstream, endpoint);
@@ -294,7 +311,7 @@ impl<'f> Forward<'f> {
             }
             Err(e) => {
                 shard.connect_failures.count();
-                pool.shared.forget_choice();
+                state.pools[endpoint].shared.forget_choice();
                 Offered::Failed(e)
             }
         }
