@@ -271,6 +271,29 @@ fn a_client_that_gives_up_closes_the_upstream() {
 }
 
 #[test]
+fn a_client_that_gives_up_what_the_upstream_does_not_take() {
+    // It reads nothing, and sees the end by what it sends.
+    let upstream = upstream(|conn| {
+        while conn.send("x") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let gateway = gateway(&upstream, "");
+    Http2Client::with(gateway.address(), async |client| {
+        let (mut asked, mut body) = begun(&client).await;
+        tokio::spawn(async move { exactly(&mut body, &mut BytesMut::new(), usize::MAX).await });
+        let much = Bytes::from(vec![b'x'; 256 << 20]);
+        let sent = send_all(&mut asked.stream, much);
+        let sent = tokio::time::timeout(Duration::from_secs(1), sent).await;
+        assert!(sent.is_err(), "{sent:?}: all was taken, or the stream is over");
+        asked.reset();
+        while upstream.open() != 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+}
+
+#[test]
 fn an_upstream_that_resets_gives_the_stream_up() {
     let upstream = upstream(|conn| {
         conn.send("begun");
