@@ -15,13 +15,17 @@ use super::{
         seconds,
     },
     values::{
-        BareHost, BindAddress, ClientCertificate, CollectorUrl, EncodedSlash, EndpointText,
-        FieldValue, FileMode, HostName, HostPattern, LogFormat, LogTarget, Matches, MethodName,
-        Name, Network, PathRegex, PathTemplate, PathText, Protocol, Pseudonym, Ratio, Scheme,
-        Secret, StatusHost, StatusRange, TcpAddress, TlsVersion,
+        BareHost, BindAddress, ClientCertificate, CollectorUrl, EncodedSlash, FieldValue, FileMode,
+        HostName, HostPattern, LogFormat, LogTarget, Matches, MethodName, Name, Network, PathRegex,
+        PathTemplate, PathText, Pseudonym, Ratio, Scheme, Secret, StatusHost, StatusRange,
+        TcpAddress, TlsVersion,
     },
 };
-use crate::{config::decode::At, policy::balance::Balance, section};
+use crate::{config::decode::At, section};
+
+pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
+
+mod upstream;
 
 /// Of a Unix socket whose listener gives no `mode`.
 pub const UNIX_MODE_DEFAULT: u32 = 0o660;
@@ -145,6 +149,20 @@ section! {
         /// Clients speak TLS here. Default: plain HTTP.
         tls: Option<ListenerTls> = None,
             eg "{ certificates = [{ file = \"tls/localhost.pem\", key = \"tls/localhost.key\" }] }";
+        /// Do not end TLS here: pass each connection on as it is, to the upstream of the name that
+        /// its client asks for (SNI). No route is looked at. See docs/tls.md.
+        passthrough: Vec<At<Passthrough>> = Vec::new(),
+            eg "[{ sni = [\"app.example.com\"], upstream = \"orders\" }]";
+    }
+
+    /// Where TLS connections go that are passed through.
+    pub struct Passthrough {
+        /// Names, exact (`"app.example.com"`) or with one leading wildcard (`"*.example.com"`); an
+        /// exact one counts first, then the longest wildcard. Default: clients that ask for none of
+        /// the listener's names, or for no name.
+        sni: Vec<At<HostPattern>> = Vec::new();
+        /// The upstream that gets them.
+        upstream: Name, eg "\"orders\"";
     }
 
     /// TLS of a listener: versions 1.2 and 1.3. Its files are read when the configuration is
@@ -297,79 +315,6 @@ section! {
         replace_prefix: Option<PathText> = None, eg "\"/new\"";
         /// Append the request's query.
         keep_query: bool = true;
-    }
-
-    /// Where requests are forwarded to.
-    pub struct Upstream {
-        /// Addresses: `"10.0.0.1:80"`, `"[fd00::1]:80"`, `"app.internal:80"` (looked up when the
-        /// configuration is loaded), `"unix:/run/app.sock"`, or
-        /// `{ address = "10.0.0.1:80", weight = 3 }`.
-        endpoints: Vec<At<EndpointText>>, eg "[\"127.0.0.1:8000\"]";
-        /// How an endpoint is chosen. `"round_robin"`: in turn, by weight. `"least_request"`: of
-        /// two taken at random, the one with fewer requests in flight for its weight. `"random"`:
-        /// at random, by weight.
-        balance: Balance = Balance::RoundRobin;
-        /// For one connection to be made.
-        connect_timeout: Millis = seconds(2) => millis(1)..=minutes(10);
-        /// From the request sent to the first byte of the response.
-        first_byte_timeout: Millis = seconds(60) => millis(1)..=hours(24);
-        /// Between two reads or writes of a body.
-        idle_timeout: Millis = seconds(60) => millis(1)..=hours(24);
-        /// How long an endpoint that could not be connected is avoided while others are left.
-        connect_cooldown: Millis = seconds(1) => millis(0)..=hours(1);
-        /// Connections kept open between requests.
-        pool: Pool = Pool::default();
-        /// Speak TLS to the endpoints; their certificates are verified. `{}` is the usual: the
-        /// system's authorities, the endpoint's own name. Default: plain HTTP.
-        tls: Option<UpstreamTls> = None, eg "{}";
-        /// What is spoken to the endpoints. `"http1"`: HTTP/1.1. `"h2"`: HTTP/2 over TLS, and
-        /// nothing else; needs `tls`. `"h2c"`: HTTP/2 without TLS, known beforehand. `"auto"`: with
-        /// `tls` what the endpoint prefers of both (by ALPN), without `tls` HTTP/1.1. Upgrades
-        /// (WebSocket) are forwarded over HTTP/1.1 only.
-        protocol: Protocol = Protocol::Http1;
-        /// HTTP/2 to the endpoints.
-        http2: UpstreamHttp2 = UpstreamHttp2::default();
-    }
-
-    /// HTTP/2 to the endpoints of an upstream: few connections, each with many requests at once.
-    pub struct UpstreamHttp2 {
-        /// Requests at once on one connection; fewer where the endpoint says so.
-        streams: u32 = 100 => 1..=10_000;
-        /// Connections that take new requests, for each worker and endpoint. When all are full,
-        /// a request waits as long as connecting may take, then it is refused with 503.
-        connections: u32 = 8 => 1..=1024;
-        /// Bytes of one response that the endpoint may send before the client takes them.
-        stream_window: Size = kib(256) => kib(64)..=mib(16);
-        /// A connection with requests on it that brings nothing for this long is asked for a sign
-        /// of life (PING). `"0"` is never. Some servers take frequent questions amiss.
-        ping_interval: Millis = millis(0) => millis(0)..=hours(1);
-        /// Without an answer for this long the connection is given up.
-        ping_timeout: Millis = seconds(10) => millis(100)..=minutes(10);
-    }
-
-    /// TLS to the endpoints of an upstream, versions 1.2 and 1.3. The handshake is part of
-    /// `connect_timeout`. An endpoint whose certificate is not accepted gets no request.
-    pub struct UpstreamTls {
-        /// PEM file with the certificates of the authorities to trust, relative to this
-        /// configuration. Default: those of the system.
-        ca: Option<String> = None, eg "\"tls/localhost.pem\"";
-        /// Name that is asked for (SNI) and must be in the certificate. Default: the host of each
-        /// endpoint's address. A Unix socket needs it.
-        name: Option<BareHost> = None, eg "\"app.internal\"";
-        /// Certificate and key that this gateway shows when it is asked for one.
-        certificate: Option<Certificate> = None,
-            eg "{ file = \"tls/localhost.pem\", key = \"tls/localhost.key\" }";
-    }
-
-    /// Connections to an upstream that are kept open between requests.
-    pub struct Pool {
-        /// Idle connections kept, for each worker and endpoint; 0 keeps none.
-        idle_max: u32 = 256 => 0..=65536;
-        /// An idle connection is closed after this long. Keep it below the upstream's own
-        /// keep-alive timeout.
-        idle_timeout: Millis = seconds(60) => millis(1)..=hours(24);
-        /// A connection older than this serves no further request.
-        lifetime: Millis = hours(1) => seconds(1)..=hours(24 * 30);
     }
 
     /// Bounds on what one client, or all of them, may use.

@@ -9,6 +9,7 @@ use crate::{
     policy::{
         balance::{Balance, State},
         frames::FrameRates,
+        passthrough::Names,
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
@@ -156,9 +157,16 @@ pub struct ListenerRule {
     pub https_port: Option<u16>,
     /// Clients speak TLS.
     pub tls: Option<TlsRule>,
+    /// TLS is not ended here: each connection goes to the upstream of the name it asks for.
+    pub passthrough: Option<Names>,
 }
 
 impl ListenerRule {
+    /// Clients speak HTTP without TLS.
+    pub fn speaks_plainly(&self) -> bool {
+        self.tls.is_none() && self.passthrough.is_none()
+    }
+
     /// A socket bound for one of them serves the other.
     pub fn is_same_socket(&self, other: &ListenerRule) -> bool {
         match (&self.bind, &other.bind) {
@@ -188,6 +196,15 @@ pub enum Http2Use {
     Off,
     /// And nothing else.
     Only,
+}
+
+/// What connections to an upstream begin with (PROXY protocol).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyHeader {
+    #[default]
+    Off,
+    V1,
+    V2,
 }
 
 /// Which worker serves a connection.
@@ -288,6 +305,8 @@ pub struct Upstream {
     /// Its endpoints speak TLS.
     pub tls: Option<UpstreamTls>,
     pub protocol: Protocol,
+    /// Each connection begins with this header, and serves one client's connection only.
+    pub proxy_header: ProxyHeader,
     pub http2: UpstreamHttp2,
 }
 

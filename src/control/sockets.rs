@@ -343,6 +343,7 @@ mod tests {
             access_log: true,
             proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
             http2: crate::config::snapshot::Http2Use::On,
+            passthrough: None,
             https_port: None,
             tls: None,
         }

@@ -11,6 +11,7 @@ pub mod frames;
 pub mod grpc;
 pub mod grpc_web;
 pub mod handshake_rate;
+pub mod passthrough;
 pub mod refusal;
 pub mod retry;
 pub mod rewrite;

@@ -8,6 +8,7 @@
 
 pub mod authority;
 pub mod chunked;
+pub mod client_hello;
 pub mod emit;
 pub mod field;
 pub mod forwarded;

@@ -18,7 +18,7 @@ use super::{
     isolate::isolate,
     listener::adopt_socket,
     net::{Stream, Wait},
-    proxied, removed,
+    passthrough, proxied, removed,
     siblings::Given,
     tls,
 };
@@ -76,7 +76,7 @@ pub fn admit(open: Open, stream: Stream, peer: Option<SocketAddr>, door: &Rc<Doo
     let Some(place) = worker.clients.enter() else {
         worker.metrics.connections_shed.count();
         // Where TLS is spoken, telling would take a handshake: that is what there is no room for.
-        let is_told = door.rule.borrow().tls.is_none();
+        let is_told = door.rule.borrow().speaks_plainly();
         if is_told && worker.shedding.get() < SHED_POLITELY_MAX {
             worker.shedding.set(worker.shedding.get() + 1);
             let worker = worker.clone();
@@ -128,6 +128,9 @@ fn take_in(open: Open, place: Place, client: Client) {
 
 /// Serves a connection, after its handshake where clients speak TLS.
 async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
+    if client.door.rule.borrow().passthrough.is_some() {
+        return Box::pin(passthrough::serve(&worker, &client)).await;
+    }
     let rule = client.door.rule.borrow().tls.clone();
     if let Some(rule) = rule
         // Boxed: of a connection that speaks TLS, too, only the session stays.
@@ -150,7 +153,7 @@ async fn shake_hands(worker: &Worker, client: &Client, rule: &TlsRule) -> bool {
         worker.metrics.tls_failures[TlsFailure::Rate as usize].count();
         return false;
     }
-    match tls::accept(&client.stream, rule, &worker.buffers).await {
+    match tls::accept(&client.stream, rule, &worker.buffers, &worker.metrics).await {
         Ok(shaken) => {
             worker.metrics.tls_handshakes[usize::from(shaken.is_resumed)].count();
             true

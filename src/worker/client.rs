@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{door::Door, net::Stream, roster::Activity};
+use super::{door::Door, net::Stream, pool::Own, roster::Activity};
 
 /// One client's connection.
 pub struct Client {
@@ -20,6 +20,8 @@ pub struct Client {
     pub door: Rc<Door>,
     /// The body of the request being served has been received to its end.
     pub received: Cell<bool>,
+    /// Upstream connections that nobody else may use.
+    pub own: Own,
     /// For whoever asks what the worker's connections do.
     pub activity: Activity,
 }
@@ -30,7 +32,8 @@ impl Client {
         let peer = peer.map(|peer| peer.ip().to_canonical());
         let peer_text = door.peer_text(peer);
         let received = Cell::new(true);
-        Client { stream, peer, peer_port, peer_text, door, received, activity: Activity::now() }
+        let (own, activity) = (Own::default(), Activity::now());
+        Client { stream, peer, peer_port, peer_text, door, received, own, activity }
     }
 
     /// Value of Strict-Transport-Security (RFC 6797), where the listener has one.

@@ -161,10 +161,7 @@ impl Deadlines {
             for at_ms in [&mut at.read_ms, &mut at.write_ms] {
                 *at_ms = if *at_ms == NEVER_MS { NEVER_MS } else { EXPIRED_MS };
             }
-            match state.ends_by_close {
-                true => reset(state.fd),
-                false => shut(state.fd, Shutdown::Both),
-            }
+            state.end();
         }
     }
 
@@ -194,6 +191,14 @@ impl State {
             at.read_ms = EXPIRED_MS;
             self.is_closing = true;
             self.end_read();
+        }
+    }
+
+    /// Ends whatever is in flight on a socket that is not needed any more.
+    fn end(&self) {
+        match self.ends_by_close {
+            true => reset(self.fd),
+            false => shut(self.fd, Shutdown::Both),
         }
     }
 
@@ -388,8 +393,13 @@ impl Drop for Deadline {
         let mut slots = self.table.slots.borrow_mut();
         let slots_here = &mut *slots;
         let slot = self.slot as usize;
-        slots_here.at[slot] = NOTHING;
+        let at = std::mem::replace(&mut slots_here.at[slot], NOTHING);
         let state = &mut slots_here.states[slot];
+        // A write that nobody waits for any more holds the socket until it is over, which may be
+        // never: the peer need not read.
+        if at.write_ms != NEVER_MS {
+            state.end();
+        }
         state.parkable = None;
         state.idle_since_ms = NEVER_MS;
         state.watch = None;

@@ -292,6 +292,8 @@ pub trait ResponseSink {
     fn watched_gone(&self) -> bool;
     /// The connection itself, when this exchange has it for itself: it can become a tunnel.
     fn client(&self) -> Option<&super::net::Stream>;
+    /// The client's connection, which others' exchanges may share: upstreams may be told of it.
+    fn connection(&self) -> Option<&Client>;
 }
 
 /// A response the gateway makes itself.

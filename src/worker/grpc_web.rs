@@ -10,6 +10,7 @@ use std::task::Waker;
 use super::{
     Worker,
     buffers::{Buffer, HEADROOM, TAILROOM},
+    client::Client,
     deadline::Deadline,
     exchange::{Exchange, OwnResponse, RequestBody, ResponseSink},
     forward,
@@ -361,6 +362,10 @@ impl<S: ResponseSink> ResponseSink for WebSink<'_, S> {
 
     fn watched_gone(&self) -> bool {
         self.inner.watched_gone()
+    }
+
+    fn connection(&self) -> Option<&Client> {
+        self.inner.connection()
     }
 
     fn client(&self) -> Option<&Stream> {

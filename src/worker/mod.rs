@@ -8,6 +8,7 @@
 //! [`forward`] → [`pool`], and back.
 
 pub mod alarm;
+mod announce;
 pub mod arrival;
 pub mod beat;
 pub mod bell;
@@ -35,6 +36,7 @@ pub mod listener;
 pub mod logs;
 pub mod mailbox;
 pub mod net;
+pub mod passthrough;
 pub mod pipeline;
 pub mod pool;
 mod proxied;

@@ -32,7 +32,7 @@ use super::{
     buffers::Buffer,
     clock::{NEVER_MS, completed, is_alone, now_ms, refresh},
     deadline::{Deadline, Deadlines},
-    tls::Tls,
+    tls::{Agreed, Tls},
 };
 use crate::policy::client_cert::ClientCert;
 
@@ -197,6 +197,11 @@ impl Stream {
         self.tls.get().is_some_and(|tls| tls.is_http2)
     }
 
+    /// What the handshake came to, where there was one.
+    pub fn agreed(&self) -> Option<Agreed> {
+        Some(self.tls.get()?.agreed())
+    }
+
     pub fn is_tls(&self) -> bool {
         self.tls.get().is_some()
     }
@@ -229,7 +234,7 @@ impl Stream {
 
     /// Plaintext that is there already. When what was received is not TLS, the peer is told.
     fn decrypted(&self, tls: &Tls, buf: &mut Buffer) -> io::Result<Option<usize>> {
-        tls.read(buf).inspect_err(|_| self.tell(tls.alert()))
+        tls.read(buf).inspect_err(|error| self.tell(tls.broke(error)))
     }
 
     /// Sends something short that ends the connection, as far as the kernel takes it at once.

@@ -302,6 +302,7 @@ mod tests {
             http2: crate::config::snapshot::Http2Use::On,
             https_port: None,
             tls: None,
+            passthrough: None,
         };
         Given {
             socket: std::fs::File::open("/dev/null").expect("it is there").into(),

@@ -17,8 +17,8 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, ServerConnection,
-    client::Resumption, pki_types::ServerName,
+    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion,
+    ServerConnection, client::Resumption, pki_types::ServerName,
 };
 
 use super::{
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     config::snapshot::{TlsRule, UpstreamTls},
     policy::{client_cert::ClientCert, refusal},
-    telemetry::metrics::shards::TlsFailure,
+    telemetry::metrics::shards::{TlsBreak, TlsFailure, WorkerShard},
 };
 
 /// Plaintext sealed at once: so much leaves in one write.
@@ -56,6 +56,8 @@ pub struct Tls {
     /// Bytes that may still leave in small records, and when something left last.
     small_left: Cell<usize>,
     written_ms: Cell<u64>,
+    /// Where it is counted how the session ends, until it has.
+    metrics: Cell<Option<Arc<WorkerShard>>>,
     /// The peer chose HTTP/2 (ALPN).
     pub is_http2: bool,
     /// The client's verified certificate.
@@ -70,6 +72,18 @@ pub struct Refused {
     pub error: io::Error,
 }
 
+/// What a client asked for and what was agreed on, for upstreams that are told.
+pub struct Agreed {
+    /// Empty when it asked for no name.
+    pub name: String,
+    /// Empty when nothing was agreed on.
+    pub alpn: Vec<u8>,
+    /// As in `TLSv1.3`.
+    pub version: &'static str,
+    /// It has shown a certificate, which was accepted.
+    pub is_verified: bool,
+}
+
 /// What came of a handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct Shaken {
@@ -81,12 +95,13 @@ pub async fn accept(
     stream: &Stream,
     rule: &TlsRule,
     buffers: &Rc<Buffers>,
+    metrics: &Arc<WorkerShard>,
 ) -> Result<Shaken, Refused> {
     let session = ServerConnection::new(rule.server.clone()).map_err(|error| Refused {
         failure: TlsFailure::Internal,
         error: io::Error::other(error),
     })?;
-    let mut tls = Tls::new(session.into(), buffers.clone());
+    let mut tls = Tls::new(session.into(), buffers.clone(), metrics.clone());
     let until_ms = now_ms() + rule.handshake_timeout_ms;
     let wait = Wait { idle_ms: rule.handshake_timeout_ms, until_ms };
     let shaken = tls.shake_hands(stream, wait).await;
@@ -105,20 +120,28 @@ pub async fn accept(
     Ok(shaken)
 }
 
-/// Begins a handshake with an endpoint on `stream`, which speaks TLS from then on. Answers whether
-/// the endpoint chose HTTP/2. What is wrong with its certificate is `InvalidData`.
+/// Makes a handshake with an endpoint on `stream`, which speaks TLS from then on. Answers whether
+/// the endpoint chose HTTP/2. One that does not take too long, and with which there is no TLS, is
+/// `InvalidData`.
 pub async fn connect(
     stream: &Stream,
     client: &Arc<ClientConfig>,
     name: &ServerName<'static>,
     buffers: &Rc<Buffers>,
+    metrics: &Arc<WorkerShard>,
     until_ms: u64,
 ) -> io::Result<bool> {
     let session = ClientConnection::new(client.clone(), name.clone())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let tls = Tls::new(session.into(), buffers.clone());
+    let tls = Tls::new(session.into(), buffers.clone(), metrics.clone());
     let shaken = tls.shake_hands(stream, Wait { idle_ms: NEVER_MS, until_ms }).await;
-    shaken.map_err(|refused| refused.error)?;
+    shaken.map_err(|Refused { failure, error }| {
+        metrics.tls_upstream_failures[failure as usize].count();
+        match failure {
+            TlsFailure::Timeout => error,
+            _ => io::Error::new(io::ErrorKind::InvalidData, error),
+        }
+    })?;
     let is_http2 = tls.session.borrow().alpn_protocol() == Some(b"h2");
     stream.begin_tls(tls);
     Ok(is_http2)
@@ -136,7 +159,7 @@ pub fn own(rule: &UpstreamTls, protocols: Option<&[&[u8]]>) -> Arc<ClientConfig>
 }
 
 impl Tls {
-    fn new(mut session: Connection, buffers: Rc<Buffers>) -> Tls {
+    fn new(mut session: Connection, buffers: Rc<Buffers>, metrics: Arc<WorkerShard>) -> Tls {
         session.set_buffer_limit(Some(SEALED_BYTES_MAX));
         Tls {
             session: RefCell::new(session),
@@ -144,6 +167,7 @@ impl Tls {
             flows: Cell::new(false),
             small_left: Cell::new(SMALL_RECORDS_BYTES),
             written_ms: Cell::new(now_ms()),
+            metrics: Cell::new(Some(metrics)),
             is_http2: false,
             client_cert: None,
             buffers,
@@ -311,8 +335,37 @@ impl Tls {
         queued(session, &self.buffers)
     }
 
-    /// The alert that tells the peer what was wrong with what it sent, if there is one.
-    pub fn alert(&self) -> Option<Buffer> {
+    /// What the handshake came to.
+    pub fn agreed(&self) -> Agreed {
+        let session = &*self.session.borrow();
+        let name = match session {
+            Connection::Server(server) => server.server_name().unwrap_or_default().to_owned(),
+            Connection::Client(_) => String::new(),
+        };
+        Agreed {
+            name,
+            alpn: session.alpn_protocol().unwrap_or_default().to_vec(),
+            version: match session.protocol_version() {
+                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "TLSv1.3",
+            },
+            // One that is not accepted ends the handshake.
+            is_verified: session.peer_certificates().is_some(),
+        }
+    }
+
+    /// Counts how the session ended, once. Answers the alert that tells the peer what was wrong
+    /// with what it sent, if there is one.
+    pub fn broke(&self, error: &io::Error) -> Option<Buffer> {
+        let why = match cause(error) {
+            Some(rustls::Error::AlertReceived(_)) => TlsBreak::Alert,
+            None if error.kind() == io::ErrorKind::UnexpectedEof => TlsBreak::Cut,
+            _ => TlsBreak::Invalid,
+        };
+        if let Some(metrics) = self.metrics.take() {
+            let side = usize::from(matches!(*self.session.borrow(), Connection::Client(_)));
+            metrics.tls_breaks[side][why as usize].count();
+        }
         self.queued()
     }
 
@@ -382,9 +435,12 @@ fn plain_http(buffers: &Buffers) -> Buffer {
     buf
 }
 
+fn cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
 fn refused(error: io::Error) -> Refused {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    let failure = match (cause, error.kind()) {
+    let failure = match (cause(&error), error.kind()) {
         (Some(rustls::Error::AlertReceived(_)), _) => TlsFailure::Alert,
         (Some(rustls::Error::PeerIncompatible(_)), _) => TlsFailure::Incompatible,
         (Some(rustls::Error::NoCertificatesPresented), _) => TlsFailure::CertificateMissing,
@@ -398,7 +454,7 @@ fn refused(error: io::Error) -> Refused {
     Refused { failure, error }
 }
 
-/// What is wrong with a client's certificate.
+/// What is wrong with a peer's certificate.
 fn certificate(why: &CertificateError) -> TlsFailure {
     use CertificateError as E;
     match why {
@@ -409,7 +465,9 @@ fn certificate(why: &CertificateError) -> TlsFailure {
         | E::UnknownRevocationStatus
         | E::ExpiredRevocationList
         | E::ExpiredRevocationListContext { .. } => TlsFailure::CertificateRevoked,
-        E::UnknownIssuer => TlsFailure::CertificateUnknown,
+        // One that only bears the name of a trusted issuer is not signed by its key.
+        E::UnknownIssuer | E::BadSignature => TlsFailure::CertificateUnknown,
+        E::NotValidForName | E::NotValidForNameContext { .. } => TlsFailure::CertificateName,
         _ => TlsFailure::Certificate,
     }
 }

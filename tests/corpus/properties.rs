@@ -23,6 +23,7 @@ pub const TARGETS: &[(&str, Property)] = &[
     ("chunked", chunked),
     ("path", path),
     ("forwarded", forwarded),
+    ("client_hello", client_hello),
     ("proxy", proxy),
     ("websocket", websocket),
     ("config", config),
@@ -324,6 +325,30 @@ pub fn forwarded(data: &[u8]) {
     let appended = read(&[&clean[..], b", ::7"].concat());
     assert!(appended[1][0].is_some());
     assert_eq!(appended[1][1..], whole[1]);
+}
+
+/// ClientHellos: a prefix is undecided or has the outcome of the whole, what follows changes
+/// nothing, and a name is one that a host may have.
+pub fn client_hello(data: &[u8]) {
+    use ringway::wire::client_hello::{HELLO_BYTES_MAX, NoHello, parse};
+    let read = |bytes: &[u8]| {
+        let mut name = Vec::new();
+        parse(bytes, &mut name).map(|parsed| (parsed, name))
+    };
+    let whole = read(data);
+    let undecided = Ok((Parsed::Partial, Vec::new()));
+    let step = data.len() / 300 + 1;
+    for cut in (0..data.len()).step_by(step) {
+        let part = read(&data[..cut]);
+        assert!(part == undecided || part == whole, "cut at {cut}: {part:?}, {whole:?}");
+    }
+    if let Ok((Parsed::Complete(()), name)) = &whole {
+        assert!(name.len() <= 253 && !name.iter().any(u8::is_ascii_uppercase));
+        assert!(name.is_empty() || !name.split(|b| *b == b'.').any(<[u8]>::is_empty));
+        assert_eq!(read(&[data, b"\x17\x03\x03"].concat()), whole);
+    }
+    assert!(data.len() < HELLO_BYTES_MAX || whole != undecided);
+    assert!(data.first().is_none_or(|first| *first == 22) || whole == Err(NoHello::NotTls));
 }
 
 /// PROXY protocol headers: a prefix is undecided or has the outcome of the whole, what follows a

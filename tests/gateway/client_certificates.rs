@@ -243,3 +243,31 @@ fn a_route_that_nobody_could_take_is_explained() {
     assert!(failed.stderr.contains(wanted), "{}", failed.stderr);
     assert!(failed.stderr.contains("ringway.toml:7:"), "{}", failed.stderr);
 }
+
+#[test]
+fn a_route_for_holders_is_that_over_http2_too() {
+    let (papers, ours) = (Papers::new(), Authority::new("ours"));
+    papers.issue("gw", &["gw.test"]);
+    std::fs::write(papers.path("ca.pem"), &ours.pem).unwrap();
+    let badge = ours.issue(1, 2090);
+    std::fs::write(papers.path("badge.der"), &badge.certificate).unwrap();
+    std::fs::write(papers.path("badge-key.der"), badge.key.secret_der()).unwrap();
+    let ca = papers.path("ca.pem").display().to_string();
+    let asks = format!(", client_ca = \"{ca}\", client_certificate = \"optional\"");
+    let route = "[[routes]]\nrespond = { status = 204 }\nclient_certificate = \"required\"\n";
+    let gateway = Gateway::start(&format!("{}{route}", papers.listener(&["gw"], &asks)));
+    let at = gateway.address().port();
+    let curl = |more: &[&str]| {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["--silent", "--http2", "--output", "/dev/null"]).args(more);
+        curl.args(["--write-out", "%{http_version} %{http_code}"]);
+        curl.args(["--resolve", &format!("gw.test:{at}:127.0.0.1")]);
+        curl.arg("--cacert").arg(papers.path("gw.pem")).arg(format!("https://gw.test:{at}/"));
+        String::from_utf8(curl.output().unwrap().stdout).unwrap()
+    };
+    let path = |file: &str| papers.path(file).display().to_string();
+    let (certificate, key) = (path("badge.der"), path("badge-key.der"));
+    let shows = ["--cert-type", "DER", "--cert", &certificate, "--key-type", "DER", "--key", &key];
+    assert_eq!(curl(&[]), "2 403");
+    assert_eq!(curl(&shows), "2 204");
+}

@@ -598,3 +598,25 @@ fn a_request_whose_client_has_left_is_not_sent_again() {
     eventually("it is given up", || gateway.admin().get("/metrics").text().contains(left));
     assert_eq!(upstream.connections(), 1);
 }
+
+#[test]
+fn an_upload_that_nobody_takes_ends_with_its_response() {
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let upstream = Upstream::scripted(move |conn| {
+        conn.request_head().unwrap();
+        conn.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n");
+        // Neither reads nor closes.
+        let _ = held.lock().unwrap().recv();
+    });
+    let gateway = Gateway::before(upstream.address(), "");
+    let before = gateway.open_fds();
+    let mut client = gateway.client();
+    client.send("PUT / HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 50000000\r\n\r\n");
+    let piece = vec![b'.'; 1 << 20];
+    let _ = (0..47).all(|_| client.try_send(&piece));
+    assert_eq!(client.response().status, 413);
+    drop(client);
+    eventually("every descriptor is closed", || gateway.open_fds() <= before);
+    drop(hold);
+}

@@ -21,6 +21,7 @@ use crate::{
 
 mod access_logs;
 mod certificates;
+mod passthrough;
 mod routes;
 mod rules;
 mod staples;
@@ -159,12 +160,13 @@ fn listeners(file: &File, folder: &Path, sink: &mut Sink) -> Vec<ListenerRule> {
             }
             None => text,
         };
-        rules.push(listener_rule(listener, name, folder, sink));
+        rules.push(listener_rule(file, listener, name, folder, sink));
     }
     rules
 }
 
 fn listener_rule(
+    file: &File,
     listener: &Listener,
     name: String,
     folder: &Path,
@@ -198,6 +200,7 @@ fn listener_rule(
             .value
             .as_ref()
             .and_then(|tls| tls::tls(tls, *listener.http2, folder, sink)),
+        passthrough: passthrough::passthrough(file, listener, sink),
     }
 }
 

@@ -27,7 +27,8 @@ pub(super) fn routes(
     folder: &Path,
     sink: &mut Sink,
 ) -> (Vec<snapshot::Route>, Option<Router>) {
-    if file.routes.is_empty() && !file.routes.is_wrong() {
+    let serves_requests = file.listeners.iter().any(|listener| listener.passthrough.is_empty());
+    if file.routes.is_empty() && !file.routes.is_wrong() && serves_requests {
         let problem = Problem::whole("no route: every request gets 404");
         let problem = Problem { severity: Severity::Warning, ..problem };
         sink.push(problem.fix("add [[routes]] with path = \"/\" and an upstream"));
@@ -250,7 +251,7 @@ fn action(
     }
 }
 
-fn upstream_id(file: &File, name: &At<Name>, sink: &mut Sink) -> u32 {
+pub(super) fn upstream_id(file: &File, name: &At<Name>, sink: &mut Sink) -> u32 {
     let known = &file.upstreams.value.0;
     if let Some(id) = known.iter().position(|(upstream, _)| upstream.value == name.value.0) {
         return id as u32;

@@ -1,13 +1,13 @@
 //! Upstreams: endpoints looked up, none named twice, none unused.
 
-use super::{Once, TOP, rules::bare, tls};
+use super::{Once, TOP, passthrough, rules::bare, tls};
 use crate::{
     config::{
         LookUp, Surroundings,
         decode::{At, Sink, quoted},
         file::{File, Route, Upstream, UpstreamHttp2},
         report::{Place, Problem},
-        snapshot::{self, Endpoint, EndpointAddress},
+        snapshot::{self, Endpoint, EndpointAddress, ProxyHeader},
         values::{EndpointName, EndpointText, Protocol},
     },
     policy::balance::State,
@@ -36,7 +36,7 @@ pub(super) fn upstreams(
     checked
 }
 
-/// No route forwards there, and none was probably meant to: a route whose upstream does not exist
+/// Nothing leads there, and nothing was probably meant to: a route whose upstream does not exist
 /// (reported with the nearest name) may have meant any.
 fn is_unused(file: &File, name: &str) -> bool {
     let known = &file.upstreams.value.0;
@@ -44,7 +44,9 @@ fn is_unused(file: &File, name: &str) -> bool {
         Some(to) => to.0 == name || !known.iter().any(|(upstream, _)| upstream.value == to.0),
         None => route.upstream.is_wrong(),
     };
-    !file.routes.is_wrong() && !file.routes.iter().any(may_mean)
+    !file.routes.is_wrong()
+        && !file.routes.iter().any(may_mean)
+        && !passthrough::leads_to(file, name)
 }
 
 /// Stands for an upstream that was reported as wrong; never leaves the check.
@@ -63,6 +65,7 @@ fn placeholder(name: &At<String>) -> snapshot::Upstream {
         tls: None,
         protocol: Default::default(),
         http2: Default::default(),
+        proxy_header: ProxyHeader::Off,
     }
 }
 
@@ -91,6 +94,7 @@ fn one(
         sink.push(Problem::error(place, title).fix(fix));
     }
     let protocol = protocol(upstream, sink);
+    check_header(upstream, protocol, sink);
     let tls = upstream.tls.value.as_ref().and_then(|tls| {
         tls::upstream(tls, upstream.tls.place().unwrap_or(place), protocol, around.folder, sink)
     });
@@ -107,8 +111,28 @@ fn one(
         connect_cooldown_ms: upstream.connect_cooldown.0,
         tls,
         protocol,
+        proxy_header: *upstream.proxy_protocol,
         http2: http2(&upstream.http2),
         ..placeholder(name)
+    }
+}
+
+/// A connection that begins with one client's address cannot carry other clients' requests, which
+/// is what HTTP/2 has connections for.
+fn check_header(upstream: &Upstream, protocol: snapshot::Protocol, sink: &mut Sink) {
+    let place = upstream.proxy_protocol.place();
+    if let Some(place) = place
+        && *upstream.proxy_protocol != ProxyHeader::Off
+        && protocol != snapshot::Protocol::Http1
+    {
+        let title = "connections of HTTP/2 serve many clients, and this one is to name one";
+        let problem = Problem::error(place, title)
+            .fix("remove `proxy_protocol`, or write protocol = \"http1\"");
+        let other = upstream.protocol.place();
+        sink.push(match other {
+            Some(other) => problem.related(other, "HTTP/2 is spoken here"),
+            None => problem,
+        });
     }
 }
 

@@ -129,7 +129,11 @@ impl ResolvesServerCert for Certificates {
         // A name may have an RSA and an ECDSA key: the first one that the client can verify.
         let fits =
             |shown: &&Shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some();
-        named.unwrap_or(&self.all).iter().find(fits).map(|shown| shown.at(unix_s))
+        let certificates = named.unwrap_or(&self.all);
+        // Where none fits, any: the handshake then fails for what it is, no signature in common,
+        // and not as if access had been denied.
+        let shown = certificates.iter().find(fits).or(certificates.first());
+        shown.map(|shown| shown.at(unix_s))
     }
 }
 

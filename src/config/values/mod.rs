@@ -9,8 +9,8 @@ use super::{
     decode::{Decode, Sink, integer, quoted, text},
     report::Place,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, ProxyProtocol,
-        RequestId, Workers,
+        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, ProxyHeader,
+        ProxyProtocol, RequestId, Workers,
     },
 };
 use crate::{choice, policy::balance::Balance};
@@ -44,6 +44,11 @@ choice!(ProxyProtocol:
     ProxyProtocol::Off = "off",
     ProxyProtocol::Optional = "optional",
     ProxyProtocol::Required = "required",
+);
+choice!(ProxyHeader:
+    ProxyHeader::Off = "off",
+    ProxyHeader::V1 = "v1",
+    ProxyHeader::V2 = "v2",
 );
 choice!(Balance:
     Balance::RoundRobin = "round_robin",

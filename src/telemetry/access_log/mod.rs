@@ -100,8 +100,9 @@ impl Default for Line<'_> {
     }
 }
 
-/// A request head that was understood.
-#[derive(Clone, Copy)]
+/// A request head that was understood. Of a connection whose TLS was passed through: the name asked
+/// for and the protocol.
+#[derive(Clone, Copy, Default)]
 pub struct Request<'a> {
     pub method: &'a [u8],
     pub host: &'a [u8],

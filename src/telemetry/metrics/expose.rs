@@ -15,7 +15,7 @@ use super::{
     registry::{Registry, Shards, sum, summed},
     shards::{
         Classes, EndpointShard, FAILURES, Http2Failure, ListenerShard, ProxyFailure, RouteShard,
-        STATUS_FIRST, STATUSES, TlsFailure, WorkerShard, reasons,
+        STATUS_FIRST, STATUSES, TLS_SIDES, TlsBreak, TlsFailure, WorkerShard, reasons,
     },
     tunnels::{End, TunnelEnd, WebSocketCounts, WebSocketShard, close_codes},
 };
@@ -289,11 +289,7 @@ impl Scrape {
             (vec![Cow::Borrowed(kind)], registry.sum(|w| w.tls_handshakes[at].get()))
         });
         self.counts(f::TLS_HANDSHAKES, kinds.collect());
-        let failures = TlsFailure::ALL.into_iter().map(|failure| {
-            let count = registry.sum(|w| w.tls_failures[failure as usize].get());
-            (vec![Cow::Borrowed(failure.name())], count)
-        });
-        self.counts(f::TLS_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
+        self.tls(registry);
         self.count(f::HTTP2_CONNECTIONS, registry.sum(|w| w.http2_connections.get()));
         self.count(f::HTTP2_STREAMS, registry.sum(|w| w.http2_streams.get()));
         let failures = Http2Failure::ALL.into_iter().map(|failure| {
@@ -327,6 +323,25 @@ impl Scrape {
         self.count(f::SPLICED, registry.sum(|w| w.spliced_bytes.get()));
         self.durations(f::DURATION, vec![(vec![], summed(workers, |w| &w.duration))]);
         self.durations(f::OVERHEAD, vec![(vec![], summed(workers, |w| &w.overhead))]);
+    }
+
+    fn tls(&mut self, registry: &Registry) {
+        let by_reason = |count: &dyn Fn(usize) -> u64| {
+            let failures = TlsFailure::ALL.into_iter();
+            let counts = failures
+                .map(|failure| (vec![Cow::Borrowed(failure.name())], count(failure as usize)));
+            counts.filter(|(_, count)| *count > 0).collect()
+        };
+        let of_clients = |at: usize| registry.sum(|w| w.tls_failures[at].get());
+        self.counts(f::TLS_FAILURES, by_reason(&of_clients));
+        let of_endpoints = |at: usize| registry.sum(|w| w.tls_upstream_failures[at].get());
+        self.counts(f::TLS_UPSTREAM_FAILURES, by_reason(&of_endpoints));
+        let breaks = (0..TLS_SIDES.len()).flat_map(|side| TlsBreak::ALL.map(|why| (side, why)));
+        let breaks = breaks.map(|(side, why)| {
+            let labels = vec![Cow::Borrowed(TLS_SIDES[side]), Cow::Borrowed(why.name())];
+            (labels, registry.sum(|w| w.tls_breaks[side][why as usize].get()))
+        });
+        self.counts(f::TLS_BREAKS, breaks.filter(|(_, count)| *count > 0).collect());
     }
 
     fn tunnels(&mut self, registry: &Registry) {
@@ -390,6 +405,17 @@ impl Scrape {
 
     fn upstreams(&mut self, registry: &Registry) {
         let upstreams = &registry.upstreams;
+        let passed = upstreams.iter().map(|(name, shards, _)| {
+            (vec![text_of(name)], sum(shards, |upstream| upstream.passed.get()))
+        });
+        self.counts(f::PASSED, passed.filter(|(_, count)| *count > 0).collect());
+        let bytes = upstreams.iter().flat_map(|(name, shards, _)| {
+            End::ALL.map(|end| {
+                let count = sum(shards, |upstream| upstream.passed_bytes[end as usize].get());
+                (vec![text_of(name), Cow::Borrowed(end.name())], count)
+            })
+        });
+        self.counts(f::PASSED_BYTES, bytes.filter(|(_, count)| *count > 0).collect());
         let retries = upstreams.iter().map(|(name, shards, _)| {
             (vec![text_of(name)], sum(shards, |upstream| upstream.retries.get()))
         });

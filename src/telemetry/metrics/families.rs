@@ -61,6 +61,8 @@ families! {
     PROXY_FAILURES = Counter One "ringway_proxy_protocol_failures" ["reason"] "Connections closed because of their PROXY protocol header (`listeners.proxy_protocol`): the peer is `untrusted`, the header is `missing` or `malformed`, did not come in time (`timeout`, as `timeouts.head`), or the peer `closed`";
     TLS_HANDSHAKES = Counter One "ringway_tls_handshakes" ["kind"] "TLS handshakes of clients: `full`, or `resumed` from a session ticket";
     TLS_FAILURES = Counter One "ringway_tls_handshake_failures" ["reason"] "TLS handshakes of clients that came to nothing: `timeout` (`listeners.tls.handshake_timeout`), `closed` by the client, `plain_http`, `incompatible` (no version, cipher suite or group that both have), `alert` (the client refused, such as one that does not trust the certificate), the client's certificate is `certificate_missing`, `certificate_expired`, `certificate_revoked` (or no list says that it is not), `certificate_unknown` (no trusted issuer), or not accepted for another reason (`certificate`), `invalid` (not TLS, or against its rules), `rate` (the client's address began too many, `listeners.tls.handshake_rate`), `internal`";
+    TLS_UPSTREAM_FAILURES = Counter One "ringway_tls_upstream_handshake_failures" ["reason"] "TLS handshakes with endpoints that came to nothing, by the reasons of `ringway_tls_handshake_failures_total`: here it is the endpoint's certificate that is not accepted (`certificate_name`: it is for another name), the endpoint that closes or refuses (`alert`), and `upstreams.connect_timeout` that ends (`timeout`)";
+    TLS_BREAKS = Counter One "ringway_tls_broken" ["side", "reason"] "TLS sessions with a `client` or an `upstream` that ended badly after their handshake: `invalid` (what the peer sent is not TLS, or damaged), `alert` (the peer found something wrong), `cut` (the peer ended the connection without close_notify, as many clients do when nothing is in flight)";
     TLS_FORGOTTEN = Counter One "ringway_tls_handshake_addresses_forgotten" [] "Client addresses whose rate of handshakes (`listeners.tls.handshake_rate`) was forgotten while it counted, because more addresses came than a worker remembers";
     HTTP2_CONNECTIONS = Counter One "ringway_http2_connections" [] "Client connections that spoke HTTP/2";
     HTTP2_STREAMS = Counter One "ringway_http2_requests" [] "Requests that came in over HTTP/2";
@@ -88,6 +90,8 @@ families! {
     ROUTE_RECEIVED = Counter Bytes "ringway_route_received" ["route"] "Request bodies received, by route";
     ROUTE_SENT = Counter Bytes "ringway_route_sent" ["route"] "Response bodies sent, by route";
     ROUTE_DURATION = Histogram Seconds "ringway_route_duration" ["route"] "From a request's head to the last byte of its response, by route";
+    PASSED = Counter One "ringway_passthrough_connections" ["upstream"] "Connections whose TLS was passed through (`listeners.passthrough`), by upstream";
+    PASSED_BYTES = Counter Bytes "ringway_passthrough" ["upstream", "from"] "Bytes of those connections, by upstream and sender (`client` or `upstream`)";
     RETRIES = Counter One "ringway_upstream_retries" ["upstream"] "Tries beyond a request's first";
     FAILURES = Counter One "ringway_upstream_failures" ["upstream", "reason"] "Tries that came to nothing, by reason (docs/reasons.md)";
     ENDPOINT_REQUESTS = Counter One "ringway_endpoint_requests" ["upstream", "endpoint", "class"] "Tries by endpoint and first digit of its response's status (`none`: it did not answer)";

@@ -59,6 +59,8 @@ pub enum TlsFailure {
     CertificateRevoked,
     /// Nobody who is trusted issued it.
     CertificateUnknown,
+    /// It is for another name.
+    CertificateName,
     /// It is not accepted for another reason.
     Certificate,
     /// What the peer sent is not TLS, or breaks its rules.
@@ -70,7 +72,7 @@ pub enum TlsFailure {
 }
 
 impl TlsFailure {
-    pub const ALL: [TlsFailure; 13] = [
+    pub const ALL: [TlsFailure; 14] = [
         TlsFailure::Timeout,
         TlsFailure::Closed,
         TlsFailure::PlainHttp,
@@ -80,6 +82,7 @@ impl TlsFailure {
         TlsFailure::CertificateExpired,
         TlsFailure::CertificateRevoked,
         TlsFailure::CertificateUnknown,
+        TlsFailure::CertificateName,
         TlsFailure::Certificate,
         TlsFailure::Invalid,
         TlsFailure::Rate,
@@ -98,6 +101,7 @@ impl TlsFailure {
             TlsFailure::CertificateExpired => "certificate_expired",
             TlsFailure::CertificateRevoked => "certificate_revoked",
             TlsFailure::CertificateUnknown => "certificate_unknown",
+            TlsFailure::CertificateName => "certificate_name",
             TlsFailure::Certificate => "certificate",
             TlsFailure::Invalid => "invalid",
             TlsFailure::Rate => "rate",
@@ -149,6 +153,33 @@ impl Http2Failure {
         }
     }
 }
+
+/// What ended a TLS session after its handshake, other than a goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsBreak {
+    /// What the peer sent is not TLS, or was damaged.
+    Invalid,
+    /// The peer found something wrong, and said so.
+    Alert,
+    /// The peer ended the connection without saying that it would.
+    Cut,
+}
+
+impl TlsBreak {
+    pub const ALL: [TlsBreak; 3] = [TlsBreak::Invalid, TlsBreak::Alert, TlsBreak::Cut];
+
+    /// The value of the label `reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsBreak::Invalid => "invalid",
+            TlsBreak::Alert => "alert",
+            TlsBreak::Cut => "cut",
+        }
+    }
+}
+
+/// Who a TLS session is with, as the label `side` says it.
+pub const TLS_SIDES: [&str; 2] = ["client", "upstream"];
 
 /// Why a connection that was to begin with a PROXY protocol header was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +239,10 @@ pub struct WorkerShard {
     pub tls_handshakes: [Cell; 2],
     /// Those that came to nothing, by [`TlsFailure`].
     pub tls_failures: [Cell; TlsFailure::ALL.len()],
+    /// The same of handshakes with endpoints.
+    pub tls_upstream_failures: [Cell; TlsFailure::ALL.len()],
+    /// Sessions that ended badly after their handshake, by [`TLS_SIDES`] and [`TlsBreak`].
+    pub tls_breaks: [[Cell; TlsBreak::ALL.len()]; TLS_SIDES.len()],
     /// Client connections that speak HTTP/2, and their requests.
     pub http2_connections: Cell,
     pub http2_streams: Cell,
@@ -257,6 +292,8 @@ impl Default for WorkerShard {
             proxy_failures: Default::default(),
             tls_handshakes: Default::default(),
             tls_failures: Default::default(),
+            tls_upstream_failures: Default::default(),
+            tls_breaks: Default::default(),
             http2_connections: Cell::default(),
             http2_streams: Cell::default(),
             http2_failures: Default::default(),
@@ -331,6 +368,9 @@ pub struct UpstreamShard {
     pub retries: Cell,
     /// Tries that came to nothing, by [`FAILURES`].
     pub failures: [Cell; FAILURES.len()],
+    /// Connections whose TLS was passed through, and what passed, by who sent it (`tunnels::End`).
+    pub passed: Cell,
+    pub passed_bytes: [Cell; 2],
 }
 
 impl UpstreamShard {

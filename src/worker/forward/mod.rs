@@ -11,7 +11,7 @@ mod h2;
 pub(super) mod request;
 mod response;
 
-pub use connect::UpstreamState;
+pub use connect::{InFlight, UpstreamState, reach};
 pub use h2::Connections;
 
 use std::{cell::Cell, pin::pin};
@@ -107,7 +107,7 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
     let mut bytes = request::compose(&forward, matched, body)?;
     let mut seeking = connect::Seeking::default();
     let result = loop {
-        let acquired = match connect::acquire(&forward, &mut seeking).await {
+        let acquired = match connect::acquire(&forward, &mut seeking, sink.connection()).await {
             Ok(acquired) => acquired,
             Err(refusal) => break Err(refusal),
         };
@@ -282,7 +282,9 @@ impl Forward<'_> {
         sink: &mut S,
     ) {
         match relayed {
-            Relayed::Reusable => acquired.keep(self.rule, &self.worker.buffers),
+            Relayed::Reusable => {
+                acquired.keep(self.rule, &self.worker.buffers, sink.connection());
+            }
             Relayed::Spent => {}
             Relayed::Upgraded(switched) => {
                 self.hand_over(sink.sent());

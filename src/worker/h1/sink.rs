@@ -364,4 +364,8 @@ impl ResponseSink for H1Sink<'_> {
     fn client(&self) -> Option<&Stream> {
         Some(&self.client.stream)
     }
+
+    fn connection(&self) -> Option<&Client> {
+        Some(self.client)
+    }
 }

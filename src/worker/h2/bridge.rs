@@ -2,8 +2,8 @@
 //!
 //! A tunnel joins two sockets. A stream is none, so it is bridged: a pair of local sockets, of
 //! which the tunnel has one, and a task that carries bytes between the other and the stream's
-//! frames. So bounds, counts and pings are those of every tunnel. What neither side takes is not read: from
-//! the client by its window, to it by the socket's.
+//! frames. So bounds, counts and pings are those of every tunnel. What neither side takes is not
+//! read: from the client by its window, to it by the socket's.
 
 use std::{cell::Cell, io, os::unix::net::UnixStream as StdUnixStream, rc::Rc, task::Poll};
 

@@ -23,6 +23,7 @@ use crate::{
     worker::{
         alarm::Alarm,
         buffers::Buffer,
+        client::Client,
         clock::{now_ms, now_ns},
         deadline::{Deadline, Deadlines, Slot},
         exchange::{OwnResponse, ResponseSink},
@@ -501,6 +502,10 @@ impl ResponseSink for H2Sink<'_> {
     fn watched_gone(&self) -> bool {
         self.half.upstream.set(None);
         self.half.is_gone.get()
+    }
+
+    fn connection(&self) -> Option<&Client> {
+        Some(&self.session.client)
     }
 
     fn client(&self) -> Option<&Stream> {

@@ -161,9 +161,10 @@ async fn begin(opener: &Opener) -> io::Result<Begun> {
     let (stream, is_http2) = connect::connect(
         &opener.endpoint,
         opener.client.as_ref(),
+        b"",
         opener.connect_timeout_ms,
         opener.unsent_bytes,
-        (&opener.deadlines, &opener.buffers),
+        (&opener.deadlines, &opener.buffers, &opener.worker),
     )
     .await?;
     match (opener.protocol, is_http2) {

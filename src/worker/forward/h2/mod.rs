@@ -299,7 +299,7 @@ impl<'f> Forward<'f> {
         }
         let client = state.tls_http1.as_ref();
         let (address, asked_ns) = (&self.rule.endpoints[endpoint], now_ns());
-        let opened = connect::open(self, address, client).await;
+        let opened = connect::open(self, address, client, None).await;
         let record = &self.exchange.record;
         record.connect_ns.set(record.connect_ns.get() + now_ns().saturating_sub(asked_ns));
         let shard = self.snapshot.series.endpoint(self.upstream, endpoint);
