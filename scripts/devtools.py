@@ -1,7 +1,7 @@
 """Drives headless Chromium by its DevTools protocol, over a WebSocket client of a few lines.
 
-Imported by scripts/status-page; needs Python 3.9 and nothing else. The browser started here gets a
-profile of its own, and ends with the script.
+Imported by scripts/status-page and scripts/grpc-web-check; needs Python 3.9 and nothing else. The
+browser started here gets a profile of its own, and ends with the script.
 """
 
 import atexit

@@ -49,6 +49,8 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
 ) -> Result<(), Refusal> {
     exchange.grpc = kind;
     exchange.limit_call();
+    // A browser that aborts a call over HTTP/1.1 closes, and none closes only its own side.
+    exchange.fin_is_gone = true;
     sink.limit(exchange.until_ms);
     body.limit(snapshot.route(matched.route).body_bytes_max, exchange.until_ms)?;
     let mut decoder = (kind == Grpc::WebText).then(Decoder::default);

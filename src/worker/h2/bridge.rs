@@ -72,6 +72,10 @@ impl Bridge {
         let (mut up_done, mut down_done) = (false, false);
         std::future::poll_fn(|cx| {
             let is_over = self.half.is_tunnel_over(cx);
+            if !up_done && self.half.is_given_up(cx) {
+                // Also where the upstream does not take what the client sent before.
+                self.far.reset();
+            }
             up_done = up_done || up.as_mut().poll(cx).is_ready();
             self.is_up_done.set(up_done);
             down_done = down_done || down.as_mut().poll(cx).is_ready();

@@ -107,22 +107,29 @@ impl Half {
     /// Looks whether the client has given the request up, and if so ends what waits for an upstream
     /// on its behalf.
     pub fn look(&self, cx: &mut Context<'_>, deadlines: &Deadlines) {
-        if self.is_over.get() || self.is_gone.get() {
+        // The codec knows one task of a stream, and of a tunnel that is the bridge.
+        if self.bridge.borrow().is_some() || self.is_gone.get() || !self.is_given_up(cx) {
             return;
+        }
+        if let Some(upstream) = self.upstream.get() {
+            deadlines.end(upstream);
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the client has given the stream up; the task is woken when it does.
+    pub fn is_given_up(&self, cx: &mut Context<'_>) -> bool {
+        if self.is_over.get() || self.is_gone.get() {
+            return self.is_gone.get();
         }
         let reset = match &mut *self.stream.borrow_mut() {
             Some(stream) => stream.poll_reset(cx),
             None => self.respond.borrow_mut().poll_reset(cx),
         };
-        if reset.is_ready() {
-            self.is_gone.set(true);
-            if let Some(upstream) = self.upstream.get() {
-                deadlines.end(upstream);
-            }
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
-            }
-        }
+        self.is_gone.set(reset.is_ready());
+        reset.is_ready()
     }
 
     /// Ends the stream without a proper end.

@@ -15,7 +15,7 @@ use super::{
     text,
 };
 use crate::{
-    policy::{Refusal, grpc::Grpc},
+    policy::{Refusal, grpc::Grpc, refusal},
     telemetry::request_id::RequestId,
     wire::{Method, Parsed, Span, Version},
     worker::{
@@ -143,6 +143,9 @@ fn read(
     arrived: &Bytes,
     key: Option<&str>,
 ) -> Result<(Box<Request>, Buffer), (Refusal, Buffer)> {
+    if key.is_none() && parts.extensions.get::<h2::ext::Protocol>().is_some() {
+        return Err((refusal::METHOD_REFUSED.into(), Buffer::default()));
+    }
     let body = match stream.is_end_stream() {
         _ if key.is_some() => text::Body::None,
         true if arrived.is_empty() => text::Body::None,

@@ -3,6 +3,7 @@
 mod client;
 mod gateway;
 pub mod http2;
+pub mod http2_client;
 pub mod http2_server;
 mod message;
 mod papers;
