@@ -17,10 +17,12 @@ use crate::{
 
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
-pub use tls::{Certificates, TlsRule, UpstreamTls, tickets};
+pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
+pub use tls::{Certificates, TlsRule, UpstreamTls, dns_names, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;
+pub mod acme;
 mod tls;
 mod trace;
 
@@ -49,6 +51,8 @@ pub struct Snapshot {
     pub tracing: Option<Tracing>,
     pub server_timing: ServerTiming,
     pub admin: Admin,
+    /// Names that certificates are got for, each once.
+    pub acme: Vec<AcmeName>,
     /// Reload when the file changes, or one of `files`.
     pub reload_watch: bool,
     /// Files whose content is a part of this, and that others renew: certificates and keys.
@@ -147,8 +151,9 @@ pub struct ListenerRule {
     /// Its exchanges are in the access logs.
     pub access_log: bool,
     pub proxy_protocol: ProxyProtocol,
-    /// Every request is sent to https at this port.
-    pub https_port: Option<u16>,
+    /// What is answered before anything is routed: redirects to https, and what an authority asks
+    /// for.
+    pub ahead: Option<Arc<Ahead>>,
     /// Clients speak TLS.
     pub tls: Option<TlsRule>,
 }

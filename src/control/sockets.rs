@@ -342,7 +342,7 @@ mod tests {
             balance: ListenerBalance::Kernel,
             access_log: true,
             proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
-            https_port: None,
+            ahead: None,
             tls: None,
         }
     }

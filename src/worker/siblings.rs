@@ -299,7 +299,7 @@ mod tests {
             balance: ListenerBalance::Even,
             access_log: true,
             proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
-            https_port: None,
+            ahead: None,
             tls: None,
         };
         Given {

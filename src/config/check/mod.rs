@@ -10,13 +10,14 @@ use super::{
     decode::{At, Sink},
     file::{Admin, File, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
     report::{Place, Problem},
-    snapshot::{self, AdminBind, Bind, ListenerRule, ProxyProtocol, Snapshot},
+    snapshot::{self, AdminBind, Ahead, Bind, ListenerRule, ProxyProtocol, Snapshot},
     units::{Millis, Size},
     values::{BindAddress, EncodedSlash},
 };
 use crate::wire::{HeadLimits, path::PathRules};
 
 mod access_logs;
+mod acme;
 mod routes;
 mod rules;
 mod tls;
@@ -29,7 +30,8 @@ const TOP: Place = Place { start: 0, end: 0 };
 /// Checks a decoded file; `None` only when no snapshot can be made at all.
 pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> Option<Snapshot> {
     let paths = PathRules { encoded_slash_keep: *file.paths.encoded_slash == EncodedSlash::Keep };
-    let listeners = listeners(file, around.folder, sink);
+    let mut listeners = listeners(file, around.folder, sink);
+    let acme = acme::names(file, &mut listeners, sink);
     check_limits(&file.limits, sink);
     check_timeouts(&file.timeouts, sink);
     check_ring(&file.runtime, sink);
@@ -68,6 +70,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         tracing,
         server_timing: *file.tracing.server_timing,
         admin: admin(&file.admin),
+        acme,
         reload_watch: *file.reload.watch,
         files: tls::files(file, around.folder),
         // Whoever has the text puts it in.
@@ -184,7 +187,8 @@ fn listener_rule(
         balance: *listener.balance,
         access_log: *listener.access_log,
         proxy_protocol: *listener.proxy_protocol,
-        https_port: https_port(listener, sink),
+        ahead: https_port(listener, sink)
+            .map(|port| Arc::new(Ahead { https_port: Some(port), challenges: Vec::new() })),
         tls: listener.tls.value.as_ref().and_then(|tls| tls::tls(tls, folder, sink)),
     }
 }

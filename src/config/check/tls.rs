@@ -18,7 +18,7 @@ use rustls::{
 };
 use rustls_native_certs::load_native_certs;
 use x509_parser::{
-    prelude::{FromDer, GeneralName, X509Certificate},
+    prelude::{FromDer, X509Certificate},
     time::ASN1Time,
 };
 
@@ -27,8 +27,8 @@ use crate::config::{
     decode::{At, Sink},
     file::{self, Certificate, File, ListenerTls},
     report::{Place, Problem},
-    snapshot::{Certificates, TlsRule, UpstreamTls, tickets},
-    values::{ClientCertificate, EndpointName, TlsVersion},
+    snapshot::{ACME_TLS, Certificates, TlsRule, UpstreamTls, dns_names, tickets},
+    values::{AcmeChallenge, ClientCertificate, EndpointName, TlsVersion},
 };
 
 /// Largest file with certificates or a key, in bytes.
@@ -40,12 +40,13 @@ const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
 pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<TlsRule> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut certificates = Certificates::default();
-    if tls.certificates.is_empty() {
+    if tls.certificates.is_empty() && tls.acme.value.is_none() && !tls.acme.is_wrong() {
         let place = tls.certificates.place().unwrap_or(TOP);
         let problem = Problem::error(place, "TLS needs at least one certificate");
-        sink.push(
-            problem.fix("write certificates = [{ file = \"chain.pem\", key = \"key.pem\" }]"),
-        );
+        sink.push(problem.fix(
+            "write certificates = [{ file = \"chain.pem\", key = \"key.pem\" }], or have them \
+                 issued: acme = { domains = [\"example.com\"], agree_tos = true }",
+        ));
         return None;
     }
     let mut is_good = true;
@@ -55,6 +56,13 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
             None => is_good = false,
         }
     }
+    let names = match &tls.acme.value {
+        Some(acme) => super::acme::of_listener(acme, tls, folder, sink),
+        None => Some(Vec::new()),
+    };
+    is_good &= names.is_some();
+    let names = names.unwrap_or_default();
+    names.iter().for_each(|name| certificates.add_issued(name));
     let versions: &[_] = match *tls.min_version {
         TlsVersion::V12 => &[&TLS13, &TLS12],
         TlsVersion::V13 => &[&TLS13],
@@ -70,6 +78,9 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
     };
     let mut server = builder.with_cert_resolver(Arc::new(certificates));
     server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    if names.iter().any(|name| name.challenge == AcmeChallenge::TlsAlpn01) {
+        server.alpn_protocols.push(ACME_TLS.to_vec());
+    }
     // What resumes a session is in the client's ticket: nothing is stored here.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     // A ticket would vouch for a certificate that another listener, or list, judged.
@@ -81,7 +92,13 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
     let tells_certificate = asks && *tls.client_cert_field;
     let server = Arc::new(server);
     let is_good = is_good && asks == tls.client_ca.value.is_some();
-    is_good.then_some(TlsRule { server, handshake_timeout_ms, tells_certificate, hsts })
+    is_good.then_some(TlsRule {
+        server,
+        handshake_timeout_ms,
+        tells_certificate,
+        hsts,
+        acme: names,
+    })
 }
 
 /// Who judges the certificates of clients; `None` when nobody is asked for one, or after a report.
@@ -221,7 +238,7 @@ pub(super) fn server_name(
         .ok()
 }
 
-fn roots_of(ca: &At<String>, folder: &Path, sink: &mut Sink) -> Option<RootCertStore> {
+pub(super) fn roots_of(ca: &At<String>, folder: &Path, sink: &mut Sink) -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for certificate in chain(ca, folder, sink)? {
         if let Err(error) = roots.add(certificate) {
@@ -234,7 +251,7 @@ fn roots_of(ca: &At<String>, folder: &Path, sink: &mut Sink) -> Option<RootCertS
     Some(roots)
 }
 
-fn system_roots(place: Place, sink: &mut Sink) -> Option<RootCertStore> {
+pub(super) fn system_roots(place: Place, sink: &mut Sink) -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
     // One that cannot be read does not matter where others can.
     let (added, _) = roots.add_parsable_certificates(load_native_certs().certs);
@@ -255,7 +272,8 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
         let lists = tls.client_crls.iter().map(|list| list.value.clone());
         let all: Vec<String> =
             certificates.chain(tls.client_ca.value.clone()).chain(lists).collect();
-        all
+        let acme = tls.acme.value.as_ref().and_then(|acme| acme.ca.value.clone());
+        all.into_iter().chain(acme).collect::<Vec<_>>()
     };
     let upstreams = file.upstreams.value.0.iter().filter_map(|(_, upstream)| upstream.as_ref());
     let of_upstream = |tls: &file::UpstreamTls| {
@@ -382,13 +400,7 @@ fn names(der: &CertificateDer<'_>, file: &At<String>, sink: &mut Sink) -> Option
         return None;
     };
     warn_of_time(&certificate, file, place, sink);
-    let alternatives = certificate.subject_alternative_name().ok().flatten();
-    let names = alternatives.iter().flat_map(|found| &found.value.general_names);
-    let dns = names.filter_map(|name| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        _ => None,
-    });
-    Some(dns.collect())
+    Some(dns_names(&certificate))
 }
 
 fn warn_of_time(

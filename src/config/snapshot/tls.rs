@@ -9,6 +9,9 @@ use rustls::{
     server::{ClientHello, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use x509_parser::prelude::{GeneralName, X509Certificate};
+
+use super::acme::{ACME_TLS, AcmeName, Cell};
 
 /// TLS of one listener.
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub struct TlsRule {
     pub tells_certificate: bool,
     /// Value of Strict-Transport-Security.
     pub hsts: Option<Arc<str>>,
+    /// Names whose certificates an authority issues.
+    pub acme: Vec<AcmeName>,
 }
 
 /// TLS to the endpoints of an upstream.
@@ -49,6 +54,10 @@ pub struct Certificates {
     exact: AHashMap<String, Vec<Arc<CertifiedKey>>>,
     /// By what follows the `*.`, which stands for one label (RFC 6125 §6.4.3).
     wildcard: AHashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// Those that an authority issues, by name.
+    issued: AHashMap<String, Arc<Cell>>,
+    /// The names of `issued`, in the order of the configuration.
+    issued_names: Vec<String>,
 }
 
 impl Certificates {
@@ -64,6 +73,22 @@ impl Certificates {
             keys.push(key.clone());
         }
         self.all.push(key);
+    }
+
+    /// Adds a name whose certificate an authority issues, sooner or later.
+    pub fn add_issued(&mut self, name: &AcmeName) {
+        self.issued.insert(name.name.clone(), name.cell.clone());
+        self.issued_names.push(name.name.clone());
+    }
+
+    /// A certificate that an authority issued. `None` where that is nobody's business here, or the
+    /// client asks for a name that has none yet.
+    fn of_issued(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let current = |cell: &Arc<Cell>| Some(cell.certificate.load().as_ref()?.key.clone());
+        match name {
+            Some(name) => self.issued.get(name).and_then(current),
+            None => self.issued_names.iter().find_map(|name| current(self.issued.get(name)?)),
+        }
     }
 
     fn of_name(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
@@ -82,12 +107,57 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if !self.issued.is_empty() {
+            return self.resolve_issued(&hello);
+        }
         let named = hello.server_name().and_then(|name| self.of_name(name));
+        self.first_fit(named.unwrap_or(&self.all), &hello)
+    }
+}
+
+impl Certificates {
+    /// As [`ResolvesServerCert::resolve`], where an authority issues some of them.
+    fn resolve_issued(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        let cell = name.as_ref().and_then(|name| self.issued.get(name));
+        // It offers nothing but that (RFC 8737 §3).
+        let mut offered = hello.alpn().into_iter().flatten();
+        if offered.next() == Some(ACME_TLS) && offered.next().is_none() {
+            return cell?.handshake.load_full();
+        }
+        if let Some(key) = self.of_issued(name.as_deref()) {
+            return Some(key);
+        }
+        match name.as_deref().and_then(|name| self.of_name(name)) {
+            Some(named) => self.first_fit(named, hello),
+            // Another name's certificate would tell a client that it is at the wrong place.
+            None if cell.is_some() => None,
+            None if self.all.is_empty() => self.of_issued(None),
+            None => self.first_fit(&self.all, hello),
+        }
+    }
+
+    fn first_fit(
+        &self,
+        keys: &[Arc<CertifiedKey>],
+        hello: &ClientHello<'_>,
+    ) -> Option<Arc<CertifiedKey>> {
         // A name may have an RSA and an ECDSA key: the first one that the client can verify.
         let fits =
             |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        named.unwrap_or(&self.all).iter().find(fits).cloned()
+        keys.iter().find(fits).cloned()
     }
+}
+
+/// The DNS names that a certificate is for.
+pub fn dns_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let alternatives = certificate.subject_alternative_name().ok().flatten();
+    let names = alternatives.iter().flat_map(|found| &found.value.general_names);
+    let dns = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    dns.collect()
 }
 
 /// The process's keys of session tickets: what one worker, listener or generation gave out, every

@@ -1,5 +1,6 @@
 //! What the tests are made of: the program under test, clients and upstreams.
 
+mod acme;
 mod client;
 mod gateway;
 mod message;
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use acme::{Authority, Ways, handshake};
 pub use client::Client;
 pub use gateway::{Gateway, Launch};
 pub use message::{ReadError, Response, Socket};
