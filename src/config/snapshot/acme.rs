@@ -176,7 +176,7 @@ mod tests {
         let of = |url: &str| folder(Path::new("/s"), url).display().to_string();
         assert_eq!(of("https://127.0.0.1:14000/dir"), "/s/127.0.0.1-14000-dir");
         assert_eq!(of("https://a.example/../../etc/"), "/s/a.example-..-..-etc");
-        assert_eq!(of("https://../.."), "/s");
+        assert_eq!(of("https://../.."), "/s/");
     }
 
     #[test]
