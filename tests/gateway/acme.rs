@@ -93,6 +93,12 @@ fn a_certificate_is_got_by_a_handshake() {
     assert_eq!(authority.accounts(), [json!(["mailto:me@a.test"])]);
     let (a, b) = (shown(&authority, &gateway, "a.test"), shown(&authority, &gateway, "b.test"));
     assert_ne!(a, b);
+    // Nothing was served behind a proof.
+    let of_both = |name: &str| -> f64 {
+        (0..2).map(|worker| figure(&gateway, &format!("{name}{{worker=\"{worker}\"}} "))).sum()
+    };
+    eventually("connections end", || of_both("ringway_connections_open") == 0.0);
+    assert_eq!(of_both("ringway_requests_total"), 0.0);
     // Proofs are no longer given, and what is not asked for in a proof's way is as ever.
     let at = gateway.address_of("tls");
     assert!(handshake(at, "a.test", &[b"acme-tls/1"]).is_err());
@@ -231,6 +237,7 @@ fn a_failed_challenge_is_told_and_tried_ever_more_rarely() {
     assert!(line.contains("WARN") && line.contains("a.test"), "{line}");
     assert!(line.contains("the authority says 127.0.0.1:"), "{line}");
     assert!(line.contains("acme:error:unauthorized") && line.contains("retry_in"), "{line}");
+    assert!(line.contains("challenge=\"tls-alpn-01\""), "{line}");
     assert!(!log.contains("certificate issued"), "{log}");
     lead(&authority, &gateway);
     eventually("the certificate at last", || shown(&authority, &gateway, "a.test").is_ok());
@@ -279,23 +286,40 @@ fn accounts_are_kept_changed_and_made_anew() {
 fn the_authority_may_want_it_renewed_early() {
     let (authority, dir) = (Authority::start(Ways::default()), tempfile::tempdir().unwrap());
     authority.set(|ways| ways.suggests_since_s = Some(600));
-    let gateway = start(&authority, &toml(&authority, dir.path(), &["a.test"], ""));
+    // A day is two seconds.
+    let pace = 2.0 / 86400.0;
+    let mut launch = launch(&toml(&authority, dir.path(), &["a.test"], ""));
+    launch.env = vec![("RINGWAY_DRILL_ACME_PACE", pace.to_string())];
+    let gateway = launch.start().unwrap_or_else(|failed| panic!("{failed:?}"));
+    lead(&authority, &gateway);
     eventually("the second certificate", || authority.issued() == 2);
     gateway.wait_for_log("the authority says when");
     let orders = authority.orders();
     assert!(orders[0].replaces.is_none());
     let replaces = orders[1].replaces.clone().expect("it says what it replaces");
     assert_eq!(replaces.split('.').count(), 2, "{replaces}");
+    // Its window stays in the past: still, a certificate that is new is left alone for a day.
+    let pause = orders[1].at.duration_since(orders[0].at).unwrap();
+    assert!(pause >= Duration::from_secs(2), "{pause:?}");
 }
 
 #[test]
 fn an_upgrade_hands_the_renewing_over() {
     let ways = Ways { lifetime_s: Some(9), ..Ways::default() };
     let (authority, dir) = (Authority::start(ways), tempfile::tempdir().unwrap());
-    let gateway = start(&authority, &toml(&authority, dir.path(), &["a.test"], ""));
+    let more = "[shutdown]\ndrain_idle = \"1m\"\n";
+    let toml = format!("{}{more}", toml(&authority, dir.path(), &["a.test"], ""));
+    let gateway = start(&authority, &toml);
     eventually("the first certificate", || shown(&authority, &gateway, "a.test").is_ok());
+    // The old process has a client, and stays.
+    let (mut kept, old) = (Client::connect(gateway.address_of("plain")), gateway.pid());
+    assert_eq!(kept.get("/").text(), "here");
     assert!(gateway.upgrade());
     lead(&authority, &gateway);
+    eventually("the new process may renew", || {
+        status(&gateway).first().is_some_and(|line| line["next"].is_u64())
+    });
+    assert!(Path::new(&format!("/proc/{old}/fd/0")).exists());
     eventually("the new process renews", || authority.issued() == 2);
     eventually("it is served", || {
         let shown = shown(&authority, &gateway, "a.test").expect("a handshake");

@@ -11,6 +11,17 @@ pub enum AcmeChallenge {
     /// By a request without TLS (RFC 8555 §8.3).
     Http01,
 }
+
+impl AcmeChallenge {
+    /// As it is written, here and in the protocol.
+    pub fn word(self) -> &'static str {
+        match self {
+            AcmeChallenge::TlsAlpn01 => "tls-alpn-01",
+            AcmeChallenge::Http01 => "http-01",
+        }
+    }
+}
+
 choice!(AcmeChallenge:
     AcmeChallenge::TlsAlpn01 = "tls-alpn-01",
     AcmeChallenge::Http01 = "http-01",

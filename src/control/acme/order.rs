@@ -182,11 +182,12 @@ async fn challenge<'n>(
             AuthorizationStatus::Valid => continue,
             status => return Err(Ended::Other(format!("the authorization is {status:?}"))),
         }
-        let (kind, word) = match name.challenge {
-            AcmeChallenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
-            AcmeChallenge::Http01 => (ChallengeType::Http01, "http-01"),
+        let kind = match name.challenge {
+            AcmeChallenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
+            AcmeChallenge::Http01 => ChallengeType::Http01,
         };
         let Some(mut challenge) = authorization.challenge(kind) else {
+            let word = name.challenge.word();
             return Err(Ended::Other(format!("the authority does not offer {word} for this name")));
         };
         let answer = challenge.key_authorization();

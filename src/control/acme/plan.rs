@@ -1,6 +1,9 @@
 //! When something is done about a name: pure, so that it can be tested.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    ops::Range,
+    time::{Duration, SystemTime},
+};
 
 use crate::{config::snapshot::Issued, telemetry::request_id::Random};
 
@@ -13,9 +16,9 @@ const REACH_FIRST: Duration = Duration::from_secs(10);
 const REACH_MAX: Duration = Duration::from_secs(900);
 /// Longest that an authority may ask us to wait.
 const ASKED_MAX: Duration = Duration::from_secs(24 * 3600);
-/// A certificate that was just issued is left alone for at least this long, or a third of its
-/// lifetime, whatever the authority suggests.
-const REST_MAX: Duration = Duration::from_secs(3600);
+/// A certificate that was just issued is left alone for at least this long, or a third of what is
+/// left of it, whatever the authority suggests.
+const REST_MAX: Duration = Duration::from_secs(24 * 3600);
 const REST_MIN: Duration = Duration::from_secs(1);
 /// How often the authority is asked when it wants a certificate renewed (RFC 9773 §4.3).
 const SUGGESTION_MIN: Duration = Duration::from_secs(3600);
@@ -32,11 +35,17 @@ pub fn renewal(issued: &Issued, share: f64) -> SystemTime {
     issued.not_before + issued.lifetime().mul_f64(2.0 / 3.0 - share / 30.0)
 }
 
-/// The same within the authority's window, but never in the last tenth of its lifetime.
-pub fn suggested(issued: &Issued, start: SystemTime, end: SystemTime, share: f64) -> SystemTime {
-    let wide = end.duration_since(start).unwrap_or_default();
+/// The same within the authority's window, but never in the last tenth of its lifetime, nor in the
+/// first `rest`: an authority whose window stays in the past gets no order after the other.
+pub fn suggested(
+    issued: &Issued,
+    window: &Range<SystemTime>,
+    share: f64,
+    rest: Duration,
+) -> SystemTime {
+    let wide = window.end.duration_since(window.start).unwrap_or_default();
     let last = issued.not_after - issued.lifetime() / 10;
-    (start + wide.mul_f64(share)).min(last)
+    (window.start + wide.mul_f64(share)).max(issued.not_before + rest).min(last)
 }
 
 /// How long a name waits after it has failed so many times in a row.
@@ -49,9 +58,10 @@ pub fn pause(failures: u32, is_unreachable: bool, asked: Option<Duration>, share
     doubled.mul_f64(1.0 + share / 4.0).max(asked.unwrap_or_default().min(ASKED_MAX))
 }
 
-/// How long a new certificate is left alone.
-pub fn rest(issued: &Issued) -> Duration {
-    (issued.lifetime() / 3).clamp(REST_MIN, REST_MAX)
+/// How long a certificate that is new at `now` is left alone.
+pub fn rest(issued: &Issued, now: SystemTime) -> Duration {
+    let left = issued.not_after.duration_since(now).unwrap_or_default();
+    (left / 3).clamp(REST_MIN, REST_MAX)
 }
 
 /// When the authority is asked again for its suggestion; it says itself when.
@@ -106,7 +116,10 @@ mod tests {
     #[test]
     fn the_authority_may_want_it_earlier_or_later_but_not_too_late() {
         let at = |days: u32| UNIX_EPOCH + DAY * days;
-        let of = |start, end, share| day(suggested(&issued(90), at(start), at(end), share));
+        let of = |start: u32, end: u32, share| {
+            day(suggested(&issued(90), &(at(start)..at(end)), share, DAY))
+        };
+        assert!((of(0, 0, 0.5) - 1.0).abs() < 0.01, "a window that stays in the past");
         assert!((of(2, 4, 0.5) - 3.0).abs() < 0.01);
         assert!((of(70, 74, 0.0) - 70.0).abs() < 0.01);
         assert!((of(89, 100, 0.9) - 81.0).abs() < 0.01);
@@ -132,12 +145,16 @@ mod tests {
 
     #[test]
     fn a_new_certificate_rests() {
-        assert_eq!(rest(&issued(90)), REST_MAX);
-        let mut short = issued(1);
-        short.not_after = short.not_before + Duration::from_secs(9);
-        assert_eq!(rest(&short).as_secs(), 3);
-        short.not_after = short.not_before;
-        assert_eq!(rest(&short), REST_MIN);
+        let seconds = |until: u64, now: u64| {
+            let mut issued = issued(90);
+            issued.not_after = UNIX_EPOCH + Duration::from_secs(until);
+            rest(&issued, UNIX_EPOCH + Duration::from_secs(now)).as_secs()
+        };
+        assert_eq!(seconds(90 * 86400, 3600), REST_MAX.as_secs());
+        assert_eq!(seconds(9, 0), 3);
+        // Mostly over when it comes.
+        assert_eq!(seconds(90 * 86400, 90 * 86400 - 3600), 1200);
+        assert_eq!(seconds(9, 9), 1);
     }
 
     #[test]

@@ -189,13 +189,13 @@ impl Renewer {
             if before.is_some_and(|at| window.contains(&at)) {
                 return;
             }
-            let at = plan::suggested(issued, window.start, window.end, share);
+            let rest = paced(plan::rest(issued, issued.not_before));
+            let at = plan::suggested(issued, &window, share, rest);
             plan.renewal = Some((issued.not_after, at));
-            tracing::info!(
-                name = name.name,
-                renewal = fmt_http_date(at),
-                "the authority says when"
-            );
+            if before != Some(at) {
+                let renewal = fmt_http_date(at);
+                tracing::info!(name = name.name, renewal, "the authority says when");
+            }
         }
     }
 
@@ -231,7 +231,7 @@ impl Renewer {
             tracing::error!(name = name.name, error = %e, %file, "the new certificate serves but \
                 is not on disk: the next start orders another one");
         }
-        let (rest, expires) = (plan::rest(&issued), issued.not_after);
+        let (rest, expires) = (plan::rest(&issued, SystemTime::now()), issued.not_after);
         name.cell.certificate.store(Some(Arc::new(issued)));
         let plan = self.plan(name);
         plan.failures = 0;
@@ -265,7 +265,7 @@ impl Renewer {
         tracing::warn!(
             name = name.name,
             authority = name.issuer.directory,
-            challenge = ?name.challenge,
+            challenge = name.challenge.word(),
             failures = plan.failures,
             expires = expires.map(fmt_http_date),
             retry_in = ?Duration::from_millis(pause.as_millis() as u64),

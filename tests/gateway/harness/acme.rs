@@ -642,6 +642,9 @@ pub fn handshake(
         if stream.read(&mut [0; 16])? != 0 {
             return Err(io::Error::other("something follows the handshake"));
         }
+        // Nobody may listen any more.
+        let _ = stream.write_all(b"GET /after-a-proof HTTP/1.1\r\nHost: x\r\n\r\n");
+        let _ = stream.flush();
     }
     Ok((shown, alpn))
 }
