@@ -245,6 +245,24 @@ fn a_failed_challenge_is_told_and_tried_ever_more_rarely() {
 }
 
 #[test]
+fn a_reload_shortens_the_wait_for_what_it_may_have_mended() {
+    let (authority, dir) = (Authority::start(Ways::default()), tempfile::tempdir().unwrap());
+    let toml = toml(&authority, dir.path(), &["a.test"], "");
+    // Pauses are 1.2, 2.4 and 4.8 seconds, and up to a quarter more.
+    let mut launch = launch(&toml);
+    launch.env = vec![("RINGWAY_DRILL_ACME_PACE", "0.01".to_owned())];
+    let gateway = launch.start().unwrap_or_else(|failed| panic!("{failed:?}"));
+    authority.set(|ways| ways.tls = Some(gateway.address_of("plain")));
+    eventually("three failures", || gateway.log().matches("no certificate").count() == 3);
+    lead(&authority, &gateway);
+    assert!(gateway.reload(&toml));
+    eventually("the certificate", || shown(&authority, &gateway, "a.test").is_ok());
+    let at: Vec<SystemTime> = authority.orders().iter().map(|order| order.at).collect();
+    let pause = at[3].duration_since(at[2]).unwrap();
+    assert!((1.2..4.8).contains(&pause.as_secs_f64()), "{pause:?}");
+}
+
+#[test]
 fn an_authority_that_asks_to_wait_is_heeded() {
     let refuses = Some(("rateLimited", "too many of these", 3600));
     let ways = Ways { refuses, ..Ways::default() };

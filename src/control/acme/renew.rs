@@ -35,9 +35,13 @@ const ORDER_MAX: Duration = Duration::from_secs(600);
 pub async fn renew(mut names: watch::Receiver<Names>, board: Board) {
     let random = Random::default();
     let mut renewer = Renewer { board, random, plans: HashMap::new(), locks: HashMap::new() };
+    let mut before = names.borrow().clone();
     loop {
         let wanted = names.borrow_and_update().clone();
         renewer.keep(&wanted);
+        if !Arc::ptr_eq(&std::mem::replace(&mut before, wanted.clone()), &wanted) {
+            renewer.hasten();
+        }
         let now = SystemTime::now();
         let next = wanted.iter().min_by_key(|name| renewer.plan(name).next);
         let wait = next.map_or(SLEEP_MAX, |name| {
@@ -78,6 +82,8 @@ struct Plan {
     failures: u32,
     /// No order before: one has failed, or succeeded, a short time ago.
     hold: Option<SystemTime>,
+    /// As if the last failure had been the first.
+    soonest: Option<SystemTime>,
     /// When the certificate of that end is renewed.
     renewal: Option<(SystemTime, SystemTime)>,
     /// When the authority is asked for its suggestion.
@@ -97,6 +103,7 @@ impl Renewer {
                 is_ours: false,
                 failures: 0,
                 hold: None,
+                soonest: None,
                 renewal: None,
                 ask,
                 seen: None,
@@ -109,6 +116,17 @@ impl Renewer {
         self.board.keep(wanted);
         self.plans.retain(|file, _| wanted.iter().any(|name| name.file() == *file));
         self.locks.retain(|folder, _| wanted.iter().any(|name| name.issuer.folder == *folder));
+    }
+
+    /// After a reload, which may have mended what was wrong, a name that failed does not wait any
+    /// longer than after its first failure.
+    fn hasten(&mut self) {
+        for plan in self.plans.values_mut() {
+            if let (Some(hold), Some(soonest)) = (&mut plan.hold, plan.soonest) {
+                *hold = soonest.min(*hold);
+                plan.next = soonest.min(plan.next);
+            }
+        }
     }
 
     /// Takes the lock of an authority's folder; `false` while another process has it.
@@ -235,6 +253,7 @@ impl Renewer {
         name.cell.certificate.store(Some(Arc::new(issued)));
         let plan = self.plan(name);
         plan.failures = 0;
+        plan.soonest = None;
         plan.hold = Some(SystemTime::now() + paced(rest));
         plan.seen = stamp(&name.file());
         self.board.set(name, |line| {
@@ -258,9 +277,11 @@ impl Renewer {
         plan.failures = plan.failures.saturating_add(1);
         let Failed { why, is_unreachable, asked } = failed;
         let pause = paced(plan::pause(plan.failures, is_unreachable, asked, share));
-        let again = SystemTime::now() + pause;
+        let now = SystemTime::now();
+        let again = now + pause;
         plan.hold = Some(again);
         plan.next = again;
+        plan.soonest = Some(now + paced(plan::pause(1, is_unreachable, asked, share)));
         let expires = name.cell.certificate.load().as_ref().map(|issued| issued.not_after);
         tracing::warn!(
             name = name.name,
