@@ -2,6 +2,7 @@
 
 import resource
 import socket
+import ssl
 import sys
 import time
 
@@ -30,12 +31,27 @@ def answered(connection):
             return
 
 
-def open_connections(port, count):
+def connect(port, authority):
+    """One connection, with TLS where there is an authority to believe."""
+    connection = socket.create_connection(("127.0.0.1", port), 10)
+    if not authority:
+        return connection
+    context = connect.contexts.get(authority.ca)
+    if not context:
+        context = ssl.create_default_context(cafile=authority.ca)
+        context.set_alpn_protocols(["http/1.1"])
+        connect.contexts[authority.ca] = context
+    return context.wrap_socket(connection, server_hostname=authority.name)
+
+
+connect.contexts = {}
+
+
+def open_connections(port, count, authority=None):
     """Opens `count` connections and has one request answered on each."""
     connections = []
     for first in range(0, count, WAVE):
-        wave = [socket.create_connection(("127.0.0.1", port), 10)
-                for _ in range(first, min(first + WAVE, count))]
+        wave = [connect(port, authority) for _ in range(first, min(first + WAVE, count))]
         for connection in wave:
             connection.sendall(REQUEST)
         for connection in wave:
@@ -53,16 +69,16 @@ def allow(count):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def measure(proxy, count, wait_s=WAIT_S):
+def measure(proxy, count, wait_s=WAIT_S, authority=None):
     """Warms the proxy up with connections that come and go, notes its resident memory, opens
     `count` connections, sends one request on each, waits until they are parked, and divides the
     growth. The origin answers with BODY_BYTES."""
     for _ in range(5):
-        for connection in open_connections(proxy.port, 2 * WAVE):
+        for connection in open_connections(proxy.port, 2 * WAVE, authority):
             connection.close()
     time.sleep(wait_s)
     before = peers.rss_kib(proxy.worker)
-    connections = open_connections(proxy.port, count)
+    connections = open_connections(proxy.port, count, authority)
     active = peers.rss_kib(proxy.worker)
     time.sleep(wait_s)
     parked = peers.rss_kib(proxy.worker)

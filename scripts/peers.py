@@ -34,6 +34,7 @@ PACKAGES = {
     "cc": "gcc",
     "perf": "linux-perf",
     "curl": "curl",
+    "openssl": "openssl",
     "chromium": "chromium",
     "taskset": "util-linux",
 }
@@ -233,13 +234,24 @@ def ports(origin):
     return list(origin) if isinstance(origin, (list, tuple)) else [origin]
 
 
+def nginx_tls(authority):
+    """Key exchange and cipher as the generators offer them; sessions resumed by tickets."""
+    file = authority.folder / "proxy"
+    return (f"ssl_certificate {file}.pem; ssl_certificate_key {file}.key; "
+            "ssl_protocols TLSv1.2 TLSv1.3; ssl_ecdh_curve X25519; "
+            "ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256; "
+            "ssl_session_cache shared:tls:10m; ssl_session_tickets on;")
+
+
 def start_nginx(directory, origin, routes=0, extra="", fields="", log=False, workers=1,
-                connections=64, body=1024, least=False, buffering="", program="nginx", **options):
+                connections=64, body=1024, least=False, buffering="", tls=None, h2=False,
+                program="nginx", **options):
     """NGINX with the tuned configuration, in front of an origin.
 
     `log` writes an access log, `body` is the largest body in bytes, `connections` how many clients
     there are, `least` chooses the origin with the least requests in flight, `buffering` replaces
-    the buffers that fit `body`, `fields` and `extra` are put in as they are.
+    the buffers that fit `body`, `fields` and `extra` are put in as they are. With `tls`, an
+    authority that has issued a certificate `proxy`, clients speak TLS, and HTTP/2 with `h2`.
     """
     directory = Path(directory) / f"nginx-{free_port()}"
     directory.mkdir()
@@ -249,7 +261,8 @@ def start_nginx(directory, origin, routes=0, extra="", fields="", log=False, wor
     extra += "access_log @DIR@/access.log combined buffer=64k flush=1s;\n" if log else ""
     config = directory / "nginx.conf"
     config.write_text(fill("nginx.conf.in", {
-        "LISTEN": f"127.0.0.1:{port}", "WORKERS": workers, "KEEPALIVE": max(512, 2 * connections),
+        "LISTEN": f"127.0.0.1:{port}{' ssl' if tls else ''}{' http2' if h2 else ''}",
+        "TLS": nginx_tls(tls) if tls else "", "WORKERS": workers, "KEEPALIVE": max(512, 2 * connections),
         "FILES": file_limit(),
         "SERVERS": " ".join(f"server 127.0.0.1:{p};" for p in ports(origin)),
         "BALANCE": "least_conn;" if least else "", "BUFFERS": buffering or buffers(body),
@@ -263,10 +276,12 @@ def start_nginx(directory, origin, routes=0, extra="", fields="", log=False, wor
 
 
 def start_ringway(directory, origin, routes=0, workers=1, io="auto", extra="", log=False,
-                  connections=64, body=1024, least=False, program=RINGWAY, **options):
+                  connections=64, body=1024, least=False, tls=None, h2=False, program=RINGWAY,
+                  **options):
     """Ringway with one upstream and `routes` routes besides `/`; see `start_nginx`.
 
-    `body` changes nothing here: its buffers grow with the body by themselves.
+    `body` changes nothing here: its buffers grow with the body by themselves. Nor does `h2`: where
+    there is TLS it is offered, and the client chooses.
     """
     directory = Path(directory) / f"ringway-{free_port()}"
     directory.mkdir()
@@ -279,6 +294,7 @@ def start_ringway(directory, origin, routes=0, workers=1, io="auto", extra="", l
     config = directory / "ringway.toml"
     config.write_text(fill("ringway.toml.in", {
         "LISTEN": f"127.0.0.1:{port}", "WORKERS": workers, "IO": io, "ROUTES": tables,
+        "TLS": RINGWAY_TLS.format(tls.folder / "proxy") if tls else "",
         "SERVERS": ", ".join(f'"127.0.0.1:{p}"' for p in ports(origin)),
         "BALANCE": 'balance = "least_request"' if least else "",
         "EXTRA": extra.replace("@DIR@", str(directory))}))
@@ -302,6 +318,7 @@ def start_floor(directory, origin, routes=0, connections=64, body=1024, **option
     return floor
 
 
+RINGWAY_TLS = 'tls = {{ certificates = [{{ file = "{0}.pem", key = "{0}.key" }}] }}'
 LOG = '[[access_logs]]\nto = "file:@DIR@/access.log"\nformat = "{}"\n'
 
 

@@ -47,6 +47,19 @@ ENVOY_LOG = r"""
                     \"%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %BYTES_SENT%
                     \"%REQ(REFERER)%\" \"%REQ(USER-AGENT)%\"\n"
 """
+# Its TLS 1.3 has no choice of ciphers: the client's is taken.
+ENVOY_TLS = """
+transport_socket:
+        name: tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            alpn_protocols: ["@ALPN@"]
+            tls_params: { tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3, ecdh_curves: [X25519] }
+            tls_certificates:
+            - certificate_chain: { filename: "@FILE@.pem" }
+              private_key: { filename: "@FILE@.key" }
+"""
 ENVOY_ROUTE = """
               routes:
               - match: { prefix: "/" }
@@ -78,8 +91,14 @@ def indented(lines, width):
     return "\n".join(" " * width + line for line in lines)
 
 
+def haproxy_tls(authority, h2):
+    return (f"ssl crt {authority.folder / 'proxy.both'} alpn {'h2' if h2 else 'http/1.1'} "
+            "curves X25519 ciphersuites TLS_AES_128_GCM_SHA256 ssl-min-ver TLSv1.2")
+
+
 def start_haproxy(directory, origin, routes=0, fields="", log=False, workers=1, connections=64,
-                  body=1024, least=False, splice=True, program="haproxy", **options):
+                  body=1024, least=False, splice=True, tls=None, h2=False, program="haproxy",
+                  **options):
     """HAProxy with the tuned configuration; the options are those of `peers.start_nginx`."""
     directory = Path(directory) / f"haproxy-{peers.free_port()}"
     directory.mkdir()
@@ -91,10 +110,12 @@ def start_haproxy(directory, origin, routes=0, fields="", log=False, workers=1, 
     config = directory / "haproxy.cfg"
     config.write_text(peers.fill("haproxy.cfg.in", {
         "LISTEN": f"127.0.0.1:{port}", "WORKERS": workers, "ROUTES": choice,
+        "TLS": haproxy_tls(tls, h2) if tls else "",
         # Two descriptors for each, and for every fourth a pipe where it splices.
         "MAXCONN": (peers.file_limit() - 200) // (3 if body > peers.BULK_BYTES else 2),
         "BUFFER": body + 16384 if 8192 < body <= peers.BULK_BYTES else 16384,
-        "SPLICE": "    option splice-auto" if splice and body > peers.BULK_BYTES else "",
+        # What is encrypted cannot be spliced.
+        "SPLICE": "    option splice-auto" if splice and body > peers.BULK_BYTES and not tls else "",
         "BALANCE": "leastconn" if least else "roundrobin",
         "LOG": HAPROXY_LOG if log else "",
         "FIELDS": fields + (HAPROXY_CAPTURE if log else ""),
@@ -106,6 +127,11 @@ def start_haproxy(directory, origin, routes=0, fields="", log=False, workers=1, 
     return haproxy
 
 
+def envoy_tls(authority, h2):
+    protocol, file = "h2" if h2 else "http/1.1", authority.folder / "proxy"
+    return ENVOY_TLS.strip().replace("@ALPN@", protocol).replace("@FILE@", str(file))
+
+
 def envoy_routes(routes):
     if not routes:
         return ENVOY_ROUTE
@@ -114,7 +140,7 @@ def envoy_routes(routes):
 
 
 def start_envoy(directory, origin, routes=0, fields=False, log=False, workers=1, connections=64,
-                body=1024, least=False, program=None, **options):
+                body=1024, least=False, tls=None, h2=False, program=None, **options):
     """Envoy with the tuned configuration; the options are those of `peers.start_nginx`."""
     directory = Path(directory) / f"envoy-{peers.free_port()}"
     directory.mkdir()
@@ -126,6 +152,7 @@ def start_envoy(directory, origin, routes=0, fields=False, log=False, workers=1,
         "PORT": port, "ROUTES": envoy_routes(routes), "FIELDS": str(bool(fields)).lower(),
         "LOG": ENVOY_LOG.replace("@FILE@", str(directory / "access.log")) if log else "",
         "BALANCE": "LEAST_REQUEST" if least else "ROUND_ROBIN",
+        "CODEC": "HTTP2" if h2 else "HTTP1", "TLS": envoy_tls(tls, h2) if tls else "name: clear",
         "SERVERS": indented(servers, 8)}))
     command = [program or envoy(), "-c", config, "--concurrency", workers,
                "--disable-hot-restart", "--log-level", "error",

@@ -27,6 +27,12 @@ class Case:
     connections: int = 64
     # A new connection for each request.
     new: bool = False
+    # Clients speak TLS 1.3, with the same key exchange and cipher to every proxy.
+    tls: bool = False
+    # New connections resume the session of the last one.
+    resume: bool = False
+    # Requests in flight on each connection of HTTP/2; 0 is HTTP/1.1.
+    streams: int = 0
     # Route counts, each a variant of every proxy; 0 is the one route for `/`.
     routes: tuple = (0,)
     log: bool = False
@@ -90,6 +96,9 @@ class Case:
 
 NO_HTTP = "it forwards bytes to one place, one upstream connection for each client connection"
 OPENS = "(The floor opens an upstream connection for each of the client's, which no gateway does.)"
+BYTES_ONLY = "it forwards bytes and speaks no TLS"
+TLS = ("TLS 1.3 to the client, X25519, AES-128-GCM, an ECDSA P-256 certificate, HTTP/1.1 in clear to "
+       "the origin, which is a process of its own on the generator's core.")
 NO_RELOAD = "scripts/reload-load knows how to reload NGINX and Ringway only"
 
 CASES = {case.name: case for case in (
@@ -128,6 +137,23 @@ CASES = {case.name: case for case in (
          "in all. NGINX, Envoy and Ringway write in blocks, HAProxy a line at a time to its "
          "standard output, which is a file.",
          log=True, short=True),
+    Case("tls", "TLS, kept connections", f"GET on 64 kept connections, response of 1 KiB. {TLS}",
+         tls=True, counts=True, short=True, generators=("own", "wrk"),
+         without=(("floor", BYTES_ONLY),)),
+    Case("tls-full", "TLS, full handshakes",
+         f"GET on a new connection each, 64 at a time, none of which resumes a session. {TLS}",
+         tls=True, new=True, short=True, without=(("floor", BYTES_ONLY),)),
+    Case("tls-resumed", "TLS, resumed handshakes",
+         "GET on a new connection each, 64 at a time, each of which resumes the session of the last "
+         f"one by its ticket. {TLS}",
+         tls=True, new=True, resume=True, short=True, without=(("floor", BYTES_ONLY),)),
+    Case("tls-1m", "1 MiB over TLS", f"GET on 64 kept connections, response of 1 MiB. {TLS}",
+         body=1 << 20, tls=True, short=True, generators=("own", "wrk"), also=("nginx-8k",),
+         without=(("floor", BYTES_ONLY),)),
+    # A proxy that does not offer h2 fails its rounds, which are noted.
+    Case("h2", "HTTP/2 over TLS, 8 connections",
+         f"GET on 8 kept connections with 32 streams each, response of 1 KiB. {TLS}",
+         tls=True, connections=8, streams=32, short=True, without=(("floor", BYTES_ONLY),)),
     Case("latency", "latency, open loop",
          "GET at a constant rate on at most 64 kept connections, response of 1 KiB, at 10, 50 and "
          "80 % of the highest rate that a peer (neither Ringway nor the floor) reached in a closed "
@@ -159,8 +185,7 @@ CASES = {case.name: case for case in (
 
 # Cases of the issue whose feature Ringway does not have. Each comes with its feature.
 NOT_BUILT = (
-    "rate limit on", "JWT on", "cache hit", "TLS, kept connections", "TLS handshakes, full",
-    "TLS handshakes, resumed", "HTTP/2",
+    "rate limit on", "JWT on", "cache hit",
 )
 
 

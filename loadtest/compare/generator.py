@@ -1,14 +1,32 @@
 """How load is made: loadtest's own generator, its holder of WebSockets, and wrk.
 
 The own generator is client and origin on one thread and one io_uring, never asleep, so that the
-proxy does not pay for waking it. wrk sleeps, and needs an origin beside it.
+proxy does not pay for waking it. wrk sleeps, and needs an origin beside it; so does the own generator
+where it speaks TLS. Both are told which key exchange and cipher to offer, so that no proxy can choose
+a cheaper one.
 """
 
 import json
+import os
 import subprocess
 import time
 
 import peers
+
+
+GROUP, CIPHER = "x25519", "aes-128-gcm"
+# The same for what uses OpenSSL.
+OPENSSL = """
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = default
+[default]
+MinProtocol = TLSv1.3
+Groups = X25519
+Ciphersuites = TLS_AES_128_GCM_SHA256
+"""
 
 
 class Failed(Exception):
@@ -27,7 +45,7 @@ class Generator:
         self.realtime, self.directory = realtime, directory
         self.origin_port = peers.free_port()
         # Where the client must share its core with a worker, it may not spin.
-        self.spin = True
+        self.spin = not case.tls
         # Thousands of connections take a while to open.
         self.warmup_s = 0.7 + connections / 5000
 
@@ -37,7 +55,10 @@ class Generator:
 
     def run(self, command):
         """Runs a generator and returns what it prints."""
-        done = subprocess.run(self.pinned(command), capture_output=True, text=True)
+        config = self.directory / "openssl.cnf"
+        config.write_text(OPENSSL)
+        done = subprocess.run(self.pinned(command), capture_output=True, text=True,
+                              env={**os.environ, "OPENSSL_CONF": str(config)})
         if done.returncode:
             words = " ".join(map(str, command))
             raise Failed(f"{words} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
@@ -54,7 +75,11 @@ class Generator:
         if len(self.cores) > 1:
             line += ["--threads", len(self.cores), "--pin", ",".join(map(str, self.cores))]
         line += [word for pid in proxy.workers for word in ("--watch", pid)]
-        if origin:
+        if case.tls:
+            line += ["--tls", "--ca", proxy.ca, "--tls-version", "1.3", "--tls-group", GROUP,
+                     "--tls-cipher", CIPHER, "--resume", "on" if case.resume else "off"]
+        line += ["--http2", "--streams", case.streams] if case.streams else []
+        if origin and not case.tls:
             line += ["--origin", f"127.0.0.1:{self.origin_port}", "--origin-body", case.body]
         line += ["--path", "/svc/{n}/item", "--spread", routes] if routes else []
         line += ["--post", case.post] if case.post else []
@@ -65,6 +90,7 @@ class Generator:
         """One round of the own generator."""
         report = json.loads(self.run(self.command(proxy, seconds, **options)))
         load = report["load"]
+        self.check_handshakes(report)
         failures = {kind: n for kind, n in load["failures"].items() if n}
         # Of no answer at all there is no latency.
         latency = percentiles(load["latency_us"]) if load["succeeded"] else {}
@@ -77,6 +103,14 @@ class Generator:
                 "unsent": report.get("backlog", {}).get("unsent"),
                 "send_lag_p99": load.get("send_lag_us", {}).get("p99"),
                 "hdr": load["latency_hdr_v2_base64"]}
+
+    def check_handshakes(self, report):
+        """Where each request has a handshake, all are of the kind that is measured."""
+        if not (self.case.tls and self.case.new):
+            return
+        other = "full" if self.case.resume else "resumed"
+        if report["tls"][other] > 0.01 * report["load"]["succeeded"]:
+            raise Failed(f"{report['tls'][other]} handshakes were {other}")
 
     def hold(self, proxy, seconds):
         """One round of WebSockets, each of which sends a message now and then and wants it back.
@@ -112,9 +146,11 @@ class Generator:
     def wrk(self, proxy, seconds, **options):
         """One round of wrk, with an origin of its own."""
         assert not options.get("routes"), "wrk would run Lua for every request"
+        scheme = "https" if self.case.tls else "http"
         command = ["wrk", "-t1", f"-c{self.connections}", "-s", peers.PEERS / "wrk.lua",
-                   f"http://127.0.0.1:{proxy.port}/"]
-        origin = peers.start_origin(self.directory, self.origin_port, self.case.body,
+                   f"{scheme}://127.0.0.1:{proxy.port}/"]
+        # With TLS there is one for the whole case.
+        origin = None if self.case.tls else peers.start_origin(self.directory, self.origin_port, self.case.body,
                                     core=self.cores[0], realtime=self.realtime)
         try:
             self.run([*command, "-d1s"])
@@ -122,7 +158,8 @@ class Generator:
             text = self.run([*command, f"-d{max(1, round(seconds))}s"])
             after = [peers.cpu(pid) for pid in proxy.workers]
         finally:
-            origin.stop()
+            if origin:
+                origin.stop()
         result = json.loads(text.strip().splitlines()[-1])
         used = [difference(a, b) for a, b in zip(after, before)]
         failures = {kind: n for kind, n in result["errors"].items() if n}

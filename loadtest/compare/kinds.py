@@ -11,6 +11,7 @@ import os
 import subprocess
 import time
 
+import certificates
 import idle_connections
 import peers
 
@@ -45,6 +46,13 @@ class Bench:
             self.notes.append(f"{self.connections:,} connections, because a process may have "
                               f"{peers.file_limit():,} descriptors here")
         self.generator = self.make_generator([chosen.load_core])
+        self.authority = self.issue() if case.tls else None
+
+    def issue(self):
+        """An authority, and the certificate that every proxy has."""
+        authority = certificates.Authority(self.directory / "certificates")
+        authority.issue("proxy")
+        return authority
 
     def make_generator(self, cores):
         return Generator(self.case, self.connections, cores, self.chosen.realtime, self.directory)
@@ -75,6 +83,7 @@ class Bench:
         except SystemExit as failed:
             self.skipped.append([name, f"it did not start: {' '.join(str(failed).split())}"])
             return None
+        proxy.ca = self.authority and self.authority.ca
         self.started.append(proxy)
         return proxy
 
@@ -82,6 +91,8 @@ class Bench:
         """What the configuration of a proxy depends on."""
         body = max(self.case.body, self.case.post)
         options = {"connections": self.connections, "body": body} | variant
+        if self.authority:
+            options |= {"tls": self.authority, "h2": bool(self.case.streams)}
         # NGINX switches protocols only where it is told to.
         if self.case.kind == "hold" and name.startswith("nginx"):
             options["extra"] = NGINX_WEBSOCKET
@@ -127,6 +138,7 @@ def load(chosen, case):
     """Closed loop: as many requests as the proxy answers."""
     bench = Bench(chosen, case)
     names, variants = bench.taking_part(), []
+    origin = bench.start_origin(bench.generator.origin_port) if case.tls else None
     for routes in case.routes:
         for name in names:
             proxy = bench.start(name, routes=routes)
@@ -145,6 +157,8 @@ def load(chosen, case):
             row = bench.rows[name, variant, generators[0]]
             row["calls"], row["instructions"] = measure.counts(
                 bench.generator, proxy, routes=routes)
+    if origin:
+        origin.stop()
     strip(bench)
     return bench.result()
 

@@ -81,6 +81,12 @@ pub struct Target {
     /// Only this TLS version: 1.2 or 1.3
     #[arg(long, requires = "tls", value_parser = ["1.2", "1.3"])]
     pub tls_version: Option<String>,
+    /// Only this key exchange, such as x25519
+    #[arg(long, requires = "tls")]
+    pub tls_group: Option<String>,
+    /// Only cipher suites with this cipher, such as aes-128-gcm
+    #[arg(long, requires = "tls")]
+    pub tls_cipher: Option<String>,
 }
 
 impl Target {
@@ -99,6 +105,8 @@ impl Target {
             name: self.sni.as_deref().unwrap_or(&self.host),
             resume: self.resume == "on",
             version: self.tls_version.as_deref(),
+            group: self.tls_group.as_deref(),
+            cipher: self.tls_cipher.as_deref(),
             http2,
         };
         TlsPlan::new(&wanted).map(Some)

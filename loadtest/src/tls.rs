@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, SupportedKxGroup, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
@@ -47,6 +49,10 @@ pub struct Wanted<'a> {
     pub resume: bool,
     /// Only this version: 1.2 or 1.3.
     pub version: Option<&'a str>,
+    /// Only this key exchange, by its name in lower case.
+    pub group: Option<&'a str>,
+    /// Only suites with this cipher, such as aes-128-gcm.
+    pub cipher: Option<&'a str>,
     /// Offer HTTP/2 and nothing else.
     pub http2: bool,
 }
@@ -56,7 +62,7 @@ impl TlsPlan {
     pub fn new(wanted: &Wanted<'_>) -> Result<Self, String> {
         let name = ServerName::try_from(wanted.name.to_owned())
             .map_err(|_| format!("`{}` is no server name: set --sni NAME", wanted.name))?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(provider(wanted.group, wanted.cipher)?);
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&versions(wanted.version)?)
             .map_err(|e| e.to_string())?;
@@ -108,6 +114,30 @@ pub fn server(chain: &Path, key: &Path, http2: bool) -> Result<Arc<ServerConfig>
         config.alpn_protocols.insert(0, b"h2".to_vec());
     }
     Ok(Arc::new(config))
+}
+
+/// What is offered: all that rustls has, or only what is asked for.
+fn provider(group: Option<&str>, cipher: Option<&str>) -> Result<CryptoProvider, String> {
+    let mut provider = aws_lc_rs::default_provider();
+    if let Some(only) = group {
+        provider.kx_groups = aws_lc_rs::ALL_KX_GROUPS.to_vec();
+        let name = |group: &&dyn SupportedKxGroup| format!("{:?}", group.name()).to_lowercase();
+        let known = provider.kx_groups.iter().map(name).collect::<Vec<_>>().join(", ");
+        provider.kx_groups.retain(|group| name(group) == only);
+        if provider.kx_groups.is_empty() {
+            return Err(format!("--tls-group `{only}`: there are {known}"));
+        }
+    }
+    if let Some(only) = cipher {
+        let part = only.replace('-', "_").to_uppercase();
+        provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains(&part));
+        if provider.cipher_suites.is_empty() {
+            return Err(format!(
+                "--tls-cipher `{only}`: there are aes-128-gcm, aes-256-gcm and chacha20-poly1305"
+            ));
+        }
+    }
+    Ok(provider)
 }
 
 fn versions(only: Option<&str>) -> Result<Vec<&'static SupportedProtocolVersion>, String> {

@@ -246,6 +246,7 @@ fn tls_handshakes_are_full_or_resumed() {
         ("--resume on --new-connections", 4, 96),
         ("--resume on --new-connections --tls-version 1.2", 4, 96),
         ("--resume off --new-connections", 100, 0),
+        ("--resume off --tls-group x25519 --tls-cipher aes-128-gcm", 4, 0),
         ("", 4, 0),
     ] {
         let common = "--connections 4 --requests 100 --body 10";
@@ -350,6 +351,11 @@ fn impossible_flags_are_refused_with_the_way_out() {
     for (flags, said) in [
         ("load --target x", "write IP:PORT"),
         ("load --target 127.0.0.1:1 --tls", "--tls needs --ca FILE, or --insecure"),
+        (
+            "load --target 127.0.0.1:1 --tls --insecure --tls-group x",
+            "there are x25519mlkem768, x25519",
+        ),
+        ("load --target 127.0.0.1:1 --tls --insecure --tls-cipher des", "there are aes-128-gcm"),
         ("load --target 127.0.0.1:1 --http2 --driver ring", "--driver ring speaks cleartext"),
         ("load --target 127.0.0.1:1 --rate 0", "is no rate"),
         ("load --target 127.0.0.1:1 --rate 5 --think 5ms", "think times belong to the closed loop"),

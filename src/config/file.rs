@@ -7,8 +7,8 @@
 use super::{
     decode::Named,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, Parent, ProxyProtocol,
-        RequestId, ServerTiming, Workers,
+        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, Parent,
+        ProxyProtocol, RequestId, ServerTiming, Workers,
     },
     units::{
         Micros, Millis, MillisOrOff, Size, bytes, gib, hours, kib, mib, micros, millis, minutes,
@@ -16,16 +16,22 @@ use super::{
     },
     values::{
         AcmeChallenge, BareHost, BindAddress, ClientCertificate, CollectorUrl, DirectoryUrl,
-        DomainName, Email, EncodedSlash, EndpointText, FieldValue, FileMode, HostName, HostPattern,
-        LogFormat, LogTarget, Matches, MethodName, Name, Network, PathRegex, PathTemplate,
-        PathText, Pseudonym, Ratio, Scheme, Secret, StatusHost, StatusRange, TcpAddress,
-        TlsVersion,
+        DomainName, Email, EncodedSlash, FieldValue, FileMode, HostName, HostPattern, LogFormat,
+        LogTarget, Matches, MethodName, Name, Network, PathRegex, PathTemplate, PathText,
+        Pseudonym, Ratio, Scheme, Secret, StatusHost, StatusRange, TcpAddress, TlsVersion,
     },
 };
-use crate::{config::decode::At, policy::balance::Balance, section};
+use crate::{config::decode::At, section};
+
+pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
+
+mod upstream;
 
 /// Of a Unix socket whose listener gives no `mode`.
 pub const UNIX_MODE_DEFAULT: u32 = 0o660;
+
+/// Of a client address, where its rate is bounded.
+pub const HANDSHAKE_BURST_DEFAULT: u32 = 50;
 
 /// Largest request body that can be allowed, 16 TiB.
 const BODY_MAX: Size = gib(16 << 10);
@@ -50,6 +56,8 @@ section! {
         timeouts: Timeouts = Timeouts::default();
         /// What upstreams are told about the client, and whom to believe about it.
         forwarding: Forwarding = Forwarding::default();
+        /// Bounds on HTTP/2 connections of clients. See docs/http2.md.
+        http2: Http2 = Http2::default();
         /// How request paths are read.
         paths: Paths = Paths::default();
         /// Where a line is written for each exchange; none when there are none. See
@@ -132,12 +140,29 @@ section! {
         /// `forwarding.trusted_proxies` is not served. `"optional"`: those of trusted proxies may.
         /// A peer on a Unix socket is trusted.
         proxy_protocol: ProxyProtocol = ProxyProtocol::Off;
+        /// HTTP/2. `"on"`: over TLS it is offered first (ALPN), over plain TCP understood from
+        /// clients that begin with it; HTTP/1.1 is served beside it. `"only"`: nothing else is.
+        http2: Http2Use = Http2Use::On;
         /// Send every request to https at this port of the same host (308), whatever the routes
         /// say: for a plain listener beside one with `tls`.
         redirect_https: Option<u16> = None => Some(1)..=Some(65535), eg "443";
         /// Clients speak TLS here. Default: plain HTTP.
         tls: Option<ListenerTls> = None,
             eg "{ certificates = [{ file = \"tls/localhost.pem\", key = \"tls/localhost.key\" }] }";
+        /// Do not end TLS here: pass each connection on as it is, to the upstream of the name that
+        /// its client asks for (SNI). No route is looked at. See docs/tls.md.
+        passthrough: Vec<At<Passthrough>> = Vec::new(),
+            eg "[{ sni = [\"app.example.com\"], upstream = \"orders\" }]";
+    }
+
+    /// Where TLS connections go that are passed through.
+    pub struct Passthrough {
+        /// Names, exact (`"app.example.com"`) or with one leading wildcard (`"*.example.com"`); an
+        /// exact one counts first, then the longest wildcard. Default: clients that ask for none of
+        /// the listener's names, or for no name.
+        sni: Vec<At<HostPattern>> = Vec::new();
+        /// The upstream that gets them.
+        upstream: Name, eg "\"orders\"";
     }
 
     /// TLS of a listener: versions 1.2 and 1.3. Its files are read when the configuration is
@@ -156,6 +181,11 @@ section! {
         min_version: TlsVersion = TlsVersion::V12;
         /// From the connection to the end of its handshake; then it is closed.
         handshake_timeout: Millis = seconds(10) => millis(10)..=minutes(10);
+        /// Handshakes that one client address (IPv6: one /64) may begin in a second, in all workers
+        /// together; more are closed before anything is computed. Default: any number.
+        handshake_rate: Option<u32> = None => Some(1)..=Some(1_000_000), eg "20";
+        /// With `handshake_rate`: so many at once, in each worker.
+        handshake_burst: u32 = HANDSHAKE_BURST_DEFAULT => 1..=1_000_000;
         /// Ask clients for a certificate of these authorities: a PEM file. Without it nobody is
         /// asked. Sessions are then not resumed, so that every connection is judged anew.
         client_ca: Option<String> = None, eg "\"tls/localhost.pem\"";
@@ -169,6 +199,10 @@ section! {
         /// With `client_ca`: tell upstreams the client's certificate in the field Client-Cert
         /// (RFC 9440). What clients write into that field is removed in any case.
         client_cert_field: bool = true;
+        /// Session tickets that a fleet shares: a file with one secret on each line, 32 bytes or
+        /// more in hex or base64 (`openssl rand -hex 32`). The first seals new tickets, all of them
+        /// are taken back. Default: secrets of the process's own, which end with it.
+        ticket_secrets: Option<String> = None, eg "\"tls/tickets.secret\"";
         /// Tell browsers to come back over TLS only, for this long (Strict-Transport-Security),
         /// unless the upstream says it itself.
         hsts: Option<Millis> = None => Some(seconds(0))..=Some(hours(24 * 3650)), eg "\"365d\"";
@@ -207,6 +241,9 @@ section! {
         file: String, eg "\"tls/localhost.pem\"";
         /// PEM file with its private key: PKCS#8, SEC1 or PKCS#1, not encrypted.
         key: String, eg "\"tls/localhost.key\"";
+        /// What its authority says of it (OCSP): a file in DER that clients who ask are shown with
+        /// the certificate. Read again as the certificate is, and shown no longer than it is valid.
+        ocsp: Option<String> = None;
     }
 
     /// What is done with which request: conditions, then one action (`upstream`, `respond` or
@@ -259,9 +296,15 @@ section! {
             => MillisOrOff(Some(millis(1)))..=MillisOrOff(Some(hours(24)));
         /// With `upstream`: let `Upgrade` pass (WebSocket and others).
         upgrade: bool = true;
+        /// With `upstream`: calls of gRPC-Web, as browsers make them, are forwarded as gRPC. Its
+        /// `protocol` should be HTTP/2 then. See docs/http2.md.
+        grpc_web: bool = false;
         /// With `upstream`: tries in all, the first included. A request is only repeated when
         /// nothing of a response came back and repeating is safe.
         tries: u8 = 2 => 1..=10;
+        /// `"required"`: only for clients that showed a certificate; others get 403. A listener has
+        /// to ask for one (`listeners.tls.client_ca`).
+        client_certificate: ClientCertificate = ClientCertificate::Optional;
         /// Share of its exchanges that are recorded for tracing. Default: `tracing.sample`.
         trace_sample: Option<Ratio> = None, eg "1.0";
         /// Log its exchanges in every access log, where the listener's are.
@@ -299,56 +342,6 @@ section! {
         replace_prefix: Option<PathText> = None, eg "\"/new\"";
         /// Append the request's query.
         keep_query: bool = true;
-    }
-
-    /// Where requests are forwarded to.
-    pub struct Upstream {
-        /// Addresses: `"10.0.0.1:80"`, `"[fd00::1]:80"`, `"app.internal:80"` (looked up when the
-        /// configuration is loaded), `"unix:/run/app.sock"`, or
-        /// `{ address = "10.0.0.1:80", weight = 3 }`.
-        endpoints: Vec<At<EndpointText>>, eg "[\"127.0.0.1:8000\"]";
-        /// How an endpoint is chosen. `"round_robin"`: in turn, by weight. `"least_request"`: of
-        /// two taken at random, the one with fewer requests in flight for its weight. `"random"`:
-        /// at random, by weight.
-        balance: Balance = Balance::RoundRobin;
-        /// For one connection to be made.
-        connect_timeout: Millis = seconds(2) => millis(1)..=minutes(10);
-        /// From the request sent to the first byte of the response.
-        first_byte_timeout: Millis = seconds(60) => millis(1)..=hours(24);
-        /// Between two reads or writes of a body.
-        idle_timeout: Millis = seconds(60) => millis(1)..=hours(24);
-        /// How long an endpoint that could not be connected is avoided while others are left.
-        connect_cooldown: Millis = seconds(1) => millis(0)..=hours(1);
-        /// Connections kept open between requests.
-        pool: Pool = Pool::default();
-        /// Speak TLS to the endpoints; their certificates are verified. `{}` is the usual: the
-        /// system's authorities, the endpoint's own name. Default: plain HTTP.
-        tls: Option<UpstreamTls> = None, eg "{}";
-    }
-
-    /// TLS to the endpoints of an upstream, versions 1.2 and 1.3. The handshake is part of
-    /// `connect_timeout`. An endpoint whose certificate is not accepted gets no request.
-    pub struct UpstreamTls {
-        /// PEM file with the certificates of the authorities to trust, relative to this
-        /// configuration. Default: those of the system.
-        ca: Option<String> = None, eg "\"tls/localhost.pem\"";
-        /// Name that is asked for (SNI) and must be in the certificate. Default: the host of each
-        /// endpoint's address. A Unix socket needs it.
-        name: Option<BareHost> = None, eg "\"app.internal\"";
-        /// Certificate and key that this gateway shows when it is asked for one.
-        certificate: Option<Certificate> = None,
-            eg "{ file = \"tls/localhost.pem\", key = \"tls/localhost.key\" }";
-    }
-
-    /// Connections to an upstream that are kept open between requests.
-    pub struct Pool {
-        /// Idle connections kept, for each worker and endpoint; 0 keeps none.
-        idle_max: u32 = 256 => 0..=65536;
-        /// An idle connection is closed after this long. Keep it below the upstream's own
-        /// keep-alive timeout.
-        idle_timeout: Millis = seconds(60) => millis(1)..=hours(24);
-        /// A connection older than this serves no further request.
-        lifetime: Millis = hours(1) => seconds(1)..=hours(24 * 30);
     }
 
     /// Bounds on what one client, or all of them, may use.
@@ -402,8 +395,34 @@ section! {
         /// How long the rest of a refused body is read and thrown away before closing, so that the
         /// client sees the response.
         linger: Millis = seconds(2) => millis(0)..=minutes(10);
-        /// Silence on a tunnel (WebSocket, any 101), both ways.
+        /// Silence on a tunnel (WebSocket, any 101), both ways, and in a call of gRPC.
         tunnel_idle: Millis = minutes(5) => millis(1)..=hours(24 * 30);
+        /// From the beginning of a tunnel to its end, whatever passes. `"0"` is no bound.
+        tunnel_lifetime: MillisOrOff = MillisOrOff(None)
+            => MillisOrOff(Some(millis(1)))..=MillisOrOff(Some(hours(24 * 30)));
+        /// An end of a WebSocket that has sent nothing for this long gets a Ping frame; one that
+        /// then sends nothing for as long again is gone, and the tunnel ends. `"0"`: nobody is
+        /// asked.
+        websocket_ping: MillisOrOff = MillisOrOff(None)
+            => MillisOrOff(Some(millis(100)))..=MillisOrOff(Some(hours(24)));
+    }
+
+    /// Bounds on an HTTP/2 connection of a client. What goes beyond the last two ends it, with
+    /// ENHANCE_YOUR_CALM.
+    pub struct Http2 {
+        /// Requests that may be open at once.
+        streams: u32 = 128 => 1..=10_000;
+        /// Bytes of a request's body that the client may send before the upstream has taken them.
+        stream_window: Size = kib(256) => bytes(65_535)..=mib(16);
+        /// The same for all requests of the connection together.
+        connection_window: Size = mib(1) => bytes(65_535)..=mib(256);
+        /// Requests that the client may give up (RST_STREAM), each second, beside every second one
+        /// that it makes; at once, as many as in two seconds.
+        resets_per_second: u32 = 200 => 1..=1_000_000;
+        /// Frames that bring nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty ones), each
+        /// second, beside those that come with requests and data; at once, as many as in two
+        /// seconds.
+        control_frames_per_second: u32 = 1000 => 10..=1_000_000;
     }
 
     /// What upstreams are told about the client, and whom to believe about it.
@@ -532,6 +551,18 @@ macro_rules! all_defaults {
 }
 
 all_defaults!(
-    File, Runtime, Shutdown, Pool, Limits, Timeouts, Forwarding, Paths, Metrics, Tracing, Admin,
+    File,
+    Runtime,
+    Shutdown,
+    UpstreamHttp2,
+    Pool,
+    Limits,
+    Timeouts,
+    Http2,
+    Forwarding,
+    Paths,
+    Metrics,
+    Tracing,
+    Admin,
     Reload
 );

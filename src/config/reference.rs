@@ -5,7 +5,7 @@
 
 use super::{
     decode::{Key, Section, Shape},
-    file::{Certificate, File, ListenerTls, Redirect, Respond},
+    file::{Certificate, File, ListenerTls, Passthrough, Redirect, Respond},
     values::{LogTemplate, Match, WeightedEndpoint},
 };
 
@@ -183,7 +183,8 @@ pub fn page() -> String {
                 heading(&mut out, 3, "Conditions in headers and query", "", &Match::section())
             }
             "listeners" => {
-                heading(&mut out, 3, "Certificates of a listener", "", &Certificate::section())
+                heading(&mut out, 3, "Certificates of a listener", "", &Certificate::section());
+                heading(&mut out, 3, "TLS that passes through", "", &Passthrough::section());
             }
             "upstreams" => {
                 heading(&mut out, 3, "Endpoints with weight", "", &WeightedEndpoint::section())

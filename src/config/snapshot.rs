@@ -8,6 +8,8 @@ use rustls::pki_types::ServerName;
 use crate::{
     policy::{
         balance::{Balance, State},
+        frames::FrameRates,
+        passthrough::Names,
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
@@ -18,11 +20,13 @@ use crate::{
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
-pub use tls::{Certificates, TlsRule, UpstreamTls, dns_names, tickets};
+pub use tickets::SharedTickets;
+pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;
 pub mod acme;
+mod tickets;
 mod tls;
 mod trace;
 
@@ -44,6 +48,7 @@ pub struct Snapshot {
     pub upstreams: Vec<Upstream>,
     pub limits: Limits,
     pub timeouts: Timeouts,
+    pub http2: Http2,
     pub forwarding: Forwarding,
     pub paths: PathRules,
     pub metrics: Metrics,
@@ -151,14 +156,22 @@ pub struct ListenerRule {
     /// Its exchanges are in the access logs.
     pub access_log: bool,
     pub proxy_protocol: ProxyProtocol,
+    pub http2: Http2Use,
     /// What is answered before anything is routed: redirects to https, and what an authority asks
     /// for.
     pub ahead: Option<Arc<Ahead>>,
     /// Clients speak TLS.
     pub tls: Option<TlsRule>,
+    /// TLS is not ended here: each connection goes to the upstream of the name it asks for.
+    pub passthrough: Option<Names>,
 }
 
 impl ListenerRule {
+    /// Clients speak HTTP without TLS.
+    pub fn speaks_plainly(&self) -> bool {
+        self.tls.is_none() && self.passthrough.is_none()
+    }
+
     /// A socket bound for one of them serves the other.
     pub fn is_same_socket(&self, other: &ListenerRule) -> bool {
         match (&self.bind, &other.bind) {
@@ -178,6 +191,25 @@ pub enum ProxyProtocol {
     Optional,
     /// All do, and only trusted proxies connect.
     Required,
+}
+
+/// Whether clients may speak HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Use {
+    /// Beside HTTP/1.1.
+    On,
+    Off,
+    /// And nothing else.
+    Only,
+}
+
+/// What connections to an upstream begin with (PROXY protocol).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyHeader {
+    #[default]
+    Off,
+    V1,
+    V2,
 }
 
 /// Which worker serves a connection.
@@ -216,10 +248,14 @@ pub struct Route {
     pub timeout_ms: Option<u64>,
     /// Whether `Upgrade` (WebSocket and others) may pass.
     pub upgrade: bool,
+    /// Calls of gRPC-Web are forwarded as gRPC.
+    pub grpc_web: bool,
     /// Tries in all, the first included.
     pub tries_max: u8,
     /// The path it is for, as configured; `/` when any.
     pub pattern: String,
+    /// Clients that showed no certificate are refused.
+    pub needs_certificate: bool,
     /// Share of its exchanges that are recorded, where it is not the usual one.
     pub trace_sampling: Option<Sampling>,
     /// Its exchanges are in the access logs, where the listener's are.
@@ -273,6 +309,35 @@ pub struct Upstream {
     pub connect_cooldown_ms: u64,
     /// Its endpoints speak TLS.
     pub tls: Option<UpstreamTls>,
+    pub protocol: Protocol,
+    /// Each connection begins with this header, and serves one client's connection only.
+    pub proxy_header: ProxyHeader,
+    pub http2: UpstreamHttp2,
+}
+
+/// What is spoken to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// HTTP/2, over TLS where there is TLS.
+    Http2,
+    /// Over TLS: what the endpoint chooses.
+    Either,
+}
+
+/// HTTP/2 to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamHttp2 {
+    /// Of one connection.
+    pub streams_max: u32,
+    /// For each worker and endpoint, not counting those that take no new streams.
+    pub connections_max: u32,
+    /// Receive window of one stream.
+    pub window_bytes: u32,
+    /// 0: no pings.
+    pub ping_interval_ms: u64,
+    pub ping_timeout_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -320,6 +385,15 @@ pub struct Limits {
     pub client_rate_min: u32,
 }
 
+/// Bounds on an HTTP/2 connection of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2 {
+    pub streams_max: u32,
+    pub stream_window_bytes: u32,
+    pub connection_window_bytes: u32,
+    pub rates: FrameRates,
+}
+
 /// Waits for the client, in milliseconds.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
@@ -337,6 +411,10 @@ pub struct Timeouts {
     pub linger_ms: u64,
     /// Silence on a tunnel (WebSocket, any 101).
     pub tunnel_idle_ms: u64,
+    /// From a tunnel's beginning to its end; `None` is no bound.
+    pub tunnel_lifetime_ms: Option<u64>,
+    /// Silence of an end of a WebSocket after which it gets a Ping.
+    pub websocket_ping_ms: Option<u64>,
 }
 
 /// Which fields tell the upstream about the client.

@@ -342,6 +342,8 @@ mod tests {
             balance: ListenerBalance::Kernel,
             access_log: true,
             proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
+            http2: crate::config::snapshot::Http2Use::On,
+            passthrough: None,
             ahead: None,
             tls: None,
         }

@@ -6,6 +6,12 @@
 pub mod admit;
 pub mod balance;
 pub mod client;
+pub mod client_cert;
+pub mod frames;
+pub mod grpc;
+pub mod grpc_web;
+pub mod handshake_rate;
+pub mod passthrough;
 pub mod refusal;
 pub mod retry;
 pub mod rewrite;

@@ -17,17 +17,24 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     CLIENT_STALLED = "client.stalled", 499, "The client did not read the response in time.", "";
     OVERLOADED = "gateway.overloaded", 503, "The gateway has as many connections as it may have.", "RFC 9110 §15.6.4";
     GATEWAY_ENDED = "gateway.ended", 503, "The gateway (after `shutdown.drain_timeout`) or the worker ended before the exchange was complete. The client is not told: it got nothing, or part of a response.", "";
+    CLIENT_CERTIFICATE = "client.certificate", 403, "The route is for clients that show a certificate, and this one showed none.", "RFC 9110 §15.5.4";
     TLS_PLAIN_HTTP = "tls.plain_http", 400, "HTTP was sent to a port that speaks TLS; use https.", "";
+    GRPC_WEB_INVALID = "grpc.web_text", 400, "The base64 of a gRPC-Web request is malformed.", "";
+    PASSTHROUGH_HELLO = "passthrough.no_hello", 400, "A connection that is passed through did not begin with a TLS ClientHello, or with one that is malformed.", "RFC 8446 §4.1.2";
+    PASSTHROUGH_TIMEOUT = "passthrough.timeout", 408, "The ClientHello of a connection that is passed through did not arrive in time (`timeouts.head`).", "";
+    PASSTHROUGH_NO_NAME = "passthrough.no_name", 421, "The client asked for no name (SNI), and no entry of `passthrough` is for that.", "RFC 6066 §3";
+    PASSTHROUGH_NAME = "passthrough.unknown_name", 421, "No entry of `passthrough` has the name (SNI) that the client asked for.", "RFC 6066 §3";
     REQUEST_TIMEOUT = "route.timeout", 504, "The exchange took longer than the route allows.", "RFC 9110 §15.6.5";
     REWRITE_UNSAFE = "route.unsafe_rewrite", 400, "Part of the path would become a dot segment in the path the route rewrites it to.", "RFC 3986 §5.2.4";
     UPSTREAM_CONNECT = "upstream.connect", 503, "No endpoint of the upstream could be connected.", "RFC 9110 §15.6.4";
     UPSTREAM_DOWN = "upstream.down", 503, "Every endpoint of the upstream has been taken down.", "RFC 9110 §15.6.4";
     UPSTREAM_CONNECT_TIMEOUT = "upstream.connect_timeout", 504, "Connecting to the upstream took too long.", "RFC 9110 §15.6.5";
+    UPSTREAM_BUSY = "upstream.busy", 503, "Every HTTP/2 connection to the upstream has as many requests on it as it may have.", "RFC 9110 §15.6.4";
     UPSTREAM_TLS = "upstream.tls", 502, "No TLS with any endpoint of the upstream: its certificate is not accepted, or the handshake failed.", "RFC 9110 §15.6.3";
     UPSTREAM_TIMEOUT = "upstream.first_byte_timeout", 504, "The upstream did not begin its response in time.", "RFC 9110 §15.6.5";
     UPSTREAM_IDLE = "upstream.idle_timeout", 504, "The upstream stopped in the middle of its response.", "RFC 9110 §15.6.5";
     UPSTREAM_CLOSED = "upstream.closed", 502, "The upstream closed or reset the connection before its response was complete.", "RFC 9110 §15.6.3";
-    UPSTREAM_INVALID = "upstream.invalid_response", 502, "The upstream's response is not valid HTTP/1.1.", "RFC 9110 §15.6.3";
+    UPSTREAM_INVALID = "upstream.invalid_response", 502, "The upstream's response is not valid HTTP.", "RFC 9110 §15.6.3";
     UPSTREAM_UPGRADE = "upstream.unasked_upgrade", 502, "The upstream switched protocols without being asked to.", "RFC 9110 §7.8";
 }
 

@@ -12,6 +12,8 @@
 //!   on a new connection, so this happens once for an exchange.
 //! - **A new connection died.** The upstream failed while working on this very request, which the
 //!   next endpoint would probably do too: not repeated.
+//! - **The upstream says that it did not act on it** (RFC 9113 §8.7: a stream refused, or opened
+//!   when the connection was to end). Repeated, whatever the method, if the body is still at hand.
 //! - **Some of the response came.** It may already be on its way to the client: not repeated.
 
 use crate::wire::Method;
@@ -21,6 +23,11 @@ use crate::wire::Method;
 pub enum TryOutcome {
     /// No connection to the endpoint: refused, unreachable or too slow.
     ConnectFailed,
+    /// The upstream has said that it did nothing with the request.
+    Unprocessed {
+        /// As below.
+        body_replayable: bool,
+    },
     /// The connection ended or broke.
     Failed {
         /// It had served an exchange before.
@@ -42,6 +49,7 @@ pub fn may_retry(outcome: TryOutcome, method: Method, tries: u8, tries_max: u8) 
     }
     match outcome {
         TryOutcome::ConnectFailed => true,
+        TryOutcome::Unprocessed { body_replayable } => body_replayable,
         TryOutcome::Failed {
             reused_connection,
             request_bytes_sent,
@@ -78,6 +86,17 @@ mod tests {
         assert!(may_retry(TryOutcome::ConnectFailed, Method::Other, 2, 3));
         assert!(!may_retry(TryOutcome::ConnectFailed, Method::Get, 3, 3));
         assert!(!may_retry(TryOutcome::ConnectFailed, Method::Get, 1, 0));
+    }
+
+    #[test]
+    fn what_was_not_processed_is_repeated_while_the_body_is_at_hand() {
+        for method in [Method::Get, Method::Post, Method::Other] {
+            for body_replayable in [true, false] {
+                let outcome = TryOutcome::Unprocessed { body_replayable };
+                assert_eq!(may_retry(outcome, method, 1, 2), body_replayable);
+                assert!(!may_retry(outcome, method, 2, 2));
+            }
+        }
     }
 
     /// All sixteen outcomes: of them the four listed are repeated, and only for these methods.

@@ -2,12 +2,25 @@
 
 use super::Span;
 
-/// HTTP version of a message on the wire. Anything else is refused before it gets here.
+/// HTTP version of a message on the wire. Anything else is refused before it gets here. What comes
+/// in over HTTP/2 is written down as HTTP/1.1 has it, parsed by the same rules, and then marked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     Http10,
     #[default]
     Http11,
+    Http2,
+}
+
+impl Version {
+    /// As the field Via has it (RFC 9110 §7.6.3).
+    pub fn number(self) -> &'static str {
+        match self {
+            Version::Http10 => "1.0",
+            Version::Http11 => "1.1",
+            Version::Http2 => "2",
+        }
+    }
 }
 
 /// How a message body ends (RFC 9112 §6.3).

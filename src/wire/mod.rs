@@ -8,9 +8,11 @@
 
 pub mod authority;
 pub mod chunked;
+pub mod client_hello;
 pub mod emit;
 pub mod field;
 pub mod forwarded;
+pub mod frames;
 mod grammar;
 mod head;
 pub mod method;
@@ -22,6 +24,7 @@ pub mod response;
 mod scan;
 mod section;
 pub mod span;
+pub mod websocket;
 mod words;
 
 pub use field::{Connection, Field, FieldId, Framing, Version};

@@ -3,7 +3,7 @@
 //!
 //! Only what can be read in one way is accepted: one space between words, numbers without sign or
 //! leading zero, both addresses of the family that was announced. What follows the addresses in
-//! version 2 (TLVs) is skipped.
+//! version 2 (TLVs) is skipped. What is written here is what is read here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -122,6 +122,108 @@ fn v6(body: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(Ipv6Addr::from(ip).into(), u16::from_be_bytes([body[32], body[33]])))
 }
 
+/// What an upstream is told about a client's connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told<'a> {
+    /// The client and where it connected; `None` when there is no address, as on a Unix socket.
+    pub addresses: Option<(SocketAddr, SocketAddr)>,
+    /// The name that the client asked for by TLS; empty when it asked for none.
+    pub authority: &'a [u8],
+    /// The protocol that was agreed on by ALPN; empty when none was.
+    pub alpn: &'a [u8],
+    pub tls: Option<Secured<'a>>,
+}
+
+/// TLS that was ended here.
+#[derive(Clone, Copy, Debug)]
+pub struct Secured<'a> {
+    /// As in `TLSv1.3`.
+    pub version: &'a str,
+    /// The client has shown a certificate, and it was verified.
+    pub is_verified: bool,
+}
+
+const ALPN: u8 = 0x01;
+const AUTHORITY: u8 = 0x02;
+const SSL: u8 = 0x20;
+const SSL_VERSION: u8 = 0x21;
+/// Flags of `SSL`: there is TLS; a certificate was shown in this connection, and in its session.
+const CLIENT_SSL: u8 = 0x01;
+const CLIENT_CERTIFICATE: u8 = 0x02 | 0x04;
+
+/// Appends a header of version 1, which has room for the addresses only.
+pub fn write_line(out: &mut Vec<u8>, told: &Told<'_>) {
+    let line = match told.addresses.map(|(source, to)| same_family(source, to)) {
+        None => "PROXY UNKNOWN\r\n".to_owned(),
+        Some((source, to)) => {
+            let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+            let (ip, port) = (source.ip(), source.port());
+            format!("PROXY {family} {ip} {} {port} {}\r\n", to.ip(), to.port())
+        }
+    };
+    out.extend_from_slice(line.as_bytes());
+}
+
+/// Appends a header of version 2.
+pub fn write_binary(out: &mut Vec<u8>, told: &Told<'_>) {
+    let begin = out.len();
+    out.extend_from_slice(SIGNATURE);
+    let addresses = told.addresses.map(|(source, to)| same_family(source, to));
+    let family = match addresses {
+        None => 0x00,
+        Some((source, _)) if source.is_ipv4() => 0x11,
+        Some(_) => 0x21,
+    };
+    out.extend([0x21, family, 0, 0]);
+    if let Some((source, to)) = addresses {
+        for ip in [source.ip(), to.ip()] {
+            match ip {
+                IpAddr::V4(ip) => out.extend(ip.octets()),
+                IpAddr::V6(ip) => out.extend(ip.octets()),
+            }
+        }
+        out.extend(source.port().to_be_bytes());
+        out.extend(to.port().to_be_bytes());
+    }
+    for (kind, value) in [(ALPN, told.alpn), (AUTHORITY, told.authority)] {
+        if !value.is_empty() {
+            tlv(out, kind, &[value]);
+        }
+    }
+    if let Some(tls) = &told.tls {
+        let (flags, verify) = match tls.is_verified {
+            true => (CLIENT_SSL | CLIENT_CERTIFICATE, 0u32),
+            false => (CLIENT_SSL, 1),
+        };
+        let mut version = Vec::new();
+        tlv(&mut version, SSL_VERSION, &[tls.version.as_bytes()]);
+        tlv(out, SSL, &[&[flags], &verify.to_be_bytes(), &version]);
+    }
+    let length = (out.len() - begin - FIXED_BYTES) as u16;
+    out[begin + FIXED_BYTES - 2..begin + FIXED_BYTES].copy_from_slice(&length.to_be_bytes());
+}
+
+/// A type, a length, a value. Names and protocols have at most 255 bytes.
+fn tlv(out: &mut Vec<u8>, kind: u8, value: &[&[u8]]) {
+    let length: usize = value.iter().map(|part| part.len()).sum();
+    out.push(kind);
+    out.extend((length as u16).to_be_bytes());
+    value.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+/// Both as IPv4, or both as IPv6: a header has one family.
+fn same_family(source: SocketAddr, to: SocketAddr) -> (SocketAddr, SocketAddr) {
+    let both = [source, to].map(|at| SocketAddr::new(at.ip().to_canonical(), at.port()));
+    let [source, to] = match both {
+        [SocketAddr::V4(_), SocketAddr::V4(_)] | [SocketAddr::V6(_), SocketAddr::V6(_)] => both,
+        _ => both.map(|at| match at.ip() {
+            IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), at.port()),
+            IpAddr::V6(_) => at,
+        }),
+    };
+    (source, to)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -231,7 +333,56 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_told_has_the_form_that_others_read() {
+        let (source, to) = (at("192.0.2.1:56324").zip(at("198.51.100.1:443"))).expect("both");
+        let tls = Some(Secured { version: "TLSv1.3", is_verified: true });
+        let told =
+            Told { addresses: Some((source, to)), authority: b"a.example", alpn: b"h2", tls };
+        let mut bytes = Vec::new();
+        write_binary(&mut bytes, &told);
+        let mut body = FOUR.to_vec();
+        body.extend(b"\x01\0\x02h2\x02\0\x09a.example");
+        body.extend(b"\x20\0\x0f\x07\0\0\0\0\x21\0\x07TLSv1.3");
+        assert_eq!(bytes, v2(0x21, 0x11, &body));
+        let mut line = Vec::new();
+        write_line(&mut line, &told);
+        assert_eq!(line, b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n");
+        let nobody = Told::default();
+        bytes.clear();
+        line.clear();
+        write_binary(&mut bytes, &nobody);
+        write_line(&mut line, &nobody);
+        assert_eq!((bytes, &*line), (v2(0x21, 0, &[]), &b"PROXY UNKNOWN\r\n"[..]));
+    }
+
     proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            addresses in prop::option::of(any::<(SocketAddr, SocketAddr)>()),
+            authority in prop::collection::vec(any::<u8>(), 0..254),
+            alpn in prop::collection::vec(any::<u8>(), 0..256),
+            tls in prop::option::of(any::<bool>()),
+        ) {
+            let tls = tls.map(|is_verified| Secured { version: "TLSv1.2", is_verified });
+            let told = Told { addresses, authority: &authority, alpn: &alpn, tls };
+            let writers: [fn(&mut Vec<u8>, &Told<'_>); 2] = [write_line, write_binary];
+            for write in writers {
+                let mut bytes = b"before".to_vec();
+                write(&mut bytes, &told);
+                let header = &bytes[6..];
+                let Ok(Parsed::Complete(read)) = parse(header) else {
+                    panic!("not read: {header:?}");
+                };
+                prop_assert_eq!(read.len, header.len());
+                let canonical = |at: SocketAddr| (at.ip().to_canonical(), at.port());
+                prop_assert_eq!(
+                    read.source.map(canonical),
+                    addresses.map(|(source, _)| canonical(source))
+                );
+            }
+        }
+
         #[test]
         fn nothing_makes_it_panic_and_no_header_is_longer_than_what_came(
             bytes in prop::collection::vec(any::<u8>(), 1..200),

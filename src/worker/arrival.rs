@@ -9,20 +9,23 @@ use std::{io, net::SocketAddr, rc::Rc};
 
 use super::{
     Worker,
+    buffers::Buffer,
+    client::Client,
     clients::Place,
     clock::{self, NEVER_MS},
     door::Door,
-    h1::{self, Client},
+    h1, h2,
     isolate::isolate,
     listener::adopt_socket,
     net::{Stream, Wait},
-    proxied, removed,
+    passthrough, proxied, removed,
     siblings::Given,
     tls,
 };
 use crate::{
-    config::snapshot::{ProxyProtocol, TlsRule},
+    config::snapshot::{Http2Use, ProxyProtocol, TlsRule},
     policy::{Refusal, refusal},
+    telemetry::metrics::shards::TlsFailure,
 };
 
 /// Shed connections that are closed politely at one time; more are just closed.
@@ -73,7 +76,7 @@ pub fn admit(open: Open, stream: Stream, peer: Option<SocketAddr>, door: &Rc<Doo
     let Some(place) = worker.clients.enter() else {
         worker.metrics.connections_shed.count();
         // Where TLS is spoken, telling would take a handshake: that is what there is no room for.
-        let is_told = door.rule.borrow().tls.is_none();
+        let is_told = door.rule.borrow().speaks_plainly();
         if is_told && worker.shedding.get() < SHED_POLITELY_MAX {
             worker.shedding.set(worker.shedding.get() + 1);
             let worker = worker.clone();
@@ -125,6 +128,9 @@ fn take_in(open: Open, place: Place, client: Client) {
 
 /// Serves a connection, after its handshake where clients speak TLS.
 async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
+    if client.door.rule.borrow().passthrough.is_some() {
+        return Box::pin(passthrough::serve(&worker, &client)).await;
+    }
     let rule = client.door.rule.borrow().tls.clone();
     if let Some(rule) = rule
         // Boxed: of a connection that speaks TLS, too, only the session stays.
@@ -132,12 +138,22 @@ async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
     {
         return;
     }
+    let is_http2 = client.stream.is_http2() || client.door.rule.borrow().http2 == Http2Use::Only;
+    if is_http2 {
+        return Box::pin(h2::serve(worker, client, Buffer::default())).await;
+    }
     h1::serve(worker, client).await;
 }
 
 /// Answers whether the client now speaks TLS.
 async fn shake_hands(worker: &Worker, client: &Client, rule: &TlsRule) -> bool {
-    match tls::accept(&client.stream, rule, &worker.buffers).await {
+    if let Some(rate) = rule.handshake_rate
+        && !client.door.may_shake_hands(worker, rate, client.peer)
+    {
+        worker.metrics.tls_failures[TlsFailure::Rate as usize].count();
+        return false;
+    }
+    match tls::accept(&client.stream, rule, &worker.buffers, &worker.metrics).await {
         Ok(shaken) => {
             worker.metrics.tls_handshakes[usize::from(shaken.is_resumed)].count();
             if shaken.is_proof {

@@ -18,13 +18,14 @@ use monoio::net::UnixStream;
 use super::{
     Seed, Worker,
     buffers::{Buffer, HEADROOM},
+    client::Client,
     clients::Places,
     clock::{self, NEVER_MS, now_ms, now_ns},
     door::Door,
     exchange::{Exchange, RequestBody},
     forward::{Forward, request},
     generation::Generation,
-    h1::{Client, sink::H1Sink},
+    h1::sink::H1Sink,
     logs::{Outlet, Queue},
     mailbox::mailbox,
     net::{Stream, Wait},
@@ -37,7 +38,7 @@ use crate::{
         self, Snapshot,
         snapshot::{Action, Io, Runtime},
     },
-    policy::{Refusal, client, route::RouteMatch},
+    policy::{Refusal, client, grpc::Grpc, route::RouteMatch},
     telemetry::{
         metrics::registry::{Names, Registry, UpstreamNames},
         record::{Record, Sent},
@@ -223,6 +224,7 @@ fn exchange(
     let trace = worker.trace(generation, &request.head, buf.bytes(), client.trusted_peer);
     let head_len = request.head.len;
     let mut exchange = Exchange {
+        grpc: Grpc::No,
         is_tls: false,
         client_cert: None,
         request,

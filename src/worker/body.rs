@@ -175,9 +175,9 @@ impl<'s> Reader<'s> {
         Reader { stream, decoder, carry: Vec::new(), flows: false }
     }
 
-    /// A buffer of the right size for what is left to come.
-    pub fn buffer(&self, worker: &Worker) -> Buffer {
-        worker.buffers.relay(self.decoder.left())
+    /// A buffer of the right size for what is left to come, or a small one.
+    pub fn buffer(&self, worker: &Worker, is_small: bool) -> Buffer {
+        worker.buffers.relay(if is_small { Some(0) } else { self.decoder.left() })
     }
 
     /// Reads and decodes once. Afterwards the window of `buf` is data, possibly none; whether the

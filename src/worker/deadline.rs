@@ -15,7 +15,10 @@ use std::{
     cell::RefCell,
     os::fd::{BorrowedFd, RawFd},
     rc::Rc,
+    task::Waker,
 };
+
+use ahash::AHashMap;
 
 use monoio::io::{CancelHandle, Canceller};
 use rustix::{
@@ -44,7 +47,12 @@ struct Slots {
     free: Vec<u32>,
     /// Where the next tick goes on looking for clients that went away.
     watch_from: usize,
+    /// By slot: whom to wake when its client went away, for watches with [`TASK`].
+    wakers: AHashMap<u32, Waker>,
 }
+
+/// Stands for an upstream's slot in a watch that wakes a task instead of ending a connection.
+const TASK: u32 = u32::MAX;
 
 /// Two points of the coarse clock; [`NEVER_MS`] when nothing is in flight, [`EXPIRED_MS`] when it
 /// was ended for being late.
@@ -73,13 +81,17 @@ struct State {
 /// While a client waits for its upstream nobody reads from it, so nobody sees it go. The tick does.
 #[derive(Clone, Copy)]
 struct Watch {
-    /// Slot of the upstream connection to end when the client is gone.
+    /// Slot of the upstream connection to end when the client is gone, or [`TASK`].
     upstream: u32,
     since_ms: u64,
     /// A FIN counts as gone, not only a reset.
     fin_is_gone: bool,
     gone: bool,
 }
+
+/// Names a socket's slot to whoever is to end it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(u32);
 
 /// One socket's slot. Dropping it frees the slot.
 pub struct Deadline {
@@ -115,6 +127,12 @@ impl Deadlines {
 
     /// Ends what is overdue at `now_ms` and what waits for a client that went away.
     pub fn sweep(&self, now_ms: u64) {
+        // Outside the borrow: a waker may run anything.
+        self.sweep_slots(now_ms).into_iter().for_each(Waker::wake);
+    }
+
+    /// As above. Answers whom to wake.
+    fn sweep_slots(&self, now_ms: u64) -> Vec<Waker> {
         let slots = &mut *self.slots.borrow_mut();
         for slot in 0..slots.states.len() {
             if slots.at[slot].read_ms <= now_ms {
@@ -126,7 +144,7 @@ impl Deadlines {
                 shut(slots.states[slot].fd, Shutdown::Both);
             }
         }
-        slots.end_exchanges_of_gone_clients(now_ms);
+        slots.end_exchanges_of_gone_clients(now_ms)
     }
 
     /// Ends every socket, because nobody will serve them any more.
@@ -143,11 +161,13 @@ impl Deadlines {
             for at_ms in [&mut at.read_ms, &mut at.write_ms] {
                 *at_ms = if *at_ms == NEVER_MS { NEVER_MS } else { EXPIRED_MS };
             }
-            match state.ends_by_close {
-                true => reset(state.fd),
-                false => shut(state.fd, Shutdown::Both),
-            }
+            state.end();
         }
+    }
+
+    /// Ends the socket of `slot`, whose owner lives: what waits for it returns.
+    pub fn end(&self, slot: Slot) {
+        shut(self.slots.borrow().states[slot.0 as usize].fd, Shutdown::Both);
     }
 
     /// Sockets that are open.
@@ -174,6 +194,14 @@ impl State {
         }
     }
 
+    /// Ends whatever is in flight on a socket that is not needed any more.
+    fn end(&self) {
+        match self.ends_by_close {
+            true => reset(self.fd),
+            false => shut(self.fd, Shutdown::Both),
+        }
+    }
+
     fn end_read(&mut self) {
         match self.parkable.take() {
             Some(canceller) => {
@@ -185,7 +213,7 @@ impl State {
 }
 
 impl Slots {
-    fn end_exchanges_of_gone_clients(&mut self, now_ms: u64) {
+    fn end_exchanges_of_gone_clients(&mut self, now_ms: u64) -> Vec<Waker> {
         let count = self.states.len();
         let mut watched = Vec::new();
         for step in 0..count {
@@ -201,12 +229,16 @@ impl Slots {
                 }
             }
         }
+        let mut woken = Vec::new();
         for slot in gone_clients(&self.states, &watched) {
             let Some(watch) = &mut self.states[slot].watch else { continue };
             watch.gone = true;
-            let upstream = watch.upstream as usize;
-            shut(self.states[upstream].fd, Shutdown::Both);
+            match watch.upstream {
+                TASK => woken.extend(self.wakers.remove(&(slot as u32))),
+                upstream => shut(self.states[upstream as usize].fd, Shutdown::Both),
+            }
         }
+        woken
     }
 }
 
@@ -279,6 +311,11 @@ impl Deadline {
         std::mem::replace(&mut at.write_ms, NEVER_MS) == EXPIRED_MS
     }
 
+    /// Ends the socket by a reset.
+    pub fn reset(&self) {
+        reset(self.state(|s| s.fd));
+    }
+
     /// Until the read is done, expiry cancels it through the answer instead of shutting the
     /// socket down, so that the connection lives on without a buffer.
     pub fn parkable(&self) -> CancelHandle {
@@ -324,6 +361,22 @@ impl Deadline {
         });
     }
 
+    /// From now on, if this client goes away `waker` is woken. Who waits began to at `since_ms`.
+    pub fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool) {
+        let slots = &mut *self.table.slots.borrow_mut();
+        let watch = Watch { upstream: TASK, since_ms, fin_is_gone, gone: false };
+        slots.states[self.slot as usize].watch = Some(watch);
+        let known = slots.wakers.get(&self.slot);
+        if !known.is_some_and(|known| known.will_wake(waker)) {
+            slots.wakers.insert(self.slot, waker.clone());
+        }
+    }
+
+    /// Where this socket's slot is.
+    pub fn slot(&self) -> Slot {
+        Slot(self.slot)
+    }
+
     /// Stops watching. Answers whether the client went away.
     pub fn watched_gone(&self) -> bool {
         self.state(|s| s.watch.take().is_some_and(|w| w.gone))
@@ -337,13 +390,26 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        let slots = &mut *self.table.slots.borrow_mut();
+        let mut slots = self.table.slots.borrow_mut();
+        let slots_here = &mut *slots;
         let slot = self.slot as usize;
-        slots.at[slot] = NOTHING;
-        let state = &mut slots.states[slot];
+        let at = std::mem::replace(&mut slots_here.at[slot], NOTHING);
+        let state = &mut slots_here.states[slot];
+        // A write that nobody waits for any more holds the socket until it is over, which may be
+        // never: the peer need not read.
+        if at.write_ms != NEVER_MS {
+            state.end();
+        }
         state.parkable = None;
         state.idle_since_ms = NEVER_MS;
         state.watch = None;
-        slots.free.push(self.slot);
+        slots_here.free.push(self.slot);
+        let forgotten = match slots.wakers.is_empty() {
+            true => None,
+            false => slots.wakers.remove(&self.slot),
+        };
+        drop(slots);
+        // Outside the borrow, as above.
+        drop(forgotten);
     }
 }

@@ -1,21 +1,34 @@
 //! One exchange: a request, its response, and what the phases learn on the way.
 
-use std::{net::IpAddr, rc::Rc};
+use std::{net::IpAddr, rc::Rc, task::Waker};
 
-use super::{Worker, buffers::Buffer, clock::NEVER_MS, door::Door, splice::Pipe};
+use super::{
+    Worker,
+    buffers::Buffer,
+    client::Client,
+    clock::{NEVER_MS, now_ms, now_ns},
+    deadline::Deadline,
+    door::Door,
+    splice::Pipe,
+};
 use crate::{
-    config::snapshot::split_port,
+    config::{
+        Snapshot,
+        snapshot::{HalfClose, split_port},
+    },
     policy::{
         Refusal, admit,
-        client::ClientAddress,
+        client::{self, ClientAddress},
+        client_cert::ClientCert,
+        grpc::{self, Grpc},
         route::{RequestView, RouteId},
     },
     telemetry::{
         record::{Record, Sent, Timing},
-        request_id::RequestId,
+        request_id::{self, RequestId},
         trace::Trace,
     },
-    wire::{Method, RequestHead, ResponseHead, Span, path::NormalPath},
+    wire::{Field, FieldId, Method, RequestHead, ResponseHead, Span, path::NormalPath},
 };
 
 /// What the phases need of a request beyond its head; reused from request to request.
@@ -43,8 +56,8 @@ pub struct Exchange {
     pub door: Rc<Door>,
     /// It came over TLS.
     pub is_tls: bool,
-    /// The client's verified certificate, as the field Client-Cert has it (RFC 9440).
-    pub client_cert: Option<Rc<str>>,
+    /// The client's verified certificate, where its listener asks for one.
+    pub client_cert: Option<Rc<ClientCert>>,
     pub peer: Option<IpAddr>,
     /// The peer's address as written in fields; empty for a Unix socket.
     pub peer_text: Rc<[u8]>,
@@ -54,11 +67,50 @@ pub struct Exchange {
     pub record: Record,
     /// When there is tracing.
     pub trace: Option<Trace>,
+    /// How it speaks gRPC.
+    pub grpc: Grpc,
     /// The client's FIN means it is gone (listener key `half_close = "abort"`).
     pub fin_is_gone: bool,
 }
 
 impl Exchange {
+    /// Of a request whose head is at the front of `buf`; where the body that came with it is, and
+    /// where something else begins.
+    pub fn begin(
+        worker: &Worker,
+        client: &Client,
+        snapshot: &Snapshot,
+        request: Box<Request>,
+        buf: Buffer,
+        (arrived, rest): (Span, usize),
+    ) -> Exchange {
+        let head = &request.head;
+        let trusted = &snapshot.forwarding.trusted_proxies;
+        let address = client::client_address(client.peer, trusted, head, buf.bytes());
+        let id = request_id(worker, snapshot, head, buf.bytes());
+        let trace = worker.trace(snapshot, head, buf.bytes(), address.trusted_peer);
+        Exchange {
+            request,
+            buf,
+            arrived,
+            rest,
+            started_ms: now_ms(),
+            until_ms: NEVER_MS,
+            client: address,
+            door: client.door.clone(),
+            is_tls: client.stream.is_tls(),
+            client_cert: client.stream.client_cert(),
+            peer: client.peer,
+            peer_text: client.peer_text.clone(),
+            id,
+            route: None,
+            record: Record::begun(now_ns()),
+            trace,
+            grpc: Grpc::No,
+            fin_is_gone: client.door.rule.borrow().half_close == HalfClose::Abort,
+        }
+    }
+
     pub fn head(&self) -> &RequestHead {
         &self.request.head
     }
@@ -116,6 +168,26 @@ impl Exchange {
         self.until_ms = timeout_ms.map_or(NEVER_MS, |t| self.started_ms.saturating_add(t));
     }
 
+    /// The value of a field that the codec has no number for.
+    pub fn field(&self, name: &[u8]) -> Option<&[u8]> {
+        let is_it = |field: &&Field| {
+            field.id == FieldId::Other && self.text(field.name).eq_ignore_ascii_case(name)
+        };
+        self.head().fields.iter().find(is_it).map(|field| self.text(field.value))
+    }
+
+    /// Whether it speaks gRPC, as its Content-Type says.
+    pub fn grpc_kind(&self) -> Grpc {
+        self.field(b"content-type").map_or(Grpc::No, Grpc::of)
+    }
+
+    /// A call of gRPC says itself how long it may take.
+    pub fn limit_call(&mut self) {
+        if let Some(timeout_ms) = self.field(b"grpc-timeout").and_then(grpc::timeout_ms) {
+            self.until_ms = self.until_ms.min(self.started_ms.saturating_add(timeout_ms));
+        }
+    }
+
     /// The scheme of the request's URL.
     pub fn scheme(&self) -> &'static str {
         if self.is_tls { "https" } else { "http" }
@@ -123,6 +195,31 @@ impl Exchange {
 
     pub fn is_head(&self) -> bool {
         self.head().method == Method::Head
+    }
+}
+
+fn request_id(worker: &Worker, snapshot: &Snapshot, head: &RequestHead, buf: &[u8]) -> RequestId {
+    use crate::config::snapshot::RequestId as Rule;
+    let received = || head.fields.iter().find(|f| f.id == FieldId::XRequestId);
+    match snapshot.forwarding.request_id {
+        Rule::Off => RequestId::Off,
+        Rule::Make => RequestId::make(&worker.random),
+        Rule::Keep => match received() {
+            Some(field) if request_id::may_keep(field.value.of(buf)) => {
+                RequestId::Kept(field.value)
+            }
+            _ => RequestId::make(&worker.random),
+        },
+    }
+}
+
+impl RequestId {
+    /// Of something that is no request.
+    pub fn of_malformed(worker: &Worker, snapshot: &Snapshot) -> RequestId {
+        match snapshot.forwarding.request_id {
+            crate::config::snapshot::RequestId::Off => RequestId::Off,
+            _ => RequestId::make(&worker.random),
+        }
     }
 }
 
@@ -168,6 +265,14 @@ pub trait ResponseSink {
         last: bool,
         trailer_lines: &[u8],
     ) -> Result<(), Refusal>;
+    /// Waits until the client takes more data, of which there is some.
+    async fn ready(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+    /// So much waits for the client that only little should be read at once.
+    fn is_laden(&self) -> bool {
+        false
+    }
     /// Sends more data. `last`: the body is complete.
     async fn data(
         &mut self,
@@ -185,9 +290,18 @@ pub trait ResponseSink {
     async fn own(&mut self, response: OwnResponse<'_>) -> Result<(), Refusal>;
     /// Sends an upstream's 101, whose head is the window of `buf`; a tunnel follows.
     async fn switch(&mut self, head: &ResponseHead, buf: &Buffer) -> Result<(), Refusal>;
-    /// The connection itself, when this exchange has it for itself: it can be watched while an
-    /// upstream is slow, and it can become a tunnel.
+    /// From now on a client that goes away ends the connection of `upstream`; a FIN counts when
+    /// `fin_is_gone` says so.
+    fn watch(&self, upstream: &Deadline, fin_is_gone: bool);
+    /// From now on a client that goes away wakes `waker`; [`ResponseSink::watched_gone`] tells, and
+    /// stops watching. Called again for each poll of one wait, which began at `since_ms`.
+    fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool);
+    /// Stops watching. Answers whether the client went away.
+    fn watched_gone(&self) -> bool;
+    /// The connection itself, when this exchange has it for itself: it can become a tunnel.
     fn client(&self) -> Option<&super::net::Stream>;
+    /// The client's connection, which others' exchanges may share: upstreams may be told of it.
+    fn connection(&self) -> Option<&Client>;
 }
 
 /// A response the gateway makes itself.

@@ -126,5 +126,8 @@ impl Generation {
 
 /// Requests are shared among the same endpoints in the same way.
 fn is_same_choice(before: &Upstream, now: &Upstream) -> bool {
-    before.balance == now.balance && before.endpoints == now.endpoints && before.tls == now.tls
+    before.balance == now.balance
+        && before.endpoints == now.endpoints
+        && before.tls == now.tls
+        && before.protocol == now.protocol
 }

@@ -22,6 +22,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     Worker,
+    client::Client,
     clock::now_ns,
     door::Door,
     exchange::Exchange,
@@ -29,6 +30,7 @@ use super::{
     pipeline::{Done, Outcome},
 };
 use crate::{
+    config::snapshot::{Endpoint, Upstream},
     policy::Refusal,
     telemetry::{
         access_log::{Format, Line, Request, Stamp},
@@ -286,6 +288,7 @@ pub fn exchange(worker: &Worker, snapshot: &Generation, exchange: &Exchange, don
     let mut address = [0; ADDRESS_BYTES_MAX];
     let traced = exchange.trace.as_ref().map(|trace| trace.own().text());
     let (trace_id, span_id) = traced.as_ref().map_or((&[][..], &[][..]), parent::ids);
+    let certificate = exchange.client_cert.as_deref();
     let (received_bytes, tunnelled_bytes) = record.tunnelled.get();
     // Every field is named, so that a line is made where it stays.
     let line = Line {
@@ -298,6 +301,8 @@ pub fn exchange(worker: &Worker, snapshot: &Generation, exchange: &Exchange, don
         request_id: exchange.id.text(exchange.bytes()),
         trace_id,
         span_id,
+        client_cert_subject: certificate.map_or("", |certificate| &certificate.subject),
+        client_cert_fingerprint: certificate.map_or("", |certificate| &certificate.sha256),
         request: Some(request(exchange)),
         first_line: b"",
         status,
@@ -360,6 +365,64 @@ pub fn malformed(worker: &Worker, snapshot: &Generation, what: &Malformed<'_>) {
         response_bytes: what.sent.body_bytes,
         sent_bytes: what.sent.bytes,
         reason: Some(what.refusal.reason),
+        ..Line::default()
+    };
+    write(snapshot, wanted, &line);
+}
+
+/// A connection whose TLS was passed through, when it is over.
+#[derive(Default)]
+pub struct Passed<'a> {
+    pub started_ns: u64,
+    pub upstream: Option<&'a Upstream>,
+    /// The last one that was tried.
+    pub endpoint: Option<&'a Endpoint>,
+    /// Connections that were made to endpoints.
+    pub tries: u8,
+    pub connect_ns: u64,
+    /// From the client and to it.
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    pub refused: Option<Refusal>,
+}
+
+/// Logs a connection whose TLS was passed through; `name` is the one that it asked for.
+pub fn passed(
+    worker: &Worker,
+    snapshot: &Generation,
+    client: &Client,
+    name: &[u8],
+    what: &Passed<'_>,
+) {
+    let rule = client.door.rule.borrow();
+    if snapshot.logs.is_empty() || !rule.access_log {
+        return;
+    }
+    let duration_ns = now_ns().saturating_sub(what.started_ns);
+    let status = what.refused.map_or(200, |refusal| refusal.reason.status);
+    let wanted = wanted(worker, snapshot, status, duration_ns);
+    if wanted == 0 {
+        return;
+    }
+    let request = Request { host: name, protocol: "TLS", ..Request::default() };
+    let line = Line {
+        time: &stamp(worker),
+        worker: worker.index,
+        generation: snapshot.generation,
+        listener: &rule.name,
+        client: &client.peer_text,
+        peer: &client.peer_text,
+        request: Some(request),
+        status,
+        upstream: what.upstream.map_or("", |upstream| &upstream.name),
+        endpoint: what.endpoint.map_or("", |endpoint| &endpoint.name),
+        tries: what.tries,
+        duration_ns,
+        connect_ns: what.connect_ns,
+        request_bytes: what.received_bytes,
+        response_bytes: what.sent_bytes,
+        sent_bytes: what.sent_bytes,
+        reason: what.refused.map(|refusal| refusal.reason),
         ..Line::default()
     };
     write(snapshot, wanted, &line);
@@ -436,6 +499,7 @@ fn request(exchange: &Exchange) -> Request<'_> {
         protocol: match head.version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2.0",
         },
         referer,
         user_agent,

@@ -7,6 +7,8 @@
 //! A request's way, forward only: [`listener`] → [`h1`] → [`pipeline`] → `policy` →
 //! [`forward`] → [`pool`], and back.
 
+pub mod alarm;
+mod announce;
 pub mod arrival;
 pub mod beat;
 pub mod bell;
@@ -14,6 +16,7 @@ pub mod bell;
 pub mod bench;
 pub mod body;
 pub mod buffers;
+pub mod client;
 pub mod clients;
 pub mod clock;
 pub mod deadline;
@@ -24,13 +27,16 @@ mod end;
 pub mod exchange;
 pub mod forward;
 pub mod generation;
+pub mod grpc_web;
 pub mod h1;
+pub mod h2;
 pub mod heap;
 pub mod isolate;
 pub mod listener;
 pub mod logs;
 pub mod mailbox;
 pub mod net;
+pub mod passthrough;
 pub mod pipeline;
 pub mod pool;
 mod proxied;
@@ -47,6 +53,7 @@ pub mod splice;
 pub mod tls;
 pub mod trace;
 pub mod tunnel;
+pub mod websocket;
 
 use std::{
     cell::{Cell, RefCell},
@@ -70,6 +77,7 @@ use crate::{
     },
     wire::ResponseHead,
 };
+use alarm::Alarms;
 use beat::{Beat, Doing};
 use buffers::Buffers;
 use clients::{Clients, Places};
@@ -101,6 +109,8 @@ pub struct Worker {
     /// Ways for large bodies through the kernel.
     pub pipes: Pipes,
     pub deadlines: Rc<Deadlines>,
+    /// Waits that are not a socket's own.
+    pub alarms: Rc<Alarms>,
     pub date: clock::DateText,
     /// The time as access logs write it.
     pub stamp: RefCell<Stamp>,
@@ -179,6 +189,7 @@ impl Worker {
             buffers,
             pipes: Pipes::default(),
             deadlines: Rc::default(),
+            alarms: Rc::default(),
             date: clock::DateText::default(),
             stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),
@@ -289,6 +300,7 @@ impl Worker {
         for listening in self.listening.take() {
             listening.hand_over(handed_over);
         }
+        self.roster.wake_all();
         monoio::spawn(drain(self.clone(), stop.clone(), done.clone()));
     }
 }
@@ -346,6 +358,7 @@ async fn tick(worker: Rc<Worker>) {
         #[cfg(debug_assertions)]
         drill::at_tick();
         worker.deadlines.sweep(clock::refresh());
+        worker.alarms.sweep(clock::now_ms());
         worker.generation.borrow().logs.tick();
         ticks += 1;
         if ticks.is_multiple_of(siblings::LOOK_TICKS) {

@@ -32,8 +32,9 @@ use super::{
     buffers::Buffer,
     clock::{NEVER_MS, completed, is_alone, now_ms, refresh},
     deadline::{Deadline, Deadlines},
-    tls::Tls,
+    tls::{Agreed, Tls},
 };
+use crate::policy::client_cert::ClientCert;
 
 /// How long an operation may wait.
 #[derive(Clone, Copy, Debug)]
@@ -186,9 +187,19 @@ impl Stream {
         let _ = self.tls.set(Box::new(tls));
     }
 
-    /// The certificate that the peer has shown, where upstreams are told of it.
-    pub fn client_cert(&self) -> Option<Rc<str>> {
+    /// The client's verified certificate, where its listener asks for one.
+    pub fn client_cert(&self) -> Option<Rc<ClientCert>> {
         self.tls.get()?.client_cert.clone()
+    }
+
+    /// The handshake chose HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.tls.get().is_some_and(|tls| tls.is_http2)
+    }
+
+    /// What the handshake came to, where there was one.
+    pub fn agreed(&self) -> Option<Agreed> {
+        Some(self.tls.get()?.agreed())
     }
 
     pub fn is_tls(&self) -> bool {
@@ -223,7 +234,7 @@ impl Stream {
 
     /// Plaintext that is there already. When what was received is not TLS, the peer is told.
     fn decrypted(&self, tls: &Tls, buf: &mut Buffer) -> io::Result<Option<usize>> {
-        tls.read(buf).inspect_err(|_| self.tell(tls.alert()))
+        tls.read(buf).inspect_err(|error| self.tell(tls.broke(error)))
     }
 
     /// Sends something short that ends the connection, as far as the kernel takes it at once.
@@ -377,55 +388,54 @@ impl Stream {
 
     /// Writes the whole window. Each write, not the whole, has `wait.idle_ms`. `Ok` is the time it
     /// took in milliseconds of the coarse clock. Afterwards the buffer has the window it had.
+    ///
+    /// One loop for both kinds: a future of its own for what is sealed would cost every write that
+    /// is not.
     pub async fn write_all(&self, buf: &mut Buffer, wait: Wait) -> Result<u64, WriteFailed> {
-        let Some(tls) = self.tls.get() else { return self.write_bytes(buf, wait).await };
-        let (started_ms, len, mut sent_any) = (now_ms(), buf.len(), false);
+        let (started_ms, len, tls) = (now_ms(), buf.len(), self.tls.get());
+        // Of a session: what is sealed of the window.
+        let mut records = Buffer::default();
+        let mut sent_any = false;
         let result = loop {
-            let mut records = match tls.seal(buf) {
-                Ok(Some(records)) => records,
-                Ok(None) => break Ok(now_ms() - started_ms),
-                Err(error) => break Err(WriteFailed { error, sent_any }),
-            };
-            let sent = self.write_bytes(&mut records, wait).await;
-            tls.give(records);
-            if let Err(failed) = sent {
-                break Err(WriteFailed { sent_any: sent_any || failed.sent_any, ..failed });
+            let out = if tls.is_some() { &mut records } else { &mut *buf };
+            if out.is_empty() {
+                match tls.map_or(Ok(false), |tls| next_records(tls, buf, &mut records)) {
+                    Ok(true) => continue,
+                    Ok(false) => break Ok(now_ms() - started_ms),
+                    Err(e) => break Err(e),
+                }
             }
-            sent_any = true;
-        };
-        buf.unconsume(len);
-        result
-    }
-
-    /// As [`Stream::write_all`], of bytes as they are on the wire.
-    async fn write_bytes(&self, buf: &mut Buffer, wait: Wait) -> Result<u64, WriteFailed> {
-        let started_ms = now_ms();
-        let len = buf.len();
-        let result = loop {
-            if buf.is_empty() {
-                break Ok(now_ms() - started_ms);
-            }
-            if self.writes_at_once(buf) {
-                match self.write_now(buf) {
-                    Ok(()) => continue,
+            if self.writes_at_once(out) {
+                match self.write_now(out) {
+                    Ok(()) => {
+                        sent_any = true;
+                        continue;
+                    }
                     Err(Errno::AGAIN) => {}
                     Err(e) => break Err(e.into()),
                 }
             }
+            let taken = take(out);
             self.deadline.write_by(wait.at());
-            let (result, back) = on_socket!(self, s => s.write(take(buf)).await);
-            *buf = back;
+            let (result, back) = on_socket!(self, s => s.write(taken).await);
+            let out = if tls.is_some() { &mut records } else { &mut *buf };
+            *out = back;
             self.turn.set(0);
             completed();
             match (self.deadline.write_done(), result) {
                 (false, Ok(0)) => break Err(io::ErrorKind::WriteZero.into()),
-                (false, Ok(n)) => buf.consume(n),
+                (false, Ok(n)) => {
+                    out.consume(n);
+                    sent_any = true;
+                }
                 (true, _) => break Err(io::ErrorKind::TimedOut.into()),
                 (false, Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
                 (false, Err(e)) => break Err(e),
             }
         };
-        let sent_any = buf.len() < len;
+        if let Some(tls) = tls {
+            tls.give(records);
+        }
         buf.unconsume(len);
         result.map_err(|error| WriteFailed { error, sent_any })
     }
@@ -466,6 +476,11 @@ impl Stream {
         let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
     }
 
+    /// Ends the connection by a reset at once, although operations are in flight.
+    pub fn reset(&self) {
+        self.deadline.reset();
+    }
+
     /// Reads and discards for at most `for_ms` or `bytes_max`, so that a peer that is still
     /// sending gets our last words instead of a reset. Call after [`Stream::finish_writing`].
     pub async fn discard(&self, buf: &mut Buffer, for_ms: u64, bytes_max: u64) {
@@ -489,6 +504,16 @@ impl AsFd for Stream {
         // SAFETY: `socket` owns the descriptor and lives as long as `self`.
         unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
+}
+
+/// Seals the next part of the window of `buf` into `records`, whose last have been sent. `false`:
+/// there is nothing more.
+fn next_records(tls: &Tls, buf: &mut Buffer, records: &mut Buffer) -> io::Result<bool> {
+    tls.give(take(records));
+    let next = tls.seal(buf)?;
+    let is_more = next.is_some();
+    *records = next.unwrap_or_default();
+    Ok(is_more)
 }
 
 /// Whether an operation ended because it was cancelled.

@@ -6,6 +6,7 @@
 //! what an authority asks for (ACME), while it may                 200
 //! to https, where the listener says so                            308
 //! route                                                           404 405 421
+//! certificate of the client                                       403
 //! size                                                            413
 //! forward | respond                                               502 503 504
 //! record (always)
@@ -21,6 +22,7 @@ use super::{
     exchange::{Exchange, RequestBody, ResponseSink},
     forward,
     generation::Generation,
+    grpc_web,
     logs::{self, Malformed},
     respond::{self, Answer},
     trace,
@@ -33,6 +35,7 @@ use crate::{
     policy::{
         Refusal,
         admit::{self, Admitted},
+        grpc::Grpc,
         refusal,
         route::RouteMatch,
     },
@@ -69,9 +72,8 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
                 sink.close_after();
             }
             trace::tell_timing(snapshot, exchange, sink);
-            let id = exchange.id.text(exchange.bytes());
             // Boxed, so that the task is no larger than forwarding needs.
-            match Box::pin(respond::refuse(id, refusal, sink)).await {
+            match Box::pin(refuse(exchange, refusal, sink)).await {
                 Ok(()) => Outcome::Done,
                 Err(refusal) => Outcome::Broken(refusal),
             }
@@ -80,6 +82,19 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
     let done = Done { refused, outcome, sent: sink.sent(), received_bytes: body.bytes() };
     record(worker, snapshot, exchange, &done);
     outcome
+}
+
+/// Tells the client, as it wants to be told.
+async fn refuse<S: ResponseSink>(
+    exchange: &Exchange,
+    refusal: Refusal,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let id = exchange.id.text(exchange.bytes());
+    match exchange.grpc_kind() {
+        Grpc::No => respond::refuse(id, refusal, sink).await,
+        kind => respond::refuse_call(id, kind, refusal, sink).await,
+    }
 }
 
 /// The client's connection has ended already: there is nobody to answer.
@@ -115,10 +130,20 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     worker.beat.set(doing);
     drill(exchange);
     let rule = snapshot.route(matched.route);
+    if rule.needs_certificate && exchange.client_cert.is_none() {
+        return Err(refusal::CLIENT_CERTIFICATE.into());
+    }
     sink.routed(matched.route);
     sink.limit(exchange.until_ms);
     body.limit(rule.body_bytes_max, exchange.until_ms)?;
     match &rule.action {
+        Action::Forward(upstream) if rule.grpc_web && exchange.grpc_kind().is_web() => {
+            let kind = exchange.grpc_kind();
+            // Boxed: it must not enlarge the task of other requests.
+            let both = (body, sink);
+            Box::pin(grpc_web::forward(worker, snapshot, exchange, kind, &matched, *upstream, both))
+                .await
+        }
         Action::Forward(upstream) => {
             forward::forward(worker, snapshot, exchange, &matched, *upstream, body, sink).await
         }
@@ -170,6 +195,9 @@ pub(super) fn route(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<Rout
     exchange.route = Some(matched.route);
     let rule = snapshot.route(matched.route);
     exchange.limit_to(rule.timeout_ms);
+    if exchange.grpc != Grpc::No {
+        exchange.limit_call();
+    }
     if let (Some(sampling), Some(trace)) = (rule.trace_sampling, &mut exchange.trace) {
         trace.decide(sampling);
     }

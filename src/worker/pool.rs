@@ -10,7 +10,7 @@
 //! call, and the read is one that would be made anyway.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     future::Future,
     io,
@@ -22,6 +22,7 @@ use std::{
 use super::{
     buffers::{Buffer, Buffers, Wide},
     clock::{NEVER_MS, now_ms},
+    forward::Connections,
     net::{Stream, Wait},
 };
 use crate::config::snapshot::Upstream;
@@ -92,6 +93,8 @@ impl Connection {
 
 #[derive(Default)]
 pub struct Pool {
+    /// Connections that carry many requests at once, where HTTP/2 is spoken.
+    pub shared: Rc<Connections>,
     idle: RefCell<VecDeque<Idle>>,
     /// No configuration has a place for it any more, or its endpoint gets no new requests.
     is_closed: Cell<bool>,
@@ -116,11 +119,7 @@ impl Pool {
     /// response will be read into a buffer of `buffers`.
     pub fn give(&self, connection: Connection, rule: &Upstream, buffers: &Buffers) {
         let now_ms = now_ms();
-        if rule.pool_idle_max == 0
-            || self.is_closed.get()
-            || over_age(rule, &connection, now_ms)
-            || !connection.start_read(buffers)
-        {
+        if !self.keeps(&connection, rule, buffers) {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -130,26 +129,84 @@ impl Pool {
         idle.push_back(Idle { connection, since_ms: now_ms });
     }
 
+    /// Whether a connection is worth keeping. If so, its next read is in flight.
+    fn keeps(&self, connection: &Connection, rule: &Upstream, buffers: &Buffers) -> bool {
+        rule.pool_idle_max > 0
+            && !self.is_closed.get()
+            && !over_age(rule, connection, now_ms())
+            && connection.start_read(buffers)
+    }
+
     /// Connections it keeps.
     pub fn idle(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.shared.idle()
     }
 
     /// Closes what idles, and from now on what is given back.
     pub fn close(&self) {
         self.is_closed.set(true);
         self.idle.borrow_mut().clear();
+        self.shared.close();
     }
 
     /// Keeps again what is given back.
     pub fn open(&self) {
         self.is_closed.set(false);
+        self.shared.open();
     }
 
     /// Closes what has idled too long or was closed by the endpoint. Called every second or so.
     pub fn sweep(&self, rule: &Upstream) {
         let now_ms = now_ms();
         self.idle.borrow_mut().retain(|idle| idle.is_usable(rule, now_ms));
+        self.shared.sweep(rule, now_ms);
+    }
+}
+
+/// Idle connections that were made for one client and are kept for its next request, beside the
+/// pools of their endpoints. They end with the client's connection, if not sooner.
+#[derive(Default)]
+pub struct Own(OnceCell<Box<RefCell<Vec<Owned>>>>);
+
+/// An idle connection with its endpoint's pool.
+type Owned = (Rc<Pool>, Idle);
+
+/// Connections kept for one client; each holds a buffer.
+const OWN_MAX: usize = 4;
+
+impl Own {
+    /// One of `pool`'s endpoint that is still good.
+    pub fn take(&self, pool: &Rc<Pool>, rule: &Upstream) -> Option<Connection> {
+        let mut kept = self.0.get()?.borrow_mut();
+        let now_ms = now_ms();
+        while let Some(at) = kept.iter().rposition(|(of, _)| Rc::ptr_eq(of, pool)) {
+            let (_, idle) = kept.swap_remove(at);
+            if !pool.is_closed.get() && idle.is_usable(rule, now_ms) {
+                let mut connection = idle.connection;
+                connection.reused = true;
+                connection.wide.take();
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// As [`Pool::give`], for this client only.
+    pub fn give(
+        &self,
+        pool: &Rc<Pool>,
+        connection: Connection,
+        rule: &Upstream,
+        buffers: &Buffers,
+    ) {
+        if !pool.keeps(&connection, rule, buffers) {
+            return;
+        }
+        let mut kept = self.0.get_or_init(Box::default).borrow_mut();
+        if kept.len() >= OWN_MAX {
+            kept.remove(0);
+        }
+        kept.push((pool.clone(), Idle { connection, since_ms: now_ms() }));
     }
 }
 

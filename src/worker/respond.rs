@@ -6,7 +6,12 @@ use std::sync::Arc;
 use super::exchange::{Exchange, OwnResponse, ResponseSink};
 use crate::{
     config::snapshot::{Redirect, RedirectedRequest, Respond, Token},
-    policy::{Refusal, refusal, route::RouteMatch},
+    policy::{
+        Refusal,
+        grpc::{self, Grpc},
+        refusal,
+        route::RouteMatch,
+    },
     wire::emit,
 };
 
@@ -122,6 +127,26 @@ pub async fn refuse<S: ResponseSink>(
         body: body.as_bytes(),
     };
     sink.own(response).await
+}
+
+/// Sends a refusal to a client that speaks gRPC, whose errors are fields of a 200: what the
+/// protocol calls a response of trailers only.
+pub async fn refuse_call<S: ResponseSink>(
+    request_id: &[u8],
+    kind: Grpc,
+    refusal: Refusal,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let mut fields = vec![
+        ("grpc-status".to_owned(), grpc::status(refusal).to_string()),
+        ("grpc-message".to_owned(), grpc::message(refusal.reason.meaning)),
+    ];
+    if !request_id.is_empty() {
+        let id = String::from_utf8_lossy(request_id).into_owned();
+        fields.push(("X-Request-Id".to_owned(), id));
+    }
+    let content_type = kind.content_type();
+    sink.own(OwnResponse { status: 200, content_type, fields: &fields, body: b"" }).await
 }
 
 /// The problem's JSON. Nothing in it needs escaping: the texts are the gateway's own, and a kept

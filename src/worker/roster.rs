@@ -12,9 +12,9 @@ use std::{
 use slab::Slab;
 
 use super::{
+    client::Client,
     clock::{NEVER_MS, now_ms},
     door::Door,
-    h1::Client,
 };
 use crate::{config::Snapshot, policy::route::RouteId};
 
@@ -98,7 +98,15 @@ impl Roster {
     pub fn close_idle(&self, door: &Rc<Door>, since_ms: u64) {
         let clients = self.clients.borrow();
         let of_door = clients.iter().filter(|(_, client)| Rc::ptr_eq(&client.door, door));
-        of_door.for_each(|(_, client)| client.stream.deadline().close_idle(since_ms));
+        of_door.for_each(|(_, client)| {
+            client.stream.deadline().close_idle(since_ms);
+            client.wake();
+        });
+    }
+
+    /// Wakes those that have nothing to wait for but their end.
+    pub fn wake_all(&self) {
+        self.clients.borrow().iter().for_each(|(_, client)| client.wake());
     }
 
     /// At most `max` connections, in no particular order.

@@ -299,8 +299,10 @@ mod tests {
             balance: ListenerBalance::Even,
             access_log: true,
             proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
+            http2: crate::config::snapshot::Http2Use::On,
             ahead: None,
             tls: None,
+            passthrough: None,
         };
         Given {
             socket: std::fs::File::open("/dev/null").expect("it is there").into(),

@@ -16,10 +16,9 @@ use std::{
     sync::Arc,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, ServerConnection,
-    client::Resumption, pki_types::ServerName,
+    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion,
+    ServerConnection, client::Resumption, pki_types::ServerName,
 };
 
 use super::{
@@ -30,8 +29,8 @@ use super::{
 };
 use crate::{
     config::snapshot::{ACME_TLS, TlsRule, UpstreamTls},
-    policy::refusal,
-    telemetry::metrics::shards::TlsFailure,
+    policy::{client_cert::ClientCert, refusal},
+    telemetry::metrics::shards::{TlsBreak, TlsFailure, WorkerShard},
 };
 
 /// Plaintext sealed at once: so much leaves in one write.
@@ -57,8 +56,12 @@ pub struct Tls {
     /// Bytes that may still leave in small records, and when something left last.
     small_left: Cell<usize>,
     written_ms: Cell<u64>,
-    /// The client's verified certificate, as the field Client-Cert has it (RFC 9440 §2).
-    pub client_cert: Option<Rc<str>>,
+    /// Where it is counted how the session ends, until it has.
+    metrics: Cell<Option<Arc<WorkerShard>>>,
+    /// The peer chose HTTP/2 (ALPN).
+    pub is_http2: bool,
+    /// The client's verified certificate.
+    pub client_cert: Option<Rc<ClientCert>>,
     buffers: Rc<Buffers>,
 }
 
@@ -67,6 +70,18 @@ pub struct Tls {
 pub struct Refused {
     pub failure: TlsFailure,
     pub error: io::Error,
+}
+
+/// What a client asked for and what was agreed on, for upstreams that are told.
+pub struct Agreed {
+    /// Empty when it asked for no name.
+    pub name: String,
+    /// Empty when nothing was agreed on.
+    pub alpn: Vec<u8>,
+    /// As in `TLSv1.3`.
+    pub version: &'static str,
+    /// It has shown a certificate, which was accepted.
+    pub is_verified: bool,
 }
 
 /// What came of a handshake.
@@ -82,12 +97,13 @@ pub async fn accept(
     stream: &Stream,
     rule: &TlsRule,
     buffers: &Rc<Buffers>,
+    metrics: &Arc<WorkerShard>,
 ) -> Result<Shaken, Refused> {
     let session = ServerConnection::new(rule.server.clone()).map_err(|error| Refused {
         failure: TlsFailure::Internal,
         error: io::Error::other(error),
     })?;
-    let mut tls = Tls::new(session.into(), buffers.clone());
+    let mut tls = Tls::new(session.into(), buffers.clone(), metrics.clone());
     let until_ms = now_ms() + rule.handshake_timeout_ms;
     let wait = Wait { idle_ms: rule.handshake_timeout_ms, until_ms };
     let shaken = tls.shake_hands(stream, wait).await;
@@ -96,40 +112,56 @@ pub async fn accept(
         stream.finish_writing();
     }
     let shaken = shaken?;
-    if rule.tells_certificate {
-        tls.client_cert = field_value(&tls.session.borrow());
+    if rule.asks_certificate {
+        let session = tls.session.borrow();
+        let shown = session.peer_certificates().and_then(|chain| chain.first());
+        tls.client_cert = shown.map(|der| Rc::new(ClientCert::read(der)));
     }
+    tls.is_http2 = tls.session.borrow().alpn_protocol() == Some(b"h2");
     stream.begin_tls(tls);
     Ok(shaken)
 }
 
-/// Begins a handshake with an endpoint on `stream`, which speaks TLS from then on. What is wrong
-/// with the endpoint's certificate is `InvalidData`.
+/// Makes a handshake with an endpoint on `stream`, which speaks TLS from then on. Answers whether
+/// the endpoint chose HTTP/2. One that does not take too long, and with which there is no TLS, is
+/// `InvalidData`.
 pub async fn connect(
     stream: &Stream,
     client: &Arc<ClientConfig>,
     name: &ServerName<'static>,
     buffers: &Rc<Buffers>,
+    metrics: &Arc<WorkerShard>,
     until_ms: u64,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let session = ClientConnection::new(client.clone(), name.clone())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let tls = Tls::new(session.into(), buffers.clone());
+    let tls = Tls::new(session.into(), buffers.clone(), metrics.clone());
     let shaken = tls.shake_hands(stream, Wait { idle_ms: NEVER_MS, until_ms }).await;
-    shaken.map_err(|refused| refused.error)?;
+    shaken.map_err(|Refused { failure, error }| {
+        metrics.tls_upstream_failures[failure as usize].count();
+        match failure {
+            TlsFailure::Timeout => error,
+            _ => io::Error::new(io::ErrorKind::InvalidData, error),
+        }
+    })?;
+    let is_http2 = tls.session.borrow().alpn_protocol() == Some(b"h2");
     stream.begin_tls(tls);
-    Ok(())
+    Ok(is_http2)
 }
 
 /// A worker's own copy, so that it alone counts references and keeps the sessions that it resumes.
-pub fn own(rule: &UpstreamTls) -> Arc<ClientConfig> {
+/// `protocols`: instead of those that the rule offers.
+pub fn own(rule: &UpstreamTls, protocols: Option<&[&[u8]]>) -> Arc<ClientConfig> {
     let mut client = (*rule.client).clone();
+    if let Some(protocols) = protocols {
+        client.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    }
     client.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
     Arc::new(client)
 }
 
 impl Tls {
-    fn new(mut session: Connection, buffers: Rc<Buffers>) -> Tls {
+    fn new(mut session: Connection, buffers: Rc<Buffers>, metrics: Arc<WorkerShard>) -> Tls {
         session.set_buffer_limit(Some(SEALED_BYTES_MAX));
         Tls {
             session: RefCell::new(session),
@@ -137,6 +169,8 @@ impl Tls {
             flows: Cell::new(false),
             small_left: Cell::new(SMALL_RECORDS_BYTES),
             written_ms: Cell::new(now_ms()),
+            metrics: Cell::new(Some(metrics)),
+            is_http2: false,
             client_cert: None,
             buffers,
         }
@@ -304,8 +338,37 @@ impl Tls {
         queued(session, &self.buffers)
     }
 
-    /// The alert that tells the peer what was wrong with what it sent, if there is one.
-    pub fn alert(&self) -> Option<Buffer> {
+    /// What the handshake came to.
+    pub fn agreed(&self) -> Agreed {
+        let session = &*self.session.borrow();
+        let name = match session {
+            Connection::Server(server) => server.server_name().unwrap_or_default().to_owned(),
+            Connection::Client(_) => String::new(),
+        };
+        Agreed {
+            name,
+            alpn: session.alpn_protocol().unwrap_or_default().to_vec(),
+            version: match session.protocol_version() {
+                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "TLSv1.3",
+            },
+            // One that is not accepted ends the handshake.
+            is_verified: session.peer_certificates().is_some(),
+        }
+    }
+
+    /// Counts how the session ended, once. Answers the alert that tells the peer what was wrong
+    /// with what it sent, if there is one.
+    pub fn broke(&self, error: &io::Error) -> Option<Buffer> {
+        let why = match cause(error) {
+            Some(rustls::Error::AlertReceived(_)) => TlsBreak::Alert,
+            None if error.kind() == io::ErrorKind::UnexpectedEof => TlsBreak::Cut,
+            _ => TlsBreak::Invalid,
+        };
+        if let Some(metrics) = self.metrics.take() {
+            let side = usize::from(matches!(*self.session.borrow(), Connection::Client(_)));
+            metrics.tls_breaks[side][why as usize].count();
+        }
         self.queued()
     }
 
@@ -357,12 +420,6 @@ impl Write for Gathered<'_> {
     }
 }
 
-/// A byte sequence of structured fields (RFC 8941 §3.3.5).
-fn field_value(session: &Connection) -> Option<Rc<str>> {
-    let certificate = session.peer_certificates()?.first()?;
-    Some(format!(":{}:", STANDARD.encode(certificate)).into())
-}
-
 /// A client that speaks HTTP where TLS is spoken. No record begins with a capital letter.
 fn looks_like_http(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(u8::is_ascii_uppercase)
@@ -381,9 +438,12 @@ fn plain_http(buffers: &Buffers) -> Buffer {
     buf
 }
 
+fn cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
 fn refused(error: io::Error) -> Refused {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    let failure = match (cause, error.kind()) {
+    let failure = match (cause(&error), error.kind()) {
         (Some(rustls::Error::AlertReceived(_)), _) => TlsFailure::Alert,
         (Some(rustls::Error::PeerIncompatible(_)), _) => TlsFailure::Incompatible,
         (Some(rustls::Error::NoCertificatesPresented), _) => TlsFailure::CertificateMissing,
@@ -400,7 +460,7 @@ fn refused(error: io::Error) -> Refused {
     Refused { failure, error }
 }
 
-/// What is wrong with a client's certificate.
+/// What is wrong with a peer's certificate.
 fn certificate(why: &CertificateError) -> TlsFailure {
     use CertificateError as E;
     match why {
@@ -411,7 +471,9 @@ fn certificate(why: &CertificateError) -> TlsFailure {
         | E::UnknownRevocationStatus
         | E::ExpiredRevocationList
         | E::ExpiredRevocationListContext { .. } => TlsFailure::CertificateRevoked,
-        E::UnknownIssuer => TlsFailure::CertificateUnknown,
+        // One that only bears the name of a trusted issuer is not signed by its key.
+        E::UnknownIssuer | E::BadSignature => TlsFailure::CertificateUnknown,
+        E::NotValidForName | E::NotValidForNameContext { .. } => TlsFailure::CertificateName,
         _ => TlsFailure::Certificate,
     }
 }

@@ -8,6 +8,7 @@
 use ringway::wire::chunked::{ChunkDecoder, Trailers};
 use ringway::wire::forwarded::{Forwarded, ForwardedFor};
 use ringway::wire::path::{NormalPath, PathRules};
+use ringway::wire::websocket::{Follower, Seen, Sender};
 use ringway::wire::{
     Field, Framing, HeadLimits, Method, Parsed, Reason, RequestHead, ResponseHead, Version,
 };
@@ -22,6 +23,9 @@ pub const TARGETS: &[(&str, Property)] = &[
     ("chunked", chunked),
     ("path", path),
     ("forwarded", forwarded),
+    ("client_hello", client_hello),
+    ("proxy", proxy),
+    ("websocket", websocket),
     ("config", config),
 ];
 
@@ -321,6 +325,131 @@ pub fn forwarded(data: &[u8]) {
     let appended = read(&[&clean[..], b", ::7"].concat());
     assert!(appended[1][0].is_some());
     assert_eq!(appended[1][1..], whole[1]);
+}
+
+/// ClientHellos: a prefix is undecided or has the outcome of the whole, what follows changes
+/// nothing, and a name is one that a host may have.
+pub fn client_hello(data: &[u8]) {
+    use ringway::wire::client_hello::{HELLO_BYTES_MAX, NoHello, parse};
+    let read = |bytes: &[u8]| {
+        let mut name = Vec::new();
+        parse(bytes, &mut name).map(|parsed| (parsed, name))
+    };
+    let whole = read(data);
+    let undecided = Ok((Parsed::Partial, Vec::new()));
+    let step = data.len() / 300 + 1;
+    for cut in (0..data.len()).step_by(step) {
+        let part = read(&data[..cut]);
+        assert!(part == undecided || part == whole, "cut at {cut}: {part:?}, {whole:?}");
+    }
+    if let Ok((Parsed::Complete(()), name)) = &whole {
+        assert!(name.len() <= 253 && !name.iter().any(u8::is_ascii_uppercase));
+        assert!(name.is_empty() || !name.split(|b| *b == b'.').any(<[u8]>::is_empty));
+        assert_eq!(read(&[data, b"\x17\x03\x03"].concat()), whole);
+    }
+    assert!(data.len() < HELLO_BYTES_MAX || whole != undecided);
+    assert!(data.first().is_none_or(|first| *first == 22) || whole == Err(NoHello::NotTls));
+}
+
+/// PROXY protocol headers: a prefix is undecided or has the outcome of the whole, what follows a
+/// header changes nothing, and a header is never longer than its bounds.
+pub fn proxy(data: &[u8]) {
+    use ringway::wire::proxy::{HEADER_BYTES_MAX, parse};
+    if data.is_empty() {
+        return;
+    }
+    let whole = parse(data);
+    for cut in 1..data.len() {
+        let part = parse(&data[..cut]);
+        assert!(part == Ok(Parsed::Partial) || part == whole, "cut at {cut}: {part:?}, {whole:?}");
+    }
+    if let Ok(Parsed::Complete(header)) = whole {
+        assert!(header.len <= data.len().min(HEADER_BYTES_MAX));
+        assert_eq!(parse(&data[..header.len]), whole);
+        assert_eq!(parse(&[&data[..header.len], b"\r\n"].concat()), whole);
+    }
+}
+
+/// WebSocket frames read naively, with everything at hand: what ended, and whether the framing was
+/// broken or a Close came.
+fn naive_frames(from: Sender, mut bytes: &[u8]) -> (Seen, bool) {
+    let (mut seen, mut in_message) = (Seen::default(), false);
+    while let [first, second, ..] = bytes {
+        let (opcode, is_final, short) = (first & 15, first & 128 != 0, usize::from(second & 127));
+        let is_masked = second & 128 != 0;
+        let wide = match short {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let is_bad_control = opcode > 7 && (!is_final || short > 125);
+        if is_bad_control || is_masked != (from == Sender::Client) {
+            return (seen, true);
+        }
+        let header = 2 + wide + if is_masked { 4 } else { 0 };
+        if bytes.len() < 2 + wide {
+            break;
+        }
+        let length = match wide {
+            0 => short as u128,
+            _ => bytes[2..2 + wide].iter().fold(0, |n, b| n * 256 + u128::from(*b)),
+        };
+        let shortest = if wide == 0 {
+            0
+        } else if wide == 2 {
+            126
+        } else {
+            65_536
+        };
+        if length < shortest || length >= 1 << 63 {
+            return (seen, true);
+        }
+        if bytes.len() < header {
+            break;
+        }
+        if opcode <= 2 {
+            if (opcode == 0) != in_message {
+                return (seen, true);
+            }
+            in_message = !is_final;
+        }
+        let there = (bytes.len() - header) as u128;
+        seen.payload_bytes += there.min(length) as u64;
+        if there < length {
+            break;
+        }
+        seen.frames += 1;
+        seen.messages += u64::from(opcode <= 2 && is_final);
+        if opcode == 8 {
+            return (seen, true);
+        }
+        bytes = &bytes[header + length as usize..];
+    }
+    (seen, false)
+}
+
+/// WebSocket frames: any cut is followed alike, and as a naive reader reads them. The first byte
+/// chooses who sends them and the length of the pieces.
+pub fn websocket(data: &[u8]) {
+    let Some((&first, bytes)) = data.split_first() else { return };
+    let from = if first & 1 == 0 { Sender::Client } else { Sender::Server };
+    let follow = |piece_bytes: usize| {
+        let (mut follower, mut all) = (Follower::new(from), Seen::default());
+        for piece in bytes.chunks(piece_bytes) {
+            let seen = follower.follow(piece);
+            all.frames += seen.frames;
+            all.messages += seen.messages;
+            all.payload_bytes += seen.payload_bytes;
+        }
+        (all, follower.is_broken(), follower.is_between(), follower.close())
+    };
+    let whole = follow(bytes.len().max(1));
+    for piece_bytes in [1, 2, usize::from(first) + 1] {
+        assert_eq!(follow(piece_bytes), whole);
+    }
+    let (seen, is_over) = naive_frames(from, bytes);
+    assert_eq!((whole.0, whole.1 || whole.3.is_some()), (seen, is_over));
+    assert!(!(whole.1 && whole.3.is_some()));
 }
 
 /// Any text is either a configuration or refused with positions inside it.

@@ -13,7 +13,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
 };
 
-use crate::harness::{Client, Gateway, Papers, Socket, Upstream, eventually};
+use crate::harness::{Client, Gateway, Launch, Papers, Socket, Upstream, eventually};
 
 /// An authority that issues certificates to clients.
 struct Authority {
@@ -176,4 +176,98 @@ fn upstreams_need_not_be_told() {
     let badge = ours.issue(1, 2090);
     assert_eq!(client(&gateway, &papers, Some(&badge)).get("/").status, 200);
     assert_eq!(upstream.only_request().field("client-cert"), None);
+}
+
+#[test]
+fn a_route_may_be_for_clients_with_a_certificate_only() {
+    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Authority::new("ours"));
+    let log = papers.path("log").display().to_string();
+    let asks = ", client_certificate = \"optional\"";
+    let more = format!(
+        "[[routes]]\npath = \"/inside\"\nupstream = \"app\"\nclient_certificate = \"required\"\n\
+         [[access_logs]]\nto = \"file:{log}\"\n\
+         [[listeners]]\nname = \"plain\"\nbind = \"127.0.0.1:0\"\n"
+    );
+    papers.issue("gw", &["gw.test"]);
+    std::fs::write(papers.path("ca.pem"), &ours.pem).unwrap();
+    let asks = format!(", client_ca = \"{}\"{asks}", papers.path("ca.pem").display());
+    let toml = format!("{}{more}", papers.listener(&["gw"], &asks));
+    let gateway = Gateway::before(upstream.address(), &toml);
+    let badge = ours.issue(1, 2090);
+    let mut with = client(&gateway, &papers, Some(&badge));
+    let mut without = client(&gateway, &papers, None);
+    let mut plain = Client::connect(gateway.address_of("plain"));
+    assert_eq!(with.get("/inside/with").status, 200);
+    assert_eq!(upstream.request_for("/inside/with").field("client-cert"), Some(&*field(&badge)));
+    for stranger in [&mut without, &mut plain] {
+        // Refused by a response, on a connection that stays.
+        for _ in 0..2 {
+            let response = stranger.get("/inside/without");
+            assert_eq!((response.status, &*response.reason()), (403, "client.certificate"));
+        }
+        assert_eq!(stranger.get("/outside").status, 200);
+    }
+    assert!(upstream.requests().iter().all(|request| request.target != "/inside/without"));
+    let lines = || std::fs::read_to_string(papers.path("log")).unwrap_or_default();
+    eventually("every exchange is logged", || lines().lines().count() == 7);
+    let print = openssl_print(&badge);
+    for line in lines().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let is_known = line["target"] == "/inside/with";
+        assert_eq!(line["client_cert_fingerprint"] == print.as_str(), is_known, "{line}");
+        assert_eq!(line["client_cert_subject"] == "CN=rcgen self signed cert", is_known, "{line}");
+        assert_eq!(line["status"] == 403, line["target"] == "/inside/without", "{line}");
+    }
+}
+
+/// SHA-256 of the certificate, as somebody else computes it.
+fn openssl_print(badge: &Badge) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("der"), &badge.certificate).unwrap();
+    let mut openssl = std::process::Command::new("openssl");
+    openssl.args(["dgst", "-sha256", "-r"]).arg(folder.path().join("der"));
+    let done = openssl.output().unwrap();
+    String::from_utf8(done.stdout).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_route_that_nobody_could_take_is_explained() {
+    let papers = Papers::new();
+    papers.issue("gw", &["gw.test"]);
+    let toml = format!(
+        "{}[[routes]]\nrespond = {{ status = 204 }}\nclient_certificate = \"required\"\n",
+        papers.listener(&["gw"], "")
+    );
+    let failed = Launch { toml, ..Launch::default() }.start().err().expect("it does not start");
+    let wanted = "no listener asks clients for a certificate";
+    assert!(failed.stderr.contains(wanted), "{}", failed.stderr);
+    assert!(failed.stderr.contains("ringway.toml:7:"), "{}", failed.stderr);
+}
+
+#[test]
+fn a_route_for_holders_is_that_over_http2_too() {
+    let (papers, ours) = (Papers::new(), Authority::new("ours"));
+    papers.issue("gw", &["gw.test"]);
+    std::fs::write(papers.path("ca.pem"), &ours.pem).unwrap();
+    let badge = ours.issue(1, 2090);
+    std::fs::write(papers.path("badge.der"), &badge.certificate).unwrap();
+    std::fs::write(papers.path("badge-key.der"), badge.key.secret_der()).unwrap();
+    let ca = papers.path("ca.pem").display().to_string();
+    let asks = format!(", client_ca = \"{ca}\", client_certificate = \"optional\"");
+    let route = "[[routes]]\nrespond = { status = 204 }\nclient_certificate = \"required\"\n";
+    let gateway = Gateway::start(&format!("{}{route}", papers.listener(&["gw"], &asks)));
+    let at = gateway.address().port();
+    let curl = |more: &[&str]| {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["--silent", "--http2", "--output", "/dev/null"]).args(more);
+        curl.args(["--write-out", "%{http_version} %{http_code}"]);
+        curl.args(["--resolve", &format!("gw.test:{at}:127.0.0.1")]);
+        curl.arg("--cacert").arg(papers.path("gw.pem")).arg(format!("https://gw.test:{at}/"));
+        String::from_utf8(curl.output().unwrap().stdout).unwrap()
+    };
+    let path = |file: &str| papers.path(file).display().to_string();
+    let (certificate, key) = (path("badge.der"), path("badge-key.der"));
+    let shows = ["--cert-type", "DER", "--cert", &certificate, "--key-type", "DER", "--key", &key];
+    assert_eq!(curl(&[]), "2 403");
+    assert_eq!(curl(&shows), "2 204");
 }

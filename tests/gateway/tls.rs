@@ -5,7 +5,10 @@ use std::{
     net::TcpStream,
     path::Path,
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use rustls::{
@@ -17,7 +20,8 @@ use rustls::{
 };
 
 use crate::harness::{
-    Client, Gateway, Launch, Papers, ReadError, Server, Socket, Upstream, bodies_pass, eventually,
+    Client, Gateway, Launch, Over, Papers, ReadError, Server, Socket, Upstream, bodies_pass,
+    eventually,
 };
 
 fn connect(gateway: &Gateway, config: &Arc<ClientConfig>, name: &str) -> Socket {
@@ -242,6 +246,25 @@ fn only_version_1_3_where_that_is_wanted() {
 }
 
 #[test]
+fn a_client_without_a_fitting_signature_is_told_just_that() {
+    let (upstream, papers) = (Upstream::ok(), Papers::new());
+    let gateway = before(upstream.address(), &papers, "");
+    // The gateway has an ECDSA key, and this client knows RSA only.
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.retain(|suite| format!("{suite:?}").contains("_RSA_WITH_"));
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&TLS12])
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let mut socket = connect(&gateway, &Arc::new(config), "gw.test");
+    let refused = socket.write_all(b"GET / HTTP/1.1\r\n\r\n").and_then(|()| socket.flush());
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains("HandshakeFailure"), "{said}");
+    eventually("it is counted", || failures(&gateway, "incompatible") == 1);
+}
+
+#[test]
 fn http_without_tls_is_told_so() {
     let (upstream, papers) = (Upstream::ok(), Papers::new());
     let gateway = before(upstream.address(), &papers, "");
@@ -448,6 +471,45 @@ fn certificates_are_replaced_by_a_reload_and_when_their_file_changes() {
     std::fs::write(papers.path("gw.pem"), "garbage").unwrap();
     gateway.wait_for_log("there is no certificate in");
     assert_eq!(kept.get("/").status, 200);
+}
+
+#[test]
+fn no_handshake_fails_while_certificates_are_replaced() {
+    const SWAPS: usize = 8;
+    let (upstream, papers) = (Upstream::ok(), Papers::new());
+    let gateway = before(upstream.address(), &papers, "[reload]\nwatch = true\n");
+    let names: Vec<String> = (0..SWAPS).map(|n| format!("next{n}")).collect();
+    for name in &names {
+        papers.issue(name, &["gw.test"]);
+    }
+    let trusted: Vec<&str> = names.iter().map(String::as_str).chain(["gw"]).collect();
+    let mut config = papers.trusting(&trusted);
+    config.resumption = Resumption::disabled();
+    let (config, over, served) = (Arc::new(config), AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let _over = Over(&over);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    assert_eq!(client(&gateway, &config).get("/").status, 200);
+                    served.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for name in &names {
+            let (wanted, before) = (papers.certificate(name), served.load(Ordering::SeqCst));
+            for kind in ["key", "pem"] {
+                let at = |file: &str| papers.path(&format!("{file}.{kind}"));
+                std::fs::rename(at(name), at("gw")).unwrap();
+            }
+            eventually("the new one is shown", || shown(&gateway, &config) == Some(wanted.clone()));
+            // By every worker, and while others come.
+            eventually("others came", || served.load(Ordering::SeqCst) > before + 8);
+        }
+    });
+    assert_eq!(figure(&gateway, "ringway_panics_total "), 0);
+    let failures = gateway.admin().get("/metrics").text();
+    assert!(!failures.contains("ringway_tls_handshake_failures_total{"), "{failures}");
 }
 
 #[test]

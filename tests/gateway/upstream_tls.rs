@@ -19,7 +19,7 @@ use crate::harness::{Gateway, Papers, ReadError, Server, Upstream, bodies_pass};
 fn towards(endpoint: SocketAddr, tls: &str) -> Gateway {
     Gateway::start(&format!(
         "[[routes]]\nupstream = \"app\"\n[upstreams.app]\nendpoints = [\"{endpoint}\"]\n\
-         connect_timeout = \"1s\"\ntls = {{ {tls} }}\n"
+         connect_timeout = \"3s\"\ntls = {{ {tls} }}\n"
     ))
 }
 
@@ -65,6 +65,50 @@ fn nobody_is_believed_without_reason() {
         refused(&towards(app.address(), &tls), 502, "upstream.tls");
     }
     assert!(upstream.requests().is_empty());
+}
+
+/// An endpoint whose certificate was good for the names until the first day of this year.
+fn aged(papers: &Papers, last_year: i32) -> SocketAddr {
+    let mut params = rcgen::CertificateParams::new(vec!["app.test".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let write = |file: &str, text: String| std::fs::write(papers.path(file), text).unwrap();
+    write("app.pem", params.self_signed(&key).unwrap().pem());
+    write("app.key", key.serialize_pem());
+    raw(papers, None, |stream| drop(stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")))
+}
+
+#[test]
+fn why_there_is_no_tls_is_counted() {
+    let (usual, old, papers) = (Papers::new(), Papers::new(), Papers::new());
+    let (app, expired) = (aged(&usual, 2090), aged(&old, 2021));
+    papers.issue("other", &["app.test"]).issue("app", &["app.test"]);
+    let strict = raw(&papers, Some("other"), |_| {});
+    let gone = Upstream::scripted(|conn| drop(conn.reader.fill()));
+    let table = [
+        (expired, ca(&old, "app"), "app.test", "certificate_expired"),
+        (app, ca(&papers, "other"), "app.test", "certificate_unknown"),
+        (app, ca(&usual, "app"), "other.test", "certificate_name"),
+        (gone.address(), ca(&usual, "app"), "app.test", "closed"),
+    ];
+    for (endpoint, ca, name, reason) in table {
+        let gateway = towards(endpoint, &format!("{ca}, name = \"{name}\""));
+        refused(&gateway, 502, "upstream.tls");
+        counted(&gateway, "ringway_tls_upstream_handshake_failures_total", reason);
+    }
+    // In 1.3 an endpoint asks for a certificate when the handshake is over for its client.
+    let gateway = towards(strict, &format!("{}, name = \"app.test\"", ca(&papers, "app")));
+    refused(&gateway, 502, "upstream.closed");
+    counted(&gateway, "ringway_tls_broken_total", "alert");
+}
+
+#[track_caller]
+fn counted(gateway: &Gateway, family: &str, reason: &str) {
+    let text = gateway.admin().get("/metrics").text();
+    let lines: Vec<_> = text.lines().filter(|line| line.starts_with(family)).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].ends_with(&format!("reason=\"{reason}\"}} 1")), "{reason}: {lines:?}");
 }
 
 #[test]

@@ -578,3 +578,45 @@ fn a_large_upload_to_an_upstream_that_dies_ends() {
     }
     client.expect_closed();
 }
+
+#[test]
+fn an_upload_that_nobody_takes_ends_with_its_response() {
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let upstream = Upstream::scripted(move |conn| {
+        conn.request_head().unwrap();
+        conn.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n");
+        // Neither reads nor closes.
+        let _ = held.lock().unwrap().recv();
+    });
+    let gateway = Gateway::before(upstream.address(), "");
+    let before = gateway.open_fds();
+    let mut client = gateway.client();
+    client.send("PUT / HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 50000000\r\n\r\n");
+    let piece = vec![b'.'; 1 << 20];
+    let _ = (0..47).all(|_| client.try_send(&piece));
+    assert_eq!(client.response().status, 413);
+    drop(client);
+    eventually("every descriptor is closed", || gateway.open_fds() <= before);
+    drop(hold);
+}
+
+#[test]
+fn a_request_whose_client_has_left_is_not_sent_again() {
+    let upstream = Upstream::scripted(|conn| {
+        if let Ok(request) = conn.request() {
+            conn.answer(&request);
+            let _ = conn.request();
+            conn.until_closed();
+        }
+    });
+    let gateway = Gateway::before(upstream.address(), "[runtime]\nworkers = 1\n");
+    gateway.client().get("/first");
+    let mut client = gateway.client();
+    client.send("GET /second HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+    eventually("it is there", || upstream.requests().len() == 2);
+    client.reset();
+    let left = "ringway_refusals_total{reason=\"client.aborted\"} 1\n";
+    eventually("it is given up", || gateway.admin().get("/metrics").text().contains(left));
+    assert_eq!(upstream.connections(), 1);
+}

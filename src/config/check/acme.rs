@@ -11,8 +11,8 @@ use rustls::{
 
 use super::{Once, TOP, tls};
 use crate::config::{
-    decode::Sink,
-    file::{Acme, File, ListenerTls},
+    decode::{At, Sink},
+    file::{Acme, File, Listener, ListenerTls},
     report::{Place, Problem},
     snapshot::{
         AcmeIssuer, AcmeName, Ahead, Issued, ListenerRule,
@@ -137,7 +137,7 @@ pub(super) fn names(file: &File, listeners: &mut [ListenerRule], sink: &mut Sink
         .map(|name| name.cell.clone())
         .collect();
     if !asked.is_empty() {
-        for listener in listeners.iter_mut().filter(|listener| listener.tls.is_none()) {
+        for listener in listeners.iter_mut().filter(|listener| is_plain(listener)) {
             let ahead = listener.ahead.get_or_insert_default();
             *ahead = Arc::new(Ahead { challenges: asked.clone(), ..(**ahead).clone() });
         }
@@ -145,6 +145,10 @@ pub(super) fn names(file: &File, listeners: &mut [ListenerRule], sink: &mut Sink
     check_plain(file, sink);
     check_agreement(file, sink);
     names
+}
+
+fn is_plain(listener: &ListenerRule) -> bool {
+    listener.tls.is_none() && listener.passthrough.is_none()
 }
 
 /// Every `acme` of the file, with its place.
@@ -155,7 +159,9 @@ fn all(file: &File) -> impl Iterator<Item = (&Acme, Place)> {
 
 /// An authority asks without TLS.
 fn check_plain(file: &File, sink: &mut Sink) {
-    let is_plain = file.listeners.iter().any(|listener| listener.tls.value.is_none());
+    let is_plain =
+        |listener: &At<Listener>| listener.tls.value.is_none() && listener.passthrough.is_empty();
+    let is_plain = file.listeners.iter().any(is_plain);
     let mut asks = all(file).filter(|(acme, _)| *acme.challenge == AcmeChallenge::Http01);
     if let Some((acme, place)) = asks.next()
         && !is_plain

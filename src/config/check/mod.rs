@@ -8,18 +8,25 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 use super::{
     Surroundings,
     decode::{At, Sink},
-    file::{Admin, File, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
+    file::{Admin, File, Http2, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
     report::{Place, Problem},
     snapshot::{self, AdminBind, Ahead, Bind, ListenerRule, ProxyProtocol, Snapshot},
     units::{Millis, Size},
     values::{BindAddress, EncodedSlash},
 };
-use crate::wire::{HeadLimits, path::PathRules};
+use crate::{
+    policy::frames::FrameRates,
+    wire::{HeadLimits, path::PathRules},
+};
 
 mod access_logs;
 mod acme;
+mod certificates;
+mod passthrough;
 mod routes;
 mod rules;
+mod staples;
+mod tickets;
 mod tls;
 mod trace;
 mod upstreams;
@@ -51,6 +58,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         upstreams,
         limits: limits(&file.limits),
         timeouts: timeouts(&file.timeouts),
+        http2: http2(&file.http2, sink),
         forwarding: snapshot::Forwarding {
             trusted_proxies: file
                 .forwarding
@@ -155,12 +163,13 @@ fn listeners(file: &File, folder: &Path, sink: &mut Sink) -> Vec<ListenerRule> {
             }
             None => text,
         };
-        rules.push(listener_rule(listener, name, folder, sink));
+        rules.push(listener_rule(file, listener, name, folder, sink));
     }
     rules
 }
 
 fn listener_rule(
+    file: &File,
     listener: &Listener,
     name: String,
     folder: &Path,
@@ -187,9 +196,15 @@ fn listener_rule(
         balance: *listener.balance,
         access_log: *listener.access_log,
         proxy_protocol: *listener.proxy_protocol,
+        http2: *listener.http2,
         ahead: https_port(listener, sink)
             .map(|port| Arc::new(Ahead { https_port: Some(port), challenges: Vec::new() })),
-        tls: listener.tls.value.as_ref().and_then(|tls| tls::tls(tls, folder, sink)),
+        tls: listener
+            .tls
+            .value
+            .as_ref()
+            .and_then(|tls| tls::tls(tls, *listener.http2, folder, sink)),
+        passthrough: passthrough::passthrough(file, listener, sink),
     }
 }
 
@@ -284,6 +299,16 @@ fn check_timeouts(timeouts: &Timeouts, sink: &mut Sink) {
         );
         sink.push(Problem::warning(place, title).fix(format!("write less than {}", keep.value)));
     }
+    let (ping, idle) = (&timeouts.websocket_ping, &timeouts.tunnel_idle);
+    let silence = ping.value.0.filter(|silence| *silence >= idle.value && !idle.is_wrong());
+    if let (Some(place), Some(silence)) = (ping.place(), silence) {
+        let title = format!(
+            "`timeouts.websocket_ping` ({silence}) is not under `timeouts.tunnel_idle` ({}), so \
+             tunnels end before anybody is asked",
+            idle.value
+        );
+        sink.push(Problem::warning(place, title).fix(format!("write less than {}", idle.value)));
+    }
 }
 
 fn runtime(runtime: &Runtime, shutdown: &Shutdown) -> snapshot::Runtime {
@@ -324,6 +349,23 @@ fn limits(limits: &Limits) -> snapshot::Limits {
     }
 }
 
+fn http2(rule: &Http2, sink: &mut Sink) -> snapshot::Http2 {
+    ordered(
+        (&rule.stream_window, "http2.stream_window"),
+        (&rule.connection_window, "http2.connection_window"),
+        sink,
+    );
+    snapshot::Http2 {
+        streams_max: *rule.streams,
+        stream_window_bytes: size_u32(&rule.stream_window),
+        connection_window_bytes: size_u32(&rule.connection_window),
+        rates: FrameRates {
+            resets_per_second: *rule.resets_per_second,
+            control_per_second: *rule.control_frames_per_second,
+        },
+    }
+}
+
 fn timeouts(timeouts: &Timeouts) -> snapshot::Timeouts {
     let ms = |value: &At<Millis>| value.value.0;
     snapshot::Timeouts {
@@ -334,5 +376,7 @@ fn timeouts(timeouts: &Timeouts) -> snapshot::Timeouts {
         park_ms: ms(&timeouts.park),
         linger_ms: ms(&timeouts.linger),
         tunnel_idle_ms: ms(&timeouts.tunnel_idle),
+        tunnel_lifetime_ms: timeouts.tunnel_lifetime.0.map(|lifetime| lifetime.0),
+        websocket_ping_ms: timeouts.websocket_ping.0.map(|silence| silence.0),
     }
 }

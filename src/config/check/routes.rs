@@ -10,10 +10,10 @@ use super::{
 use crate::{
     config::{
         decode::{At, Sink, nearest, quoted, short},
-        file::{File, Redirect, Respond, Route},
+        file::{File, Listener, Redirect, Respond, Route},
         report::{Place, Problem, Severity},
         snapshot::{self, Action},
-        values::{MatchValue, Matches, Name, PathText, Scheme, is_token},
+        values::{ClientCertificate, MatchValue, Matches, Name, PathText, Scheme, is_token},
     },
     policy::{
         rewrite::{PathRewrite, Rewrite},
@@ -27,7 +27,8 @@ pub(super) fn routes(
     folder: &Path,
     sink: &mut Sink,
 ) -> (Vec<snapshot::Route>, Option<Router>) {
-    if file.routes.is_empty() && !file.routes.is_wrong() {
+    let serves_requests = file.listeners.iter().any(|listener| listener.passthrough.is_empty());
+    if file.routes.is_empty() && !file.routes.is_wrong() && serves_requests {
         let problem = Problem::whole("no route: every request gets 404");
         let problem = Problem { severity: Severity::Warning, ..problem };
         sink.push(problem.fix("add [[routes]] with path = \"/\" and an upstream"));
@@ -204,9 +205,11 @@ fn checked(
         body_bytes_max: route.max_body.value.unwrap_or(file.limits.body.value).0,
         timeout_ms: route.timeout.0.map(|timeout| timeout.0),
         upgrade: *route.upgrade,
+        grpc_web: *route.grpc_web,
         tries_max: *route.tries,
         pattern: rules::pattern_text(route),
         trace_sampling: trace::sampling(&route.trace_sample),
+        needs_certificate: needs_certificate(file, route, sink),
         access_log: *route.access_log,
     }
 }
@@ -248,7 +251,7 @@ fn action(
     }
 }
 
-fn upstream_id(file: &File, name: &At<Name>, sink: &mut Sink) -> u32 {
+pub(super) fn upstream_id(file: &File, name: &At<Name>, sink: &mut Sink) -> u32 {
     let known = &file.upstreams.value.0;
     if let Some(id) = known.iter().position(|(upstream, _)| upstream.value == name.value.0) {
         return id as u32;
@@ -284,6 +287,7 @@ fn refuse_forwarding_keys(route: &Route, sink: &mut Sink) {
         ("rewrite_host", route.rewrite_host.place()),
         ("timeout", route.timeout.place()),
         ("upgrade", route.upgrade.place()),
+        ("grpc_web", route.grpc_web.place()),
         ("tries", route.tries.place()),
     ];
     for (name, place) in keys {
@@ -346,6 +350,23 @@ fn needs_prefix(name: &str, place: Place, condition: &PathCondition, sink: &mut 
         problem = problem.related(at, "this is no prefix");
     }
     sink.push(problem.fix("write path = \"/prefix\", or use `rewrite_path`"));
+}
+
+fn needs_certificate(file: &File, route: &Route, sink: &mut Sink) -> bool {
+    let is_needed = *route.client_certificate == ClientCertificate::Required;
+    let asks = |listener: &At<Listener>| {
+        listener.tls.value.as_ref().is_some_and(|tls| tls.client_ca.place().is_some())
+    };
+    if let Some(place) = route.client_certificate.place().filter(|_| is_needed)
+        && !file.listeners.iter().any(asks)
+        && !file.listeners.is_wrong()
+    {
+        let title = "no listener asks clients for a certificate, so every request would get 403";
+        let fix = "add client_ca = \"authorities.pem\" and client_certificate = \"optional\" to \
+                   the `tls` of a listener";
+        sink.push(Problem::error(place, title).fix(fix));
+    }
+    is_needed
 }
 
 /// Largest `body_file`.

@@ -22,24 +22,44 @@ use x509_parser::{
     time::ASN1Time,
 };
 
-use super::TOP;
+use super::{
+    TOP,
+    certificates::{self, About, Loaded},
+    staples, tickets,
+};
 use crate::config::{
     decode::{At, Sink},
-    file::{self, Certificate, File, ListenerTls},
+    file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, ListenerTls},
     report::{Place, Problem},
-    snapshot::{ACME_TLS, Certificates, TlsRule, UpstreamTls, dns_names, tickets},
+    snapshot::{ACME_TLS, Certificates, Http2Use, Protocol, TlsRule, UpstreamTls, dns_names},
     values::{AcmeChallenge, ClientCertificate, EndpointName, TlsVersion},
 };
 
+use crate::policy::handshake_rate::HandshakeRate;
+
 /// Largest file with certificates or a key, in bytes.
 const PEM_BYTES_MAX: u64 = 1 << 20;
-/// What is spoken inside (RFC 7301).
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// What may be spoken inside (RFC 7301), first the best.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+fn protocols(http2: Http2Use) -> Vec<Vec<u8>> {
+    let offered = match http2 {
+        Http2Use::On => &PROTOCOLS[..],
+        Http2Use::Only => &PROTOCOLS[..1],
+        Http2Use::Off => &PROTOCOLS[1..],
+    };
+    offered.iter().map(|name| name.to_vec()).collect()
+}
 
 /// The checked TLS of a listener; `None` after a report.
-pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<TlsRule> {
+pub(super) fn tls(
+    tls: &ListenerTls,
+    http2: Http2Use,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<TlsRule> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut certificates = Certificates::default();
+    let mut shown = Certificates::default();
     if tls.certificates.is_empty() && tls.acme.value.is_none() && !tls.acme.is_wrong() {
         let place = tls.certificates.place().unwrap_or(TOP);
         let problem = Problem::error(place, "TLS needs at least one certificate");
@@ -49,12 +69,17 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
         ));
         return None;
     }
-    let mut is_good = true;
-    for certificate in tls.certificates.iter() {
-        match certified(certificate, folder, &provider, sink) {
-            Some((key, names)) => certificates.add(key, &names),
-            None => is_good = false,
-        }
+    let (mut is_good, mut first_expiry_s) = (true, None::<i64>);
+    let all = certificates::all(&tls.certificates, folder, &provider, sink);
+    for (certificate, loaded) in tls.certificates.iter().zip(all) {
+        let Some(Loaded { key, about }) = loaded else {
+            is_good = false;
+            continue;
+        };
+        let expires_s = about.until.timestamp();
+        first_expiry_s = Some(first_expiry_s.map_or(expires_s, |first| first.min(expires_s)));
+        let staple = staples::of_certificate(certificate, &key.cert[0], folder, sink);
+        shown.add(key, staple, &about.names);
     }
     let names = match &tls.acme.value {
         Some(acme) => super::acme::of_listener(acme, tls, folder, sink),
@@ -62,7 +87,7 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
     };
     is_good &= names.is_some();
     let names = names.unwrap_or_default();
-    names.iter().for_each(|name| certificates.add_issued(name));
+    names.iter().for_each(|name| shown.add_issued(name));
     let versions: &[_] = match *tls.min_version {
         TlsVersion::V12 => &[&TLS13, &TLS12],
         TlsVersion::V13 => &[&TLS13],
@@ -76,15 +101,16 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    let mut server = builder.with_cert_resolver(Arc::new(certificates));
-    server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    let mut server = builder.with_cert_resolver(Arc::new(shown));
+    server.alpn_protocols = protocols(http2);
     if names.iter().any(|name| name.challenge == AcmeChallenge::TlsAlpn01) {
         server.alpn_protocols.push(ACME_TLS.to_vec());
     }
     // What resumes a session is in the client's ticket: nothing is stored here.
     server.session_storage = Arc::new(NoServerSessionStorage {});
-    // A ticket would vouch for a certificate that another listener, or list, judged.
-    if let Some(tickets) = tickets().filter(|_| !asks) {
+    let makes_tickets = tickets::of_listener(tls, tls.client_ca.value.is_some(), folder, sink);
+    let is_good = is_good && (makes_tickets.is_some() || tls.ticket_secrets.value.is_none());
+    if let Some(tickets) = makes_tickets {
         server.ticketer = tickets;
     }
     let handshake_timeout_ms = tls.handshake_timeout.value.0;
@@ -92,13 +118,29 @@ pub(super) fn tls(tls: &ListenerTls, folder: &Path, sink: &mut Sink) -> Option<T
     let tells_certificate = asks && *tls.client_cert_field;
     let server = Arc::new(server);
     let is_good = is_good && asks == tls.client_ca.value.is_some();
+    let handshake_rate = handshake_rate(tls, sink);
     is_good.then_some(TlsRule {
         server,
+        certificates: tls.certificates.len(),
+        first_expiry_s,
         handshake_timeout_ms,
+        handshake_rate,
+        asks_certificate: asks,
         tells_certificate,
         hsts,
         acme: names,
     })
+}
+
+fn handshake_rate(tls: &ListenerTls, sink: &mut Sink) -> Option<HandshakeRate> {
+    let burst = *tls.handshake_burst;
+    if let (Some(place), None, true) =
+        (tls.handshake_burst.place(), *tls.handshake_rate, burst != HANDSHAKE_BURST_DEFAULT)
+    {
+        let title = "`handshake_burst` has no effect without `handshake_rate`";
+        sink.push(Problem::error(place, title).fix("add handshake_rate = 20, or remove it"));
+    }
+    tls.handshake_rate.map(|per_second| HandshakeRate { per_second, burst })
 }
 
 /// Who judges the certificates of clients; `None` when nobody is asked for one, or after a report.
@@ -179,6 +221,7 @@ fn hsts(tls: &ListenerTls, sink: &mut Sink) -> Option<Arc<str>> {
 pub(super) fn upstream(
     tls: &file::UpstreamTls,
     place: Place,
+    protocol: Protocol,
     folder: &Path,
     sink: &mut Sink,
 ) -> Option<UpstreamTls> {
@@ -189,9 +232,15 @@ pub(super) fn upstream(
         None => system_roots(place, sink),
     };
     let own = match &tls.certificate.value {
-        Some(own) => Some(certified(own, folder, &provider, sink)?.0),
+        Some(own) => Some(certified(own, folder, &provider, sink)?.key),
         None => None,
     };
+    let staple = tls.certificate.value.as_ref().and_then(|own| own.ocsp.place());
+    if let Some(place) = staple {
+        let title =
+            "`ocsp` has no effect here: clients are shown such responses, endpoints are not";
+        sink.push(Problem::error(place, title).fix("remove it"));
+    }
     let roots = roots?;
     roots.subjects().iter().for_each(|subject| subject.as_ref().hash(&mut print));
     roots.roots.iter().for_each(|root| root.subject_public_key_info.as_ref().hash(&mut print));
@@ -203,11 +252,14 @@ pub(super) fn upstream(
         .with_root_certificates(roots);
     let mut client = match own {
         None => builder.with_no_client_auth(),
-        Some(own) => {
-            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::new(own))))
-        }
+        Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
     };
-    client.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    let offered: &[&[u8]] = match protocol {
+        Protocol::Http1 => &[b"http/1.1"],
+        Protocol::Http2 => &[b"h2"],
+        Protocol::Either => &[b"h2", b"http/1.1"],
+    };
+    client.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
     Some(UpstreamTls { client: Arc::new(client), print: print.finish() })
 }
 
@@ -270,10 +322,10 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let of_listener = |tls: &ListenerTls| {
         let certificates = tls.certificates.iter().flat_map(|one| of_certificate(one));
         let lists = tls.client_crls.iter().map(|list| list.value.clone());
-        let all: Vec<String> =
-            certificates.chain(tls.client_ca.value.clone()).chain(lists).collect();
         let acme = tls.acme.value.as_ref().and_then(|acme| acme.ca.value.clone());
-        all.into_iter().chain(acme).collect::<Vec<_>>()
+        let others = [&tls.client_ca, &tls.ticket_secrets].map(|file| file.value.clone());
+        let others = others.into_iter().flatten().chain(acme);
+        certificates.chain(lists).chain(others).collect::<Vec<String>>()
     };
     let upstreams = file.upstreams.value.0.iter().filter_map(|(_, upstream)| upstream.as_ref());
     let of_upstream = |tls: &file::UpstreamTls| {
@@ -285,20 +337,28 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     names.map(|name| folder.join(name)).collect()
 }
 
-fn of_certificate(one: &Certificate) -> [String; 2] {
-    [one.file.value.clone(), one.key.value.clone()]
+fn of_certificate(one: &Certificate) -> impl Iterator<Item = String> {
+    let pair = [one.file.value.clone(), one.key.value.clone()];
+    pair.into_iter().chain(one.ocsp.value.clone())
 }
 
-/// A certificate with its key, and the names that it is for.
-fn certified(
+/// A certificate with its key.
+pub(super) fn certified(
     certificate: &Certificate,
     folder: &Path,
     provider: &CryptoProvider,
     sink: &mut Sink,
-) -> Option<(CertifiedKey, Vec<String>)> {
+) -> Option<Loaded> {
     // Both, so that what is wrong with either is reported.
-    let chain = chain(&certificate.file, folder, sink);
-    let key = key(&certificate.key, folder, sink);
+    let chain = read(&certificate.file, folder, "certificate", sink);
+    let key = read(&certificate.key, folder, "key", sink);
+    let print = chain.as_ref().zip(key.as_ref()).map(|(c, k)| certificates::print(c, k));
+    if let Some(known) = print.as_ref().and_then(certificates::known) {
+        warn_of_time(&known.about, &certificate.file, sink);
+        return Some(known);
+    }
+    let chain = chain.and_then(|pem| chain_in(&pem, &certificate.file, sink));
+    let key = key.and_then(|pem| key_in(&pem, &certificate.key, sink));
     let (chain, key) = (chain?, key?);
     let place = certificate.key.place().unwrap_or(TOP);
     let signing = match provider.key_provider.load_private_key(key) {
@@ -310,7 +370,7 @@ fn certified(
             return None;
         }
     };
-    let names = names(&chain[0], &certificate.file, sink)?;
+    let about = about(&chain[0], &certificate.file, sink)?;
     let certified = CertifiedKey::new(chain, signing);
     // A key whose public part cannot be told is taken at its word.
     if matches!(certified.keys_match(), Err(rustls::Error::InconsistentKeys(reason))
@@ -325,7 +385,9 @@ fn certified(
         sink.push(problem.fix("name the key that the certificate was made for"));
         return None;
     }
-    Some((certified, names))
+    let loaded = Loaded { key: Arc::new(certified), about };
+    certificates::remember(print?, &loaded);
+    Some(loaded)
 }
 
 fn chain(
@@ -334,7 +396,15 @@ fn chain(
     sink: &mut Sink,
 ) -> Option<Vec<CertificateDer<'static>>> {
     let pem = read(file, folder, "certificate", sink)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    chain_in(&pem, file, sink)
+}
+
+fn chain_in(
+    pem: &[u8],
+    file: &At<String>,
+    sink: &mut Sink,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let place = file.place().unwrap_or(TOP);
     let problem = match found {
         Ok(chain) if chain.is_empty() => {
@@ -353,9 +423,8 @@ fn chain(
     None
 }
 
-fn key(file: &At<String>, folder: &Path, sink: &mut Sink) -> Option<PrivateKeyDer<'static>> {
-    let pem = read(file, folder, "key", sink)?;
-    let problem = match PrivateKeyDer::from_pem_slice(&pem) {
+fn key_in(pem: &[u8], file: &At<String>, sink: &mut Sink) -> Option<PrivateKeyDer<'static>> {
+    let problem = match PrivateKeyDer::from_pem_slice(pem) {
         Ok(key) => return Some(key),
         Err(_) if pem.windows(9).any(|bytes| bytes == b"ENCRYPTED") => {
             let title = format!("the key in `{}` is encrypted", file.value);
@@ -390,35 +459,32 @@ fn read(file: &At<String>, folder: &Path, what: &str, sink: &mut Sink) -> Option
     .ok()
 }
 
-/// The DNS names of a certificate. One that is out of its time is reported, and used: a gateway
-/// that does not start serves nobody.
-fn names(der: &CertificateDer<'_>, file: &At<String>, sink: &mut Sink) -> Option<Vec<String>> {
-    let place = file.place().unwrap_or(TOP);
+/// What is said in a certificate. One that is out of its time is reported, and used: a gateway that
+/// does not start serves nobody.
+fn about(der: &CertificateDer<'_>, file: &At<String>, sink: &mut Sink) -> Option<About> {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
         let title = format!("the first certificate of `{}` is not well-formed", file.value);
+        let place = file.place().unwrap_or(TOP);
         sink.push(Problem::error(place, title).fix("have it issued anew"));
         return None;
     };
-    warn_of_time(&certificate, file, place, sink);
-    Some(dns_names(&certificate))
+    let validity = certificate.validity();
+    let (from, until) = (validity.not_before, validity.not_after);
+    let about = About { names: dns_names(&certificate).into(), from, until };
+    warn_of_time(&about, file, sink);
+    Some(about)
 }
 
-fn warn_of_time(
-    certificate: &X509Certificate<'_>,
-    file: &At<String>,
-    place: Place,
-    sink: &mut Sink,
-) {
-    let (validity, name, now) = (certificate.validity(), &file.value, ASN1Time::now());
-    if validity.is_valid_at(now) {
-        return;
-    }
-    let title = match validity.not_after < now {
-        true => format!("the certificate `{name}` has expired ({})", validity.not_after),
-        false => {
-            format!("the certificate `{name}` is not valid yet (from {})", validity.not_before)
+fn warn_of_time(about: &About, file: &At<String>, sink: &mut Sink) {
+    let (name, now) = (&file.value, ASN1Time::now());
+    let title = match (about.until < now, about.from > now) {
+        (true, _) => format!("the certificate `{name}` has expired ({})", about.until),
+        (false, true) => {
+            format!("the certificate `{name}` is not valid yet (from {})", about.from)
         }
+        (false, false) => return,
     };
+    let place = file.place().unwrap_or(TOP);
     sink.push(
         Problem::warning(place, title).fix("put a new one in its place; clients refuse this"),
     );

@@ -1,14 +1,14 @@
 //! Upstreams: endpoints looked up, none named twice, none unused.
 
-use super::{Once, TOP, rules::bare, tls};
+use super::{Once, TOP, passthrough, rules::bare, tls};
 use crate::{
     config::{
         LookUp, Surroundings,
         decode::{At, Sink, quoted},
-        file::{File, Route, Upstream},
+        file::{File, Route, Upstream, UpstreamHttp2},
         report::{Place, Problem},
-        snapshot::{self, Endpoint, EndpointAddress},
-        values::{EndpointName, EndpointText},
+        snapshot::{self, Endpoint, EndpointAddress, ProxyHeader},
+        values::{EndpointName, EndpointText, Protocol},
     },
     policy::balance::State,
 };
@@ -36,7 +36,7 @@ pub(super) fn upstreams(
     checked
 }
 
-/// No route forwards there, and none was probably meant to: a route whose upstream does not exist
+/// Nothing leads there, and nothing was probably meant to: a route whose upstream does not exist
 /// (reported with the nearest name) may have meant any.
 fn is_unused(file: &File, name: &str) -> bool {
     let known = &file.upstreams.value.0;
@@ -44,7 +44,9 @@ fn is_unused(file: &File, name: &str) -> bool {
         Some(to) => to.0 == name || !known.iter().any(|(upstream, _)| upstream.value == to.0),
         None => route.upstream.is_wrong(),
     };
-    !file.routes.is_wrong() && !file.routes.iter().any(may_mean)
+    !file.routes.is_wrong()
+        && !file.routes.iter().any(may_mean)
+        && !passthrough::leads_to(file, name)
 }
 
 /// Stands for an upstream that was reported as wrong; never leaves the check.
@@ -61,6 +63,9 @@ fn placeholder(name: &At<String>) -> snapshot::Upstream {
         pool_lifetime_ms: 0,
         connect_cooldown_ms: 0,
         tls: None,
+        protocol: Default::default(),
+        http2: Default::default(),
+        proxy_header: ProxyHeader::Off,
     }
 }
 
@@ -88,8 +93,10 @@ fn one(
         let fix = "write endpoints = [\"127.0.0.1:8000\"], with the address of your server";
         sink.push(Problem::error(place, title).fix(fix));
     }
+    let protocol = protocol(upstream, sink);
+    check_header(upstream, protocol, sink);
     let tls = upstream.tls.value.as_ref().and_then(|tls| {
-        tls::upstream(tls, upstream.tls.place().unwrap_or(place), around.folder, sink)
+        tls::upstream(tls, upstream.tls.place().unwrap_or(place), protocol, around.folder, sink)
     });
     let pool = &upstream.pool;
     snapshot::Upstream {
@@ -103,8 +110,74 @@ fn one(
         pool_lifetime_ms: pool.lifetime.0,
         connect_cooldown_ms: upstream.connect_cooldown.0,
         tls,
+        protocol,
+        proxy_header: *upstream.proxy_protocol,
+        http2: http2(&upstream.http2),
         ..placeholder(name)
     }
+}
+
+/// A connection that begins with one client's address cannot carry other clients' requests, which
+/// is what HTTP/2 has connections for.
+fn check_header(upstream: &Upstream, protocol: snapshot::Protocol, sink: &mut Sink) {
+    let place = upstream.proxy_protocol.place();
+    if let Some(place) = place
+        && *upstream.proxy_protocol != ProxyHeader::Off
+        && protocol != snapshot::Protocol::Http1
+    {
+        let title = "connections of HTTP/2 serve many clients, and this one is to name one";
+        let problem = Problem::error(place, title)
+            .fix("remove `proxy_protocol`, or write protocol = \"http1\"");
+        let other = upstream.protocol.place();
+        sink.push(match other {
+            Some(other) => problem.related(other, "HTTP/2 is spoken here"),
+            None => problem,
+        });
+    }
+}
+
+fn http2(rule: &UpstreamHttp2) -> snapshot::UpstreamHttp2 {
+    snapshot::UpstreamHttp2 {
+        streams_max: *rule.streams,
+        connections_max: *rule.connections,
+        window_bytes: rule.stream_window.0 as u32,
+        ping_interval_ms: rule.ping_interval.0,
+        ping_timeout_ms: rule.ping_timeout.0,
+    }
+}
+
+/// What is spoken, given whether it is over TLS.
+fn protocol(upstream: &Upstream, sink: &mut Sink) -> snapshot::Protocol {
+    let has_tls = upstream.tls.value.is_some() || upstream.tls.is_wrong();
+    let place = upstream.protocol.place().unwrap_or(TOP);
+    let protocol = match (*upstream.protocol, has_tls) {
+        (Protocol::H2, false) => {
+            let title = "HTTP/2 by ALPN needs TLS";
+            let fix = "add tls = {}, or write protocol = \"h2c\" for HTTP/2 without TLS";
+            sink.push(Problem::error(place, title).fix(fix));
+            snapshot::Protocol::Http2
+        }
+        (Protocol::H2c, true) => {
+            let title = "`h2c` is HTTP/2 without TLS, and this upstream has `tls`";
+            let fix = "write protocol = \"h2\", or remove `tls`";
+            sink.push(Problem::error(place, title).fix(fix));
+            snapshot::Protocol::Http2
+        }
+        (Protocol::H2, true) | (Protocol::H2c, false) => snapshot::Protocol::Http2,
+        (Protocol::Auto, true) => snapshot::Protocol::Either,
+        (Protocol::Http1, _) | (Protocol::Auto, false) => snapshot::Protocol::Http1,
+    };
+    if protocol == snapshot::Protocol::Http1
+        && !upstream.protocol.is_wrong()
+        && http2(&upstream.http2) != http2(&UpstreamHttp2::default())
+        && let Some(place) = upstream.http2.place()
+    {
+        let title = "HTTP/2 is not spoken to this upstream";
+        let fix =
+            "add protocol = \"h2\" (with `tls`) or \"h2c\" to the upstream, or remove `http2`";
+        sink.push(Problem::error(place, title).fix(fix));
+    }
+    protocol
 }
 
 fn resolved(

@@ -1,6 +1,9 @@
 //! TLS of a listener as the data path uses it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use ahash::AHashMap;
 use rustls::{
@@ -13,14 +16,24 @@ use x509_parser::prelude::{GeneralName, X509Certificate};
 
 use super::acme::{ACME_TLS, AcmeName, Cell};
 
+use crate::policy::handshake_rate::HandshakeRate;
+
 /// TLS of one listener.
 #[derive(Clone, Debug)]
 pub struct TlsRule {
     /// What clients are presented, and what they may speak. Holds private keys, which its `Debug`
     /// does not show.
     pub server: Arc<ServerConfig>,
+    /// How many certificates were read from files, and the Unix time when the first of them
+    /// expires.
+    pub certificates: usize,
+    pub first_expiry_s: Option<i64>,
     /// From the connection to the end of its handshake.
     pub handshake_timeout_ms: u64,
+    /// How many handshakes a client address may begin. `None`: any number.
+    pub handshake_rate: Option<HandshakeRate>,
+    /// Clients are asked for a certificate.
+    pub asks_certificate: bool,
     /// Upstreams are told the client's certificate.
     pub tells_certificate: bool,
     /// Value of Strict-Transport-Security.
@@ -50,29 +63,60 @@ impl PartialEq for UpstreamTls {
 pub struct Certificates {
     /// In the order of the configuration: the first is for clients that ask for no name, or for
     /// one that no certificate has.
-    all: Vec<Arc<CertifiedKey>>,
-    exact: AHashMap<String, Vec<Arc<CertifiedKey>>>,
+    all: Vec<Shown>,
+    exact: AHashMap<String, Vec<Shown>>,
     /// By what follows the `*.`, which stands for one label (RFC 6125 §6.4.3).
-    wildcard: AHashMap<String, Vec<Arc<CertifiedKey>>>,
+    wildcard: AHashMap<String, Vec<Shown>>,
     /// Those that an authority issues, by name.
     issued: AHashMap<String, Arc<Cell>>,
     /// The names of `issued`, in the order of the configuration.
     issued_names: Vec<String>,
 }
 
+/// A certificate as clients are shown it.
+#[derive(Clone, Debug)]
+struct Shown {
+    key: Arc<CertifiedKey>,
+    /// The same with a staple, and the end of its time.
+    stapled: Option<(Arc<CertifiedKey>, i64)>,
+}
+
+/// What an authority says of a certificate (RFC 6960), and the Unix time until which it may be
+/// shown.
+#[derive(Clone, Debug)]
+pub struct Staple {
+    pub response: Vec<u8>,
+    pub until_s: i64,
+}
+
+impl Shown {
+    /// The certificate, stapled as long as what is stapled is in its time: clients that are shown
+    /// an old one give up.
+    fn at(&self, now_s: impl FnOnce() -> i64) -> Arc<CertifiedKey> {
+        let stapled = self.stapled.as_ref();
+        let key = stapled.filter(|(_, until_s)| now_s() <= *until_s).map(|(key, _)| key);
+        key.unwrap_or(&self.key).clone()
+    }
+}
+
 impl Certificates {
     /// Adds one that is for `names`, which may begin with `*.`.
-    pub fn add(&mut self, key: CertifiedKey, names: &[String]) {
-        let key = Arc::new(key);
+    pub fn add(&mut self, key: Arc<CertifiedKey>, staple: Option<Staple>, names: &[String]) {
+        let stapled = staple.map(|staple| {
+            let mut key = (*key).clone();
+            key.ocsp = Some(staple.response);
+            (Arc::new(key), staple.until_s)
+        });
+        let shown = Shown { key, stapled };
         for name in names {
             let name = name.to_ascii_lowercase();
             let keys = match name.strip_prefix("*.") {
                 Some(parent) => self.wildcard.entry(parent.to_owned()).or_default(),
                 None => self.exact.entry(name).or_default(),
             };
-            keys.push(key.clone());
+            keys.push(shown.clone());
         }
-        self.all.push(key);
+        self.all.push(shown);
     }
 
     /// Adds a name whose certificate an authority issues, sooner or later.
@@ -91,7 +135,7 @@ impl Certificates {
         }
     }
 
-    fn of_name(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
+    fn of_name(&self, name: &str) -> Option<&[Shown]> {
         let lower;
         let name = match name.bytes().any(|b| b.is_ascii_uppercase()) {
             true => {
@@ -137,16 +181,20 @@ impl Certificates {
         }
     }
 
-    fn first_fit(
-        &self,
-        keys: &[Arc<CertifiedKey>],
-        hello: &ClientHello<'_>,
-    ) -> Option<Arc<CertifiedKey>> {
+    fn first_fit(&self, keys: &[Shown], hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // A name may have an RSA and an ECDSA key: the first one that the client can verify.
         let fits =
-            |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        keys.iter().find(fits).cloned()
+            |shown: &&Shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        // Where none fits, any: the handshake then fails for what it is, no signature in common,
+        // and not as if access had been denied.
+        let shown = keys.iter().find(fits).or(keys.first());
+        shown.map(|shown| shown.at(unix_s))
     }
+}
+
+fn unix_s() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
 }
 
 /// The DNS names that a certificate is for.
@@ -174,11 +222,11 @@ mod tests {
 
     use super::*;
 
-    fn key() -> CertifiedKey {
+    fn key() -> Arc<CertifiedKey> {
         let made = rcgen::generate_simple_self_signed(Vec::new()).expect("a certificate");
         let der = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
         let key = any_supported_type(&der).expect("a key that is supported");
-        CertifiedKey::new(vec![made.cert.der().clone()], key)
+        Arc::new(CertifiedKey::new(vec![made.cert.der().clone()], key))
     }
 
     #[test]
@@ -186,9 +234,9 @@ mod tests {
         let mut certificates = Certificates::default();
         let names =
             |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        certificates.add(key(), &names(&["a.example", "B.example"]));
-        certificates.add(key(), &names(&["*.example", "*.deep.example"]));
-        certificates.add(key(), &names(&["x.deep.example"]));
+        certificates.add(key(), None, &names(&["a.example", "B.example"]));
+        certificates.add(key(), None, &names(&["*.example", "*.deep.example"]));
+        certificates.add(key(), None, &names(&["x.deep.example"]));
         let table = [
             ("a.example", Some(0)),
             ("A.EXAMPLE", Some(0)),
@@ -203,10 +251,21 @@ mod tests {
         ];
         for (name, wanted) in table {
             let found = certificates.of_name(name).map(|keys| {
-                let is_it = |key: &Arc<CertifiedKey>| Arc::ptr_eq(key, &keys[0]);
+                let is_it = |shown: &Shown| Arc::ptr_eq(&shown.key, &keys[0].key);
                 certificates.all.iter().position(is_it).expect("one of them")
             });
             assert_eq!(found, wanted, "{name}");
         }
+    }
+
+    #[test]
+    fn staples_end_with_their_time() {
+        let mut certificates = Certificates::default();
+        let staple = Staple { response: b"good".to_vec(), until_s: 1000 };
+        certificates.add(key(), Some(staple), &["a.example".to_owned()]);
+        let shown = &certificates.of_name("a.example").expect("one")[0];
+        let with = |now_s| shown.at(|| now_s).ocsp.clone();
+        assert_eq!((with(1000), with(1001)), (Some(b"good".to_vec()), None));
+        assert_eq!(shown.at(|| 0).cert, shown.at(|| 1001).cert);
     }
 }

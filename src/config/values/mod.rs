@@ -9,8 +9,8 @@ use super::{
     decode::{Decode, Sink, integer, quoted, text},
     report::Place,
     snapshot::{
-        AdminBind, ForwardedFields, HalfClose, Io, ListenerBalance, ProxyProtocol, RequestId,
-        Workers,
+        AdminBind, ForwardedFields, HalfClose, Http2Use, Io, ListenerBalance, ProxyHeader,
+        ProxyProtocol, RequestId, Workers,
     },
 };
 use crate::{choice, policy::balance::Balance};
@@ -32,6 +32,11 @@ pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
+choice!(
+    Http2Use: Http2Use::On = "on",
+    Http2Use::Off = "off",
+    Http2Use::Only = "only"
+);
 choice!(HalfClose: HalfClose::Answer = "answer", HalfClose::Abort = "abort");
 choice!(ListenerBalance:
     ListenerBalance::Kernel = "kernel",
@@ -41,6 +46,11 @@ choice!(ProxyProtocol:
     ProxyProtocol::Off = "off",
     ProxyProtocol::Optional = "optional",
     ProxyProtocol::Required = "required",
+);
+choice!(ProxyHeader:
+    ProxyHeader::Off = "off",
+    ProxyHeader::V1 = "v1",
+    ProxyHeader::V2 = "v2",
 );
 choice!(Balance:
     Balance::RoundRobin = "round_robin",
@@ -56,6 +66,21 @@ choice!(RequestId:
     RequestId::Keep = "keep",
     RequestId::Make = "make",
     RequestId::Off = "off",
+);
+
+/// Key `upstreams.protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    H2,
+    H2c,
+    Auto,
+}
+choice!(Protocol:
+    Protocol::Http1 = "http1",
+    Protocol::H2 = "h2",
+    Protocol::H2c = "h2c",
+    Protocol::Auto = "auto",
 );
 
 /// Key `paths.encoded_slash`.

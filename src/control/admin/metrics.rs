@@ -12,7 +12,7 @@ use crate::{
         acme::{Key, Line, unix},
         logs::Total,
         process,
-        view::{Shared, View},
+        view::{ListenerView, Shared, View},
     },
     telemetry::metrics::expose::{self, AcmeFigures, Format, LogLines, Process, WorkerProcess},
 };
@@ -33,6 +33,11 @@ fn lines(total: Total) -> LogLines {
 fn acme(((name, authority), line): (Key, Line)) -> AcmeFigures {
     let expires_s = line.expires.map(|at| unix(at) as f64);
     AcmeFigures { name, authority, expires_s, issued: line.issued, failed: line.failed }
+}
+
+fn expiry(listener: &ListenerView) -> Option<(String, f64)> {
+    let rule = &listener.rule;
+    Some((rule.name.clone(), rule.tls.as_ref()?.first_expiry_s? as f64))
 }
 
 fn of_process(shared: &Shared, view: &View) -> Process {
@@ -57,6 +62,7 @@ fn of_process(shared: &Shared, view: &View) -> Process {
         reloads,
         reloads_refused,
         is_ready: shared.readiness.look().is_ready(),
+        certificates: view.listeners.iter().filter_map(expiry).collect(),
         access_logs: shared.logs.totals().into_iter().map(lines).collect(),
         spans: shared.spans.counts(),
         acme: shared.acme.all().into_iter().map(acme).collect(),

@@ -130,6 +130,17 @@ pub struct Listener {
     pub bind: String,
     /// Accepted.
     pub connections: u64,
+    /// Not there where clients speak no TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Tls {
+    pub certificates: usize,
+    /// When the first of them expires; not there without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<i64>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -386,6 +397,11 @@ impl Look<'_> {
                     Bind::Unix { path, .. } => format!("unix:{}", path.display()),
                 },
                 connections: shards.map_or(0, |(_, shards)| sum(shards, |l| l.connections.get())),
+                tls: listener
+                    .rule
+                    .tls
+                    .as_ref()
+                    .map(|tls| Tls { certificates: tls.certificates, expires: tls.first_expiry_s }),
             }
         };
         self.view.listeners.iter().map(listener).collect()

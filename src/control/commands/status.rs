@@ -214,12 +214,29 @@ fn workers(status: &shown::Status, out: &mut String) {
 }
 
 fn listeners(status: &shown::Status, out: &mut String) {
-    let columns = [("listener", Left), ("bind", Left), ("accepted", Right)];
+    let columns = [("listener", Left), ("bind", Left), ("accepted", Right), ("tls", Left)];
     let row = |listener: &shown::Listener| {
-        vec![listener.name.clone(), listener.bind.clone(), count(listener.connections)]
+        let tls =
+            listener.tls.as_ref().map_or_else(|| "-".to_owned(), |tls| of_tls(tls, status.now));
+        vec![listener.name.clone(), listener.bind.clone(), count(listener.connections), tls]
     };
     let rows: Vec<_> = status.listeners.iter().map(row).collect();
     let _ = write!(out, "\n{}", table(&columns, &rows));
+}
+
+fn of_tls(tls: &shown::Tls, now: u64) -> String {
+    let certificates = match tls.certificates {
+        1 => "1 certificate".to_owned(),
+        n => format!("{} certificates", count(n as u64)),
+    };
+    let Some(expires) = tls.expires else { return certificates };
+    let left = u64::try_from(expires).unwrap_or(0).checked_sub(now);
+    match (left, tls.certificates) {
+        (None, 1) => format!("{certificates}, expired"),
+        (None, _) => format!("{certificates}, one has expired"),
+        (Some(left), 1) => format!("{certificates}, expires in {}", span(left)),
+        (Some(left), _) => format!("{certificates}, the first expires in {}", span(left)),
+    }
 }
 
 fn routes(status: &shown::Status, out: &mut String) {

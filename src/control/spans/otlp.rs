@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::{
     config::snapshot::split_port,
     telemetry::trace::spans::{ExchangeSpans, Try},
-    wire::{Method, Version},
+    wire::Method,
 };
 
 /// The version of the conventions whose names are used.
@@ -118,7 +118,7 @@ fn server_attributes(exchange: &ExchangeSpans) -> Vec<KeyValue> {
     attributes.extend([
         text("url.path", path),
         text("url.scheme", exchange.scheme),
-        text("network.protocol.version", version(exchange.version)),
+        text("network.protocol.version", exchange.version.number()),
         number("http.request.body.size", exchange.received_bytes as i64),
         number("http.response.body.size", exchange.sent_bytes as i64),
         number("ringway.worker", exchange.worker as i64),
@@ -208,13 +208,6 @@ fn method_attributes(exchange: &ExchangeSpans) -> Vec<KeyValue> {
             text("http.request.method_original", &exchange.method_text),
         ],
         _ => vec![text("http.request.method", &exchange.method_text)],
-    }
-}
-
-fn version(version: Version) -> &'static str {
-    match version {
-        Version::Http10 => "1.0",
-        Version::Http11 => "1.1",
     }
 }
 

@@ -74,10 +74,12 @@ fields! {
     RequestId = "request_id", String, Known, "The exchange's X-Request-Id.";
     TraceId = "trace_id", String, Known, "Trace of the exchange (W3C Trace Context), where there is tracing, recorded or not.";
     SpanId = "span_id", String, Known, "The gateway's own span in that trace.";
+    ClientCertSubject = "client_cert_subject", String, Known, "Subject of the client's verified certificate (RFC 4514): `CN=alice,O=Example`.";
+    ClientCertFingerprint = "client_cert_fingerprint", String, Known, "SHA-256 of that certificate, in lower-case hexadecimal.";
     Method = "method", String, Known, "Request method.";
-    Host = "host", String, Known, "Host asked for, with its port if one was given.";
+    Host = "host", String, Known, "Host asked for, with its port if one was given; where TLS passes through, the name (SNI).";
     Target = "target", String, Known, "Path and query as received, or the whole request target where that is no path.";
-    Protocol = "protocol", String, Known, "`HTTP/1.1` or `HTTP/1.0`.";
+    Protocol = "protocol", String, Known, "`HTTP/1.1` or `HTTP/1.0`; `TLS` where TLS passes through.";
     Referer = "referer", String, Known, "Field Referer of the request.";
     UserAgent = "user_agent", String, Known, "Field User-Agent of the request.";
     FirstLine = "first_line", String, Known, "First line of a request whose head was refused or did not arrive in time, as received, at most 1024 bytes. Such a line has no method, host, target and protocol.";
@@ -155,6 +157,8 @@ impl Field {
             Field::RequestId => own(line.request_id),
             Field::TraceId => own(line.trace_id),
             Field::SpanId => own(line.span_id),
+            Field::ClientCertSubject => known(line.client_cert_subject.as_bytes()),
+            Field::ClientCertFingerprint => own(line.client_cert_fingerprint.as_bytes()),
             // A token, RFC 9110 §5.6.2: it has no character that is special here.
             Field::Method => request.map_or(Value::None, |request| own(request.method)),
             Field::Host => of_request(|request| request.host),
@@ -184,7 +188,9 @@ impl Field {
             Field::Reason => line.reason.map_or(Value::None, |r| Value::Own(r.token.as_bytes())),
             Field::TimeClf => Value::Own(line.time.clf()),
             Field::TimeMs => Value::Number(line.time.unix_ms()),
-            Field::RequestLine if request.is_some() => Value::RequestLine,
+            Field::RequestLine if request.is_some_and(|request| !request.method.is_empty()) => {
+                Value::RequestLine
+            }
             Field::RequestLine => known(line.first_line),
             Field::Worker => Value::Number(line.worker as u64),
             Field::Generation => Value::Number(line.generation),
@@ -210,7 +216,8 @@ anew. -->
 
 Every `[[access_logs]]` of the configuration ([its keys](configuration.md)) is one stream of lines,
 one line for each exchange, written when the exchange has ended: a WebSocket's when it closes. What
-is refused is logged too, also what is no well-formed request. Not logged: connections on which no
+is refused is logged too, also what is no well-formed request. A connection whose TLS passes through
+(`listeners.passthrough`) is one line, with status 200 when an endpoint was connected. Not logged: connections on which no
 byte of a request came, and those turned away because there were too many.
 
 A worker never waits for a log. Its lines wait in memory, at most `buffer` of them for each worker

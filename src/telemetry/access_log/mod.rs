@@ -36,6 +36,9 @@ pub struct Line<'a> {
     /// Written as they are.
     pub trace_id: &'a [u8],
     pub span_id: &'a [u8],
+    /// Of the client's verified certificate; the fingerprint is written as it is.
+    pub client_cert_subject: &'a str,
+    pub client_cert_fingerprint: &'a str,
     /// What was understood of the request; `None` when its head was refused.
     pub request: Option<Request<'a>>,
     /// The first line as received, perhaps cut off, when `request` is `None`.
@@ -74,6 +77,8 @@ impl Default for Line<'_> {
             request_id: b"",
             trace_id: b"",
             span_id: b"",
+            client_cert_subject: "",
+            client_cert_fingerprint: "",
             request: None,
             first_line: b"",
             status: 0,
@@ -95,8 +100,9 @@ impl Default for Line<'_> {
     }
 }
 
-/// A request head that was understood.
-#[derive(Clone, Copy)]
+/// A request head that was understood. Of a connection whose TLS was passed through: the name asked
+/// for and the protocol.
+#[derive(Clone, Copy, Default)]
 pub struct Request<'a> {
     pub method: &'a [u8],
     pub host: &'a [u8],

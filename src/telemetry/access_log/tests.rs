@@ -24,6 +24,8 @@ fn forwarded(time: &Stamp) -> Line<'_> {
         request_id: b"4bf92f3577b34da6a3ce929d0e0e4736",
         trace_id: b"0af7651916cd43dd8448eb211c80319c",
         span_id: b"b7ad6b7169203331",
+        client_cert_subject: "",
+        client_cert_fingerprint: "",
         request: Some(Request {
             method: b"GET",
             host: b"api.example:8080",
@@ -81,6 +83,20 @@ fn written(format: &Format, line: &Line<'_>) -> String {
         assert_eq!(format.write(line, &mut room[..bytes].to_vec()), None, "{bytes}");
     }
     String::from_utf8(room[..length].to_vec()).expect("UTF-8")
+}
+
+#[test]
+fn certificates_of_clients_are_named() {
+    let time = stamp();
+    let print = "5e".repeat(32);
+    let subject = "CN=a\\\"b";
+    let line =
+        Line { client_cert_subject: subject, client_cert_fingerprint: &print, ..forwarded(&time) };
+    let wanted = format!(
+        ",\"client_cert_subject\":\"CN=a\\\\\\\"b\",\"client_cert_fingerprint\":\"{print}\",\"method\":"
+    );
+    let text = written(&Format::json(), &line);
+    assert!(text.contains(&wanted), "{text}");
 }
 
 #[test]

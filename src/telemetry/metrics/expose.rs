@@ -10,13 +10,14 @@ use prometheus_client::{
 };
 
 use super::{
-    cell::Summed,
+    cell::{Cell, Summed},
     families::{self as f, Family, Kind, Unit},
     registry::{Registry, Shards, sum, summed},
     shards::{
-        Classes, EndpointShard, FAILURES, ListenerShard, ProxyFailure, RouteShard, STATUS_FIRST,
-        STATUSES, TlsFailure, WorkerShard, reasons,
+        Classes, EndpointShard, FAILURES, Http2Failure, ListenerShard, ProxyFailure, RouteShard,
+        STATUS_FIRST, STATUSES, TLS_SIDES, TlsBreak, TlsFailure, WorkerShard, reasons,
     },
+    tunnels::{End, TunnelEnd, WebSocketCounts, WebSocketShard, close_codes},
 };
 
 /// Upper bounds of every histogram, in seconds.
@@ -41,6 +42,8 @@ pub struct Process {
     pub reloads: u64,
     pub reloads_refused: u64,
     pub is_ready: bool,
+    /// Listeners that speak TLS, and the Unix time when the first of their certificates expires.
+    pub certificates: Vec<(String, f64)>,
     pub access_logs: Vec<LogLines>,
     pub spans: SpanCounts,
     pub acme: Vec<AcmeFigures>,
@@ -244,6 +247,8 @@ fn with_labels(
 
 /// Reads one figure.
 type Figure<T> = fn(&T) -> u64;
+/// Finds one that is counted by the end of a tunnel.
+type ByEnd<T> = fn(&T) -> &[Cell; 2];
 /// Of exemplars, which are not given.
 type NoLabels = [(&'static str, &'static str); 0];
 
@@ -296,13 +301,18 @@ impl Scrape {
             (vec![Cow::Borrowed(kind)], registry.sum(|w| w.tls_handshakes[at].get()))
         });
         self.counts(f::TLS_HANDSHAKES, kinds.collect());
-        let failures = TlsFailure::ALL.into_iter().map(|failure| {
-            let count = registry.sum(|w| w.tls_failures[failure as usize].get());
+        self.tls(registry);
+        self.count(f::HTTP2_CONNECTIONS, registry.sum(|w| w.http2_connections.get()));
+        self.count(f::HTTP2_STREAMS, registry.sum(|w| w.http2_streams.get()));
+        let failures = Http2Failure::ALL.into_iter().map(|failure| {
+            let count = registry.sum(|w| w.http2_failures[failure as usize].get());
             (vec![Cow::Borrowed(failure.name())], count)
         });
-        self.counts(f::TLS_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
+        self.counts(f::HTTP2_FAILURES, failures.filter(|(_, count)| *count > 0).collect());
+        self.count(f::TLS_FORGOTTEN, registry.sum(|w| w.tls_addresses_forgotten.get()));
         self.count(f::TUNNELS, registry.sum(|w| w.tunnels.get()));
         self.count(f::TUNNELS_OPEN, registry.sum(|w| w.tunnels_open.get()));
+        self.tunnels(registry);
         let listeners = &registry.listeners;
         let by_listener = |figure: Figure<ListenerShard>| {
             let one = |(name, shards): &(String, _)| (vec![text_of(name)], sum(shards, figure));
@@ -327,6 +337,64 @@ impl Scrape {
         self.durations(f::OVERHEAD, vec![(vec![], summed(workers, |w| &w.overhead))]);
     }
 
+    fn tls(&mut self, registry: &Registry) {
+        let by_reason = |count: &dyn Fn(usize) -> u64| {
+            let failures = TlsFailure::ALL.into_iter();
+            let counts = failures
+                .map(|failure| (vec![Cow::Borrowed(failure.name())], count(failure as usize)));
+            counts.filter(|(_, count)| *count > 0).collect()
+        };
+        let of_clients = |at: usize| registry.sum(|w| w.tls_failures[at].get());
+        self.counts(f::TLS_FAILURES, by_reason(&of_clients));
+        let of_endpoints = |at: usize| registry.sum(|w| w.tls_upstream_failures[at].get());
+        self.counts(f::TLS_UPSTREAM_FAILURES, by_reason(&of_endpoints));
+        let breaks = (0..TLS_SIDES.len()).flat_map(|side| TlsBreak::ALL.map(|why| (side, why)));
+        let breaks = breaks.map(|(side, why)| {
+            let labels = vec![Cow::Borrowed(TLS_SIDES[side]), Cow::Borrowed(why.name())];
+            (labels, registry.sum(|w| w.tls_breaks[side][why as usize].get()))
+        });
+        self.counts(f::TLS_BREAKS, breaks.filter(|(_, count)| *count > 0).collect());
+    }
+
+    fn tunnels(&mut self, registry: &Registry) {
+        let ends = TunnelEnd::ALL.into_iter().map(|end| {
+            let count = registry.sum(|w| w.tunnel_ends[end as usize].get());
+            (vec![Cow::Borrowed(end.name())], count)
+        });
+        self.counts(f::TUNNEL_ENDS, ends.filter(|(_, count)| *count > 0).collect());
+        let figures: [(_, ByEnd<WebSocketCounts>); 3] = [
+            (f::WEBSOCKET_FRAMES, |w| &w.frames),
+            (f::WEBSOCKET_MESSAGES, |w| &w.messages),
+            (f::WEBSOCKET_PAYLOAD, |w| &w.payload_bytes),
+        ];
+        for (family, figure) in figures {
+            let samples = registry.routes.iter().flat_map(|(name, shards)| {
+                End::ALL.map(|end| {
+                    let count = sum(shards, |r| figure(&r.websockets)[end as usize].get());
+                    (vec![text_of(name), Cow::Borrowed(end.name())], count)
+                })
+            });
+            self.counts(family, samples.filter(|(_, count)| *count > 0).collect());
+        }
+        let closes = End::ALL.into_iter().flat_map(|end| {
+            close_codes().enumerate().map(move |(at, code)| {
+                let count = registry.sum(|w| w.websockets.closes(end)[at].get());
+                (vec![Cow::Borrowed(end.name()), Cow::Borrowed(code)], count)
+            })
+        });
+        self.counts(f::WEBSOCKET_CLOSES, closes.filter(|(_, count)| *count > 0).collect());
+        let by_end = |figure: ByEnd<WebSocketShard>| {
+            End::ALL
+                .map(|end| {
+                    let count = registry.sum(|w| figure(&w.websockets)[end as usize].get());
+                    (vec![Cow::Borrowed(end.name())], count)
+                })
+                .into()
+        };
+        self.counts(f::WEBSOCKET_PINGS, by_end(|w| &w.pings));
+        self.counts(f::WEBSOCKET_BROKEN, by_end(|w| &w.broken));
+    }
+
     fn routes(&mut self, registry: &Registry) {
         let routes = &registry.routes;
         let requests = routes.iter().flat_map(|(name, shards)| {
@@ -349,6 +417,17 @@ impl Scrape {
 
     fn upstreams(&mut self, registry: &Registry) {
         let upstreams = &registry.upstreams;
+        let passed = upstreams.iter().map(|(name, shards, _)| {
+            (vec![text_of(name)], sum(shards, |upstream| upstream.passed.get()))
+        });
+        self.counts(f::PASSED, passed.filter(|(_, count)| *count > 0).collect());
+        let bytes = upstreams.iter().flat_map(|(name, shards, _)| {
+            End::ALL.map(|end| {
+                let count = sum(shards, |upstream| upstream.passed_bytes[end as usize].get());
+                (vec![text_of(name), Cow::Borrowed(end.name())], count)
+            })
+        });
+        self.counts(f::PASSED_BYTES, bytes.filter(|(_, count)| *count > 0).collect());
         let retries = upstreams.iter().map(|(name, shards, _)| {
             (vec![text_of(name)], sum(shards, |upstream| upstream.retries.get()))
         });
@@ -445,6 +524,8 @@ impl Scrape {
         let reloads = reloads.map(|(outcome, count)| (vec![outcome.into()], count));
         self.counts(f::RELOADS, reloads.into());
         self.number(f::LOADED, process.loaded_s);
+        let expiries = process.certificates.iter().map(|(name, at)| (vec![text_of(name)], *at));
+        self.0.push((f::CERTIFICATE_EXPIRY, Samples::Numbers(expiries.collect())));
         self.count(f::READY, u64::from(process.is_ready));
         self.counts(f::BUILD, vec![(vec![process.version.into()], 1)]);
         self.count(f::MEMORY, process.resident_bytes);

@@ -9,3 +9,4 @@ pub mod expose;
 pub mod families;
 pub mod registry;
 pub mod shards;
+pub mod tunnels;

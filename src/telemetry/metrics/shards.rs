@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use super::cell::{Cell, Durations};
+use super::{
+    cell::{Cell, Durations},
+    tunnels::{TunnelEnd, WebSocketCounts, WebSocketShard},
+};
 use crate::{
     policy::refusal::{self, POLICY_REASONS},
     wire::{Reason, reason::WIRE_REASONS},
@@ -19,9 +22,10 @@ pub fn reasons() -> impl Iterator<Item = &'static Reason> {
 pub const REASONS: usize = WIRE_REASONS.len() + POLICY_REASONS.len();
 
 /// Ways in which forwarding to an upstream fails; each has its own count per upstream.
-pub const FAILURES: [&Reason; 8] = [
+pub const FAILURES: [&Reason; 9] = [
     refusal::UPSTREAM_CONNECT,
     refusal::UPSTREAM_CONNECT_TIMEOUT,
+    refusal::UPSTREAM_BUSY,
     refusal::UPSTREAM_TLS,
     refusal::UPSTREAM_TIMEOUT,
     refusal::UPSTREAM_IDLE,
@@ -58,16 +62,20 @@ pub enum TlsFailure {
     CertificateRevoked,
     /// Nobody who is trusted issued it.
     CertificateUnknown,
+    /// It is for another name.
+    CertificateName,
     /// It is not accepted for another reason.
     Certificate,
     /// What the peer sent is not TLS, or breaks its rules.
     Invalid,
+    /// Its address began too many.
+    Rate,
     /// A defect on this side.
     Internal,
 }
 
 impl TlsFailure {
-    pub const ALL: [TlsFailure; 13] = [
+    pub const ALL: [TlsFailure; 15] = [
         TlsFailure::Timeout,
         TlsFailure::Closed,
         TlsFailure::PlainHttp,
@@ -78,8 +86,10 @@ impl TlsFailure {
         TlsFailure::CertificateExpired,
         TlsFailure::CertificateRevoked,
         TlsFailure::CertificateUnknown,
+        TlsFailure::CertificateName,
         TlsFailure::Certificate,
         TlsFailure::Invalid,
+        TlsFailure::Rate,
         TlsFailure::Internal,
     ];
 
@@ -96,12 +106,85 @@ impl TlsFailure {
             TlsFailure::CertificateExpired => "certificate_expired",
             TlsFailure::CertificateRevoked => "certificate_revoked",
             TlsFailure::CertificateUnknown => "certificate_unknown",
+            TlsFailure::CertificateName => "certificate_name",
             TlsFailure::Certificate => "certificate",
             TlsFailure::Invalid => "invalid",
+            TlsFailure::Rate => "rate",
             TlsFailure::Internal => "internal",
         }
     }
 }
+
+/// Why an HTTP/2 connection of a client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http2Failure {
+    /// It gave up too many requests.
+    Resets,
+    /// Too many frames that bring nothing.
+    Control,
+    /// Over another bound of the codec's.
+    Calm,
+    /// Against the protocol.
+    Protocol,
+    /// It took nothing for too long.
+    Stalled,
+    /// The client says that this gateway is at fault.
+    Client,
+    /// It closed or reset the connection while requests were open.
+    Closed,
+}
+
+impl Http2Failure {
+    pub const ALL: [Http2Failure; 7] = [
+        Http2Failure::Resets,
+        Http2Failure::Control,
+        Http2Failure::Calm,
+        Http2Failure::Protocol,
+        Http2Failure::Stalled,
+        Http2Failure::Client,
+        Http2Failure::Closed,
+    ];
+
+    /// The value of the label `reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Http2Failure::Resets => "resets",
+            Http2Failure::Control => "control_frames",
+            Http2Failure::Calm => "excessive",
+            Http2Failure::Protocol => "protocol",
+            Http2Failure::Stalled => "stalled",
+            Http2Failure::Client => "client",
+            Http2Failure::Closed => "closed",
+        }
+    }
+}
+
+/// What ended a TLS session after its handshake, other than a goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsBreak {
+    /// What the peer sent is not TLS, or was damaged.
+    Invalid,
+    /// The peer found something wrong, and said so.
+    Alert,
+    /// The peer ended the connection without saying that it would.
+    Cut,
+}
+
+impl TlsBreak {
+    pub const ALL: [TlsBreak; 3] = [TlsBreak::Invalid, TlsBreak::Alert, TlsBreak::Cut];
+
+    /// The value of the label `reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsBreak::Invalid => "invalid",
+            TlsBreak::Alert => "alert",
+            TlsBreak::Cut => "cut",
+        }
+    }
+}
+
+/// Who a TLS session is with, as the label `side` says it.
+pub const TLS_SIDES: [&str; 2] = ["client", "upstream"];
 
 /// Why a connection that was to begin with a PROXY protocol header was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,9 +244,23 @@ pub struct WorkerShard {
     pub tls_handshakes: [Cell; 2],
     /// Those that came to nothing, by [`TlsFailure`].
     pub tls_failures: [Cell; TlsFailure::ALL.len()],
+    /// The same of handshakes with endpoints.
+    pub tls_upstream_failures: [Cell; TlsFailure::ALL.len()],
+    /// Sessions that ended badly after their handshake, by [`TLS_SIDES`] and [`TlsBreak`].
+    pub tls_breaks: [[Cell; TlsBreak::ALL.len()]; TLS_SIDES.len()],
+    /// Client connections that speak HTTP/2, and their requests.
+    pub http2_connections: Cell,
+    pub http2_streams: Cell,
+    /// Those connections that did not end well, by [`Http2Failure`].
+    pub http2_failures: [Cell; Http2Failure::ALL.len()],
+    /// Addresses whose rate of handshakes was forgotten.
+    pub tls_addresses_forgotten: Cell,
     /// Connections that switched protocols, and those of them still open.
     pub tunnels: Cell,
     pub tunnels_open: Cell,
+    /// Those that ended, by [`TunnelEnd`].
+    pub tunnel_ends: [Cell; TunnelEnd::ALL.len()],
+    pub websockets: WebSocketShard,
     /// Requests answered, refused or cut off.
     pub requests: Cell,
     /// Exchanges the gateway answered or cut off itself, by reason, see [`reasons`].
@@ -200,8 +297,16 @@ impl Default for WorkerShard {
             proxy_failures: Default::default(),
             tls_handshakes: Default::default(),
             tls_failures: Default::default(),
+            tls_upstream_failures: Default::default(),
+            tls_breaks: Default::default(),
+            http2_connections: Cell::default(),
+            http2_streams: Cell::default(),
+            http2_failures: Default::default(),
+            tls_addresses_forgotten: Cell::default(),
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),
+            tunnel_ends: Default::default(),
+            websockets: WebSocketShard::default(),
             requests: Cell::default(),
             reasons: std::array::from_fn(|_| Cell::default()),
             statuses: std::array::from_fn(|_| Cell::default()),
@@ -256,6 +361,7 @@ pub struct RouteShard {
     pub responses: Classes,
     pub request_bytes: Cell,
     pub response_bytes: Cell,
+    pub websockets: WebSocketCounts,
     pub duration: Durations,
 }
 
@@ -267,6 +373,9 @@ pub struct UpstreamShard {
     pub retries: Cell,
     /// Tries that came to nothing, by [`FAILURES`].
     pub failures: [Cell; FAILURES.len()],
+    /// Connections whose TLS was passed through, and what passed, by who sent it (`tunnels::End`).
+    pub passed: Cell,
+    pub passed_bytes: [Cell; 2],
 }
 
 impl UpstreamShard {

@@ -6,18 +6,21 @@ use rustls::ClientConfig;
 
 use super::Forward;
 use crate::{
-    config::snapshot::{Endpoint, EndpointAddress, Upstream},
+    config::snapshot::{Endpoint, EndpointAddress, Protocol, ProxyHeader, Upstream},
     policy::{
         Refusal,
         balance::{Balancer, State, TriedSet},
         refusal,
     },
-    telemetry::metrics::shards::EndpointShard,
+    telemetry::metrics::shards::{EndpointShard, WorkerShard},
     worker::{
+        Worker, announce,
         buffers::Buffers,
-        clock::{now_ms, now_ns},
+        client::Client,
+        clock::{NEVER_MS, now_ms, now_ns},
         deadline::Deadlines,
-        net::Stream,
+        generation::Generation,
+        net::{Stream, Wait},
         pool::{Connection, Pool},
         tls,
     },
@@ -28,7 +31,9 @@ pub struct UpstreamState {
     pub balancer: RefCell<Balancer>,
     pub pools: Vec<Rc<Pool>>,
     /// This worker's own, with the sessions that it may resume.
-    tls: Option<Arc<ClientConfig>>,
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    /// The same, but it offers HTTP/1.1 only, where an endpoint may choose.
+    pub(super) tls_http1: Option<Arc<ClientConfig>>,
 }
 
 impl UpstreamState {
@@ -37,7 +42,13 @@ impl UpstreamState {
         let state = UpstreamState {
             balancer: RefCell::new(Balancer::new(rule.balance, weights)),
             pools: rule.endpoints.iter().map(|_| Rc::default()).collect(),
-            tls: rule.tls.as_ref().map(tls::own),
+            tls: rule.tls.as_ref().map(|rule| tls::own(rule, None)),
+            tls_http1: match rule.protocol {
+                Protocol::Either => {
+                    rule.tls.as_ref().map(|rule| tls::own(rule, Some(&[b"http/1.1"])))
+                }
+                Protocol::Http1 | Protocol::Http2 => None,
+            },
         };
         for (i, endpoint) in rule.endpoints.iter().enumerate() {
             if endpoint.state != State::Up {
@@ -64,6 +75,7 @@ impl UpstreamState {
                 (&e.name, &e.address, &e.server_name)
                     == (&endpoint.name, &endpoint.address, &endpoint.server_name)
                     && before.tls == rule.tls
+                    && before.protocol == rule.protocol
             };
             if let Some(there) = before.endpoints.iter().position(stays) {
                 balancer.carry(here, &state.balancer.borrow(), there);
@@ -94,7 +106,7 @@ fn settle(pool: &Pool, serves: bool) {
 #[derive(Default)]
 pub struct Seeking {
     /// Endpoints that could not be connected.
-    tried: TriedSet,
+    pub(super) tried: TriedSet,
     /// Connections the request was sent on, the first included.
     pub tries: u8,
 }
@@ -102,17 +114,22 @@ pub struct Seeking {
 /// A connection in use; its endpoint counts one more request in flight until it is dropped.
 pub struct Acquired<'w> {
     pub connection: Connection,
-    in_flight: InFlight<'w>,
+    pub(super) in_flight: InFlight<'w>,
 }
 
-struct InFlight<'w> {
-    state: &'w UpstreamState,
-    endpoint: usize,
-    shard: &'w EndpointShard,
+/// Counts one more connection or request of an endpoint until it is dropped.
+pub struct InFlight<'w> {
+    pub(super) state: &'w UpstreamState,
+    pub(super) endpoint: usize,
+    pub(super) shard: &'w EndpointShard,
 }
 
 impl<'w> InFlight<'w> {
-    fn begin(state: &'w UpstreamState, endpoint: usize, shard: &'w EndpointShard) -> InFlight<'w> {
+    pub fn begin(
+        state: &'w UpstreamState,
+        endpoint: usize,
+        shard: &'w EndpointShard,
+    ) -> InFlight<'w> {
         state.balancer.borrow_mut().started(endpoint);
         shard.in_flight.count();
         InFlight { state, endpoint, shard }
@@ -132,10 +149,15 @@ impl Acquired<'_> {
         self.in_flight.shard
     }
 
-    /// Returns the connection to its pool.
-    pub fn keep(self, rule: &Upstream, buffers: &Buffers) {
+    /// Returns the connection to its pool, or keeps it for the client that it was made for.
+    pub fn keep(self, rule: &Upstream, buffers: &Buffers, client: Option<&Client>) {
         let Acquired { connection, in_flight } = self;
-        in_flight.state.pools[in_flight.endpoint].give(connection, rule, buffers);
+        let pool = &in_flight.state.pools[in_flight.endpoint];
+        match (rule.proxy_header, client) {
+            (ProxyHeader::Off, _) => pool.give(connection, rule, buffers),
+            (_, Some(client)) => client.own.give(pool, connection, rule, buffers),
+            (_, None) => {}
+        }
     }
 }
 
@@ -145,6 +167,7 @@ impl Acquired<'_> {
 pub async fn acquire<'a>(
     forward: &Forward<'a>,
     seeking: &mut Seeking,
+    client: Option<&Client>,
 ) -> Result<Acquired<'a>, Refusal> {
     let (worker, rule) = (forward.worker, forward.rule);
     let state = forward.snapshot.state(forward.upstream);
@@ -167,7 +190,7 @@ pub async fn acquire<'a>(
         record.endpoint.set(Some(endpoint as u16));
         forward.tries().begin(&rule.endpoints[endpoint].name);
         if seeking.tries == 0
-            && let Some(connection) = state.pools[endpoint].take(rule)
+            && let Some(connection) = kept(rule, &state.pools[endpoint], client)
         {
             shard.reused.count();
             record.reused.set(true);
@@ -175,7 +198,7 @@ pub async fn acquire<'a>(
             return Ok(Acquired { connection, in_flight });
         }
         let asked_ns = now_ns();
-        let opened = open(forward, &rule.endpoints[endpoint]).await;
+        let opened = open(forward, &rule.endpoints[endpoint], state.tls.as_ref(), client).await;
         record.connect_ns.set(record.connect_ns.get() + now_ns().saturating_sub(asked_ns));
         match opened {
             Ok(connection) => {
@@ -200,7 +223,16 @@ pub async fn acquire<'a>(
     }
 }
 
-fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
+/// A kept connection, if one may be used.
+#[inline]
+fn kept(rule: &Upstream, pool: &Rc<Pool>, client: Option<&Client>) -> Option<Connection> {
+    match rule.proxy_header {
+        ProxyHeader::Off => pool.take(rule),
+        _ => client?.own.take(pool, rule),
+    }
+}
+
+pub(super) fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
     tracing::debug!(
         upstream = forward.rule.name,
         endpoint = forward.rule.endpoints[endpoint].name,
@@ -210,38 +242,81 @@ fn failed(forward: &Forward<'_>, endpoint: usize, e: &io::Error) -> Refusal {
     let refusal = match e.kind() {
         io::ErrorKind::TimedOut => forward.overdue(refusal::UPSTREAM_CONNECT_TIMEOUT),
         io::ErrorKind::InvalidData => refusal::UPSTREAM_TLS.into(),
+        // HTTP/2 was to be spoken, and the endpoint does not.
+        io::ErrorKind::Unsupported => refusal::UPSTREAM_INVALID.into(),
         _ => refusal::UPSTREAM_CONNECT.into(),
     };
     forward.series().failed(refusal.reason);
     refusal
 }
 
-async fn open(forward: &Forward<'_>, endpoint: &Endpoint) -> io::Result<Connection> {
-    let deadlines = &forward.worker.deadlines;
-    let unsent_bytes = forward.snapshot.limits.unsent_bytes;
+/// Opens a connection for HTTP/1.1, with TLS when there is a `tls`.
+pub(super) async fn open(
+    forward: &Forward<'_>,
+    endpoint: &Endpoint,
+    tls: Option<&Arc<ClientConfig>>,
+    client: Option<&Client>,
+) -> io::Result<Connection> {
     let left_ms = forward.exchange.until_ms.saturating_sub(now_ms());
     let timeout_ms = forward.rule.connect_timeout_ms.min(left_ms);
+    let unsent_bytes = forward.snapshot.limits.unsent_bytes;
+    let worker = forward.worker;
+    let around = (&worker.deadlines, &worker.buffers, &worker.metrics);
     forward.worker.metrics.upstream_connects.count();
     // Boxed: connecting is rare and must not enlarge every connection's task.
-    let begun_ms = now_ms();
-    let stream = Box::pin(async {
-        let stream = match &endpoint.address {
-            EndpointAddress::Unix(path) => {
-                Stream::connect_unix(path, timeout_ms, deadlines).await?
-            }
-            EndpointAddress::Tcp(addresses) => {
-                connect_any(addresses, timeout_ms, unsent_bytes, deadlines).await?
-            }
-        };
-        let client = &forward.snapshot.state(forward.upstream).tls;
-        if let (Some(client), Some(name)) = (client, &endpoint.server_name) {
-            let until_ms = begun_ms.saturating_add(timeout_ms);
-            tls::connect(&stream, client, name, &forward.worker.buffers, until_ms).await?;
-        }
-        io::Result::Ok(stream)
+    let (stream, _) = Box::pin(async {
+        let header = announce::header(forward.rule.proxy_header, client, b"");
+        connect(endpoint, tls, &header, timeout_ms, unsent_bytes, around).await
     })
     .await?;
     Ok(Connection::new(stream))
+}
+
+/// Connects to an endpoint and sends it the header, if there is one.
+pub async fn reach(
+    worker: &Worker,
+    generation: &Generation,
+    endpoint: &Endpoint,
+    timeout_ms: u64,
+    header: &[u8],
+) -> io::Result<Stream> {
+    let around = (&worker.deadlines, &worker.buffers, &worker.metrics);
+    let unsent_bytes = generation.limits.unsent_bytes;
+    connect(endpoint, None, header, timeout_ms, unsent_bytes, around)
+        .await
+        .map(|(stream, _)| stream)
+}
+
+/// Connects to an endpoint, sends it the PROXY protocol header, if there is one, and speaks TLS
+/// when there is a `tls`. Answers whether the endpoint chose HTTP/2.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    tls: Option<&Arc<ClientConfig>>,
+    header: &[u8],
+    timeout_ms: u64,
+    unsent_bytes: u32,
+    (deadlines, buffers, metrics): (&Rc<Deadlines>, &Rc<Buffers>, &Arc<WorkerShard>),
+) -> io::Result<(Stream, bool)> {
+    let until_ms = now_ms().saturating_add(timeout_ms);
+    let stream = match &endpoint.address {
+        EndpointAddress::Unix(path) => Stream::connect_unix(path, timeout_ms, deadlines).await?,
+        EndpointAddress::Tcp(addresses) => {
+            connect_any(addresses, timeout_ms, unsent_bytes, deadlines).await?
+        }
+    };
+    if !header.is_empty() {
+        let wait = Wait { idle_ms: NEVER_MS, until_ms };
+        let mut buf = buffers.at_least(header.len());
+        buf.append(header);
+        let sent = stream.write_all(&mut buf, wait).await;
+        buffers.give(buf);
+        sent.map_err(|failed| failed.error)?;
+    }
+    let mut is_http2 = false;
+    if let (Some(tls), Some(name)) = (tls, &endpoint.server_name) {
+        is_http2 = tls::connect(&stream, tls, name, buffers, metrics, until_ms).await?;
+    }
+    Ok((stream, is_http2))
 }
 
 /// Connects to the first address that can be.

@@ -7,10 +7,12 @@
 //! because its bytes are still in the buffer.
 
 mod connect;
+mod h2;
 pub(super) mod request;
 mod response;
 
-pub use connect::UpstreamState;
+pub use connect::{InFlight, UpstreamState, reach};
+pub use h2::Connections;
 
 use std::{cell::Cell, pin::pin};
 
@@ -21,15 +23,18 @@ use super::{
     clock::{NEVER_MS, now_ms, now_ns},
     exchange::{Exchange, RequestBody, ResponseSink},
     generation::Generation,
-    net::Wait,
+    net::{Stream, Wait},
     pool::Connection,
     trace::{self, Tries},
-    tunnel::Tunnel,
+    tunnel::{self, Tunnel},
+    websocket::WebSocket,
 };
 use crate::{
-    config::snapshot::{Upstream, UpstreamId},
+    config::snapshot::{Protocol, Upstream, UpstreamId},
     policy::{
-        Refusal, refusal,
+        Refusal,
+        grpc::Grpc,
+        refusal,
         retry::{self, TryOutcome},
         route::RouteMatch,
     },
@@ -40,7 +45,7 @@ use crate::{
     wire::Framing,
 };
 use connect::Acquired;
-use response::Relayed;
+use response::{Relayed, Switched};
 
 /// One exchange on its way to one upstream: everything its parts share.
 pub(super) struct Forward<'a> {
@@ -59,6 +64,19 @@ pub(super) struct Forward<'a> {
 pub(super) struct Broken {
     refusal: Refusal,
     outcome: TryOutcome,
+}
+
+impl Broken {
+    /// One that no other try can mend.
+    fn for_good(refusal: Refusal) -> Broken {
+        let outcome = TryOutcome::Failed {
+            reused_connection: false,
+            request_bytes_sent: false,
+            response_bytes_received: false,
+            body_replayable: false,
+        };
+        Broken { refusal, outcome }
+    }
 }
 
 /// Forwards `exchange` to `upstream` and relays the response into `sink`.
@@ -82,10 +100,14 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
         is_sent: Cell::new(false),
     };
     exchange.record.upstream.set(Some(upstream));
+    if forward.rule.protocol != Protocol::Http1 {
+        // Boxed: it must not enlarge the task of an exchange over HTTP/1.1.
+        return Box::pin(h2::forward(forward, matched, body, sink)).await;
+    }
     let mut bytes = request::compose(&forward, matched, body)?;
     let mut seeking = connect::Seeking::default();
     let result = loop {
-        let acquired = match connect::acquire(&forward, &mut seeking).await {
+        let acquired = match connect::acquire(&forward, &mut seeking, sink.connection()).await {
             Ok(acquired) => acquired,
             Err(refusal) => break Err(refusal),
         };
@@ -99,16 +121,8 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
                 forward.settle(acquired, relayed, sink).await;
                 break Ok(());
             }
-            Err(broken) => {
-                let method = exchange.head().method;
-                if !retry::may_retry(broken.outcome, method, seeking.tries, route.tries_max)
-                    || now_ms() >= exchange.until_ms
-                {
-                    break Err(broken.refusal);
-                }
-                worker.metrics.retries.count();
-                forward.series().retries.count();
-            }
+            Err(broken) if forward.may_retry(&broken, seeking.tries, route.tries_max) => {}
+            Err(broken) => break Err(broken.refusal),
         }
     };
     worker.buffers.give(bytes);
@@ -141,6 +155,20 @@ impl Forward<'_> {
             }
             None => endpoint.responses[0].count(),
         }
+    }
+
+    /// Whether to try again after `broken`, which is then counted.
+    fn may_retry(&self, broken: &Broken, tries: u8, tries_max: u8) -> bool {
+        let method = self.exchange.head().method;
+        let may = retry::may_retry(broken.outcome, method, tries, tries_max)
+            // Nobody waits for it any more.
+            && broken.refusal.reason != refusal::CLIENT_ABORTED
+            && now_ms() < self.exchange.until_ms;
+        if may {
+            self.worker.metrics.retries.count();
+            self.series().retries.count();
+        }
+        may
     }
 
     /// Sends the request and relays its response over one connection. Afterwards the buffer is
@@ -254,25 +282,32 @@ impl Forward<'_> {
         sink: &mut S,
     ) {
         match relayed {
-            Relayed::Reusable => acquired.keep(self.rule, &self.worker.buffers),
+            Relayed::Reusable => {
+                acquired.keep(self.rule, &self.worker.buffers, sink.connection());
+            }
             Relayed::Spent => {}
-            Relayed::Upgraded(early) => {
+            Relayed::Upgraded(switched) => {
                 self.hand_over(sink.sent());
                 if let Some(client) = sink.client() {
-                    let upstream = &acquired.connection.stream;
-                    let tunnel = Tunnel {
-                        worker: self.worker,
-                        client,
-                        upstream,
-                        idle_ms: self.snapshot.timeouts.tunnel_idle_ms,
-                    };
-                    let from_client = &self.exchange.bytes()[self.exchange.rest..];
                     // Boxed: a tunnel is rare and must not enlarge every connection's task.
-                    let tunnelled = Box::pin(tunnel.run(from_client, &early)).await;
-                    self.exchange.record.tunnelled.set(tunnelled);
+                    Box::pin(self.tunnel(client, &acquired.connection.stream, &switched)).await;
                 }
             }
         }
+    }
+
+    async fn tunnel(&self, client: &Stream, upstream: &Stream, switched: &Switched) {
+        let (timeouts, series) = (&self.snapshot.timeouts, &self.snapshot.series);
+        let bounds = tunnel::Bounds::of(timeouts);
+        let mut tunnel = Tunnel::new(self.worker, client, upstream, bounds);
+        if switched.is_websocket {
+            let route = (!series.is_off).then(|| series.route(self.exchange.route));
+            let ping_ms = timeouts.websocket_ping_ms;
+            tunnel = tunnel.with_websocket(WebSocket::new(&self.worker.metrics, route, ping_ms));
+        }
+        let from_client = &self.exchange.bytes()[self.exchange.rest..];
+        let tunnelled = tunnel.run(from_client, &switched.early).await;
+        self.exchange.record.tunnelled.set(tunnelled);
     }
 
     /// A tunnel's spans end with its 101, however long it lasts.
@@ -282,7 +317,17 @@ impl Forward<'_> {
     }
 
     fn wait(&self) -> Wait {
-        Wait { idle_ms: self.rule.idle_timeout_ms, until_ms: self.exchange.until_ms }
+        let idle_ms = self.patience(self.rule.idle_timeout_ms);
+        Wait { idle_ms, until_ms: self.exchange.until_ms }
+    }
+
+    /// How long nothing may come, where `configured_ms` is for requests and responses. Calls of
+    /// gRPC may be streams in which nothing happens for long, as tunnels.
+    fn patience(&self, configured_ms: u64) -> u64 {
+        match self.exchange.grpc {
+            Grpc::No => configured_ms,
+            _ => configured_ms.max(self.snapshot.timeouts.tunnel_idle_ms),
+        }
     }
 
     /// The reason for an overdue wait: the whole exchange's bound, or the step's.

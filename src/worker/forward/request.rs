@@ -2,18 +2,28 @@
 
 use super::Forward;
 use crate::{
-    policy::{Refusal, admit, client, rewrite::PathRewrite, route::RouteMatch},
+    policy::{
+        Refusal, admit, client, client_cert::ClientCert, rewrite::PathRewrite, route::RouteMatch,
+    },
     telemetry::request_id::RequestId,
     wire::{Field, FieldId, Framing, Method, emit},
     worker::{
         body::{chunk_head, chunk_tail},
-        buffers::{Buffer, TAILROOM},
+        buffers::{Buffer, HEADROOM, TAILROOM},
         exchange::{Exchange, RequestBody},
     },
 };
 
 /// Room for a chunk's size line between head and body.
 const CHUNK_LINE_BYTES: usize = 32;
+
+/// Writes the head alone.
+pub fn head(forward: &Forward<'_>, matched: &RouteMatch) -> Result<Vec<u8>, Refusal> {
+    let mut head = Vec::with_capacity(forward.exchange.head().len + HEADROOM);
+    request_line(&mut head, forward, matched)?;
+    fields(&mut head, forward, matched);
+    Ok(head)
+}
 
 /// Writes the head and the arrived part of the body into one buffer.
 pub fn compose<B: RequestBody>(
@@ -76,6 +86,13 @@ fn request_line(
     Ok(())
 }
 
+/// The client's certificate, where upstreams are told of it.
+fn told_certificate(exchange: &Exchange) -> Option<&ClientCert> {
+    let certificate = exchange.client_cert.as_deref()?;
+    let rule = exchange.door.rule.borrow();
+    rule.tls.as_ref().is_some_and(|tls| tls.tells_certificate).then_some(certificate)
+}
+
 fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     let (exchange, snapshot) = (forward.exchange, forward.snapshot);
     let (head, bytes) = (exchange.head(), exchange.bytes());
@@ -91,6 +108,7 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     let count_hops = head.method == Method::Options;
     let is_traced = exchange.trace.is_some();
     let drops_state = exchange.trace.as_ref().is_some_and(|trace| !trace.keeps_state);
+    let told = told_certificate(exchange);
     let made_id = matches!(exchange.id, RequestId::Made(_));
     emit::kept_fields(out, bytes, &head.fields, |field: &Field| match field.id {
         FieldId::Other => false,
@@ -102,7 +120,7 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
         FieldId::Expect => !head.expect_continue,
         // Anybody could write it: only what the handshake has shown counts, or a proxy in front.
         FieldId::ClientCert | FieldId::ClientCertChain => {
-            exchange.client_cert.is_some() || !exchange.client.trusted_peer
+            told.is_some() || !exchange.client.trusted_peer
         }
         id => client::drops_field(rule.fields, exchange.client.trusted_peer, id),
     });
@@ -118,8 +136,8 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     if made_id {
         emit::field(out, b"X-Request-Id", exchange.id.text(bytes));
     }
-    if let Some(certificate) = &exchange.client_cert {
-        emit::field(out, b"Client-Cert", certificate.as_bytes());
+    if let Some(certificate) = told {
+        emit::field(out, b"Client-Cert", certificate.field.as_bytes());
     }
     if let Some(trace) = &exchange.trace {
         trace.write(out);
@@ -142,6 +160,7 @@ fn via(out: &mut Vec<u8>, name: &str, exchange: &Exchange) {
     out.extend_from_slice(match exchange.head().version {
         crate::wire::Version::Http10 => b"Via: 1.0 ",
         crate::wire::Version::Http11 => b"Via: 1.1 ",
+        crate::wire::Version::Http2 => b"Via: 2 ",
     });
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\r\n");

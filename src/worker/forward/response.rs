@@ -10,9 +10,9 @@ use crate::{
         Worker,
         body::{Decoder, ReadError, Reader},
         buffers::{Buffer, HEADROOM},
-        clock::{now_ms, now_ns},
+        clock::now_ns,
         exchange::ResponseSink,
-        net::{Stream, Wait},
+        net::Wait,
         pool::Connection,
         splice::{self, AtOnce, Lent, Pipe},
         trace,
@@ -24,8 +24,15 @@ pub enum Relayed {
     /// It can carry another request.
     Reusable,
     Spent,
-    /// It is a tunnel now; these bytes came behind the 101.
-    Upgraded(Vec<u8>),
+    /// It is a tunnel now.
+    Upgraded(Switched),
+}
+
+/// What is known of a tunnel that begins.
+pub struct Switched {
+    /// Bytes that came behind the 101.
+    pub early: Vec<u8>,
+    pub is_websocket: bool,
 }
 
 /// Of a spliced body of which no more than this is left, what has arrived leaves together with the
@@ -47,23 +54,22 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// While alive, the tick looks whether the client went away and then ends the upstream's
-/// connection.
-struct Watched<'a>(&'a Stream);
+/// While alive, a client that goes away ends the upstream's connection.
+struct Watched<'a, S: ResponseSink>(&'a S);
 
-impl Watched<'_> {
+impl<S: ResponseSink> Watched<'_, S> {
     /// Whether the client went away meanwhile.
     fn gone(self) -> bool {
-        let gone = self.0.deadline().watched_gone();
+        let gone = self.0.watched_gone();
         // What dropping would do is done.
         std::mem::forget(self);
         gone
     }
 }
 
-impl Drop for Watched<'_> {
+impl<S: ResponseSink> Drop for Watched<'_, S> {
     fn drop(&mut self) {
-        self.0.deadline().watched_gone();
+        self.0.watched_gone();
     }
 }
 
@@ -111,7 +117,7 @@ impl Forward<'_> {
                 !connection.stream.has_unread()
             }
             None => {
-                let gathered = reader.gather(self.worker, buf);
+                let gathered = !sink.is_laden() && reader.gather(self.worker, buf);
                 let ended = reader.decoder.ended();
                 sink.head(head, buf, ended, reader.decoder.trailer_lines()).await?;
                 if !ended {
@@ -142,7 +148,7 @@ impl Forward<'_> {
         let mut received = false;
         let mut interims_left = limits.interim_responses_max;
         let until_ms = self.exchange.until_ms;
-        let mut wait = Wait { idle_ms: self.rule.first_byte_timeout_ms, until_ms };
+        let mut wait = Wait { idle_ms: self.patience(self.rule.first_byte_timeout_ms), until_ms };
         let by_ms = wait.at();
         loop {
             match self.read(connection, sink, buf, wait).await {
@@ -174,15 +180,9 @@ impl Forward<'_> {
     }
 
     /// From now on a client that goes away ends `connection`.
-    fn watch<'s, S: ResponseSink>(
-        &self,
-        connection: &Connection,
-        sink: &'s S,
-    ) -> Option<Watched<'s>> {
-        let client = sink.client()?;
-        let fin_is_gone = self.exchange.fin_is_gone;
-        client.deadline().watch(connection.stream.deadline(), now_ms(), fin_is_gone);
-        Some(Watched(client))
+    fn watch<'s, S: ResponseSink>(&self, connection: &Connection, sink: &'s S) -> Watched<'s, S> {
+        sink.watch(connection.stream.deadline(), self.exchange.fin_is_gone);
+        Watched(sink)
     }
 
     /// One read from the upstream, during which a client that goes away is noticed.
@@ -206,7 +206,7 @@ impl Forward<'_> {
                 result
             }
         };
-        let gone = watched.is_some_and(Watched::gone);
+        let gone = watched.gone();
         let failure = |refusal, timed_out| Refused { refusal, received: false, timed_out };
         match result {
             _ if gone => Err(failure(refusal::CLIENT_ABORTED.into(), false)),
@@ -227,9 +227,17 @@ impl Forward<'_> {
         reader: &mut Reader<'_>,
         buf: &mut Buffer,
     ) -> Result<(), Refusal> {
-        let larger = reader.buffer(self.worker);
-        self.worker.buffers.give(std::mem::replace(buf, larger));
+        self.worker.buffers.give(std::mem::take(buf));
         loop {
+            if reader.decoder.left().is_some() {
+                // Nothing is held for a client that takes nothing. Of a body without a length, what
+                // is to come may be its end alone, for which the client need not make room.
+                sink.ready().await?;
+            }
+            if buf.capacity() == 0 {
+                // Or the sink has kept it until the client takes what is in it.
+                *buf = reader.buffer(self.worker, sink.is_laden());
+            }
             buf.reset(HEADROOM);
             self.read_body(connection, sink, reader, buf).await?;
             let ended = reader.decoder.ended();
@@ -303,7 +311,7 @@ impl Forward<'_> {
     ) -> Result<u64, Refusal> {
         let watched = self.watch(connection, sink);
         let result = pipe.fill(upstream, left, self.wait()).await;
-        let gone = watched.is_some_and(Watched::gone);
+        let gone = watched.gone();
         match result {
             _ if gone => Err(refusal::CLIENT_ABORTED.into()),
             Ok(n @ 1..) => Ok(n as u64),
@@ -321,7 +329,7 @@ impl Forward<'_> {
     ) -> Result<(), Refusal> {
         let watched = self.watch(connection, sink);
         let result = reader.next(buf, self.wait()).await;
-        let gone = watched.is_some_and(Watched::gone);
+        let gone = watched.gone();
         match result {
             _ if gone => Err(refusal::CLIENT_ABORTED.into()),
             Ok(()) => Ok(()),
@@ -358,9 +366,10 @@ impl Forward<'_> {
             return Err(Refusal::from(refusal::UPSTREAM_UPGRADE).into());
         }
         let early = buf.bytes()[head.len..].to_vec();
+        let is_websocket = head.upgrade.of(buf.bytes()).eq_ignore_ascii_case(b"websocket");
         buf.truncate(head.len);
         sink.switch(head, buf).await?;
-        Ok(Relayed::Upgraded(early))
+        Ok(Relayed::Upgraded(Switched { early, is_websocket }))
     }
 }
 
@@ -368,14 +377,14 @@ pub(super) fn closed(received: bool) -> Refused {
     Refused { refusal: refusal::UPSTREAM_CLOSED.into(), received, timed_out: false }
 }
 
-fn is_interim(status: u16) -> bool {
+pub(super) fn is_interim(status: u16) -> bool {
     (100..200).contains(&status) && status != 101
 }
 
 /// Parsed-response objects one worker keeps for reuse.
 const HEADS_FREE_MAX: usize = 128;
 
-fn give_head(worker: &Worker, head: Box<ResponseHead>) {
+pub(super) fn give_head(worker: &Worker, head: Box<ResponseHead>) {
     let mut free = worker.response_heads.borrow_mut();
     if free.len() < HEADS_FREE_MAX {
         free.push(head);

@@ -3,13 +3,13 @@
 
 use std::cell::Cell;
 
-use super::Client;
 use crate::{
     policy::{Refusal, refusal},
     worker::{
         Worker,
         body::{Decoder, ReadError, Reader},
         buffers::Buffer,
+        client::Client,
         clock::now_ms,
         exchange::RequestBody,
         net::Wait,
@@ -116,7 +116,7 @@ impl RequestBody for H1Body<'_> {
 
     async fn next(&mut self) -> Result<Buffer, Refusal> {
         let started_ms = now_ms();
-        let mut buf = self.reader.buffer(self.worker);
+        let mut buf = self.reader.buffer(self.worker, false);
         let refused = match self.reader.next(&mut buf, self.wait).await {
             Ok(()) => match self.account(buf.len(), started_ms) {
                 Ok(()) => return Ok(buf),

@@ -5,14 +5,10 @@
 //! the socket and a readiness wait remain. Requests on one connection are served strictly one after
 //! the other, so pipelined responses are in order by construction.
 
-mod body;
+pub(super) mod body;
 pub(super) mod sink;
 
-use std::{
-    cell::Cell,
-    net::{IpAddr, SocketAddr},
-    rc::Rc,
-};
+use std::rc::Rc;
 
 use body::H1Body;
 use sink::H1Sink;
@@ -21,50 +17,22 @@ use super::{
     Worker,
     body::{Decoder, Took},
     buffers::Buffer,
+    client::Client,
     clock::{NEVER_MS, now_ms, now_ns},
-    door::Door,
     exchange::{Exchange, Request, ResponseSink},
     generation::Generation,
+    h2,
     logs::Malformed,
-    net::{Next, Stream, Wait},
+    net::{Next, Wait},
     pipeline::{self, Outcome},
     respond,
-    roster::Activity,
 };
 use crate::{
-    config::{Snapshot, snapshot::HalfClose},
-    policy::{Refusal, client, refusal},
-    telemetry::{
-        record::Record,
-        request_id::{self, RequestId},
-    },
-    wire::{self, FieldId, Parsed, Span, Version},
+    config::{Snapshot, snapshot::Http2Use},
+    policy::{Refusal, refusal},
+    telemetry::request_id::RequestId,
+    wire::{self, Parsed, Span, Version, frames::PREFACE},
 };
-
-/// One client's connection.
-pub struct Client {
-    pub stream: Stream,
-    pub peer: Option<IpAddr>,
-    pub peer_port: u16,
-    /// Written beforehand, because every forwarded request names it.
-    peer_text: Rc<[u8]>,
-    /// The listener it came in by.
-    pub door: Rc<Door>,
-    /// The body of the request being served has been received to its end.
-    pub received: Cell<bool>,
-    /// For whoever asks what the worker's connections do.
-    pub activity: Activity,
-}
-
-impl Client {
-    pub fn new(stream: Stream, peer: Option<SocketAddr>, door: Rc<Door>) -> Client {
-        let peer_port = peer.map_or(0, |peer| peer.port());
-        let peer = peer.map(|peer| peer.ip().to_canonical());
-        let peer_text = door.peer_text(peer);
-        let received = Cell::new(true);
-        Client { stream, peer, peer_port, peer_text, door, received, activity: Activity::now() }
-    }
-}
 
 /// Requests that arrive within this time of the last response keep the connection in its fast
 /// form, which cannot be parked.
@@ -75,6 +43,8 @@ const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 enum Ending {
     /// Nothing came for a while, since this point of the coarse clock.
     Parked(u64),
+    /// It speaks HTTP/2, as these first bytes of it say.
+    Http2(Buffer),
     /// The connection is over.
     Closed,
 }
@@ -85,6 +55,7 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
         // Boxed, so that a parked connection does not carry the memory of an active one.
         let since_ms = match Box::pin(active(&worker, &client)).await {
             Ending::Closed => return,
+            Ending::Http2(early) => return Box::pin(h2::serve(worker, client, early)).await,
             Ending::Parked(since_ms) => since_ms,
         };
         let keep_alive_ms = worker.with_timeouts(|t| t.keep_alive_ms);
@@ -159,6 +130,9 @@ impl Active<'_> {
             match self.head(&snapshot).await {
                 Head::Complete => {}
                 Head::Closed => return Ending::Closed,
+                Head::Refused(_) if self.is_http2() => {
+                    return Ending::Http2(std::mem::take(&mut self.buf));
+                }
                 Head::Refused(refusal) => {
                     // Boxed, as every rare ending: it must not enlarge the task.
                     Box::pin(self.refuse(&snapshot, refusal)).await;
@@ -259,6 +233,20 @@ impl Active<'_> {
         parsed_len == 0 || has_line_end(&self.buf.bytes()[parsed_len..]) || self.is_full(snapshot)
     }
 
+    /// What came is the beginning of HTTP/2 (RFC 9113 §3.3), which HTTP/1.1 refuses at its first
+    /// line.
+    fn is_http2(&self) -> bool {
+        const FIRST_LINES: usize = b"PRI * HTTP/2.0\r\n\r\n".len();
+        /// Enough to know, and for HTTP/1.1 to refuse it: the rest may come later.
+        const VERSION: usize = b"PRI * HTTP/2".len();
+        let came = self.buf.len().min(FIRST_LINES);
+        self.client.activity.requests.get() == 0
+            && !self.client.stream.is_tls()
+            && came >= VERSION
+            && self.buf.bytes().starts_with(&PREFACE[..came])
+            && self.client.door.rule.borrow().http2 == Http2Use::On
+    }
+
     fn is_full(&self, snapshot: &Snapshot) -> bool {
         self.buf.len() >= snapshot.limits.head.head_bytes_max as usize
     }
@@ -333,47 +321,9 @@ impl Active<'_> {
     fn begin(&mut self, snapshot: &Snapshot, request: Box<Request>, took: Took) -> Exchange {
         let buf = std::mem::take(&mut self.buf);
         self.client.activity.since_ms.set(now_ms());
-        let head = &request.head;
-        let arrived = Span::new(head.len, head.len + took.data);
-        let rest = head.len + took.consumed;
-        let trusted = &snapshot.forwarding.trusted_proxies;
-        let client = client::client_address(self.client.peer, trusted, head, buf.bytes());
-        let id = self.request_id(snapshot, head, buf.bytes());
-        let trace = self.worker.trace(snapshot, head, buf.bytes(), client.trusted_peer);
-        Exchange {
-            request,
-            buf,
-            arrived,
-            rest,
-            started_ms: now_ms(),
-            until_ms: NEVER_MS,
-            client,
-            door: self.client.door.clone(),
-            is_tls: self.client.stream.is_tls(),
-            client_cert: self.client.stream.client_cert(),
-            peer: self.client.peer,
-            peer_text: self.client.peer_text.clone(),
-            id,
-            route: None,
-            record: Record::begun(now_ns()),
-            trace,
-            fin_is_gone: self.client.door.rule.borrow().half_close == HalfClose::Abort,
-        }
-    }
-
-    fn request_id(&self, snapshot: &Snapshot, head: &wire::RequestHead, bytes: &[u8]) -> RequestId {
-        use crate::config::snapshot::RequestId as Rule;
-        let received = || head.fields.iter().find(|f| f.id == FieldId::XRequestId);
-        match snapshot.forwarding.request_id {
-            Rule::Off => RequestId::Off,
-            Rule::Make => RequestId::make(&self.worker.random),
-            Rule::Keep => match received() {
-                Some(field) if request_id::may_keep(field.value.of(bytes)) => {
-                    RequestId::Kept(field.value)
-                }
-                _ => RequestId::make(&self.worker.random),
-            },
-        }
+        let arrived = Span::new(request.head.len, request.head.len + took.data);
+        let rest = request.head.len + took.consumed;
+        Exchange::begin(self.worker, self.client, snapshot, request, buf, (arrived, rest))
     }
 
     /// Takes buffer and head back; what follows the request stays in the buffer.
@@ -394,10 +344,7 @@ impl Active<'_> {
 
     /// Answers something that is not a request, and closes.
     async fn refuse(&mut self, snapshot: &Generation, refusal: Refusal) {
-        let id = match snapshot.forwarding.request_id {
-            crate::config::snapshot::RequestId::Off => RequestId::Off,
-            _ => RequestId::make(&self.worker.random),
-        };
+        let id = RequestId::of_malformed(self.worker, snapshot);
         let started_ns = now_ns();
         let wait = Wait { idle_ms: snapshot.timeouts.write_ms, until_ms: NEVER_MS };
         let request = (Version::Http11, false);

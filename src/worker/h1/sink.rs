@@ -1,7 +1,9 @@
 //! A response over HTTP/1.1: the upstream's head rewritten in place, its body framed for this
 //! client.
 
-use super::{Client, body::too_slow};
+use std::task::Waker;
+
+use super::body::too_slow;
 use crate::{
     config::Snapshot,
     policy::{Refusal, refusal, route::RouteId},
@@ -11,7 +13,9 @@ use crate::{
         Worker,
         body::{SendFraming, chunk_head, chunk_tail, frame},
         buffers::{Buffer, HEADROOM, TAILROOM},
-        clock::now_ns,
+        client::Client,
+        clock::{now_ms, now_ns},
+        deadline::Deadline,
         exchange::{OwnResponse, ResponseSink},
         net::{Stream, Wait, WriteFailed},
         splice::{AtOnce, Pipe},
@@ -87,7 +91,7 @@ impl<'c> H1Sink<'c> {
         self.keep &= self.client.received.get() && !is_ending;
         match (framing, self.version) {
             (Framing::None | Framing::Length(_), _) => {}
-            (_, Version::Http11) => self.framing = SendFraming::Chunked,
+            (_, Version::Http11 | Version::Http2) => self.framing = SendFraming::Chunked,
             (_, Version::Http10) => {
                 self.ends_by_close = true;
                 self.client.stream.deadline().set_ends_by_close(true);
@@ -108,7 +112,7 @@ impl<'c> H1Sink<'c> {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
         match (self.keep, self.version) {
-            (true, Version::Http11) => {}
+            (true, Version::Http11 | Version::Http2) => {}
             (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
         }
@@ -157,6 +161,7 @@ impl<'c> H1Sink<'c> {
             out.extend_from_slice(match received {
                 Version::Http10 => b"Via: 1.0 ",
                 Version::Http11 => b"Via: 1.1 ",
+                Version::Http2 => b"Via: 2 ",
             });
             out.extend_from_slice(name);
             out.extend_from_slice(b"\r\n");
@@ -344,7 +349,23 @@ impl ResponseSink for H1Sink<'_> {
         self.send_bytes(&out).await
     }
 
+    fn watch(&self, upstream: &Deadline, fin_is_gone: bool) {
+        self.client.stream.deadline().watch(upstream, now_ms(), fin_is_gone);
+    }
+
+    fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool) {
+        self.client.stream.deadline().watch_for(waker, since_ms, fin_is_gone);
+    }
+
+    fn watched_gone(&self) -> bool {
+        self.client.stream.deadline().watched_gone()
+    }
+
     fn client(&self) -> Option<&Stream> {
         Some(&self.client.stream)
+    }
+
+    fn connection(&self) -> Option<&Client> {
+        Some(self.client)
     }
 }

@@ -3,6 +3,8 @@
 mod acme;
 mod client;
 mod gateway;
+pub mod http2;
+pub mod http2_server;
 mod message;
 mod papers;
 mod server;
@@ -16,6 +18,7 @@ use std::{
 pub use acme::{Authority, Ways, handshake};
 pub use client::Client;
 pub use gateway::{Gateway, Launch};
+pub use http2::Http2;
 pub use message::{ReadError, Response, Socket};
 pub use papers::Papers;
 pub use server::{Pattern, Server, bodies_pass};

@@ -248,7 +248,13 @@ impl Upstream {
 
     #[track_caller]
     pub fn wait_until_idle(&self) {
-        eventually("every upstream connection ends", || self.open() == 0);
+        self.wait_until_idle_but(0);
+    }
+
+    /// Waits until no more connections are open than these, which are kept for the next request.
+    #[track_caller]
+    pub fn wait_until_idle_but(&self, kept: usize) {
+        eventually("upstream connections end", || self.open() <= kept);
     }
 }
 

@@ -1,0 +1,7 @@
+#![no_main]
+#![allow(dead_code)]
+
+#[path = "../../tests/corpus/properties.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| properties::proxy(data));
