@@ -31,7 +31,9 @@ use crate::config::{
     decode::{At, Sink},
     file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, ListenerTls},
     report::{Place, Problem},
-    snapshot::{ACME_TLS, Certificates, Http2Use, Protocol, TlsRule, UpstreamTls, dns_names},
+    snapshot::{
+        ACME_TLS, AcmeName, Certificates, Http2Use, Protocol, TlsRule, UpstreamTls, dns_names,
+    },
     values::{AcmeChallenge, ClientCertificate, EndpointName, TlsVersion},
 };
 
@@ -59,35 +61,7 @@ pub(super) fn tls(
     sink: &mut Sink,
 ) -> Option<TlsRule> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut shown = Certificates::default();
-    if tls.certificates.is_empty() && tls.acme.value.is_none() && !tls.acme.is_wrong() {
-        let place = tls.certificates.place().unwrap_or(TOP);
-        let problem = Problem::error(place, "TLS needs at least one certificate");
-        sink.push(problem.fix(
-            "write certificates = [{ file = \"chain.pem\", key = \"key.pem\" }], or have them \
-                 issued: acme = { domains = [\"example.com\"], agree_tos = true }",
-        ));
-        return None;
-    }
-    let (mut is_good, mut first_expiry_s) = (true, None::<i64>);
-    let all = certificates::all(&tls.certificates, folder, &provider, sink);
-    for (certificate, loaded) in tls.certificates.iter().zip(all) {
-        let Some(Loaded { key, about }) = loaded else {
-            is_good = false;
-            continue;
-        };
-        let expires_s = about.until.timestamp();
-        first_expiry_s = Some(first_expiry_s.map_or(expires_s, |first| first.min(expires_s)));
-        let staple = staples::of_certificate(certificate, &key.cert[0], folder, sink);
-        shown.add(key, staple, &about.names);
-    }
-    let names = match &tls.acme.value {
-        Some(acme) => super::acme::of_listener(acme, tls, folder, sink),
-        None => Some(Vec::new()),
-    };
-    is_good &= names.is_some();
-    let names = names.unwrap_or_default();
-    names.iter().for_each(|name| shown.add_issued(name));
+    let Own { shown, first_expiry_s, names, is_good } = own(tls, folder, &provider, sink)?;
     let versions: &[_] = match *tls.min_version {
         TlsVersion::V12 => &[&TLS13, &TLS12],
         TlsVersion::V13 => &[&TLS13],
@@ -130,6 +104,54 @@ pub(super) fn tls(
         hsts,
         acme: names,
     })
+}
+
+/// What a listener has to show.
+struct Own {
+    shown: Certificates,
+    first_expiry_s: Option<i64>,
+    /// Those that an authority issues.
+    names: Vec<AcmeName>,
+    is_good: bool,
+}
+
+/// The certificates of a listener; `None`, or not good, after a report.
+fn own(
+    tls: &ListenerTls,
+    folder: &Path,
+    provider: &Arc<CryptoProvider>,
+    sink: &mut Sink,
+) -> Option<Own> {
+    let mut shown = Certificates::default();
+    if tls.certificates.is_empty() && tls.acme.value.is_none() && !tls.acme.is_wrong() {
+        let place = tls.certificates.place().unwrap_or(TOP);
+        let problem = Problem::error(place, "TLS needs at least one certificate");
+        sink.push(problem.fix(
+            "write certificates = [{ file = \"chain.pem\", key = \"key.pem\" }], or have them \
+                 issued: acme = { domains = [\"example.com\"], agree_tos = true }",
+        ));
+        return None;
+    }
+    let (mut is_good, mut first_expiry_s) = (true, None::<i64>);
+    let all = certificates::all(&tls.certificates, folder, provider, sink);
+    for (certificate, loaded) in tls.certificates.iter().zip(all) {
+        let Some(Loaded { key, about }) = loaded else {
+            is_good = false;
+            continue;
+        };
+        let expires_s = about.until.timestamp();
+        first_expiry_s = Some(first_expiry_s.map_or(expires_s, |first| first.min(expires_s)));
+        let staple = staples::of_certificate(certificate, &key.cert[0], folder, sink);
+        shown.add(key, staple, &about.names);
+    }
+    let names = match &tls.acme.value {
+        Some(acme) => super::acme::of_listener(acme, tls, folder, sink),
+        None => Some(Vec::new()),
+    };
+    is_good &= names.is_some();
+    let names = names.unwrap_or_default();
+    names.iter().for_each(|name| shown.add_issued(name));
+    Some(Own { shown, first_expiry_s, names, is_good })
 }
 
 fn handshake_rate(tls: &ListenerTls, sink: &mut Sink) -> Option<HandshakeRate> {
