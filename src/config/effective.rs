@@ -30,7 +30,7 @@ pub fn effective(snapshot: &Snapshot) -> Table {
 }
 
 /// Keys that do something only with `upstream`, and that `check` refuses without it.
-const FORWARDING_KEYS: [&str; 4] = ["strip_prefix", "timeout", "upgrade", "tries"];
+const FORWARDING_KEYS: [&str; 5] = ["strip_prefix", "timeout", "upgrade", "grpc_web", "tries"];
 
 fn remove_idle_keys(table: &mut Table) {
     let routes = table.get_mut("routes").and_then(Value::as_array_mut);

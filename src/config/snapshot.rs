@@ -19,11 +19,13 @@ use crate::{
 
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
+pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
 pub use tickets::SharedTickets;
-pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, tickets};
+pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;
+pub mod acme;
 mod tickets;
 mod tls;
 mod trace;
@@ -54,6 +56,8 @@ pub struct Snapshot {
     pub tracing: Option<Tracing>,
     pub server_timing: ServerTiming,
     pub admin: Admin,
+    /// Names that certificates are got for, each once.
+    pub acme: Vec<AcmeName>,
     /// Reload when the file changes, or one of `files`.
     pub reload_watch: bool,
     /// Files whose content is a part of this, and that others renew: certificates and keys.
@@ -153,8 +157,9 @@ pub struct ListenerRule {
     pub access_log: bool,
     pub proxy_protocol: ProxyProtocol,
     pub http2: Http2Use,
-    /// Every request is sent to https at this port.
-    pub https_port: Option<u16>,
+    /// What is answered before anything is routed: redirects to https, and what an authority asks
+    /// for.
+    pub ahead: Option<Arc<Ahead>>,
     /// Clients speak TLS.
     pub tls: Option<TlsRule>,
     /// TLS is not ended here: each connection goes to the upstream of the name it asks for.

@@ -1,5 +1,6 @@
 //! Everything that is not the data path: command line, start, signals, demo.
 
+pub mod acme;
 pub mod admin;
 mod cli;
 pub mod commands;

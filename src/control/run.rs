@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR1, SIGUSR2};
 use tokio::sync::oneshot;
 
 use super::{
+    acme::Acme,
     admin::{self, Ask},
     cli,
     endpoints::{NotGranted, Obeyed, Overrides, Wish},
@@ -150,6 +151,7 @@ pub struct Gateway {
     pub upgrade: Option<Upgrade>,
     pub ending: Ending,
     pub logs: Logs,
+    pub acme: Acme,
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
     pub connections_cut: u32,
@@ -170,6 +172,7 @@ impl Gateway {
     /// Waits for the end: of every worker, or by signals.
     fn wait(mut self) -> ExitCode {
         while self.workers.running() > 0 {
+            self.follow_acme();
             let event = self.next_event();
             if let Some(event) = event {
                 self.handle(event);
@@ -187,6 +190,14 @@ impl Gateway {
         }
         self.logs.finish(LOGS_GRACE);
         self.last_words()
+    }
+
+    /// Certificates are got for the configuration that every worker has.
+    fn follow_acme(&mut self) {
+        if !self.is_ending() && !self.reloads.is_under_way() {
+            let current = self.reloads.current();
+            self.acme.follow(current.generation, &current.acme);
+        }
     }
 
     fn handle(&mut self, event: Event) {
@@ -364,6 +375,8 @@ impl Gateway {
         let held = self.sockets.held().iter();
         held.filter(|held| !handed_over.contains(&held.rule.name)).for_each(Held::unlink);
         self.sockets.let_go();
+        // Whoever comes after this process may renew from now on.
+        self.acme.stop();
         self.workers.tell_all(|| Message::Drain { handed_over: handed_over.clone() });
         self.ending = Ending::Draining(Instant::now() + timeout + END_GRACE);
     }

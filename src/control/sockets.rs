@@ -344,7 +344,7 @@ mod tests {
             proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
             http2: crate::config::snapshot::Http2Use::On,
             passthrough: None,
-            https_port: None,
+            ahead: None,
             tls: None,
         }
     }

@@ -15,6 +15,7 @@ use signal_hook::{
 };
 
 use super::{
+    acme::{Acme, Board},
     admin, cores,
     endpoints::Overrides,
     history::unix_now,
@@ -25,7 +26,7 @@ use super::{
     sockets::{Opened, Sockets},
     systemd::{self, Systemd},
     takeover::Takeover,
-    view::Shared,
+    view::{Counted, Shared},
     watch::Watch,
     workers::Workers,
 };
@@ -89,8 +90,11 @@ impl Gateway {
         let (readiness, overrides) = (Readiness::default(), Overrides::default());
         let view = view_of(&reloads, &views, &overrides, unix_now());
         let (ready_as, spans) = (readiness.clone(), reloads.spans.totals());
-        let shared =
-            Shared::new(view, ready_as, registry.clone(), logs.clone(), spans, tell.clone());
+        let board = Board::default();
+        let acme = Acme::new(board.clone());
+        let counted =
+            Counted { registry: registry.clone(), logs: logs.clone(), spans, acme: board };
+        let shared = Shared::new(view, ready_as, counted, tell.clone());
         let admin = admin::Server::idle(shared.clone())?;
         Ok(Gateway {
             workers,
@@ -110,6 +114,7 @@ impl Gateway {
             upgrade: None,
             ending: Ending::No,
             logs,
+            acme,
             registry,
             connections_cut: 0,
             failed: false,

@@ -3,6 +3,7 @@
 //! of them; workers never see it.
 
 use std::{
+    ops::Deref,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -13,7 +14,7 @@ use std::{
 };
 
 use super::{
-    endpoints::Overrides, history::History, logs::Logs, ready::Readiness, run::Event,
+    acme::Board, endpoints::Overrides, history::History, logs::Logs, ready::Readiness, run::Event,
     spans::SpanTotals, watch::Signs,
 };
 use crate::{
@@ -39,13 +40,27 @@ const QUESTIONS_MAX: u32 = 16;
 pub struct Shared {
     view: Mutex<Arc<View>>,
     pub readiness: Readiness,
-    /// Everything that is counted. Locked only by control's own threads.
-    pub registry: Arc<Mutex<Registry>>,
-    pub logs: Logs,
-    pub spans: SpanTotals,
+    counted: Counted,
     /// What the watch sees.
     pub signs: Signs,
     tell: mpsc::Sender<Event>,
+}
+
+/// What is counted all the time.
+pub struct Counted {
+    /// Everything that workers count. Locked only by control's own threads.
+    pub registry: Arc<Mutex<Registry>>,
+    pub logs: Logs,
+    pub spans: SpanTotals,
+    pub acme: Board,
+}
+
+impl Deref for Shared {
+    type Target = Counted;
+
+    fn deref(&self) -> &Counted {
+        &self.counted
+    }
 }
 
 /// The gateway as of its last change.
@@ -87,14 +102,12 @@ impl Shared {
     pub fn new(
         view: View,
         readiness: Readiness,
-        registry: Arc<Mutex<Registry>>,
-        logs: Logs,
-        spans: SpanTotals,
+        counted: Counted,
         tell: mpsc::Sender<Event>,
     ) -> Arc<Shared> {
         let signs = Signs::of(view.workers.len());
         let view = Mutex::new(Arc::new(view));
-        Arc::new(Shared { view, readiness, registry, logs, spans, signs, tell })
+        Arc::new(Shared { view, readiness, counted, signs, tell })
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {

@@ -156,7 +156,10 @@ async fn shake_hands(worker: &Worker, client: &Client, rule: &TlsRule) -> bool {
     match tls::accept(&client.stream, rule, &worker.buffers, &worker.metrics).await {
         Ok(shaken) => {
             worker.metrics.tls_handshakes[usize::from(shaken.is_resumed)].count();
-            true
+            if shaken.is_proof {
+                client.stream.finish_writing();
+            }
+            !shaken.is_proof
         }
         Err(tls::Refused { failure, error }) => {
             worker.metrics.tls_failures[failure as usize].count();

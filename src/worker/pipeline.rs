@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! admit (framing and sizes are the codec's; here: method, path)   400 405
+//! what an authority asks for (ACME), while it may                 200
 //! to https, where the listener says so                            308
 //! route                                                           404 405 421
 //! certificate of the client                                       403
@@ -23,10 +24,14 @@ use super::{
     generation::Generation,
     grpc_web,
     logs::{self, Malformed},
-    respond, trace,
+    respond::{self, Answer},
+    trace,
 };
 use crate::{
-    config::{Snapshot, snapshot::Action},
+    config::{
+        Snapshot,
+        snapshot::{Action, Ahead},
+    },
     policy::{
         Refusal,
         admit::{self, Admitted},
@@ -35,6 +40,7 @@ use crate::{
         route::RouteMatch,
     },
     telemetry::record::Sent,
+    wire::Method,
 };
 
 /// How an exchange ended.
@@ -114,10 +120,10 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         trace::tell_timing(snapshot, exchange, sink);
         return Box::pin(options(sink)).await;
     }
-    let https_port = exchange.door.rule.borrow().https_port;
-    if let Some(port) = https_port {
+    let ahead = exchange.door.rule.borrow().ahead.as_ref().and_then(|rule| ahead(rule, exchange));
+    if let Some(ahead) = ahead {
         trace::tell_timing(snapshot, exchange, sink);
-        return Box::pin(respond::to_https(exchange, port, sink)).await;
+        return Box::pin(respond::ahead(exchange, ahead, sink)).await;
     }
     let matched = route(snapshot, exchange)?;
     let doing = Doing::Exchange { generation: snapshot.generation, route: matched.route };
@@ -150,6 +156,17 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             respond::redirect(exchange, &matched, to, sink).await
         }
     }
+}
+
+/// What a listener answers before anything is routed.
+fn ahead(rule: &Ahead, exchange: &Exchange) -> Option<Answer> {
+    if !rule.challenges.is_empty()
+        && exchange.head().method == Method::Get
+        && let Some(token) = rule.answer(exchange.raw_path())
+    {
+        return Some(Answer::Challenge(token));
+    }
+    rule.https_port.map(Answer::ToHttps)
 }
 
 pub(super) fn admit(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<Admitted, Refusal> {

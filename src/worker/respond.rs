@@ -1,9 +1,11 @@
 //! Responses the gateway makes itself: fixed ones, redirects, and refusals as problem+json
 //! (RFC 9457).
 
+use std::sync::Arc;
+
 use super::exchange::{Exchange, OwnResponse, ResponseSink};
 use crate::{
-    config::snapshot::{Redirect, RedirectedRequest, Respond},
+    config::snapshot::{Redirect, RedirectedRequest, Respond, Token},
     policy::{
         Refusal,
         grpc::{self, Grpc},
@@ -55,8 +57,30 @@ async fn send_to<S: ResponseSink>(
     sink.own(OwnResponse { status, content_type: "", fields: &fields, body: b"" }).await
 }
 
+/// An answer before anything is routed.
+pub enum Answer {
+    /// To an authority that asks whether a name is ours (RFC 8555 §8.3).
+    Challenge(Arc<Token>),
+    /// The same over TLS, at this port.
+    ToHttps(u16),
+}
+
+/// Sends such an answer.
+pub async fn ahead<S: ResponseSink>(
+    exchange: &Exchange,
+    answer: Answer,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let token = match answer {
+        Answer::ToHttps(port) => return to_https(exchange, port, sink).await,
+        Answer::Challenge(token) => token,
+    };
+    let (content_type, body) = ("application/octet-stream", token.answer.as_bytes());
+    sink.own(OwnResponse { status: 200, content_type, fields: &[], body }).await
+}
+
 /// Sends the client to the same resource over TLS, at `port`.
-pub async fn to_https<S: ResponseSink>(
+async fn to_https<S: ResponseSink>(
     exchange: &Exchange,
     port: u16,
     sink: &mut S,

@@ -300,7 +300,7 @@ mod tests {
             access_log: true,
             proxy_protocol: crate::config::snapshot::ProxyProtocol::Off,
             http2: crate::config::snapshot::Http2Use::On,
-            https_port: None,
+            ahead: None,
             tls: None,
             passthrough: None,
         };

@@ -28,7 +28,7 @@ use super::{
     respond::problem,
 };
 use crate::{
-    config::snapshot::{TlsRule, UpstreamTls},
+    config::snapshot::{ACME_TLS, TlsRule, UpstreamTls},
     policy::{client_cert::ClientCert, refusal},
     telemetry::metrics::shards::{TlsBreak, TlsFailure, WorkerShard},
 };
@@ -88,6 +88,8 @@ pub struct Agreed {
 #[derive(Clone, Copy, Debug)]
 pub struct Shaken {
     pub is_resumed: bool,
+    /// It proved a name to an authority, and was for nothing else (RFC 8737 §3).
+    pub is_proof: bool,
 }
 
 /// Answers a client's handshake on `stream`, which speaks TLS from then on.
@@ -184,7 +186,8 @@ impl Tls {
             }
             if !self.session.borrow().is_handshaking() {
                 let kind = self.session.borrow().handshake_kind();
-                return Ok(Shaken { is_resumed: kind == Some(HandshakeKind::Resumed) });
+                let is_proof = self.session.borrow().alpn_protocol() == Some(ACME_TLS);
+                return Ok(Shaken { is_resumed: kind == Some(HandshakeKind::Resumed), is_proof });
             }
             let mut bytes = self.room();
             let read = stream.read(&mut bytes, wait).await;
@@ -447,6 +450,9 @@ fn refused(error: io::Error) -> Refused {
         (Some(rustls::Error::InvalidCertificate(why)), _) => certificate(why),
         // The list that says which are revoked is out of its time, or none is there.
         (Some(rustls::Error::InvalidCertRevocationList(_)), _) => TlsFailure::CertificateRevoked,
+        (Some(rustls::Error::General(why)), _) if why.starts_with("no server certificate") => {
+            TlsFailure::NoCertificate
+        }
         (Some(_), _) => TlsFailure::Invalid,
         (None, io::ErrorKind::TimedOut) => TlsFailure::Timeout,
         (None, _) => TlsFailure::Closed,

@@ -11,6 +11,7 @@
 mod harness;
 
 mod access_log;
+mod acme;
 mod admin;
 mod balance;
 mod certificates;

@@ -10,7 +10,7 @@ use super::{
     decode::{At, Sink},
     file::{Admin, File, Http2, Limits, Listener, Runtime, Shutdown, Timeouts, UNIX_MODE_DEFAULT},
     report::{Place, Problem},
-    snapshot::{self, AdminBind, Bind, ListenerRule, ProxyProtocol, Snapshot},
+    snapshot::{self, AdminBind, Ahead, Bind, ListenerRule, ProxyProtocol, Snapshot},
     units::{Millis, Size},
     values::{BindAddress, EncodedSlash},
 };
@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod access_logs;
+mod acme;
 mod certificates;
 mod passthrough;
 mod routes;
@@ -36,7 +37,8 @@ const TOP: Place = Place { start: 0, end: 0 };
 /// Checks a decoded file; `None` only when no snapshot can be made at all.
 pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> Option<Snapshot> {
     let paths = PathRules { encoded_slash_keep: *file.paths.encoded_slash == EncodedSlash::Keep };
-    let listeners = listeners(file, around.folder, sink);
+    let mut listeners = listeners(file, around.folder, sink);
+    let acme = acme::names(file, &mut listeners, sink);
     check_limits(&file.limits, sink);
     check_timeouts(&file.timeouts, sink);
     check_ring(&file.runtime, sink);
@@ -76,6 +78,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         tracing,
         server_timing: *file.tracing.server_timing,
         admin: admin(&file.admin),
+        acme,
         reload_watch: *file.reload.watch,
         files: tls::files(file, around.folder),
         // Whoever has the text puts it in.
@@ -194,7 +197,8 @@ fn listener_rule(
         access_log: *listener.access_log,
         proxy_protocol: *listener.proxy_protocol,
         http2: *listener.http2,
-        https_port: https_port(listener, sink),
+        ahead: https_port(listener, sink)
+            .map(|port| Arc::new(Ahead { https_port: Some(port), challenges: Vec::new() })),
         tls: listener
             .tls
             .value

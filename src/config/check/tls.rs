@@ -18,7 +18,7 @@ use rustls::{
 };
 use rustls_native_certs::load_native_certs;
 use x509_parser::{
-    prelude::{FromDer, GeneralName, X509Certificate},
+    prelude::{FromDer, X509Certificate},
     time::ASN1Time,
 };
 
@@ -31,8 +31,10 @@ use crate::config::{
     decode::{At, Sink},
     file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, ListenerTls},
     report::{Place, Problem},
-    snapshot::{Certificates, Http2Use, Protocol, TlsRule, UpstreamTls},
-    values::{ClientCertificate, EndpointName, TlsVersion},
+    snapshot::{
+        ACME_TLS, AcmeName, Certificates, Http2Use, Protocol, TlsRule, UpstreamTls, dns_names,
+    },
+    values::{AcmeChallenge, ClientCertificate, EndpointName, TlsVersion},
 };
 
 use crate::policy::handshake_rate::HandshakeRate;
@@ -59,27 +61,7 @@ pub(super) fn tls(
     sink: &mut Sink,
 ) -> Option<TlsRule> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut shown = Certificates::default();
-    if tls.certificates.is_empty() {
-        let place = tls.certificates.place().unwrap_or(TOP);
-        let problem = Problem::error(place, "TLS needs at least one certificate");
-        sink.push(
-            problem.fix("write certificates = [{ file = \"chain.pem\", key = \"key.pem\" }]"),
-        );
-        return None;
-    }
-    let (mut is_good, mut first_expiry_s) = (true, None::<i64>);
-    let all = certificates::all(&tls.certificates, folder, &provider, sink);
-    for (certificate, loaded) in tls.certificates.iter().zip(all) {
-        let Some(Loaded { key, about }) = loaded else {
-            is_good = false;
-            continue;
-        };
-        let expires_s = about.until.timestamp();
-        first_expiry_s = Some(first_expiry_s.map_or(expires_s, |first| first.min(expires_s)));
-        let staple = staples::of_certificate(certificate, &key.cert[0], folder, sink);
-        shown.add(key, staple, &about.names);
-    }
+    let Own { shown, first_expiry_s, names, is_good } = own(tls, folder, &provider, sink)?;
     let versions: &[_] = match *tls.min_version {
         TlsVersion::V12 => &[&TLS13, &TLS12],
         TlsVersion::V13 => &[&TLS13],
@@ -95,6 +77,9 @@ pub(super) fn tls(
     };
     let mut server = builder.with_cert_resolver(Arc::new(shown));
     server.alpn_protocols = protocols(http2);
+    if names.iter().any(|name| name.challenge == AcmeChallenge::TlsAlpn01) {
+        server.alpn_protocols.push(ACME_TLS.to_vec());
+    }
     // What resumes a session is in the client's ticket: nothing is stored here.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     let makes_tickets = tickets::of_listener(tls, tls.client_ca.value.is_some(), folder, sink);
@@ -117,7 +102,56 @@ pub(super) fn tls(
         asks_certificate: asks,
         tells_certificate,
         hsts,
+        acme: names,
     })
+}
+
+/// What a listener has to show.
+struct Own {
+    shown: Certificates,
+    first_expiry_s: Option<i64>,
+    /// Those that an authority issues.
+    names: Vec<AcmeName>,
+    is_good: bool,
+}
+
+/// The certificates of a listener; `None`, or not good, after a report.
+fn own(
+    tls: &ListenerTls,
+    folder: &Path,
+    provider: &Arc<CryptoProvider>,
+    sink: &mut Sink,
+) -> Option<Own> {
+    let mut shown = Certificates::default();
+    if tls.certificates.is_empty() && tls.acme.value.is_none() && !tls.acme.is_wrong() {
+        let place = tls.certificates.place().unwrap_or(TOP);
+        let problem = Problem::error(place, "TLS needs at least one certificate");
+        sink.push(problem.fix(
+            "write certificates = [{ file = \"chain.pem\", key = \"key.pem\" }], or have them \
+                 issued: acme = { domains = [\"example.com\"], agree_tos = true }",
+        ));
+        return None;
+    }
+    let (mut is_good, mut first_expiry_s) = (true, None::<i64>);
+    let all = certificates::all(&tls.certificates, folder, provider, sink);
+    for (certificate, loaded) in tls.certificates.iter().zip(all) {
+        let Some(Loaded { key, about }) = loaded else {
+            is_good = false;
+            continue;
+        };
+        let expires_s = about.until.timestamp();
+        first_expiry_s = Some(first_expiry_s.map_or(expires_s, |first| first.min(expires_s)));
+        let staple = staples::of_certificate(certificate, &key.cert[0], folder, sink);
+        shown.add(key, staple, &about.names);
+    }
+    let names = match &tls.acme.value {
+        Some(acme) => super::acme::of_listener(acme, tls, folder, sink),
+        None => Some(Vec::new()),
+    };
+    is_good &= names.is_some();
+    let names = names.unwrap_or_default();
+    names.iter().for_each(|name| shown.add_issued(name));
+    Some(Own { shown, first_expiry_s, names, is_good })
 }
 
 fn handshake_rate(tls: &ListenerTls, sink: &mut Sink) -> Option<HandshakeRate> {
@@ -278,7 +312,7 @@ pub(super) fn server_name(
         .ok()
 }
 
-fn roots_of(ca: &At<String>, folder: &Path, sink: &mut Sink) -> Option<RootCertStore> {
+pub(super) fn roots_of(ca: &At<String>, folder: &Path, sink: &mut Sink) -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for certificate in chain(ca, folder, sink)? {
         if let Err(error) = roots.add(certificate) {
@@ -291,7 +325,7 @@ fn roots_of(ca: &At<String>, folder: &Path, sink: &mut Sink) -> Option<RootCertS
     Some(roots)
 }
 
-fn system_roots(place: Place, sink: &mut Sink) -> Option<RootCertStore> {
+pub(super) fn system_roots(place: Place, sink: &mut Sink) -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
     // One that cannot be read does not matter where others can.
     let (added, _) = roots.add_parsable_certificates(load_native_certs().certs);
@@ -310,8 +344,10 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let of_listener = |tls: &ListenerTls| {
         let certificates = tls.certificates.iter().flat_map(|one| of_certificate(one));
         let lists = tls.client_crls.iter().map(|list| list.value.clone());
+        let acme = tls.acme.value.as_ref().and_then(|acme| acme.ca.value.clone());
         let others = [&tls.client_ca, &tls.ticket_secrets].map(|file| file.value.clone());
-        certificates.chain(lists).chain(others.into_iter().flatten()).collect::<Vec<String>>()
+        let others = others.into_iter().flatten().chain(acme);
+        certificates.chain(lists).chain(others).collect::<Vec<String>>()
     };
     let upstreams = file.upstreams.value.0.iter().filter_map(|(_, upstream)| upstream.as_ref());
     let of_upstream = |tls: &file::UpstreamTls| {
@@ -453,15 +489,9 @@ fn about(der: &CertificateDer<'_>, file: &At<String>, sink: &mut Sink) -> Option
         sink.push(Problem::error(place, title).fix("have it issued anew"));
         return None;
     };
-    let alternatives = certificate.subject_alternative_name().ok().flatten();
-    let names = alternatives.iter().flat_map(|found| &found.value.general_names);
-    let dns = names.filter_map(|name| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        _ => None,
-    });
     let validity = certificate.validity();
     let (from, until) = (validity.not_before, validity.not_after);
-    let about = About { names: dns.collect(), from, until };
+    let about = About { names: dns_names(&certificate).into(), from, until };
     warn_of_time(&about, file, sink);
     Some(about)
 }

@@ -12,6 +12,9 @@ use rustls::{
     server::{ClientHello, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use x509_parser::prelude::{GeneralName, X509Certificate};
+
+use super::acme::{ACME_TLS, AcmeName, Cell};
 
 use crate::policy::handshake_rate::HandshakeRate;
 
@@ -35,6 +38,8 @@ pub struct TlsRule {
     pub tells_certificate: bool,
     /// Value of Strict-Transport-Security.
     pub hsts: Option<Arc<str>>,
+    /// Names whose certificates an authority issues.
+    pub acme: Vec<AcmeName>,
 }
 
 /// TLS to the endpoints of an upstream.
@@ -62,6 +67,10 @@ pub struct Certificates {
     exact: AHashMap<String, Vec<Shown>>,
     /// By what follows the `*.`, which stands for one label (RFC 6125 §6.4.3).
     wildcard: AHashMap<String, Vec<Shown>>,
+    /// Those that an authority issues, by name.
+    issued: AHashMap<String, Arc<Cell>>,
+    /// The names of `issued`, in the order of the configuration.
+    issued_names: Vec<String>,
 }
 
 /// A certificate as clients are shown it.
@@ -110,6 +119,22 @@ impl Certificates {
         self.all.push(shown);
     }
 
+    /// Adds a name whose certificate an authority issues, sooner or later.
+    pub fn add_issued(&mut self, name: &AcmeName) {
+        self.issued.insert(name.name.clone(), name.cell.clone());
+        self.issued_names.push(name.name.clone());
+    }
+
+    /// A certificate that an authority issued. `None` where that is nobody's business here, or the
+    /// client asks for a name that has none yet.
+    fn of_issued(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let current = |cell: &Arc<Cell>| Some(cell.certificate.load().as_ref()?.key.clone());
+        match name {
+            Some(name) => self.issued.get(name).and_then(current),
+            None => self.issued_names.iter().find_map(|name| current(self.issued.get(name)?)),
+        }
+    }
+
     fn of_name(&self, name: &str) -> Option<&[Shown]> {
         let lower;
         let name = match name.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -126,14 +151,43 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if !self.issued.is_empty() {
+            return self.resolve_issued(&hello);
+        }
         let named = hello.server_name().and_then(|name| self.of_name(name));
+        self.first_fit(named.unwrap_or(&self.all), &hello)
+    }
+}
+
+impl Certificates {
+    /// As [`ResolvesServerCert::resolve`], where an authority issues some of them.
+    fn resolve_issued(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        let cell = name.as_ref().and_then(|name| self.issued.get(name));
+        // It offers nothing but that (RFC 8737 §3).
+        let mut offered = hello.alpn().into_iter().flatten();
+        if offered.next() == Some(ACME_TLS) && offered.next().is_none() {
+            return cell?.handshake.load_full();
+        }
+        if let Some(key) = self.of_issued(name.as_deref()) {
+            return Some(key);
+        }
+        match name.as_deref().and_then(|name| self.of_name(name)) {
+            Some(named) => self.first_fit(named, hello),
+            // Another name's certificate would tell a client that it is at the wrong place.
+            None if cell.is_some() => None,
+            None if self.all.is_empty() => self.of_issued(None),
+            None => self.first_fit(&self.all, hello),
+        }
+    }
+
+    fn first_fit(&self, keys: &[Shown], hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // A name may have an RSA and an ECDSA key: the first one that the client can verify.
         let fits =
             |shown: &&Shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some();
-        let certificates = named.unwrap_or(&self.all);
         // Where none fits, any: the handshake then fails for what it is, no signature in common,
         // and not as if access had been denied.
-        let shown = certificates.iter().find(fits).or(certificates.first());
+        let shown = keys.iter().find(fits).or(keys.first());
         shown.map(|shown| shown.at(unix_s))
     }
 }
@@ -141,6 +195,17 @@ impl ResolvesServerCert for Certificates {
 fn unix_s() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
+}
+
+/// The DNS names that a certificate is for.
+pub fn dns_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let alternatives = certificate.subject_alternative_name().ok().flatten();
+    let names = alternatives.iter().flat_map(|found| &found.value.general_names);
+    let dns = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    dns.collect()
 }
 
 /// The process's keys of session tickets: what one worker, listener or generation gave out, every

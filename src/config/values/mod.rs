@@ -16,6 +16,7 @@ use super::{
 use crate::{choice, policy::balance::Balance};
 
 mod access_log;
+mod acme;
 mod addresses;
 mod admin;
 mod conditions;
@@ -23,6 +24,7 @@ mod paths;
 mod trace;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
+pub use acme::{AcmeChallenge, DirectoryUrl, DomainName, Email};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
@@ -186,6 +188,9 @@ written_as_text!(
     LogTarget,
     StatusHost,
     StatusRange,
+    DomainName,
+    DirectoryUrl,
+    Email,
 );
 
 /// A name given by the operator.

@@ -9,11 +9,12 @@ use axum::{
 use super::State;
 use crate::{
     control::{
+        acme::{Key, Line, unix},
         logs::Total,
         process,
         view::{ListenerView, Shared, View},
     },
-    telemetry::metrics::expose::{self, Format, LogLines, Process, WorkerProcess},
+    telemetry::metrics::expose::{self, AcmeFigures, Format, LogLines, Process, WorkerProcess},
 };
 
 /// As Prometheus text, or as OpenMetrics where the Accept field names it.
@@ -27,6 +28,11 @@ pub async fn get(Extract(desk): State, headers: HeaderMap) -> Response {
 
 fn lines(total: Total) -> LogLines {
     LogLines { log: total.name, written: total.written, dropped: total.dropped }
+}
+
+fn acme(((name, authority), line): (Key, Line)) -> AcmeFigures {
+    let expires_s = line.expires.map(|at| unix(at) as f64);
+    AcmeFigures { name, authority, expires_s, issued: line.issued, failed: line.failed }
 }
 
 fn expiry(listener: &ListenerView) -> Option<(String, f64)> {
@@ -59,5 +65,6 @@ fn of_process(shared: &Shared, view: &View) -> Process {
         certificates: view.listeners.iter().filter_map(expiry).collect(),
         access_logs: shared.logs.totals().into_iter().map(lines).collect(),
         spans: shared.spans.counts(),
+        acme: shared.acme.all().into_iter().map(acme).collect(),
     }
 }

@@ -20,6 +20,7 @@ use crate::{
         snapshot::{Action, Bind, Upstream},
     },
     control::{
+        acme::{Key, Line, unix},
         history::{Change, unix_now},
         logs::Total,
         process,
@@ -58,6 +59,9 @@ pub struct Status {
     /// Not there without tracing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spans: Option<Spans>,
+    /// Names that certificates are got for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acme: Vec<AcmeStatus>,
     pub limits: Limits,
     pub memory: Memory,
     pub descriptors: Descriptors,
@@ -198,6 +202,22 @@ pub struct Spans {
     pub dropped: u64,
 }
 
+/// A name that certificates are got for, and how it stands with it. Times are Unix times.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct AcmeStatus {
+    pub name: String,
+    pub authority: String,
+    /// `null` while there is no certificate.
+    pub expires: Option<u64>,
+    /// When the next one is ordered; `null` while another process does that.
+    pub next: Option<u64>,
+    /// Since the start.
+    pub issued: u64,
+    pub failed: u64,
+    /// Why the last order failed; `null` when it did not.
+    pub error: Option<String>,
+}
+
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Limits {
     /// Client connections, of all workers.
@@ -255,6 +275,7 @@ fn status(desk: &Desk) -> Status {
         upstreams: look.upstreams(),
         access_logs: desk.logs.totals().into_iter().map(access_log).collect(),
         spans: view.snapshot.tracing.is_some().then(|| spans(desk.spans.counts())),
+        acme: desk.acme.all().into_iter().map(acme).collect(),
         limits: Limits { connections_max: view.snapshot.limits.connections_max },
         memory: Memory { resident_bytes: process::resident_bytes() },
         descriptors: Descriptors { open, max },
@@ -263,6 +284,12 @@ fn status(desk: &Desk) -> Status {
 
 fn access_log(total: Total) -> AccessLog {
     AccessLog { name: total.name, written: total.written, dropped: total.dropped }
+}
+
+fn acme(((name, authority), line): (Key, Line)) -> AcmeStatus {
+    let (expires, next) = (line.expires.map(unix), line.next.map(unix));
+    let Line { issued, failed, error, .. } = line;
+    AcmeStatus { name, authority, expires, next, issued, failed, error }
 }
 
 fn spans(counts: SpanCounts) -> Spans {

@@ -129,6 +129,9 @@ fn overview(status: &shown::Status, out: &mut String) {
         let (exported, dropped) = (count(spans.exported), count(spans.dropped));
         line("spans", format!("{exported} exported, {dropped} dropped"));
     }
+    for name in &status.acme {
+        line("certificate", acme(name, status.now));
+    }
     line(
         "process",
         format!(
@@ -138,6 +141,24 @@ fn overview(status: &shown::Status, out: &mut String) {
             count(status.descriptors.max)
         ),
     );
+}
+
+fn acme(name: &shown::AcmeStatus, now: u64) -> String {
+    let until = |at: u64| match at.checked_sub(now) {
+        Some(left) => format!("in {}", span(left)),
+        None => format!("{} ago", span(now - at)),
+    };
+    let expires = match name.expires {
+        Some(at) if at < now => format!("expired {}", until(at)),
+        Some(at) => format!("expires {}", until(at)),
+        None => "none yet".to_owned(),
+    };
+    let next = match name.next {
+        Some(at) => format!("next order {}", until(at)),
+        None => "another process renews it".to_owned(),
+    };
+    let error = name.error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
+    format!("{} ({}): {expires}, {next}{error}", name.name, name.authority)
 }
 
 fn latency(latency: &Latency) -> String {

@@ -46,6 +46,18 @@ pub struct Process {
     pub certificates: Vec<(String, f64)>,
     pub access_logs: Vec<LogLines>,
     pub spans: SpanCounts,
+    pub acme: Vec<AcmeFigures>,
+}
+
+/// One name that certificates are got for.
+#[derive(Clone, Debug, Default)]
+pub struct AcmeFigures {
+    pub name: String,
+    pub authority: String,
+    /// Unix time; `None` while there is no certificate.
+    pub expires_s: Option<f64>,
+    pub issued: u64,
+    pub failed: u64,
 }
 
 /// A worker as the system sees it.
@@ -463,6 +475,20 @@ impl Scrape {
         self.count(f::PANICS, registry.sum(|w| w.panics.get()));
     }
 
+    fn acme(&mut self, names: &[AcmeFigures]) {
+        let labels = |of: &AcmeFigures| vec![text_of(&of.name), text_of(&of.authority)];
+        let expiry = names.iter().filter_map(|of| Some((labels(of), of.expires_s?)));
+        self.0.push((f::ACME_EXPIRY, Samples::Numbers(expiry.collect())));
+        let orders = names.iter().flat_map(|of| {
+            [("issued", of.issued), ("failed", of.failed)].map(|(outcome, count)| {
+                let mut labels = labels(of);
+                labels.push(outcome.into());
+                (labels, count)
+            })
+        });
+        self.counts(f::ACME_ORDERS, orders.collect());
+    }
+
     fn process(&mut self, registry: &Registry, process: &Process) {
         let lines = process.access_logs.iter().flat_map(|lines| {
             [("written", lines.written), ("dropped", lines.dropped)]
@@ -472,6 +498,7 @@ impl Scrape {
         let spans = [("exported", process.spans.exported), ("dropped", process.spans.dropped)];
         let spans = spans.map(|(outcome, count)| (vec![outcome.into()], count));
         self.counts(f::SPANS, spans.into());
+        self.acme(&process.acme);
         let workers = || process.workers.iter().enumerate();
         let cpu = workers().map(|(at, worker)| {
             (vec![number(at), number(worker.core as usize)], worker.cpu_seconds)

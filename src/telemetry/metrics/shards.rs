@@ -49,6 +49,9 @@ pub enum TlsFailure {
     PlainHttp,
     /// No version, cipher suite, group or signature that both have.
     Incompatible,
+    /// None of the certificates can be used for what the client asks for, such as a name whose
+    /// certificate has not been issued yet.
+    NoCertificate,
     /// The peer refused, by an alert: it does not trust the certificate, or found something wrong.
     Alert,
     /// The peer shows no certificate, and must.
@@ -72,11 +75,12 @@ pub enum TlsFailure {
 }
 
 impl TlsFailure {
-    pub const ALL: [TlsFailure; 14] = [
+    pub const ALL: [TlsFailure; 15] = [
         TlsFailure::Timeout,
         TlsFailure::Closed,
         TlsFailure::PlainHttp,
         TlsFailure::Incompatible,
+        TlsFailure::NoCertificate,
         TlsFailure::Alert,
         TlsFailure::CertificateMissing,
         TlsFailure::CertificateExpired,
@@ -96,6 +100,7 @@ impl TlsFailure {
             TlsFailure::Closed => "closed",
             TlsFailure::PlainHttp => "plain_http",
             TlsFailure::Incompatible => "incompatible",
+            TlsFailure::NoCertificate => "no_certificate",
             TlsFailure::Alert => "alert",
             TlsFailure::CertificateMissing => "certificate_missing",
             TlsFailure::CertificateExpired => "certificate_expired",

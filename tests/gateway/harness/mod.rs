@@ -1,5 +1,6 @@
 //! What the tests are made of: the program under test, clients and upstreams.
 
+mod acme;
 mod client;
 mod gateway;
 pub mod http2;
@@ -15,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use acme::{Authority, Ways, handshake};
 pub use client::Client;
 pub use gateway::{Gateway, Launch};
 pub use http2::Http2;

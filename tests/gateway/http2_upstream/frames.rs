@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{H2C, gateway};
-use crate::harness::{Client, Conn, Gateway, Upstream, eventually};
+use crate::harness::{Client, Conn, Gateway, ReadError, Upstream, eventually};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -298,4 +298,76 @@ fn a_body_shorter_or_longer_than_announced_is_cut() {
             Ok(response) => assert_eq!(response.reason(), "upstream.invalid_response"),
         }
     }
+}
+
+/// What an endpoint sends over the life of a connection with one request.
+fn whole(stream: u32) -> Vec<u8> {
+    let block = [OK, &literal(b"content-length", b"5"), &literal(b"x", b"y")].concat();
+    let hints = literal(b":status", b"103");
+    [
+        frame(HEADERS, END_HEADERS, stream, &hints),
+        frame(HEADERS, END_HEADERS, stream, &block),
+        frame(DATA, 0, stream, b"12"),
+        frame(PING, 0, 0, b"whatever"),
+        frame(DATA, END_STREAM, stream, b"345"),
+    ]
+    .concat()
+}
+
+/// Each request meets a connection whose bytes `damage` has changed, and is answered or cut.
+fn survives(
+    count: usize,
+    least: usize,
+    damage: impl Fn(usize, &mut Vec<u8>) + Send + Sync + 'static,
+) {
+    let upstream = Upstream::scripted(move |conn| {
+        greet(conn);
+        let Some(stream) = request(conn) else { return };
+        let mut bytes = whole(stream);
+        damage(conn.index, &mut bytes);
+        conn.send(bytes);
+        conn.shutdown(std::net::Shutdown::Write);
+        conn.until_closed();
+    });
+    let keys = format!("{H2C}\nfirst_byte_timeout = \"1s\"\nidle_timeout = \"1s\"");
+    let gateway = gateway(upstream.address(), &keys);
+    gateway.admin().get("/metrics");
+    let fds = gateway.open_fds();
+    let mut whole = 0;
+    for _ in 0..count {
+        let mut client = gateway.client();
+        client.send("POST / HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 4\r\n\r\nbody");
+        let mut response = client.try_response("POST");
+        while response.as_ref().is_ok_and(|response| response.status == 103) {
+            response = client.try_response("POST");
+        }
+        assert_ne!(response, Err(ReadError::Timeout));
+        if let Ok(response) = response {
+            assert!([200, 502].contains(&response.status), "{response:?}");
+            whole += usize::from(response.status == 200 && response.text() == "12345");
+        }
+    }
+    assert!(whole > least, "{whole} were whole");
+    eventually("all is closed", || upstream.open() == 0 && gateway.open_fds() <= fds);
+    assert!(!gateway.log().contains("panic"), "{}", gateway.log());
+}
+
+#[test]
+fn a_connection_that_ends_anywhere() {
+    // Some more than there are places: a request may meet a connection that is about to end.
+    let count = whole(1).len() + 30;
+    survives(count, 20, |index, bytes| bytes.truncate(index));
+}
+
+#[test]
+fn one_damaged_byte_anywhere() {
+    let count = whole(1).len();
+    survives(count, 3, move |index, bytes| {
+        // Of lengths the low byte, so that it need not be waited for.
+        let mut at = index % bytes.len();
+        while bytes[at..].starts_with(&[0, 0]) && at + 2 < bytes.len() {
+            at += 1;
+        }
+        bytes[at] = bytes[at].wrapping_add(1 + (index as u8) * 7);
+    });
 }

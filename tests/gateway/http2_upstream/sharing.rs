@@ -2,7 +2,10 @@
 //! others.
 
 use std::{
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -261,4 +264,83 @@ fn many_exchanges_in_turn() {
         assert_eq!(gateway.client().get("/bytes/100").body.len(), 100);
     }
     assert_eq!(server.connections(), 1);
+}
+
+/// Requests of all kinds, many at once, more than there is room for: what each has held is free
+/// again.
+#[test]
+fn after_a_storm_everything_is_free_again() {
+    let is_calm = Arc::new(AtomicBool::new(false));
+    let (calm, barrier) = (is_calm.clone(), Arc::new(Barrier::new(6)));
+    let server = Http2Server::with(Http2Options::default(), move |mut call: Call| {
+        let (is_calm, barrier) = (calm.load(SeqCst), barrier.clone());
+        async move {
+            match call.path() {
+                "/silent" => drop(call.until_reset().await),
+                "/early" => call.text("enough"),
+                "/refuse" => call.respond.send_reset(h2::Reason::REFUSED_STREAM),
+                "/meet" if is_calm => {
+                    barrier.wait().await;
+                    call.text("met");
+                }
+                _ => usual(call).await,
+            }
+        }
+    });
+    let keys = format!(
+        "{H2C}\nconnect_timeout = \"5s\"\nfirst_byte_timeout = \"300ms\"\n\
+         http2 = {{ streams = 3, connections = 2 }}"
+    );
+    let gateway = gateway(server.address(), &keys);
+    std::thread::scope(|scope| {
+        for thread in 0..16 {
+            let gateway = &gateway;
+            scope.spawn(move || {
+                for number in 0..30 {
+                    storm(gateway, thread * 7 + number);
+                }
+            });
+        }
+    });
+    is_calm.store(true, SeqCst);
+    let idle = "ringway_endpoint_in_flight{upstream=\"app\"";
+    eventually("nothing is in flight", || {
+        let metrics = gateway.admin().get("/metrics").text();
+        metrics.lines().any(|line| line.starts_with(idle) && line.ends_with(" 0"))
+    });
+    let mut clients: Vec<Client> = (0..6).map(|_| gateway.client()).collect();
+    clients.iter_mut().for_each(|c| c.send("GET /meet HTTP/1.1\r\nHost: gw.test\r\n\r\n"));
+    for client in &mut clients {
+        assert_eq!(client.response().text(), "met");
+    }
+    assert!(!gateway.log().contains("panic"), "{}", gateway.log());
+}
+
+/// One exchange of a kind.
+fn storm(gateway: &Gateway, kind: usize) {
+    let mut client = gateway.client();
+    match kind % 7 {
+        0 => assert_eq!(client.get("/bytes/100000").body.len(), 100_000),
+        1 => assert_eq!(client.get("/silent").status, 504),
+        2 => assert_eq!(client.get("/refuse").status, 502),
+        3 => {
+            client.send("GET /silent HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+            client.reset();
+        }
+        4 => {
+            client.send("GET /bytes/10000000 HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+            let _ = client.reader.fill();
+            client.reset();
+        }
+        5 => {
+            client.send("POST /early HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 500000\r\n\r\n");
+            client.try_send([0; 1000]);
+            assert_eq!(client.response().text(), "enough");
+        }
+        _ => {
+            client.send("PUT / HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 70000\r\n\r\n");
+            client.send(Pattern::default().take(70_000));
+            assert_eq!(client.response().text(), "70000 intact");
+        }
+    }
 }
