@@ -175,9 +175,12 @@ impl<'s> Reader<'s> {
         Reader { stream, decoder, carry: Vec::new(), flows: false }
     }
 
-    /// A buffer of the right size for what is left to come, or a small one.
-    pub fn buffer(&self, worker: &Worker, is_small: bool) -> Buffer {
-        worker.buffers.relay(if is_small { Some(0) } else { self.decoder.left() })
+    /// A buffer of the right size for what is left to come, and for no more than `bytes_max`.
+    pub fn buffer(&self, worker: &Worker, bytes_max: u64) -> Buffer {
+        worker.buffers.relay(match self.decoder.left() {
+            Some(left) => Some(left.min(bytes_max)),
+            None => Some(bytes_max).filter(|bytes| *bytes < u64::MAX),
+        })
     }
 
     /// Reads and decodes once. Afterwards the window of `buf` is data, possibly none; whether the

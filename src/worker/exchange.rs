@@ -269,9 +269,10 @@ pub trait ResponseSink {
     async fn ready(&mut self) -> Result<(), Refusal> {
         Ok(())
     }
-    /// So much waits for the client that only little should be read at once.
-    fn is_laden(&self) -> bool {
-        false
+    /// Bytes that should be read for the client at once, at most: what it does not take waits in
+    /// memory.
+    fn reads_max(&self) -> u64 {
+        u64::MAX
     }
     /// Sends more data. `last`: the body is complete.
     async fn data(

@@ -232,6 +232,32 @@ impl Stream {
         }
     }
 
+    /// As [`Stream::read`], where the point at which the read is overdue may change while it is in
+    /// flight: whoever changes it sets the deadline too. A record of which only a part has come must
+    /// not bring back the old one.
+    pub async fn read_until(&self, buf: &mut Buffer, by_ms: &Cell<u64>) -> io::Result<usize> {
+        loop {
+            let target = match self.tls.get() {
+                None => take(buf),
+                Some(tls) => match self.decrypted(tls, buf)? {
+                    Some(n) => return Ok(n),
+                    None => tls.room(),
+                },
+            };
+            self.deadline.read_by(by_ms.get());
+            let (result, back) = on_socket!(self, s => s.read(target).await);
+            self.turn.set(0);
+            completed();
+            let result = self.read_ended(result);
+            let Some(tls) = self.tls.get() else {
+                *buf = back;
+                return result;
+            };
+            tls.take(back, &result);
+            result?;
+        }
+    }
+
     /// Plaintext that is there already. When what was received is not TLS, the peer is told.
     fn decrypted(&self, tls: &Tls, buf: &mut Buffer) -> io::Result<Option<usize>> {
         tls.read(buf).inspect_err(|error| self.tell(tls.broke(error)))

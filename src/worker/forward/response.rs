@@ -117,7 +117,7 @@ impl Forward<'_> {
                 !connection.stream.has_unread()
             }
             None => {
-                let gathered = !sink.is_laden() && reader.gather(self.worker, buf);
+                let gathered = sink.reads_max() == u64::MAX && reader.gather(self.worker, buf);
                 let ended = reader.decoder.ended();
                 sink.head(head, buf, ended, reader.decoder.trailer_lines()).await?;
                 if !ended {
@@ -236,7 +236,7 @@ impl Forward<'_> {
             }
             if buf.capacity() == 0 {
                 // Or the sink has kept it until the client takes what is in it.
-                *buf = reader.buffer(self.worker, sink.is_laden());
+                *buf = reader.buffer(self.worker, sink.reads_max());
             }
             buf.reset(HEADROOM);
             self.read_body(connection, sink, reader, buf).await?;

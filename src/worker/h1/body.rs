@@ -116,7 +116,7 @@ impl RequestBody for H1Body<'_> {
 
     async fn next(&mut self) -> Result<Buffer, Refusal> {
         let started_ms = now_ms();
-        let mut buf = self.reader.buffer(self.worker, false);
+        let mut buf = self.reader.buffer(self.worker, u64::MAX);
         let refused = match self.reader.next(&mut buf, self.wait).await {
             Ok(()) => match self.account(buf.len(), started_ms) {
                 Ok(()) => return Ok(buf),

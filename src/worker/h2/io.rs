@@ -129,10 +129,7 @@ impl<O: Owner> Link<O> {
     async fn read(&self) {
         let mut buf = self.buffers.head();
         let result = match self.is_idle.get() {
-            false => {
-                let wait = Wait { idle_ms: NEVER_MS, until_ms: self.read_by_ms.get() };
-                self.stream().read(&mut buf, wait).await
-            }
+            false => self.stream().read_until(&mut buf, &self.read_by_ms).await,
             true => self.read_parked(&mut buf).await,
         };
         match result {

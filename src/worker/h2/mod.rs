@@ -43,12 +43,15 @@ use crate::{
 
 /// Streams that may wait for the client to take data before no further request is begun: each
 /// holds buffers.
-const WAITING_MAX: u32 = 16;
+const WAITING_MAX: u32 = 12;
 /// A client whose SETTINGS let a response send less than this gets no more than [`WAITING_MAX`]
 /// requests at once: all of them will wait.
 const NARROW_BYTES: u32 = 1024;
 /// Bytes of buffers that streams wait with before those that follow get small ones.
-const HELD_BYTES_MAX: usize = 256 * 1024;
+const HELD_BYTES_MAX: usize = 64 * 1024;
+/// So many streams at once read so much at once; more of them read through small buffers.
+const FEW_STREAMS: u32 = 4;
+const FEW_READ_BYTES: u64 = 64 * 1024;
 /// Streams of one connection that the codec itself may reset for the client's faults.
 const OWN_RESETS_MAX: usize = 100;
 /// Streams that a client may give up before they have begun.
@@ -364,9 +367,14 @@ impl Session {
         Waiting { session: self, held_bytes }
     }
 
-    /// Streams that wait hold so much that no further one should read ahead.
-    fn is_laden(&self) -> bool {
-        self.is_narrow.get() || self.held_bytes.get() >= HELD_BYTES_MAX
+    /// Bytes that one stream should read at once: less, the more of them may come to wait.
+    fn reads_max(&self) -> u64 {
+        let is_laden = self.is_narrow.get() || self.held_bytes.get() >= HELD_BYTES_MAX;
+        match self.open.get() {
+            0..=1 if !is_laden => u64::MAX,
+            0..=FEW_STREAMS if !is_laden => FEW_READ_BYTES,
+            _ => 0,
+        }
     }
 
     fn has_too_many(&self) -> bool {

@@ -12,7 +12,7 @@ use super::super::buffers::{Buffer, Buffers};
 
 /// Bytes of one connection that may wait in the codec. A stream that has more data waits until the
 /// client has taken some, and meanwhile nothing is read for it.
-const UNSENT_BYTES_MAX: usize = 128 * 1024;
+const UNSENT_BYTES_MAX: usize = 64 * 1024;
 
 /// What one connection has to send.
 pub struct Outbox {

@@ -429,8 +429,8 @@ impl ResponseSink for H2Sink<'_> {
         self.room(1, 0).await.map(drop)
     }
 
-    fn is_laden(&self) -> bool {
-        self.session.is_laden()
+    fn reads_max(&self) -> u64 {
+        self.session.reads_max()
     }
 
     async fn data(

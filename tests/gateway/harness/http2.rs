@@ -271,6 +271,13 @@ impl Http2 {
         self.reader.socket.flush().expect("the gateway reads");
     }
 
+    /// Sends bytes on the socket itself, beneath TLS.
+    #[track_caller]
+    pub fn send_beneath(&mut self, bytes: &[u8]) {
+        let Socket::Tls(stream) = &mut self.reader.socket else { panic!("not over TLS") };
+        stream.sock.write_all(bytes).unwrap();
+    }
+
     /// Sends what the gateway may refuse to read to its end; true when all of it was taken.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let socket = &mut self.reader.socket;

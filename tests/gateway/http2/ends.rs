@@ -171,6 +171,22 @@ fn a_silent_connection_is_told_goodbye() {
 }
 
 #[test]
+fn a_part_of_a_record_does_not_keep_a_silent_connection() {
+    let (upstream, tell) = held();
+    let both = Both::before(upstream.address(), "[timeouts]\nkeep_alive = \"300ms\"\n");
+    let mut client = both.tls();
+    client.opens_windows = false;
+    let stream = client.ask("GET", "/long", &[]);
+    eventually("it is asked for", || upstream.requests().len() == 1);
+    client.ping();
+    tell.send(()).unwrap();
+    assert_eq!(client.response(stream).text(), "GET /long");
+    // The read that waits was begun while a stream was open; the rest of the record never comes.
+    client.send_beneath(&[0x17, 3, 3, 0x40]);
+    assert_eq!(client.end().map(|end| end.code), Some(code::NO_ERROR));
+}
+
+#[test]
 fn open_streams_keep_a_connection() {
     let (upstream, tell) = held();
     let gateway = Gateway::before(upstream.address(), "[timeouts]\nkeep_alive = \"100ms\"\n");

@@ -234,7 +234,9 @@ fn torture(way: &Way<'_>) {
     assert!(shared.wrong.lock().unwrap().is_empty(), "{:?}", shared.wrong.lock().unwrap());
     let mut outcomes = outcomes.into_inner().unwrap();
     let whole = outcomes.remove("200").unwrap_or(0);
-    assert!(whole > 0 && whole < cases.len() as u64 / 2, "{whole} {outcomes:?}");
+    // Of HTTP/2 many requests share a connection, sound or not.
+    let asked = whole + outcomes.values().sum::<u64>();
+    assert!(whole > 0 && whole < asked / 2, "{whole} {outcomes:?}");
     // Each that was not answered by the endpoint is counted by its reason.
     let cut = outcomes.remove("cut").unwrap_or(0);
     let refusals = || sum(&gateway, "ringway_refusals_total{") - late;
