@@ -233,8 +233,8 @@ impl Stream {
     }
 
     /// As [`Stream::read`], where the point at which the read is overdue may change while it is in
-    /// flight: whoever changes it sets the deadline too. A record of which only a part has come must
-    /// not bring back the old one.
+    /// flight: whoever changes it sets the deadline too. A record of which only a part has come
+    /// must not bring back the old one.
     pub async fn read_until(&self, buf: &mut Buffer, by_ms: &Cell<u64>) -> io::Result<usize> {
         loop {
             let target = match self.tls.get() {
