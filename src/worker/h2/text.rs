@@ -112,7 +112,8 @@ fn fields(
         if name == header::SEC_WEBSOCKET_KEY && parts.method == http::Method::CONNECT {
             // The gateway's own takes its place.
         } else if name == header::COOKIE {
-            cookies.push(value);
+            // An empty one says nothing, and would be white space where they are put together.
+            cookies.extend(Some(value).filter(|value| !value.is_empty()));
         } else if name != header::HOST {
             emit::field(out, name.as_str().as_bytes(), value);
         } else if let Some(authority) = authority {
@@ -284,7 +285,8 @@ mod tests {
             .collect();
         let hosts = host.map_or_else(|| of(&header::HOST), |host| vec![host]);
         fields.extend(hosts.into_iter().map(|host| ("host".to_owned(), host)));
-        let cookies = of(&header::COOKIE);
+        let mut cookies = of(&header::COOKIE);
+        cookies.retain(|cookie| !cookie.is_empty());
         if !cookies.is_empty() {
             fields.push(("cookie".to_owned(), cookies.join(&b"; "[..])));
         }
