@@ -4,7 +4,6 @@ use std::{
     cell::{Cell, RefCell},
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::Arc,
     task::{Context, Waker},
 };
 
@@ -54,11 +53,15 @@ impl Client {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Value of Strict-Transport-Security (RFC 6797), where the listener has one.
-    pub fn hsts(&self) -> Option<Arc<str>> {
-        if !self.stream.is_tls() {
-            return None;
+    /// Shows `tell` the value of Strict-Transport-Security (RFC 6797), where the listener has one.
+    /// Lent, because workers share it: taking a reference would write to what all of them read.
+    #[inline]
+    pub fn with_hsts(&self, tell: impl FnOnce(&str)) {
+        if self.stream.is_tls()
+            && let Some(value) =
+                self.door.rule.borrow().tls.as_ref().and_then(|t| t.hsts.as_deref())
+        {
+            tell(value);
         }
-        self.door.rule.borrow().tls.as_ref()?.hsts.clone()
     }
 }

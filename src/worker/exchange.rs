@@ -266,14 +266,10 @@ pub trait ResponseSink {
         trailer_lines: &[u8],
     ) -> Result<(), Refusal>;
     /// Waits until the client takes more data, of which there is some.
-    async fn ready(&mut self) -> Result<(), Refusal> {
-        Ok(())
-    }
+    async fn ready(&mut self) -> Result<(), Refusal>;
     /// Bytes that should be read for the client at once, at most: what it does not take waits in
     /// memory.
-    fn reads_max(&self) -> u64 {
-        u64::MAX
-    }
+    fn reads_max(&self) -> u64;
     /// Sends more data. `last`: the body is complete.
     async fn data(
         &mut self,
@@ -298,9 +294,7 @@ pub trait ResponseSink {
     /// stops watching. Called again for each poll of one wait, which began at `since_ms`.
     fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool);
     /// The client is known to have gone away: nothing need be begun for it.
-    fn is_gone(&self) -> bool {
-        false
-    }
+    fn is_gone(&self) -> bool;
     /// Stops watching. Answers whether the client went away.
     fn watched_gone(&self) -> bool;
     /// The connection itself, when this exchange has it for itself: it can become a tunnel.

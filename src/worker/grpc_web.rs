@@ -334,6 +334,14 @@ impl<S: ResponseSink> ResponseSink for WebSink<'_, S> {
         self.inner.data(&mut own, last, &[]).await
     }
 
+    async fn ready(&mut self) -> Result<(), Refusal> {
+        self.inner.ready().await
+    }
+
+    fn reads_max(&self) -> u64 {
+        self.inner.reads_max()
+    }
+
     fn takes_pipes(&self) -> bool {
         false
     }
@@ -360,6 +368,10 @@ impl<S: ResponseSink> ResponseSink for WebSink<'_, S> {
 
     fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool) {
         self.inner.watch_for(waker, since_ms, fin_is_gone);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.inner.is_gone()
     }
 
     fn watched_gone(&self) -> bool {

@@ -207,35 +207,22 @@ impl Stream {
     }
 
     /// Appends what arrives to `buf`'s window. 0 bytes: the peer sends no more, or `buf` is full.
-    pub async fn read(&self, buf: &mut Buffer, wait: Wait) -> io::Result<usize> {
+    // No future of its own: a layer more would cost every read.
+    #[inline]
+    pub fn read<'s>(
+        &'s self,
+        buf: &'s mut Buffer,
+        wait: Wait,
+    ) -> impl Future<Output = io::Result<usize>> + 's {
         // Of records without anything inside, however many: the wait is for what is inside.
         let by_ms = wait.at();
-        loop {
-            let target = match self.tls.get() {
-                None => take(buf),
-                Some(tls) => match self.decrypted(tls, buf)? {
-                    Some(n) => return Ok(n),
-                    None => tls.room(),
-                },
-            };
-            self.deadline.read_by(by_ms);
-            let (result, back) = on_socket!(self, s => s.read(target).await);
-            self.turn.set(0);
-            completed();
-            let result = self.read_ended(result);
-            let Some(tls) = self.tls.get() else {
-                *buf = back;
-                return result;
-            };
-            tls.take(back, &result);
-            result?;
-        }
+        self.read_until(buf, move || by_ms)
     }
 
     /// As [`Stream::read`], where the point at which the read is overdue may change while it is in
     /// flight: whoever changes it sets the deadline too. A record of which only a part has come
     /// must not bring back the old one.
-    pub async fn read_until(&self, buf: &mut Buffer, by_ms: &Cell<u64>) -> io::Result<usize> {
+    pub async fn read_until(&self, buf: &mut Buffer, by_ms: impl Fn() -> u64) -> io::Result<usize> {
         loop {
             let target = match self.tls.get() {
                 None => take(buf),
@@ -244,7 +231,7 @@ impl Stream {
                     None => tls.room(),
                 },
             };
-            self.deadline.read_by(by_ms.get());
+            self.deadline.read_by(by_ms());
             let (result, back) = on_socket!(self, s => s.read(target).await);
             self.turn.set(0);
             completed();

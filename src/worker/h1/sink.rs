@@ -141,17 +141,14 @@ impl<'c> H1Sink<'c> {
     /// Strict-Transport-Security (RFC 6797), where the listener says so and the upstream does not.
     fn security(&self, out: &mut Vec<u8>, upstream: Option<(&ResponseHead, &[u8])>) {
         const NAME: &[u8] = b"Strict-Transport-Security";
-        if !self.client.stream.is_tls() {
-            return;
-        }
-        let rule = self.client.door.rule.borrow();
-        let Some(value) = rule.tls.as_ref().and_then(|tls| tls.hsts.as_deref()) else { return };
-        let is_said = upstream.is_some_and(|(head, bytes)| {
-            head.fields.iter().any(|field| field.name.of(bytes).eq_ignore_ascii_case(NAME))
+        self.client.with_hsts(|value| {
+            let is_said = upstream.is_some_and(|(head, bytes)| {
+                head.fields.iter().any(|field| field.name.of(bytes).eq_ignore_ascii_case(NAME))
+            });
+            if !is_said {
+                emit::field(out, NAME, value.as_bytes());
+            }
         });
-        if !is_said {
-            emit::field(out, NAME, value.as_bytes());
-        }
     }
 
     /// Via (RFC 9110 §7.6.3) with the version the upstream spoke.
@@ -286,6 +283,15 @@ impl ResponseSink for H1Sink<'_> {
         self.send_then(buf, after).await
     }
 
+    /// The socket's own buffer is what bounds a client that takes nothing.
+    async fn ready(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn reads_max(&self) -> u64 {
+        u64::MAX
+    }
+
     fn takes_pipes(&self) -> bool {
         !self.client.stream.is_tls()
     }
@@ -355,6 +361,11 @@ impl ResponseSink for H1Sink<'_> {
 
     fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool) {
         self.client.stream.deadline().watch_for(waker, since_ms, fin_is_gone);
+    }
+
+    /// Nobody reads from it meanwhile, so nobody knows.
+    fn is_gone(&self) -> bool {
+        false
     }
 
     fn watched_gone(&self) -> bool {

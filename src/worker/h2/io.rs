@@ -129,7 +129,7 @@ impl<O: Owner> Link<O> {
     async fn read(&self) {
         let mut buf = self.buffers.head();
         let result = match self.is_idle.get() {
-            false => self.stream().read_until(&mut buf, &self.read_by_ms).await,
+            false => self.stream().read_until(&mut buf, || self.read_by_ms.get()).await,
             true => self.read_parked(&mut buf).await,
         };
         match result {
@@ -358,10 +358,6 @@ impl<O: Owner> Pump<O> {
         self.link.stream()
     }
 
-    pub fn owner(&self) -> &O {
-        &self.link.owner
-    }
-
     /// Polls the codec, then sends what it wrote; as long as the one makes way for the other.
     pub fn poll_with<R>(
         &mut self,
@@ -419,8 +415,8 @@ impl<O: Owner> Pump<O> {
         self.link.failed.get() == Some(io::ErrorKind::TimedOut)
     }
 
-    /// Bytes received and sent so far.
-    pub fn bytes(&self) -> (u64, u64) {
-        (self.link.received_bytes.get(), self.link.sent_bytes.get())
+    /// Bytes received so far.
+    pub fn received_bytes(&self) -> u64 {
+        self.link.received_bytes.get()
     }
 }

@@ -147,7 +147,7 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
     let builder = builder(&rule, snapshot.limits.head);
     drop(snapshot);
     pump.idle().begin(now_ms() + timeouts.head_ms);
-    let mut task = Task { session, pump, flood, is_ending: false };
+    let mut task = Task { session, pump, flood, is_ending: false, is_aborted: false };
     let end = task.run(builder, codec).await;
     if let End::Failed(failure) = end {
         worker.metrics.http2_failures[failure as usize].count();
@@ -199,8 +199,10 @@ struct Task {
     session: Rc<Session>,
     pump: Pump,
     flood: Rc<Cell<Option<Flood>>>,
-    /// The client was told that the connection ends.
+    /// The client was told that the connection ends when its streams have.
     is_ending: bool,
+    /// And that it ends at once.
+    is_aborted: bool,
 }
 
 impl Task {
@@ -216,7 +218,7 @@ impl Task {
                 Some(Ok((request, respond))) => {
                     self.session.begin(request, respond);
                     if self.is_last() {
-                        codec.graceful_shutdown();
+                        self.end_gracefully(&mut codec);
                     }
                 }
                 None => return self.end(None),
@@ -275,28 +277,35 @@ impl Task {
 
     /// Tells the client that the connection ends, if it is to. Answers whether that is new.
     fn begin_end(&mut self, codec: &mut Codec) -> bool {
-        if self.is_ending {
-            return false;
+        let why = match self.flood.get() {
+            Some(_) => Some(Reason::ENHANCE_YOUR_CALM),
+            None => self.pump.is_overdue().then_some(Reason::NO_ERROR),
+        };
+        // Also of one that is ending: nothing more is received, and so no last word of the client.
+        if let Some(why) = why {
+            if !self.is_aborted {
+                codec.abrupt_shutdown(why);
+            }
+            return !std::mem::replace(&mut self.is_aborted, true);
         }
         let session = &self.session;
         let is_draining = session.worker.draining.get() || session.client.door.is_closing.get();
-        if self.flood.get().is_some() {
-            codec.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-        } else if self.pump.is_overdue() {
-            codec.abrupt_shutdown(Reason::NO_ERROR);
-        } else if is_draining {
+        is_draining && self.end_gracefully(codec)
+    }
+
+    /// Lets the connection end with its streams. Answers whether that is new.
+    fn end_gracefully(&mut self, codec: &mut Codec) -> bool {
+        if !self.is_ending {
             codec.graceful_shutdown();
-        } else {
-            return false;
         }
-        self.is_ending = true;
-        true
+        !std::mem::replace(&mut self.is_ending, true)
     }
 
     /// Whether the connection has had as many requests as it may.
     fn is_last(&self) -> bool {
         let requests = self.session.client.activity.requests.get();
-        requests == self.session.worker.snapshot().limits.requests_per_connection_max
+        // A reload may have lowered it.
+        requests >= self.session.worker.snapshot().limits.requests_per_connection_max
     }
 
     fn end(&self, error: Option<&h2::Error>) -> End {

@@ -305,11 +305,11 @@ impl<'s> H2Sink<'s> {
             append(fields, HeaderName::from_static("server-timing"), &out);
         }
         // The upstream's own word stays (RFC 6797).
-        if let Some(value) = self.session.client.hsts()
-            && !fields.contains_key(header::STRICT_TRANSPORT_SECURITY)
-        {
-            append(fields, header::STRICT_TRANSPORT_SECURITY, value.as_bytes());
-        }
+        self.session.client.with_hsts(|value| {
+            if !fields.contains_key(header::STRICT_TRANSPORT_SECURITY) {
+                append(fields, header::STRICT_TRANSPORT_SECURITY, value.as_bytes());
+            }
+        });
     }
 
     /// The head of an upstream's response, which is at the front of `bytes`.

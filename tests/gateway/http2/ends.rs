@@ -265,6 +265,28 @@ fn a_listener_that_is_removed_lets_streams_finish() {
 }
 
 #[test]
+fn a_client_that_does_not_answer_the_goodbye_is_closed_all_the_same() {
+    let (upstream, tell) = held();
+    let listener =
+        |name: &str| format!("[[listeners]]\nname = \"{name}\"\nbind = \"127.0.0.1:0\"\n");
+    let toml = |listeners: &str| {
+        format!(
+            "{listeners}[timeouts]\nkeep_alive = \"200ms\"\n[[routes]]\nupstream = \"app\"\n\
+             [upstreams.app]\nendpoints = [\"{}\"]\n",
+            upstream.address()
+        )
+    };
+    let gateway = Gateway::start(&toml(&[listener("main"), listener("second")].concat()));
+    let mut client = Http2::connect(gateway.address_of("second"));
+    client.ask("GET", "/long", &[]);
+    eventually("it is asked for", || upstream.requests().len() == 1);
+    assert!(gateway.reload(&toml(&listener("main"))));
+    tell.send(()).unwrap();
+    // It reads nothing, and so does not acknowledge the PING that comes with the GOAWAY.
+    eventually("the connection is closed", || open_connections(&gateway) == 0);
+}
+
+#[test]
 fn a_connection_has_so_many_requests() {
     let upstream = Upstream::ok();
     let gateway = Gateway::before(upstream.address(), "[limits]\nrequests_per_connection = 3\n");

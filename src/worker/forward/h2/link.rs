@@ -241,10 +241,10 @@ impl Driver {
         let guard = Ends(&link, connections);
         link.look(rule.streams_max);
         connections.opened(&link);
-        let mut received = self.pump.bytes().0;
+        let mut received = self.pump.received_bytes();
         let result = poll_fn(|cx| {
             let polled = self.poll(cx);
-            if std::mem::replace(&mut received, self.pump.bytes().0) != received {
+            if std::mem::replace(&mut received, self.pump.received_bytes()) != received {
                 link.heard_ms.set(now_ms());
             }
             if link.look(rule.streams_max) || link.is_retired() {
