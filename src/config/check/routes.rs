@@ -27,7 +27,10 @@ pub(super) fn routes(
     folder: &Path,
     sink: &mut Sink,
 ) -> (Vec<snapshot::Route>, Option<Router>) {
-    let serves_requests = file.listeners.iter().any(|listener| listener.passthrough.is_empty());
+    let listeners = &file.listeners;
+    // Those with mistakes are not here, and are taken for listeners that serve requests.
+    let serves_requests =
+        listeners.is_empty() || listeners.iter().any(|listener| listener.passthrough.is_empty());
     if file.routes.is_empty() && !file.routes.is_wrong() && serves_requests {
         let problem = Problem::whole("no route: every request gets 404");
         let problem = Problem { severity: Severity::Warning, ..problem };
