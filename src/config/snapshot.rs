@@ -20,12 +20,14 @@ use crate::{
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
+pub use policies::{Maintenance, Policies};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;
 pub mod acme;
+mod policies;
 mod tickets;
 mod tls;
 mod trace;
@@ -258,6 +260,8 @@ pub struct Route {
     pub needs_certificate: bool,
     /// Share of its exchanges that are recorded, where it is not the usual one.
     pub trace_sampling: Option<Sampling>,
+    /// What is asked of its requests beside; `None`: nothing.
+    pub policies: Option<Box<Policies>>,
     /// Its exchanges are in the access logs, where the listener's are.
     pub access_log: bool,
 }

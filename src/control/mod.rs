@@ -7,6 +7,7 @@ pub mod commands;
 pub mod cores;
 pub mod demo;
 pub mod endpoints;
+mod errands;
 pub mod explain;
 mod file_watch;
 mod handover;

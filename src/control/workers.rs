@@ -11,11 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{cores, reload::WorkerCopy, run::Event, view::WorkerView};
+use super::{cores, errands, reload::WorkerCopy, run::Event, view::WorkerView};
 use crate::worker::{
     self, Drained, Seed,
     beat::Beat,
     clients::Places,
+    errand::Desk,
     listener::Bound,
     logs::Outlet,
     mailbox::{self, Done, Message, Opening, Sender},
@@ -33,6 +34,8 @@ pub struct Workers {
     /// As they see each other. Stays when one is started again.
     siblings: Arc<[Sibling]>,
     places: Places,
+    /// Where they leave errands.
+    desk: Desk,
     tell: mpsc::Sender<Event>,
 }
 
@@ -71,7 +74,8 @@ impl Workers {
             Sibling::new(slot.beat.clone(), series.worker.clone())
         });
         let siblings = siblings.collect::<io::Result<_>>().map_err(|e| format!("workers: {e}"))?;
-        let mut workers = Workers { slots, siblings, places, tell };
+        let desk = errands::begin().map_err(|e| format!("errands: {e}"))?;
+        let mut workers = Workers { slots, siblings, places, desk, tell };
         for (index, (copy, outlets)) in shares.into_iter().enumerate() {
             workers.spawn(index, copy, outlets).map_err(|e| format!("worker {index}: {e}"))?;
         }
@@ -84,6 +88,7 @@ impl Workers {
         let slot = &mut self.slots[index];
         let (core, beat, tell) = (slot.core, slot.beat.clone(), self.tell.clone());
         let (places, own) = (self.places.clone(), beat.clone());
+        let desk = self.desk.clone();
         let (snapshot, series, spans) = copy;
         let seed = Seed {
             index,
@@ -95,6 +100,7 @@ impl Workers {
             beat,
             places,
             siblings,
+            desk,
         };
         let body = move || {
             own.begin();

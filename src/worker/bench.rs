@@ -198,8 +198,9 @@ fn worker(snapshot: Snapshot, queues: &[Arc<Queue>]) -> Worker {
         beat: Arc::default(),
         places: Places::new(1),
         siblings: [alone].into(),
+        desk: super::errand::desk().0,
     };
-    Worker::new(seed, true).0
+    Worker::new(seed, true).expect("an eventfd").0
 }
 
 fn door(generation: &Generation) -> Rc<Door> {
@@ -224,6 +225,8 @@ fn exchange(
     let trace = worker.trace(generation, &request.head, buf.bytes(), client.trusted_peer);
     let head_len = request.head.len;
     let mut exchange = Exchange {
+        identity: None,
+        upstream_fields: None,
         grpc: Grpc::No,
         is_tls: false,
         client_cert: None,

@@ -9,6 +9,7 @@ use super::{
     clock::{NEVER_MS, now_ms, now_ns},
     deadline::Deadline,
     door::Door,
+    policies::UpstreamFields,
     splice::Pipe,
 };
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
         client::{self, ClientAddress},
         client_cert::ClientCert,
         grpc::{self, Grpc},
+        identity::Identity,
         route::{RequestView, RouteId},
     },
     telemetry::{
@@ -69,6 +71,10 @@ pub struct Exchange {
     pub trace: Option<Trace>,
     /// How it speaks gRPC.
     pub grpc: Grpc,
+    /// Who it is from, once that was verified.
+    pub identity: Option<Rc<Identity>>,
+    /// What its policies have to tell the upstream.
+    pub upstream_fields: Option<Box<UpstreamFields>>,
     /// The client's FIN means it is gone (listener key `half_close = "abort"`).
     pub fin_is_gone: bool,
 }
@@ -107,6 +113,8 @@ impl Exchange {
             record: Record::begun(now_ns()),
             trace,
             grpc: Grpc::No,
+            identity: None,
+            upstream_fields: None,
             fin_is_gone: client.door.rule.borrow().half_close == HalfClose::Abort,
         }
     }
@@ -254,6 +262,8 @@ pub trait ResponseSink {
     fn limit(&mut self, until_ms: u64);
     /// The final response says how long things took.
     fn tell_timing(&mut self, timing: Timing);
+    /// The final response has these field lines too, whoever makes it.
+    fn add_fields(&mut self, lines: &[u8]);
     /// Sends an interim (1xx) response whose head is `bytes`.
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal>;
     /// Sends an upstream's head, rewritten, and the data behind it. The window of `buf` begins

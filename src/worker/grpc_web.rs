@@ -24,6 +24,7 @@ use crate::{
         Refusal,
         grpc::Grpc,
         grpc_web::{self, Decoder},
+        permit::Permit,
         refusal,
         route::{RouteId, RouteMatch},
     },
@@ -43,8 +44,7 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
     snapshot: &Generation,
     exchange: &mut Exchange,
     kind: Grpc,
-    matched: &RouteMatch,
-    upstream: UpstreamId,
+    to: (&RouteMatch, UpstreamId, Permit),
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Refusal> {
     exchange.grpc = kind;
@@ -52,14 +52,13 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
     // A browser that aborts a call over HTTP/1.1 closes, and none closes only its own side.
     exchange.fin_is_gone = true;
     sink.limit(exchange.until_ms);
-    body.limit(snapshot.route(matched.route).body_bytes_max, exchange.until_ms)?;
+    body.limit(snapshot.route(to.0.route).body_bytes_max, exchange.until_ms)?;
     let mut decoder = (kind == Grpc::WebText).then(Decoder::default);
     let text = head(exchange, body, &mut decoder)?;
     let received = Received::replace(exchange, text, &snapshot.limits.head)?;
     let mut body = WebBody { worker, inner: body, decoder };
     let mut sink = WebSink { limits: snapshot.limits.head, inner: sink, kind, is_call: true };
-    let result =
-        forward::forward(worker, snapshot, exchange, matched, upstream, &mut body, &mut sink).await;
+    let result = forward::forward(worker, snapshot, exchange, to, &mut body, &mut sink).await;
     received.put_back(exchange);
     result
 }
@@ -280,6 +279,10 @@ impl<S: ResponseSink> ResponseSink for WebSink<'_, S> {
 
     fn tell_timing(&mut self, timing: Timing) {
         self.inner.tell_timing(timing);
+    }
+
+    fn add_fields(&mut self, lines: &[u8]) {
+        self.inner.add_fields(lines);
     }
 
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {

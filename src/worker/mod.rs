@@ -24,6 +24,7 @@ pub mod door;
 #[cfg(debug_assertions)]
 mod drill;
 mod end;
+pub mod errand;
 pub mod exchange;
 pub mod forward;
 pub mod generation;
@@ -38,6 +39,7 @@ pub mod mailbox;
 pub mod net;
 pub mod passthrough;
 pub mod pipeline;
+pub mod policies;
 pub mod pool;
 mod proxied;
 mod removed;
@@ -82,6 +84,7 @@ use beat::{Beat, Doing};
 use buffers::Buffers;
 use clients::{Clients, Places};
 use deadline::{Deadlines, TICK_MS};
+use errand::{Desk, Errands};
 use exchange::Request;
 use generation::Generation;
 use listener::{Bound, Listening};
@@ -122,6 +125,8 @@ pub struct Worker {
     /// Every client connection, for whoever asks.
     pub roster: Rc<Roster>,
     pub slowest: Slowest,
+    /// What others do for it.
+    pub errands: Errands,
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
     pub draining: Cell<bool>,
@@ -152,6 +157,8 @@ pub struct Seed {
     pub places: Places,
     /// All workers, by their number.
     pub siblings: Arc<[Sibling]>,
+    /// Where it leaves errands.
+    pub desk: Desk,
 }
 
 /// Why a drain ended.
@@ -167,9 +174,10 @@ pub enum Drained {
 const SLOW_TICKS: u64 = 1000 / TICK_MS;
 
 impl Worker {
-    fn new(seed: Seed, is_epoll: bool) -> (Worker, Mailbox) {
-        let Seed { index, snapshot, series, spans, outlets, mailbox, beat, places, siblings } =
-            seed;
+    fn new(seed: Seed, is_epoll: bool) -> io::Result<(Worker, Mailbox)> {
+        let Seed { index, snapshot, series, spans, outlets, mailbox, beat, places, .. } = seed;
+        let siblings = seed.siblings;
+        let errands = Errands::new(seed.desk)?;
         let siblings = Siblings::new(siblings, index);
         let first = Generation::first(snapshot, series, outlets, spans);
         let limits = &first.limits;
@@ -197,6 +205,7 @@ impl Worker {
             siblings,
             roster: Rc::default(),
             slowest: Slowest::default(),
+            errands,
             shedding: Cell::new(0),
             draining: Cell::new(false),
             is_cut: Cell::new(false),
@@ -206,7 +215,7 @@ impl Worker {
             response_heads: RefCell::default(),
         };
         worker.pipes.resize(pipe_bytes);
-        (worker, mailbox)
+        Ok((worker, mailbox))
     }
 
     /// The configuration as of now. An exchange keeps the one it began with.
@@ -310,7 +319,7 @@ impl Worker {
 /// its connections.
 pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     clock::refresh();
-    let (worker, mailbox) = Worker::new(seed, driver.is_epoll());
+    let (worker, mailbox) = Worker::new(seed, driver.is_epoll())?;
     let worker = Rc::new(worker);
     worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);
     worker.serve_with(&worker.snapshot());
@@ -344,6 +353,7 @@ async fn work(
 ) -> io::Result<Drained> {
     monoio::spawn(tick(worker.clone()));
     monoio::spawn(siblings::serve(worker.clone()));
+    monoio::spawn(errand::receive(worker.clone()));
     spin::begin(ring, worker.snapshot().runtime.spin);
     obey(worker, mailbox).await
 }

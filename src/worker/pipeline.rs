@@ -8,12 +8,12 @@
 //! route                                                           404 405 421
 //! certificate of the client                                       403
 //! size                                                            413
+//! policies of the route (their order: `worker::policies`)
 //! forward | respond                                               502 503 504
 //! record (always)
 //! ```
 //!
-//! Client limit, authentication, authorisation, consumer limit, validation, cache and transforms
-//! take their places between `size` and `forward` as they are built.
+//! Forwarding needs a `Permit`, so that no phase that could refuse is forgotten.
 
 use super::{
     Worker,
@@ -24,6 +24,7 @@ use super::{
     generation::Generation,
     grpc_web,
     logs::{self, Malformed},
+    policies::{self, Passed},
     respond::{self, Answer},
     trace,
 };
@@ -36,6 +37,7 @@ use crate::{
         Refusal,
         admit::{self, Admitted},
         grpc::Grpc,
+        permit::Permit,
         refusal,
         route::RouteMatch,
     },
@@ -136,16 +138,24 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     sink.routed(matched.route);
     sink.limit(exchange.until_ms);
     body.limit(rule.body_bytes_max, exchange.until_ms)?;
+    let permit = match &rule.policies {
+        None => Permit::of_open_route(),
+        Some(policies) => match policies::before(exchange, policies)? {
+            Passed::On(permit) => permit,
+            Passed::Answered => return Ok(()),
+        },
+    };
     match &rule.action {
         Action::Forward(upstream) if rule.grpc_web && exchange.grpc_kind().is_web() => {
             let kind = exchange.grpc_kind();
             // Boxed: it must not enlarge the task of other requests.
             let both = (body, sink);
-            Box::pin(grpc_web::forward(worker, snapshot, exchange, kind, &matched, *upstream, both))
-                .await
+            let to = (&matched, *upstream, permit);
+            Box::pin(grpc_web::forward(worker, snapshot, exchange, kind, to, both)).await
         }
         Action::Forward(upstream) => {
-            forward::forward(worker, snapshot, exchange, &matched, *upstream, body, sink).await
+            let to = (&matched, *upstream, permit);
+            forward::forward(worker, snapshot, exchange, to, body, sink).await
         }
         Action::Respond(fixed) => {
             trace::tell_timing(snapshot, exchange, sink);

@@ -29,6 +29,7 @@ mod limits;
 mod mailbox;
 mod own_log;
 mod passthrough;
+mod policies;
 mod proxy_header;
 mod proxy_protocol;
 mod proxying;

@@ -23,6 +23,7 @@ mod access_logs;
 mod acme;
 mod certificates;
 mod passthrough;
+mod policies;
 mod routes;
 mod rules;
 mod staples;

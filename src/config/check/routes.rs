@@ -3,7 +3,7 @@
 use std::{collections::HashSet, path::Path};
 
 use super::{
-    Once, TOP,
+    Once, TOP, policies,
     rules::{self, PathCondition},
     trace,
 };
@@ -213,6 +213,7 @@ fn checked(
         pattern: rules::pattern_text(route),
         trace_sampling: trace::sampling(&route.trace_sample),
         needs_certificate: needs_certificate(file, route, sink),
+        policies: policies::policies(file, route, sink),
         access_log: *route.access_log,
     }
 }
@@ -267,18 +268,12 @@ pub(super) fn upstream_id(file: &File, name: &At<Name>, sink: &mut Sink) -> u32 
         Some(near) => format!("write upstream = {}", quoted(near)),
         None => format!(
             "add [upstreams.{}] and below it endpoints = [\"127.0.0.1:8000\"]",
-            toml_key(&name.value.0)
+            rules::toml_key(&name.value.0)
         ),
     };
     let title = format!("there is no upstream `{}`", name.value.0);
     sink.push(Problem::error(name.place().unwrap_or(TOP), title).fix(fix));
     0
-}
-
-/// A key as TOML wants it: bare where possible.
-fn toml_key(name: &str) -> String {
-    let is_bare = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if is_bare { name.to_owned() } else { quoted(name) }
 }
 
 /// Settings of forwarding on a route that does not forward.

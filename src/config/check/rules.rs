@@ -3,7 +3,7 @@
 use super::TOP;
 use crate::{
     config::{
-        decode::{At, Decode, Sink, list, nearest, short},
+        decode::{At, Decode, Sink, list, nearest, quoted, short},
         file::Route,
         report::{Place, Problem},
         values::PathTemplate,
@@ -14,6 +14,21 @@ use crate::{
 /// A value as written, without quotation marks.
 pub(super) fn bare<T: Decode>(value: &T) -> String {
     value.bare()
+}
+
+/// A name of something that the file does not have, whose section is `[key.NAME]`.
+pub(super) fn no_such(what: &str, key: &str, name: &str, place: Place, known: &[&str]) -> Problem {
+    let fix = match nearest(name, known) {
+        Some(near) => format!("write {}", quoted(near)),
+        None => format!("add [{key}.{}]", toml_key(name)),
+    };
+    Problem::error(place, format!("there is no {what} `{}`", short(name))).fix(fix)
+}
+
+/// A key as TOML wants it: bare where possible.
+pub(super) fn toml_key(name: &str) -> String {
+    let is_bare = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if is_bare { name.to_owned() } else { quoted(name) }
 }
 
 /// The condition on the path, its place, and the names of what it captures.

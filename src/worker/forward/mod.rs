@@ -34,6 +34,7 @@ use crate::{
     policy::{
         Refusal,
         grpc::Grpc,
+        permit::Permit,
         refusal,
         retry::{self, TryOutcome},
         route::RouteMatch,
@@ -84,8 +85,7 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &Exchange,
-    matched: &RouteMatch,
-    upstream: UpstreamId,
+    (matched, upstream, _permit): (&RouteMatch, UpstreamId, Permit),
     body: &mut B,
     sink: &mut S,
 ) -> Result<(), Refusal> {

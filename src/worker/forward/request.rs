@@ -110,7 +110,9 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     let drops_state = exchange.trace.as_ref().is_some_and(|trace| !trace.keeps_state);
     let told = told_certificate(exchange);
     let made_id = matches!(exchange.id, RequestId::Made(_));
+    let own = exchange.upstream_fields.as_deref();
     emit::kept_fields(out, bytes, &head.fields, |field: &Field| match field.id {
+        _ if own.is_some_and(|own| own.drops(field.name.of(bytes))) => true,
         FieldId::Other => false,
         FieldId::Host => true,
         FieldId::XRequestId => made_id,
@@ -138,6 +140,9 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     }
     if let Some(certificate) = told {
         emit::field(out, b"Client-Cert", certificate.field.as_bytes());
+    }
+    if let Some(own) = own {
+        out.extend_from_slice(&own.lines);
     }
     if let Some(trace) = &exchange.trace {
         trace.write(out);

@@ -39,6 +39,8 @@ pub struct H1Sink<'c> {
     sent: Sent,
     /// What the client is told about how long things took.
     timing: Option<Timing>,
+    /// Further field lines of the final response.
+    added: Vec<u8>,
     waited_ms: u64,
     /// While a body comes from a pipe.
     at_once: Option<AtOnce<'c>>,
@@ -67,6 +69,7 @@ impl<'c> H1Sink<'c> {
             wait,
             sent: Sent::default(),
             timing: None,
+            added: Vec::new(),
             waited_ms: 0,
             at_once: None,
         }
@@ -108,6 +111,7 @@ impl<'c> H1Sink<'c> {
             out.extend_from_slice(b"\r\n");
         }
         self.timing_field(out);
+        out.extend_from_slice(&self.added);
         if self.framing == SendFraming::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
@@ -232,6 +236,10 @@ impl ResponseSink for H1Sink<'_> {
         self.timing = Some(timing);
     }
 
+    fn add_fields(&mut self, lines: &[u8]) {
+        self.added.extend_from_slice(lines);
+    }
+
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
         if self.version == Version::Http10 {
             return Ok(());
@@ -349,6 +357,7 @@ impl ResponseSink for H1Sink<'_> {
         emit::kept_fields(&mut out, buf.bytes(), &head.fields, |_| false);
         self.via(&mut out, head.version);
         self.timing_field(&mut out);
+        out.extend_from_slice(&self.added);
         out.extend_from_slice(b"Connection: Upgrade\r\n");
         emit::field(&mut out, b"Upgrade", head.upgrade.of(buf.bytes()));
         out.extend_from_slice(b"\r\n");

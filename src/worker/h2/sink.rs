@@ -171,6 +171,8 @@ pub struct H2Sink<'s> {
     wait: Wait,
     sent: Sent,
     timing: Option<Timing>,
+    /// Further fields of the final response.
+    added: Option<Box<HeaderMap>>,
     waited_ms: u64,
     alarm: Option<Alarm>,
     connect: Option<Connect>,
@@ -203,6 +205,7 @@ impl<'s> H2Sink<'s> {
             wait,
             sent: Sent::default(),
             timing: None,
+            added: None,
             waited_ms: 0,
             alarm: None,
             connect: None,
@@ -304,6 +307,9 @@ impl<'s> H2Sink<'s> {
             timing.write(&mut out);
             append(fields, HeaderName::from_static("server-timing"), &out);
         }
+        for (name, value) in self.added.iter().flat_map(|added| added.iter()) {
+            fields.append(name.clone(), value.clone());
+        }
         // The upstream's own word stays (RFC 6797).
         self.session.client.with_hsts(|value| {
             if !fields.contains_key(header::STRICT_TRANSPORT_SECURITY) {
@@ -394,6 +400,13 @@ impl ResponseSink for H2Sink<'_> {
 
     fn tell_timing(&mut self, timing: Timing) {
         self.timing = Some(timing);
+    }
+
+    fn add_fields(&mut self, lines: &[u8]) {
+        let added = self.added.get_or_insert_default();
+        for (name, value) in &trailers(lines) {
+            added.append(name.clone(), value.clone());
+        }
     }
 
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {

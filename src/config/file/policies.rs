@@ -1,0 +1,108 @@
+//! Policies as written, see [`super`].
+//!
+//! A policy has a key of its own, which a route and a set of policies ([`PolicySet`]) both have:
+//! its line in [`with_policies`], with what the reference says of it, and its line in
+//! [`policy_keys`]. What it has to say is a section of its own.
+
+use crate::{
+    config::{
+        decode::{At, Origin, Sink},
+        report::{Place, Problem},
+        units::{Millis, hours, seconds},
+    },
+    section,
+};
+
+/// Defines a section that has the keys of all policies beside its own.
+macro_rules! with_policies {
+    ($(#[doc = $about:literal])+ pub struct $name:ident { $($own:tt)* }) => {
+        section! {
+            $(#[doc = $about])+
+            pub struct $name {
+                $($own)*
+                /// Answer every request with 503, until this is taken out.
+                maintenance: Option<Maintenance> = None, eg "{ retry_after = \"10m\" }";
+            }
+        }
+        $crate::config::file::policies::policy_keys!(@of $name);
+    };
+}
+pub(super) use with_policies;
+
+/// The keys of all policies, with the type of what is written.
+macro_rules! policy_keys {
+    ($($with:tt)*) => {
+        $crate::config::file::policies::each_policy! { $($with)*
+            maintenance: Option<Maintenance>,
+        }
+    };
+}
+pub(super) use policy_keys;
+
+macro_rules! each_policy {
+    (@of $name:ident $($key:ident: $ty:ty,)+) => {
+        impl $name {
+            /// Its policies.
+            pub fn policies(&self) -> $crate::config::file::PolicyKeys<'_> {
+                $crate::config::file::PolicyKeys { $($key: &self.$key),+ }
+            }
+        }
+    };
+    (@keys $($key:ident: $ty:ty,)+) => {
+        /// What is written of each policy.
+        #[derive(Clone, Copy, Debug)]
+        pub struct PolicyKeys<'f> {
+            $( pub $key: &'f At<$ty>, )+
+        }
+
+        impl<'f> PolicyKeys<'f> {
+            /// With the policies of a set that `self` says nothing of. Reports those that an
+            /// earlier set has too; what is a route's own counts before any set's.
+            pub fn or(self, own: &PolicyKeys<'_>, set: &PolicyKeys<'f>, sink: &mut Sink) -> Self {
+                PolicyKeys { $(
+                    $key: either(stringify!($key), self.$key, own.$key.place(), set.$key, sink),
+                )+ }
+            }
+        }
+    };
+}
+pub(super) use each_policy;
+
+policy_keys!(@keys);
+
+/// The one that is written.
+fn either<'f, T>(
+    key: &str,
+    known: &'f At<T>,
+    own: Option<Place>,
+    set: &'f At<T>,
+    sink: &mut Sink,
+) -> &'f At<T> {
+    match (known.origin, set.place()) {
+        (_, None) => known,
+        (Origin::Default, Some(_)) => set,
+        (Origin::Written(earlier) | Origin::Wrong(earlier), Some(place)) => {
+            if own.is_none() {
+                let title = format!("two sets of policies of one route say something of `{key}`");
+                let problem = Problem::error(place, title).related(earlier, "the first one");
+                sink.push(problem.fix(format!("write `{key}` in one of them, or at the route")));
+            }
+            known
+        }
+    }
+}
+
+with_policies! {
+    /// Policies that several routes share. A route names the sets that apply to it
+    /// (`policies = ["NAME"]`); what it says itself counts before them.
+    pub struct PolicySet {
+    }
+}
+
+section! {
+    /// Answer every request with 503.
+    pub struct Maintenance {
+        /// Tell clients to come back after this long (Retry-After).
+        retry_after: Millis = seconds(60) => seconds(1)..=hours(24 * 30);
+    }
+}

@@ -1,0 +1,13 @@
+//! What the policies of one route are.
+
+/// The policies of a route that has any.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    pub maintenance: Option<Maintenance>,
+}
+
+/// Every request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maintenance {
+    pub retry_after_s: u32,
+}

@@ -1,0 +1,184 @@
+//! Work that would hold a worker up, such as hashing a password: it is done by threads of control,
+//! and what comes of it is left for the worker with a bell.
+//!
+//! **Bounds.** A worker has at most [`OUT_MAX`] errands out, all workers together as many as wait
+//! at the desk; further ones fail at once ([`Failed::Busy`]). Nobody waits longer than it says, and
+//! what comes later is thrown away. Invariant: a worker's returns have room for all of its errands.
+
+use std::{
+    any::Any,
+    cell::RefCell,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, SyncSender},
+    },
+    task::{Poll, Waker},
+};
+
+use crossbeam_queue::ArrayQueue;
+use slab::Slab;
+
+use super::{Worker, bell::Bell};
+
+/// Errands of one worker that are not over.
+const OUT_MAX: usize = 512;
+/// Errands that nobody has begun, of all workers.
+const WAITING_MAX: usize = 4096;
+
+type Answer = Box<dyn Any + Send>;
+
+/// Where workers leave errands.
+#[derive(Clone)]
+pub struct Desk(SyncSender<Errand>);
+
+/// Where control takes them.
+pub type Tray = Receiver<Errand>;
+
+/// One piece of work of one worker.
+pub struct Errand {
+    work: Box<dyn FnOnce() -> Answer + Send>,
+    ticket: Ticket,
+    back: Arc<Returns>,
+}
+
+/// Why nothing came of an errand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// Too many are out already.
+    Busy,
+    /// It took too long.
+    Late,
+    /// It panicked.
+    Broken,
+}
+
+/// A place in the table, and its user: a place is used again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Ticket {
+    place: usize,
+    serial: u64,
+}
+
+struct Returns {
+    queue: ArrayQueue<(Ticket, Option<Answer>)>,
+    bell: Bell,
+}
+
+/// A worker's own.
+pub struct Errands {
+    desk: Desk,
+    back: Arc<Returns>,
+    out: RefCell<Slab<Out>>,
+}
+
+struct Out {
+    serial: u64,
+    waker: Option<Waker>,
+    answer: Option<Option<Answer>>,
+}
+
+/// A desk and its tray.
+pub fn desk() -> (Desk, Tray) {
+    let (sender, receiver) = mpsc::sync_channel(WAITING_MAX);
+    (Desk(sender), receiver)
+}
+
+impl Errand {
+    /// Does it, and tells the worker. A panic is its own.
+    pub fn run(self) {
+        let answer = catch_unwind(AssertUnwindSafe(self.work)).ok();
+        // There is room for every errand that is out.
+        let _ = self.back.queue.push((self.ticket, answer));
+        self.back.bell.ring();
+    }
+}
+
+impl Errands {
+    pub fn new(desk: Desk) -> io::Result<Errands> {
+        // Those that were given up still come back.
+        let queue = ArrayQueue::new(OUT_MAX + WAITING_MAX);
+        let back = Arc::new(Returns { queue, bell: Bell::new()? });
+        Ok(Errands { desk, back, out: RefCell::default() })
+    }
+}
+
+/// Frees the place of an errand that is over or given up.
+struct Placed<'w>(&'w Errands, Ticket);
+
+impl Drop for Placed<'_> {
+    fn drop(&mut self) {
+        self.0.out.borrow_mut().remove(self.1.place);
+    }
+}
+
+/// Has `work` done elsewhere, and waits for it until `by_ms` of the coarse clock.
+pub async fn errand<T: Send + 'static>(
+    worker: &Worker,
+    by_ms: u64,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failed> {
+    let errands = &worker.errands;
+    let placed = {
+        let mut out = errands.out.borrow_mut();
+        if out.len() >= OUT_MAX {
+            return Err(Failed::Busy);
+        }
+        let serial = worker.random.next();
+        let place = out.insert(Out { serial, waker: None, answer: None });
+        Placed(errands, Ticket { place, serial })
+    };
+    let work = Box::new(move || Box::new(work()) as Answer);
+    let errand = Errand { work, ticket: placed.1, back: errands.back.clone() };
+    errands.desk.0.try_send(errand).map_err(|_| Failed::Busy)?;
+    let answered = std::future::poll_fn(|cx| {
+        let mut out = errands.out.borrow_mut();
+        let own = &mut out[placed.1.place];
+        match own.answer.take() {
+            Some(answer) => Poll::Ready(answer),
+            None => {
+                own.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    });
+    let alarm = worker.alarms.alarm();
+    let answer = alarm.by(by_ms, answered).await.map_err(|_| Failed::Late)?;
+    let value = answer.and_then(|answer| answer.downcast::<T>().ok());
+    value.map(|value| *value).ok_or(Failed::Broken)
+}
+
+/// Hands out what comes back, for as long as the worker runs.
+pub async fn receive(worker: Rc<Worker>) {
+    let errands = &worker.errands;
+    let received: io::Result<()> = async {
+        let ear = errands.back.bell.listen()?;
+        loop {
+            ear.heard();
+            while let Some((ticket, answer)) = errands.back.queue.pop() {
+                errands.hand_out(ticket, answer);
+            }
+            ear.wait().await?;
+        }
+    }
+    .await;
+    tracing::error!(worker = worker.index, error = ?received.err(), "no errand comes back");
+}
+
+impl Errands {
+    fn hand_out(&self, ticket: Ticket, answer: Option<Answer>) {
+        let waker = match self.out.borrow_mut().get_mut(ticket.place) {
+            Some(out) if out.serial == ticket.serial => {
+                out.answer = Some(answer);
+                out.waker.take()
+            }
+            // Given up.
+            _ => None,
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
