@@ -24,10 +24,14 @@ use crate::{config::decode::At, section};
 
 pub use policies::{Maintenance, PolicyKeys, PolicySet};
 pub use route::{Redirect, Respond, Route};
+pub use transform::{
+    CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
+};
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
 
 mod policies;
 mod route;
+mod transform;
 mod upstream;
 
 /// Of a Unix socket whose listener gives no `mode`.
@@ -471,5 +475,8 @@ all_defaults!(
     Metrics,
     Tracing,
     Admin,
-    Reload
+    Reload,
+    HeaderChanges,
+    QueryChanges,
+    CookieChanges
 );

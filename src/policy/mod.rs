@@ -18,5 +18,7 @@ pub mod refusal;
 pub mod retry;
 pub mod rewrite;
 pub mod route;
+pub mod template;
+pub mod transform;
 
 pub use refusal::Refusal;

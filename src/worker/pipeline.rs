@@ -26,7 +26,7 @@ use super::{
     logs::{self, Malformed},
     policies::{self, Passed},
     respond::{self, Answer},
-    trace,
+    shape, trace,
 };
 use crate::{
     config::{
@@ -140,7 +140,13 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     body.limit(rule.body_bytes_max, exchange.until_ms)?;
     let permit = match &rule.policies {
         None => Permit::of_open_route(),
-        Some(policies) => match policies::before(exchange, policies)? {
+        Some(policies) => match policies::before(snapshot, exchange, &matched, policies)? {
+            Passed::On(permit) if policies.shapes() => {
+                let to = (&matched, permit);
+                let both = (body, sink);
+                // Boxed: it must not enlarge the task of other requests.
+                return Box::pin(shape::act(worker, snapshot, exchange, to, policies, both)).await;
+            }
             Passed::On(permit) => permit,
             Passed::Answered => return Ok(()),
         },
@@ -148,13 +154,27 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     match &rule.action {
         Action::Forward(upstream) if rule.grpc_web && exchange.grpc_kind().is_web() => {
             let kind = exchange.grpc_kind();
-            // Boxed: it must not enlarge the task of other requests.
+            // Boxed, too.
             let both = (body, sink);
             let to = (&matched, *upstream, permit);
             Box::pin(grpc_web::forward(worker, snapshot, exchange, kind, to, both)).await
         }
+        _ => act(worker, snapshot, exchange, (&matched, permit), body, sink).await,
+    }
+}
+
+/// Does what the route says.
+pub(super) async fn act<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &Exchange,
+    (matched, permit): (&RouteMatch, Permit),
+    body: &mut B,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    match &snapshot.route(matched.route).action {
         Action::Forward(upstream) => {
-            let to = (&matched, *upstream, permit);
+            let to = (matched, *upstream, permit);
             forward::forward(worker, snapshot, exchange, to, body, sink).await
         }
         Action::Respond(fixed) => {
@@ -163,7 +183,7 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         }
         Action::Redirect(to) => {
             trace::tell_timing(snapshot, exchange, sink);
-            respond::redirect(exchange, &matched, to, sink).await
+            respond::redirect(exchange, matched, to, sink).await
         }
     }
 }

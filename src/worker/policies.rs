@@ -4,6 +4,7 @@
 //! ```text
 //! maintenance                          503
 //! authorise → Permit
+//! transform request                    400 413
 //! ```
 //!
 //! A phase that can be decided at once does not wait; what may wait is boxed, so that it costs the
@@ -11,10 +12,10 @@
 //! adds to the sink (`ResponseSink::add_fields`); what it tells the upstream, to the exchange
 //! ([`UpstreamFields`]).
 
-use super::exchange::Exchange;
+use super::{exchange::Exchange, generation::Generation, shape};
 use crate::{
     config::snapshot::Policies,
-    policy::{Refusal, permit::Permit, refusal},
+    policy::{Refusal, permit::Permit, refusal, route::RouteMatch},
 };
 
 /// What the phases come to, unless they refuse.
@@ -33,6 +34,10 @@ pub struct UpstreamFields {
     pub dropped: Vec<Box<[u8]>>,
     /// Whole lines.
     pub lines: Vec<u8>,
+    /// The method, when it is another one.
+    pub method: Option<Box<[u8]>>,
+    /// Path and query, when they are others.
+    pub target: Option<Vec<u8>>,
 }
 
 impl UpstreamFields {
@@ -49,10 +54,17 @@ impl UpstreamFields {
 }
 
 /// The phases of a route that has policies.
-pub fn before(_: &mut Exchange, policies: &Policies) -> Result<Passed, Refusal> {
+pub fn before(
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    matched: &RouteMatch,
+    policies: &Policies,
+) -> Result<Passed, Refusal> {
     if let Some(maintenance) = &policies.maintenance {
         let retry_after_s = maintenance.retry_after_s;
         return Err(Refusal { retry_after_s, ..refusal::MAINTENANCE.into() });
     }
-    Ok(Passed::On(Permit::of_open_route()))
+    let permit = Permit::of_open_route();
+    shape::request(snapshot, exchange, matched, policies)?;
+    Ok(Passed::On(permit))
 }

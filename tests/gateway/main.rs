@@ -46,6 +46,7 @@ mod tls;
 mod tls_faults;
 mod top;
 mod tracing;
+mod transform;
 mod upgrade;
 mod upgrade_binary;
 mod upstream_tls;

@@ -30,6 +30,7 @@ mod staples;
 mod tickets;
 mod tls;
 mod trace;
+mod transform;
 mod upstreams;
 
 /// The top of the file, for problems that have no better place.

@@ -1,18 +1,37 @@
 //! The policies of a route, gathered from itself and its sets, and compiled.
 
-use super::{TOP, rules::no_such};
+use super::{TOP, rules::no_such, transform};
 use crate::config::{
     decode::Sink,
     file::{self, File, PolicyKeys, Route},
+    report::Problem,
     snapshot::{Maintenance, Policies},
 };
 
-/// Those of `route`; `None` when there are none.
-pub(super) fn policies(file: &File, route: &Route, sink: &mut Sink) -> Option<Box<Policies>> {
+/// Those of `route`, whose path has `params`; `None` when there are none.
+pub(super) fn policies(
+    file: &File,
+    route: &Route,
+    params: &[String],
+    sink: &mut Sink,
+) -> Option<Box<Policies>> {
     let written = gathered(file, route, sink);
-    let policies = Policies { maintenance: written.maintenance.as_ref().map(maintenance) };
-    let Policies { maintenance } = &policies;
-    maintenance.is_some().then(|| Box::new(policies))
+    let (request, response) = (&written.transform_request, &written.transform_response);
+    let policies = Policies {
+        maintenance: written.maintenance.as_ref().map(maintenance),
+        transform_request: request.as_ref().map(|w| transform::request(w, params, sink)),
+        transform_response: response.as_ref().map(|w| transform::response(w, params, sink)),
+    };
+    let Policies { maintenance, transform_request, transform_response } = &policies;
+    let is_any =
+        maintenance.is_some() || transform_request.is_some() || transform_response.is_some();
+    if let Some(place) = route.grpc_web.place().filter(|_| *route.grpc_web && policies.shapes()) {
+        let title = "calls of gRPC-Web cannot be changed on their way";
+        let fix = "take `transform_response`, and `json` and `form` of `transform_request`, away \
+                   from this route";
+        sink.push(Problem::error(place, title).fix(fix));
+    }
+    is_any.then(|| Box::new(policies))
 }
 
 /// What the route says, and else its sets.

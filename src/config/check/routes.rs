@@ -213,7 +213,7 @@ fn checked(
         pattern: rules::pattern_text(route),
         trace_sampling: trace::sampling(&route.trace_sample),
         needs_certificate: needs_certificate(file, route, sink),
-        policies: policies::policies(file, route, sink),
+        policies: policies::policies(file, route, &condition.params, sink),
         access_log: *route.access_log,
     }
 }

@@ -13,6 +13,8 @@ use crate::{
     section,
 };
 
+use super::transform::{TransformRequest, TransformResponse};
+
 /// Defines a section that has the keys of all policies beside its own.
 macro_rules! with_policies {
     ($(#[doc = $about:literal])+ pub struct $name:ident { $($own:tt)* }) => {
@@ -22,6 +24,12 @@ macro_rules! with_policies {
                 $($own)*
                 /// Answer every request with 503, until this is taken out.
                 maintenance: Option<Maintenance> = None, eg "{ retry_after = \"10m\" }";
+                /// Change requests before they are forwarded.
+                transform_request: Option<TransformRequest> = None,
+                    eg "{ headers = { set = { X-From = \"${client}\" } } }";
+                /// Change the upstream's responses.
+                transform_response: Option<TransformResponse> = None,
+                    eg "{ headers = { remove = [\"X-Powered-By\"] } }";
             }
         }
         $crate::config::file::policies::policy_keys!(@of $name);
@@ -34,6 +42,8 @@ macro_rules! policy_keys {
     ($($with:tt)*) => {
         $crate::config::file::policies::each_policy! { $($with)*
             maintenance: Option<Maintenance>,
+            transform_request: Option<TransformRequest>,
+            transform_response: Option<TransformResponse>,
         }
     };
 }

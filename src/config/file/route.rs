@@ -16,6 +16,7 @@ use crate::{
 use super::{
     BODY_MAX,
     policies::{Maintenance, with_policies},
+    transform::{TransformRequest, TransformResponse},
 };
 
 with_policies! {

@@ -1,9 +1,26 @@
 //! What the policies of one route are.
 
+use crate::policy::transform::{RequestTransform, ResponseTransform};
+
 /// The policies of a route that has any.
 #[derive(Clone, Debug)]
 pub struct Policies {
     pub maintenance: Option<Maintenance>,
+    pub transform_request: Option<RequestTransform>,
+    pub transform_response: Option<ResponseTransform>,
+}
+
+impl Policies {
+    /// Bodies, or the response, are not passed on as they come.
+    pub fn shapes(&self) -> bool {
+        self.transform_response.is_some()
+            || self.transform_request.as_ref().is_some_and(|rule| rule.body.is_some())
+    }
+
+    /// A response's body may be held and changed.
+    pub fn changes_response_body(&self) -> bool {
+        self.transform_response.as_ref().is_some_and(|rule| rule.body.is_some())
+    }
 }
 
 /// Every request is refused.

@@ -20,6 +20,7 @@ mod acme;
 mod addresses;
 mod admin;
 mod conditions;
+mod json;
 mod paths;
 mod trace;
 
@@ -28,6 +29,7 @@ pub use acme::{AcmeChallenge, DirectoryUrl, DomainName, Email};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
+pub use json::{AnyValue, FormUse};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use trace::CollectorUrl;
 

@@ -162,7 +162,7 @@ impl Forward<'_> {
 
     /// Whether to try again after `broken`, which is then counted.
     fn may_retry(&self, broken: &Broken, tries: u8, tries_max: u8) -> bool {
-        let method = self.exchange.head().method;
+        let method = self.exchange.sent_method();
         let may = retry::may_retry(broken.outcome, method, tries, tries_max)
             // Nobody waits for it any more.
             && broken.refusal.reason != refusal::CLIENT_ABORTED
