@@ -86,7 +86,7 @@ pub(super) fn request(
         cookies: scope.cookies(&written.cookies, sink),
         method: written.method.value.as_ref().map(|method| method.0.clone()),
         path,
-        body: scope.body(&written.json, form, body_max, written.body_max.place(), sink),
+        body: scope.body(&written.json, form, body_max, sink),
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) fn response(
     ResponseTransform {
         fields: scope.fields(&written.headers, sink),
         statuses,
-        body: scope.body(&written.json, Form::None, body_max, written.body_max.place(), sink),
+        body: scope.body(&written.json, Form::None, body_max, sink),
     }
 }
 
@@ -235,15 +235,10 @@ impl Scope<'_> {
         written: &[At<JsonStep>],
         form: Form,
         bytes_max: usize,
-        bound: Option<Place>,
         sink: &mut Sink,
     ) -> Option<BodyTransform> {
         let steps = written.iter().filter_map(|step| self.step(step, sink)).collect();
         if written.is_empty() && form == Form::None {
-            if let Some(place) = bound {
-                let title = "`body_max` has no effect: no body is changed";
-                sink.push(Problem::error(place, title).fix("remove it, or add `json`"));
-            }
             return None;
         }
         Some(BodyTransform { bytes_max, steps, form })
