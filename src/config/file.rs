@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{config::decode::At, section};
 
+pub use compress::{Compress, Decompress};
 pub use policies::{Maintenance, PolicyKeys, PolicySet};
 pub use route::{Redirect, Respond, Route};
 pub use transform::{
@@ -29,6 +30,7 @@ pub use transform::{
 };
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
 
+mod compress;
 mod policies;
 mod route;
 mod transform;

@@ -7,6 +7,7 @@ pub mod admit;
 pub mod balance;
 pub mod client;
 pub mod client_cert;
+pub mod compress;
 pub mod frames;
 pub mod grpc;
 pub mod grpc_web;

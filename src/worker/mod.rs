@@ -95,6 +95,7 @@ use mailbox::{Adoption, Mailbox, Message};
 use ring::RingView;
 use roster::Roster;
 use runtime::Driver;
+use shape::Coders;
 use siblings::{Sibling, Siblings};
 use slowest::Slowest;
 use splice::Pipes;
@@ -129,6 +130,8 @@ pub struct Worker {
     pub slowest: Slowest,
     /// What others do for it.
     pub errands: Errands,
+    /// Bodies that it compresses and decompresses.
+    pub coders: Coders,
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
     pub draining: Cell<bool>,
@@ -208,6 +211,7 @@ impl Worker {
             roster: Rc::default(),
             slowest: Slowest::default(),
             errands,
+            coders: Coders::default(),
             shedding: Cell::new(0),
             draining: Cell::new(false),
             is_cut: Cell::new(false),

@@ -17,6 +17,7 @@ mod balance;
 mod certificates;
 mod client_certificates;
 mod commands;
+mod compress;
 mod forwarding;
 mod framing;
 mod grpc;

@@ -1,11 +1,14 @@
 //! The policies of a route, gathered from itself and its sets, and compiled.
 
 use super::{TOP, rules::no_such, transform};
-use crate::config::{
-    decode::Sink,
-    file::{self, File, PolicyKeys, Route},
-    report::Problem,
-    snapshot::{Maintenance, Policies},
+use crate::{
+    config::{
+        decode::Sink,
+        file::{self, File, PolicyKeys, Route},
+        report::Problem,
+        snapshot::{Maintenance, Policies},
+    },
+    policy::compress::{Compress, Decompress},
 };
 
 /// Those of `route`, whose path has `params`; `None` when there are none.
@@ -21,14 +24,15 @@ pub(super) fn policies(
         maintenance: written.maintenance.as_ref().map(maintenance),
         transform_request: request.as_ref().map(|w| transform::request(w, params, sink)),
         transform_response: response.as_ref().map(|w| transform::response(w, params, sink)),
+        compress: written.compress.as_ref().map(|written| compress(written, sink)),
+        decompress: written.decompress.as_ref().map(|w| decompress(w, file, route)),
     };
-    let Policies { maintenance, transform_request, transform_response } = &policies;
     let is_any =
-        maintenance.is_some() || transform_request.is_some() || transform_response.is_some();
+        policies.maintenance.is_some() || policies.transform_request.is_some() || policies.shapes();
     if let Some(place) = route.grpc_web.place().filter(|_| *route.grpc_web && policies.shapes()) {
         let title = "calls of gRPC-Web cannot be changed on their way";
-        let fix = "take `transform_response`, and `json` and `form` of `transform_request`, away \
-                   from this route";
+        let fix = "take `transform_response`, `compress`, `decompress`, and `json` and `form` of \
+                   `transform_request`, away from this route";
         sink.push(Problem::error(place, title).fix(fix));
     }
     is_any.then(|| Box::new(policies))
@@ -53,6 +57,27 @@ fn gathered<'f>(file: &'f File, route: &'f Route, sink: &mut Sink) -> PolicyKeys
         }
     }
     all
+}
+
+fn compress(written: &file::Compress, sink: &mut Sink) -> Compress {
+    if let Some(place) = written.codings.place().filter(|_| written.codings.is_empty()) {
+        let title = "`codings` is empty, so nothing would be compressed";
+        sink.push(Problem::error(place, title).fix("write codings = [\"gzip\"], or remove it"));
+    }
+    Compress {
+        codings: written.codings.iter().map(|coding| coding.value).collect(),
+        types: written.types.iter().filter_map(|media| media.value.range()).collect(),
+        bytes_min: written.min_size.0,
+        effort: *written.effort,
+    }
+}
+
+fn decompress(written: &file::Decompress, file: &File, route: &Route) -> Decompress {
+    let bytes_max = written.max_size.value.or(route.max_body.value);
+    Decompress {
+        bytes_max: bytes_max.unwrap_or(file.limits.body.value).0,
+        ratio_max: *written.max_ratio,
+    }
 }
 
 fn maintenance(written: &file::Maintenance) -> Maintenance {

@@ -13,6 +13,7 @@ use crate::{
     section,
 };
 
+use super::compress::{Compress, Decompress};
 use super::transform::{TransformRequest, TransformResponse};
 
 /// Defines a section that has the keys of all policies beside its own.
@@ -30,6 +31,10 @@ macro_rules! with_policies {
                 /// Change the upstream's responses.
                 transform_response: Option<TransformResponse> = None,
                     eg "{ headers = { remove = [\"X-Powered-By\"] } }";
+                /// Compress responses for clients that accept it. `{}` is the usual.
+                compress: Option<Compress> = None, eg "{}";
+                /// Forward bodies of requests decompressed. `{}` is the usual.
+                decompress: Option<Decompress> = None, eg "{}";
             }
         }
         $crate::config::file::policies::policy_keys!(@of $name);
@@ -44,6 +49,8 @@ macro_rules! policy_keys {
             maintenance: Option<Maintenance>,
             transform_request: Option<TransformRequest>,
             transform_response: Option<TransformResponse>,
+            compress: Option<Compress>,
+            decompress: Option<Decompress>,
         }
     };
 }

@@ -1,6 +1,9 @@
 //! What the policies of one route are.
 
-use crate::policy::transform::{RequestTransform, ResponseTransform};
+use crate::policy::{
+    compress::{Compress, Decompress},
+    transform::{RequestTransform, ResponseTransform},
+};
 
 /// The policies of a route that has any.
 #[derive(Clone, Debug)]
@@ -8,12 +11,16 @@ pub struct Policies {
     pub maintenance: Option<Maintenance>,
     pub transform_request: Option<RequestTransform>,
     pub transform_response: Option<ResponseTransform>,
+    pub compress: Option<Compress>,
+    pub decompress: Option<Decompress>,
 }
 
 impl Policies {
     /// Bodies, or the response, are not passed on as they come.
     pub fn shapes(&self) -> bool {
         self.transform_response.is_some()
+            || self.compress.is_some()
+            || self.decompress.is_some()
             || self.transform_request.as_ref().is_some_and(|rule| rule.body.is_some())
     }
 

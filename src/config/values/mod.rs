@@ -19,6 +19,7 @@ mod access_log;
 mod acme;
 mod addresses;
 mod admin;
+mod compress;
 mod conditions;
 mod json;
 mod paths;
@@ -28,6 +29,7 @@ pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use acme::{AcmeChallenge, DirectoryUrl, DomainName, Email};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
+pub use compress::{MediaType, default_media_types};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use json::{AnyValue, FormUse};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
@@ -193,6 +195,7 @@ written_as_text!(
     DomainName,
     DirectoryUrl,
     Email,
+    MediaType,
 );
 
 /// A name given by the operator.

@@ -3,11 +3,16 @@
 //! Changes of a request's head are told to whoever composes it ([`request::head`]); changes of a
 //! response's head are made in a sink before the real one ([`response::Shaped`]), which passes the
 //! body on as it comes, pipes included. A body that is changed is held as a whole, within its
-//! bound.
+//! bound; one that is compressed ([`coding`]) or decompressed ([`inflate`]) passes in pieces.
+//! Invariant: what cannot be held or coded within the bounds is refused, or stays as it is.
 
+mod coding;
+mod inflate;
 mod request;
 mod response;
 mod values;
+
+use std::cell::Cell;
 
 use super::{
     Worker,
@@ -18,8 +23,14 @@ use super::{
 };
 use crate::{
     config::snapshot::Policies,
-    policy::{Refusal, permit::Permit, route::RouteMatch},
+    policy::{
+        Refusal,
+        compress::{Coding, Effort},
+        permit::Permit,
+        route::RouteMatch,
+    },
 };
+use coding::Encoder;
 use response::Shaped;
 pub use values::View;
 
@@ -49,6 +60,32 @@ pub async fn act<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,
+    to: (&RouteMatch, Permit),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let coded = match policies.decompress {
+        None => None,
+        Some(rule) => inflate::coding(exchange, sink)?.map(|coding| (coding, rule)),
+    };
+    match coded {
+        None => changed(worker, snapshot, exchange, to, policies, (body, sink)).await,
+        Some(coded) => {
+            request::go_on(exchange, body, sink).await?;
+            let (received, mut inflated) = inflate::begin(worker, snapshot, exchange, coded, body)?;
+            let both = (&mut inflated, sink);
+            let done = changed(worker, snapshot, exchange, to, policies, both).await;
+            received.put_back(exchange);
+            done
+        }
+    }
+}
+
+/// With the request's body changed.
+async fn changed<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
     (matched, permit): (&RouteMatch, Permit),
     policies: &Policies,
     (body, sink): (&mut B, &mut S),
@@ -69,6 +106,7 @@ pub async fn act<B: RequestBody, S: ResponseSink>(
     }
 }
 
+/// With the response changed.
 async fn respond<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
@@ -77,13 +115,64 @@ async fn respond<B: RequestBody, S: ResponseSink>(
     policies: &Policies,
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Refusal> {
-    match &policies.transform_response {
-        None => pipeline::act(worker, snapshot, exchange, to, body, sink).await,
-        Some(rule) => {
-            let matched = to.0;
-            let mut sink = Shaped { snapshot, exchange, matched, rule, inner: sink, held: None };
-            pipeline::act(worker, snapshot, exchange, to, body, &mut sink).await
+    let (rule, compress) = (policies.transform_response.as_ref(), policies.compress.as_ref());
+    if rule.is_none() && compress.is_none() {
+        return pipeline::act(worker, snapshot, exchange, to, body, sink).await;
+    }
+    let mut sink = Shaped {
+        snapshot,
+        exchange,
+        matched: to.0,
+        worker,
+        rule,
+        compress,
+        inner: sink,
+        held: None,
+        coded: None,
+    };
+    pipeline::act(worker, snapshot, exchange, to, body, &mut sink).await
+}
+
+/// Bodies that one worker codes at once.
+#[derive(Default)]
+pub struct Coders {
+    encoders: Cell<u32>,
+    decoders: Cell<u32>,
+}
+
+/// Bodies that one worker compresses at once, each with up to 2 MiB; further ones stay as they are.
+const ENCODERS_MAX: u32 = 256;
+
+impl Coders {
+    fn has_room(&self) -> bool {
+        self.encoders.get() < ENCODERS_MAX
+    }
+}
+
+/// A body being compressed: one of the [`ENCODERS_MAX`].
+pub struct Coded<'w> {
+    encoder: Encoder,
+    _place: Place<'w>,
+}
+
+struct Place<'w>(&'w Coders);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.encoders.set(self.0.encoders.get() - 1);
+    }
+}
+
+impl<'w> Coded<'w> {
+    /// `None`: there is no room.
+    fn new(worker: &'w Worker, coding: Coding, effort: Effort) -> Option<Coded<'w>> {
+        let coders = &worker.coders;
+        if !coders.has_room() {
+            return None;
         }
+        let encoder = Encoder::new(coding, effort).ok()?;
+        coders.encoders.set(coders.encoders.get() + 1);
+        Some(Coded { encoder, _place: Place(coders) })
     }
 }
 

@@ -183,6 +183,24 @@ fn is_form(media: &[u8]) -> bool {
     name.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
+/// Asks a client for its body that waits for being asked (RFC 9110 §10.1.1): what is forwarded
+/// expects nothing.
+pub async fn go_on<B: RequestBody, S: ResponseSink>(
+    exchange: &Exchange,
+    body: &B,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let text = b"HTTP/1.1 100 Continue\r\n\r\n";
+    if exchange.head().expect_continue && !body.ended() {
+        let mut head = ResponseHead::default();
+        let limits = HeadLimits { head_bytes_max: 64, target_bytes_max: 0, fields_max: 8 };
+        if head.parse(text, Method::Get, &limits).is_ok() {
+            sink.interim(&head, text).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn read<B: RequestBody, S: ResponseSink>(
     exchange: &Exchange,
     body: &mut B,
@@ -195,15 +213,7 @@ async fn read<B: RequestBody, S: ResponseSink>(
     {
         return Err(too_large());
     }
-    if exchange.head().expect_continue && !body.ended() {
-        // Nobody else will: what is forwarded expects nothing.
-        let text = b"HTTP/1.1 100 Continue\r\n\r\n";
-        let mut head = ResponseHead::default();
-        let limits = HeadLimits { head_bytes_max: 64, target_bytes_max: 0, fields_max: 8 };
-        if head.parse(text, Method::Get, &limits).is_ok() {
-            sink.interim(&head, text).await?;
-        }
-    }
+    go_on(exchange, body, sink).await?;
     let mut whole = exchange.text(exchange.arrived).to_vec();
     while !body.ended() {
         let more = body.next().await?;
