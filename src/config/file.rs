@@ -192,9 +192,9 @@ section! {
         /// With `client_ca`: `"required"` refuses clients that show none, `"optional"` serves them
         /// too. A certificate that is shown and not accepted is refused in any case.
         client_certificate: ClientCertificate = ClientCertificate::Required;
-        /// With `client_ca`: PEM files with lists of revoked certificates (CRL), one for every
-        /// authority in a client's chain. A list that is out of its time refuses everybody it is
-        /// for, until a reload reads a new one.
+        /// With `client_ca`: files (PEM or DER) with lists of revoked certificates (CRL), one for
+        /// every authority in a client's chain. A list that is out of its time refuses everybody it
+        /// is for, until a reload reads a new one.
         client_crls: Vec<At<String>> = Vec::new();
         /// With `client_ca`: tell upstreams the client's certificate in the field Client-Cert
         /// (RFC 9440). What clients write into that field is removed in any case.

@@ -47,6 +47,7 @@ mod top;
 mod tracing;
 mod upgrade;
 mod upgrade_binary;
+mod upstream_certificates;
 mod upstream_tls;
 mod upstreams;
 mod watch;

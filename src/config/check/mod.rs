@@ -22,6 +22,7 @@ use crate::{
 mod access_logs;
 mod acme;
 mod certificates;
+mod crls;
 mod passthrough;
 mod routes;
 mod rules;

@@ -47,6 +47,8 @@ pub struct TlsRule {
 pub struct UpstreamTls {
     /// Whom this gateway believes, and what it shows of itself.
     pub client: Arc<ClientConfig>,
+    /// Sessions may be resumed, in which the certificate is not judged again.
+    pub resumes: bool,
     /// Of everything it was made from, so that connections are kept over reloads that change
     /// nothing of it.
     pub print: u64,
