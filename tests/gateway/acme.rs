@@ -126,6 +126,9 @@ fn a_certificate_is_got_by_a_handshake() {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
     let days = (figure(&gateway, &expiry) - now) / 86400.0;
     assert!((89.0..91.0).contains(&days), "{days}");
+    let of_listener = "ringway_listener_certificate_expiry_time_seconds{listener=\"tls\"} ";
+    let firsts = (figure(&gateway, of_listener) - now) / 86400.0;
+    assert!((89.0..91.0).contains(&firsts), "{firsts}");
     let text = gateway.command(&["status"]);
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(

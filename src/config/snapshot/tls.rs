@@ -54,6 +54,21 @@ pub struct UpstreamTls {
     pub print: u64,
 }
 
+impl TlsRule {
+    /// How many certificates clients can be shown now, those included that an authority has issued,
+    /// and the Unix time when the first of them expires.
+    pub fn there(&self) -> (usize, Option<i64>) {
+        let expiry = |name: &AcmeName| {
+            let until = name.cell.certificate.load().as_ref()?.not_after;
+            let since = until.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            i64::try_from(since.as_secs()).ok()
+        };
+        let issued: Vec<i64> = self.acme.iter().filter_map(expiry).collect();
+        let first_s = issued.iter().copied().chain(self.first_expiry_s).min();
+        (self.certificates + issued.len(), first_s)
+    }
+}
+
 impl PartialEq for UpstreamTls {
     fn eq(&self, other: &UpstreamTls) -> bool {
         self.print == other.print

@@ -116,7 +116,7 @@ families! {
     GENERATION = Gauge One "ringway_generation" [] "Generation of the configuration in force, counted from 1 at start";
     RELOADS = Counter One "ringway_reloads" ["outcome"] "Reloads: `reloaded`, or `refused` because the configuration has errors";
     LOADED = Gauge Seconds "ringway_configuration_loaded_time" [] "When the configuration in force was loaded, as Unix time";
-    CERTIFICATE_EXPIRY = Gauge Seconds "ringway_listener_certificate_expiry_time" ["listener"] "When the first of a listener's certificates expires, as Unix time";
+    CERTIFICATE_EXPIRY = Gauge Seconds "ringway_listener_certificate_expiry_time" ["listener"] "When the first of a listener's certificates expires, those included that an authority has issued, as Unix time";
     READY = Gauge One "ringway_ready" [] "1 while new requests are welcome, as /readyz says";
     BUILD = Gauge One "ringway_build_info" ["version"] "1, with the version that runs";
     MEMORY = Gauge Bytes "process_resident_memory" [] "Resident memory of the process";
