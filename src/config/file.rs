@@ -15,16 +15,18 @@ use super::{
         seconds,
     },
     values::{
-        AcmeChallenge, BareHost, BindAddress, ClientCertificate, CollectorUrl, DirectoryUrl,
-        DomainName, Email, EncodedSlash, FieldValue, FileMode, HostName, HostPattern, LogFormat,
-        LogTarget, Matches, MethodName, Name, Network, PathRegex, PathTemplate, PathText,
-        Pseudonym, Ratio, Scheme, Secret, StatusHost, StatusRange, TcpAddress, TlsVersion,
+        BareHost, BindAddress, ClientCertificate, CollectorUrl, EncodedSlash, FieldValue, FileMode,
+        HostName, HostPattern, LogFormat, LogTarget, Matches, MethodName, Name, Network, PathRegex,
+        PathTemplate, PathText, Pseudonym, Ratio, Scheme, Secret, StatusHost, StatusRange,
+        TcpAddress, TlsVersion,
     },
 };
 use crate::{config::decode::At, section};
 
+pub use acme::{Acme, ExternalAccount};
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
 
+mod acme;
 mod upstream;
 
 /// Of a Unix socket whose listener gives no `mode`.
@@ -208,30 +210,6 @@ section! {
         hsts: Option<Millis> = None => Some(seconds(0))..=Some(hours(24 * 3650)), eg "\"365d\"";
         /// With `hsts`: also to every name below this one.
         hsts_subdomains: bool = false;
-    }
-
-    /// Certificates that the gateway gets and renews by itself (ACME, RFC 8555): one for each name.
-    /// Until a name has its first one, handshakes for it fail; everything else is served.
-    pub struct Acme {
-        /// DNS names that lead here, without wildcards. At most 100.
-        domains: Vec<At<DomainName>>, eg "[\"example.com\", \"www.example.com\"]";
-        /// You agree to the authority's terms of service. Must be `true`.
-        agree_tos: bool, eg "true";
-        /// Where the authority may write to about your certificates.
-        email: Option<Email> = None, eg "\"you@example.com\"";
-        /// How it is proved that a name is yours. `"tls-alpn-01"`: by a handshake with this
-        /// listener, which the authority must reach at port 443 of the name. `"http-01"`: by a
-        /// request to any listener without TLS, which it must reach at port 80.
-        challenge: AcmeChallenge = AcmeChallenge::TlsAlpn01;
-        /// Folder for the account and the certificates, which only this process may read; relative
-        /// to this configuration. Gateways that share it take turns: one of them renews.
-        storage: String = "/var/lib/ringway/acme".to_owned();
-        /// The authority's directory.
-        directory: DirectoryUrl =
-            DirectoryUrl("https://acme-v02.api.letsencrypt.org/directory".to_owned());
-        /// PEM file with the authorities to trust for that URL, relative to this configuration.
-        /// Default: those of the system.
-        ca: Option<String> = None, eg "\"tls/localhost.pem\"";
     }
 
     /// A certificate and its key.

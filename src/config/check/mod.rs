@@ -26,6 +26,7 @@ mod crls;
 mod passthrough;
 mod routes;
 mod rules;
+mod secrets;
 mod staples;
 mod tickets;
 mod tls;

@@ -318,7 +318,7 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let of_listener = |tls: &ListenerTls| {
         let certificates = tls.certificates.iter().flat_map(|one| of_certificate(one));
         let lists = tls.client_crls.iter().map(|list| list.value.clone());
-        let acme = tls.acme.value.as_ref().and_then(|acme| acme.ca.value.clone());
+        let acme = tls.acme.value.iter().flat_map(super::acme::files);
         let others = [&tls.client_ca, &tls.ticket_secrets].map(|file| file.value.clone());
         let others = others.into_iter().flatten().chain(acme);
         certificates.chain(lists).chain(others).collect::<Vec<String>>()

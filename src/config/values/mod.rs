@@ -21,6 +21,7 @@ mod addresses;
 mod admin;
 mod conditions;
 mod paths;
+mod secret_source;
 mod trace;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
@@ -29,6 +30,7 @@ pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, 
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use secret_source::SecretSource;
 pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
@@ -185,6 +187,7 @@ written_as_text!(
     Network,
     Pseudonym,
     CollectorUrl,
+    SecretSource,
     LogTarget,
     StatusHost,
     StatusRange,
