@@ -5,7 +5,7 @@
 
 use super::{
     decode::{Key, Section, Shape},
-    file::{Certificate, File, ListenerTls, Passthrough, Redirect, Respond},
+    file::{Acme, Certificate, ExternalAccount, File, ListenerTls, Passthrough, Redirect, Respond},
     values::{LogTemplate, Match, WeightedEndpoint},
 };
 
@@ -184,6 +184,15 @@ pub fn page() -> String {
             }
             "listeners" => {
                 heading(&mut out, 3, "Certificates of a listener", "", &Certificate::section());
+                heading(
+                    &mut out,
+                    3,
+                    "Certificates by themselves: `tls.acme`",
+                    "",
+                    &Acme::section(),
+                );
+                let title = "An account that the authority knows: `tls.acme.external_account`";
+                heading(&mut out, 3, title, "", &ExternalAccount::section());
                 heading(&mut out, 3, "TLS that passes through", "", &Passthrough::section());
             }
             "upstreams" => {
