@@ -89,7 +89,7 @@ fn table(out: &mut String, header: &str, path: &str, section: &Section) {
 
 /// A section without which the one around it is something else: it is shown in a second one.
 fn is_shown_apart(key: &Key) -> bool {
-    matches!(key.name, "respond" | "redirect" | "tls" | "certificate")
+    matches!(key.name, "respond" | "redirect" | "tls" | "certificate" | "external_account")
 }
 
 fn entry(out: &mut String, path: &str, key: &Key) {
