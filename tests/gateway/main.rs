@@ -50,6 +50,7 @@ mod tracing;
 mod transform;
 mod upgrade;
 mod upgrade_binary;
+mod upstream_certificates;
 mod upstream_tls;
 mod upstreams;
 mod watch;

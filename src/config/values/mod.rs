@@ -23,6 +23,7 @@ mod compress;
 mod conditions;
 mod json;
 mod paths;
+mod secret_source;
 mod trace;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
@@ -33,6 +34,7 @@ pub use compress::{MediaType, default_media_types};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use json::{AnyValue, FormUse};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use secret_source::SecretSource;
 pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
@@ -189,6 +191,7 @@ written_as_text!(
     Network,
     Pseudonym,
     CollectorUrl,
+    SecretSource,
     LogTarget,
     StatusHost,
     StatusRange,
