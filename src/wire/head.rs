@@ -40,13 +40,6 @@ pub(super) fn fields_max(limits: &HeadLimits) -> usize {
     usize::from(limits.fields_max).min(FIELDS_CAP)
 }
 
-/// The first line of `head`, or all of it when it has no end yet. httparse reads a start line given
-/// alone to its end, then asks for more.
-#[inline]
-pub(super) fn start_line(head: &[u8]) -> &[u8] {
-    memchr::memchr(b'\n', head).map_or(head, |end| &head[..=end])
-}
-
 /// The part of `buf` a head may occupy. Looking no further makes every limit independent of how
 /// the bytes were split into reads.
 #[inline]
@@ -64,7 +57,7 @@ pub(super) fn verdict(
     match scanned? {
         Parsed::Partial if head_len < limits.head_bytes_max as usize => Ok(Parsed::Partial),
         Parsed::Partial => Err(HEAD_TOO_LARGE),
-        // Not reached as long as httparse accepts all that the scan accepts; refusing is safe.
+        // Not reached as long as the fast parser accepts all that the scan accepts; refusing is safe.
         Parsed::Complete(_) => Err(MALFORMED_HEAD),
     }
 }

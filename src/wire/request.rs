@@ -1,6 +1,7 @@
 //! The request head: parsed in place, strictly (RFC 9112 §3).
 
 use super::authority::Authority;
+use super::grammar::is_token_byte;
 use super::head::{self, Lines, Summary};
 use super::reason::*;
 use super::scan;
@@ -24,6 +25,9 @@ pub enum TargetForm {
     Asterisk,
 }
 
+/// What ends a request line: ` HTTP/1.1` and the line end.
+const VERSION_LEN: usize = 11;
+
 /// A parsed request head. Every span refers to the buffer it was parsed from. Reused from one
 /// request to the next so that `fields` keeps its allocation.
 #[derive(Debug, Default)]
@@ -42,6 +46,8 @@ pub struct RequestHead {
     /// `host[:port]`: from an absolute-form target, else from Host. Empty only for an HTTP/1.0
     /// request without Host.
     pub authority: Span,
+    /// The host of `authority`, without port; an IPv6 literal keeps its brackets.
+    pub host: Span,
     pub fields: Vec<Field>,
     pub connection: Connection,
     pub framing: Framing,
@@ -83,33 +89,32 @@ impl RequestHead {
     /// Request line and field lines, without what they mean.
     #[inline]
     fn lines(&mut self, head: &[u8], limits: &HeadLimits) -> Lines {
-        // httparse skips empty lines before the request line.
-        if matches!(head.first(), Some(b'\r' | b'\n')) {
+        // `GET /path HTTP/1.1`: what is not there yet, or is anything else, the scan tells.
+        let line_len = memchr::memchr(b'\n', head).map_or(head.len(), |end| end + 1);
+        let Some((line, end)) = head[..line_len].split_last_chunk::<VERSION_LEN>() else {
             return Lines::Suspect;
-        }
-        let line = head::start_line(head);
-        let mut request = httparse::Request::new(&mut []);
-        if request.parse_with_uninit_headers(line, &mut []).is_err() {
-            return Lines::Suspect;
-        }
-        let (Some(method), Some(target), Some(minor), Some(b'\n')) =
-            (request.method, request.path, request.version, line.last())
-        else {
-            return Lines::Partial;
         };
-        let target_start = method.len() + 1;
-        let target_end = target_start + target.len();
-        if line.len() != target_end + " HTTP/1.1\r\n".len()
+        let [b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor, b'\r', b'\n'] = end else {
+            return Lines::Suspect;
+        };
+        // Methods are short: byte by byte.
+        let method_len = line.iter().take_while(|b| is_token_byte(**b)).count();
+        let Some((b' ', target)) = line[method_len..].split_first() else {
+            return Lines::Suspect;
+        };
+        if method_len == 0
+            || target.is_empty()
             || target.len() > limits.target_bytes_max as usize
-            || !is_target(target.as_bytes())
+            || !is_target(target)
+            || !matches!(minor, b'0' | b'1')
         {
             return Lines::Suspect;
         }
-        self.method = Method::from_bytes(method.as_bytes());
-        self.method_text = Span::new(0, method.len());
-        self.target = Span::new(target_start, target_end);
-        self.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-        section::read(head, line.len(), head::fields_max(limits), &mut self.fields)
+        self.method = Method::from_bytes(&line[..method_len]);
+        self.method_text = Span::new(0, method_len);
+        self.target = Span::new(method_len + 1, line.len());
+        self.version = if *minor == b'0' { Version::Http10 } else { Version::Http11 };
+        section::read(head, line_len, head::fields_max(limits), &mut self.fields)
     }
 
     /// Host, target, framing, connection and expectation of a well-formed head.
@@ -143,13 +148,16 @@ impl RequestHead {
         summary: &Summary,
     ) -> Result<Option<Authority<'b>>, &'static Reason> {
         self.authority = summary.value(FieldId::Host, &self.fields);
+        self.host = self.authority;
         if summary.repeats(FieldId::Host) {
             return Err(HOST_DUPLICATE);
         }
         if !summary.has(FieldId::Host) {
             return if self.version == Version::Http10 { Ok(None) } else { Err(HOST_MISSING) };
         }
-        Authority::parse(self.authority.of(head)).map(Some).ok_or(HOST_INVALID)
+        let authority = Authority::parse(self.authority.of(head)).ok_or(HOST_INVALID)?;
+        self.host = self.authority.first(authority.host.len());
+        Ok(Some(authority))
     }
 
     #[inline]
@@ -218,6 +226,7 @@ impl RequestHead {
             return Err(HOST_INVALID);
         }
         self.authority = span;
+        self.host = span.first(named.host.len());
         Ok(())
     }
 

@@ -12,10 +12,7 @@ use super::{
     splice::Pipe,
 };
 use crate::{
-    config::{
-        Snapshot,
-        snapshot::{HalfClose, split_port},
-    },
+    config::{Snapshot, snapshot::HalfClose},
     policy::{
         Refusal, admit,
         client::{self, ClientAddress},
@@ -145,8 +142,7 @@ impl Exchange {
 
     /// The host, without port.
     pub fn host(&self) -> &[u8] {
-        // The codec has checked it.
-        split_port(self.text(self.head().authority)).0
+        self.text(self.head().host)
     }
 
     /// What routes match on.
