@@ -14,7 +14,7 @@ use crate::{
         route::{RouteId, RouteMatch, Router},
     },
     telemetry::trace::Sampling,
-    wire::{HeadLimits, Reason, path::PathRules},
+    wire::{HeadLimits, Reason, emit::Via, path::PathRules},
 };
 
 pub use crate::policy::client::ForwardedFields;
@@ -423,8 +423,7 @@ pub struct Forwarding {
     /// Peers whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     pub fields: ForwardedFields,
-    /// Pseudonym in Via; empty sends none.
-    pub via: String,
+    pub via: Via,
     pub request_id: RequestId,
 }
 

@@ -327,7 +327,7 @@ impl<'s> H2Sink<'s> {
     }
 
     fn via(&self, fields: &mut HeaderMap, received: Version) {
-        let name = &self.snapshot.forwarding.via;
+        let name = self.snapshot.forwarding.via.name();
         if !name.is_empty() {
             append(fields, header::VIA, format!("{} {name}", received.number()).as_bytes());
         }
