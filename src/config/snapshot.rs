@@ -172,6 +172,12 @@ impl ListenerRule {
         self.tls.is_none() && self.passthrough.is_none()
     }
 
+    /// Nothing comes before the first request, and that is of HTTP/1.1, or says itself that it is
+    /// of HTTP/2.
+    pub fn begins_with_http1(&self) -> bool {
+        self.speaks_plainly() && self.http2 != Http2Use::Only
+    }
+
     /// A socket bound for one of them serves the other.
     pub fn is_same_socket(&self, other: &ListenerRule) -> bool {
         match (&self.bind, &other.bind) {

@@ -238,6 +238,36 @@ pub trait RequestBody {
     fn bytes(&self) -> u64;
 }
 
+impl<B: RequestBody> RequestBody for &mut B {
+    fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
+        (**self).limit(bytes_max, until_ms)
+    }
+
+    fn ended(&self) -> bool {
+        (**self).ended()
+    }
+
+    fn left(&self) -> u64 {
+        (**self).left()
+    }
+
+    fn append_arrived(&mut self, buf: &mut Buffer) {
+        (**self).append_arrived(buf);
+    }
+
+    async fn next(&mut self) -> Result<Buffer, Refusal> {
+        (**self).next().await
+    }
+
+    fn trailer_lines(&self) -> &[u8] {
+        (**self).trailer_lines()
+    }
+
+    fn bytes(&self) -> u64 {
+        (**self).bytes()
+    }
+}
+
 /// Where a response goes, whatever protocol carries it.
 pub trait ResponseSink {
     /// The route that the request takes is known.
