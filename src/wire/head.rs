@@ -57,7 +57,7 @@ pub(super) fn verdict(
     match scanned? {
         Parsed::Partial if head_len < limits.head_bytes_max as usize => Ok(Parsed::Partial),
         Parsed::Partial => Err(HEAD_TOO_LARGE),
-        // Not reached as long as the fast parser accepts all that the scan accepts; refusing is safe.
+        // Not reached as long as the fast parsers accept all that the scan does; refusing is safe.
         Parsed::Complete(_) => Err(MALFORMED_HEAD),
     }
 }

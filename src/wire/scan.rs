@@ -1,9 +1,9 @@
 //! The strict grammar of a head, byte by byte and from left to right.
 //!
-//! This is the authority on what is refused and why. The parsers first read what is as it should be,
+//! This is the authority on what is refused and why. The parsers read what is as it should be,
 //! several bytes at a time, which is several times faster; only when something is not does the scan
-//! run to name the first offence. As it looks at each byte once and never ahead of an
-//! offence, a head cut anywhere can only be `Partial` or get the very reason the whole head gets.
+//! run to name the first offence. As it looks at each byte once and never ahead of an offence, a
+//! head cut anywhere can only be `Partial` or get the very reason the whole head gets.
 
 use super::grammar::{is_target_byte, is_token_byte, is_value_byte};
 use super::reason::*;

@@ -156,8 +156,8 @@ impl<'f> Forward<'f> {
             Err(refusal) => return Some(Broken::for_good(refusal)),
         };
         self.tries().stamp(bytes.bytes_mut());
-        // A reference to the reference, and so code of its own: [`super::forward`], which is to have
-        // the other inside it, has it for itself.
+        // A reference to the reference, and so code of its own: [`super::forward`] has the other
+        // inside it.
         let result = self.attempt(&acquired, &mut bytes, &mut body, sink).await;
         self.worker.buffers.give(bytes);
         self.ended(acquired.shard(), result.as_ref().err());
