@@ -14,7 +14,7 @@ use crate::{
         route::{RouteId, RouteMatch, Router},
     },
     telemetry::trace::Sampling,
-    wire::{HeadLimits, Reason, path::PathRules},
+    wire::{HeadLimits, Reason, emit::Via, path::PathRules},
 };
 
 pub use crate::policy::client::ForwardedFields;
@@ -172,6 +172,12 @@ impl ListenerRule {
     /// Clients speak HTTP without TLS.
     pub fn speaks_plainly(&self) -> bool {
         self.tls.is_none() && self.passthrough.is_none()
+    }
+
+    /// Nothing comes before the first request, and that is of HTTP/1.1, or says itself that it is
+    /// of HTTP/2.
+    pub fn begins_with_http1(&self) -> bool {
+        self.speaks_plainly() && self.http2 != Http2Use::Only
     }
 
     /// A socket bound for one of them serves the other.
@@ -427,8 +433,7 @@ pub struct Forwarding {
     /// Peers whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     pub fields: ForwardedFields,
-    /// Pseudonym in Via; empty sends none.
-    pub via: String,
+    pub via: Via,
     pub request_id: RequestId,
 }
 

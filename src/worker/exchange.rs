@@ -13,10 +13,7 @@ use super::{
     splice::Pipe,
 };
 use crate::{
-    config::{
-        Snapshot,
-        snapshot::{HalfClose, split_port},
-    },
+    config::{Snapshot, snapshot::HalfClose},
     policy::{
         Refusal, admit,
         client::{self, ClientAddress},
@@ -164,8 +161,7 @@ impl Exchange {
 
     /// The host, without port.
     pub fn host(&self) -> &[u8] {
-        // The codec has checked it.
-        split_port(self.text(self.head().authority)).0
+        self.text(self.head().host)
     }
 
     /// What routes match on.
@@ -259,6 +255,36 @@ pub trait RequestBody {
     fn trailer_lines(&self) -> &[u8];
     /// Bytes of data received so far.
     fn bytes(&self) -> u64;
+}
+
+impl<B: RequestBody> RequestBody for &mut B {
+    fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
+        (**self).limit(bytes_max, until_ms)
+    }
+
+    fn ended(&self) -> bool {
+        (**self).ended()
+    }
+
+    fn left(&self) -> u64 {
+        (**self).left()
+    }
+
+    fn append_arrived(&mut self, buf: &mut Buffer) {
+        (**self).append_arrived(buf);
+    }
+
+    async fn next(&mut self) -> Result<Buffer, Refusal> {
+        (**self).next().await
+    }
+
+    fn trailer_lines(&self) -> &[u8] {
+        (**self).trailer_lines()
+    }
+
+    fn bytes(&self) -> u64 {
+        (**self).bytes()
+    }
 }
 
 /// Where a response goes, whatever protocol carries it.

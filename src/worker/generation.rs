@@ -59,7 +59,7 @@ impl Generation {
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
         let logs = Logs::first(outlets);
-        let vias = vias(&snapshot.forwarding.via);
+        let vias = vias(snapshot.forwarding.via.name());
         Generation { states: states.collect(), snapshot, series, logs, spans, vias }
     }
 
@@ -77,7 +77,7 @@ impl Generation {
             None => Rc::new(UpstreamState::new(rule)),
         });
         let logs = self.logs.next(outlets);
-        let vias = vias(&snapshot.forwarding.via);
+        let vias = vias(snapshot.forwarding.via.name());
         let next = Generation { states: states.collect(), snapshot, series, logs, spans, vias };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);

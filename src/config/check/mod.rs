@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     policy::frames::FrameRates,
-    wire::{HeadLimits, path::PathRules},
+    wire::{HeadLimits, emit::Via, path::PathRules},
 };
 
 mod access_logs;
@@ -71,7 +71,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
                 .map(|net| net.value.0)
                 .collect(),
             fields: *file.forwarding.fields,
-            via: file.forwarding.via.0.clone(),
+            via: Via::new(&file.forwarding.via.0),
             request_id: *file.forwarding.request_id,
         },
         paths,

@@ -154,27 +154,13 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     if let Some(trace) = &exchange.trace {
         trace.write(out);
     }
-    if let Some(left) = admit::max_forwards(head, bytes).filter(|_| count_hops) {
+    if count_hops && let Some(left) = admit::max_forwards(head, bytes) {
         out.extend_from_slice(b"Max-Forwards: ");
         emit::number(out, left.saturating_sub(1));
         out.extend_from_slice(b"\r\n");
     }
-    via(out, &rule.via, exchange);
+    out.extend_from_slice(rule.via.line(head.version));
     connection_fields(out, forward);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Via (RFC 9110 §7.6.3): a gateway must say that it was here.
-fn via(out: &mut Vec<u8>, name: &str, exchange: &Exchange) {
-    if name.is_empty() {
-        return;
-    }
-    out.extend_from_slice(match exchange.head().version {
-        crate::wire::Version::Http10 => b"Via: 1.0 ",
-        crate::wire::Version::Http11 => b"Via: 1.1 ",
-        crate::wire::Version::Http2 => b"Via: 2 ",
-    });
-    out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

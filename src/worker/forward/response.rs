@@ -387,6 +387,7 @@ pub(super) fn is_interim(status: u16) -> bool {
 /// Parsed-response objects one worker keeps for reuse.
 const HEADS_FREE_MAX: usize = 128;
 
+#[inline]
 pub(super) fn give_head(worker: &Worker, head: Box<ResponseHead>) {
     let mut free = worker.response_heads.borrow_mut();
     if free.len() < HEADS_FREE_MAX {

@@ -150,7 +150,7 @@ impl<O: Owner> Link<O> {
     /// As above, of a connection without streams: after a while without its buffer.
     async fn read_parked(&self, buf: &mut Buffer) -> io::Result<usize> {
         let (park_ms, by_ms) = (now_ms() + PARK_MS, self.read_by_ms.get());
-        match self.stream().read_next(buf, park_ms, by_ms, true).await {
+        match self.stream().read_or_park(buf, park_ms, by_ms).await {
             Next::Read(result) => return result,
             Next::Parked => {}
         }

@@ -18,6 +18,7 @@ use super::{
     Broken, Forward,
     connect::{self, Acquired, InFlight, Seeking, UpstreamState, failed},
     request,
+    response::Relayed,
 };
 use crate::{
     config::snapshot::Protocol,
@@ -147,7 +148,7 @@ impl<'f> Forward<'f> {
         &self,
         acquired: Acquired<'_>,
         matched: &RouteMatch,
-        body: &mut B,
+        mut body: &mut B,
         sink: &mut S,
     ) -> Option<Broken> {
         let mut bytes = match request::compose(self, matched, &mut Still(body)) {
@@ -155,12 +156,18 @@ impl<'f> Forward<'f> {
             Err(refusal) => return Some(Broken::for_good(refusal)),
         };
         self.tries().stamp(bytes.bytes_mut());
-        let result = self.attempt(&acquired, &mut bytes, body, sink).await;
+        // A reference to the reference, and so code of its own: [`super::forward`] has the other
+        // inside it.
+        let result = self.attempt(&acquired, &mut bytes, &mut body, sink).await;
         self.worker.buffers.give(bytes);
         self.ended(acquired.shard(), result.as_ref().err());
         match result {
+            Ok(Relayed::Upgraded(switched)) => {
+                self.tunnel(&acquired.connection.stream, &switched, sink).await;
+                None
+            }
             Ok(relayed) => {
-                self.settle(acquired, relayed, sink).await;
+                self.settle(acquired, &relayed, sink);
                 None
             }
             Err(broken) => Some(broken),
