@@ -1,5 +1,6 @@
 //! How many frames of an HTTP/2 connection may ask for work without bringing any: resets of what
-//! was just begun (CVE-2023-44487), PING, SETTINGS, PRIORITY, WINDOW_UPDATE and empty frames.
+//! was just begun (CVE-2023-44487), PING, SETTINGS, PRIORITY, WINDOW_UPDATE, frames of data that are
+//! empty or next to it.
 //!
 //! Two buckets that fill with time. Work fills them too, so that a busy connection, whose frames
 //! of control are many, is not taken for a flood.
@@ -33,6 +34,8 @@ const REQUEST_CONTROL: u64 = 4 * UNIT;
 const DATA_CONTROL: u64 = 2 * UNIT;
 /// Bytes sent that a client may acknowledge by one WINDOW_UPDATE.
 const BYTES_PER_UPDATE: u64 = 512;
+/// Data that is less: not even the shortest message of gRPC, whose head has as many bytes.
+const DATA_BYTES_MIN: u32 = 5;
 /// END_STREAM of DATA: an empty frame that ends a body brings something.
 const END_STREAM: u8 = 1;
 
@@ -125,7 +128,7 @@ impl FrameBudget {
                 self.resets.add(REQUEST_RESETS);
                 self.control.add(REQUEST_CONTROL);
             }
-            kind::DATA if frame.len > 0 => self.control.add(DATA_CONTROL),
+            kind::DATA if frame.len >= DATA_BYTES_MIN => self.control.add(DATA_CONTROL),
             kind::DATA if frame.flags & END_STREAM != 0 => {}
             kind::RST_STREAM if !self.resets.take() => return Err(Flood::Resets),
             kind::RST_STREAM => {}
@@ -175,6 +178,16 @@ mod tests {
             let frame = frame(kind, 0, 0);
             assert_eq!(let_through(&mut budget, &frame, 0, 0), burst, "{kind}");
             assert_eq!(budget.received(&frame, 0, 0), Err(flood), "{kind}");
+        }
+    }
+
+    #[test]
+    fn data_of_a_few_bytes_is_as_good_as_none() {
+        for (bytes, let_past) in [(1, 40), (4, 40), (5, 10_000), (100, 10_000)] {
+            let data = frame(kind::DATA, bytes, 0);
+            assert_eq!(let_through(&mut budget(), &data, 0, 0), let_past, "{bytes}");
+            let last = frame(kind::DATA, bytes, END_STREAM);
+            assert_eq!(let_through(&mut budget(), &last, 0, 0), 10_000, "{bytes}, the last");
         }
     }
 

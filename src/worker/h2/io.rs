@@ -332,7 +332,7 @@ impl<O: Owner> AsyncWrite for Io<O> {
     }
 }
 
-/// Says whether anything is to be received.
+/// Says whether anything is to be received, and knows whether something is being sent.
 pub struct Idle<O>(Rc<Link<O>>);
 
 impl<O: Owner> Idle<O> {
@@ -344,6 +344,11 @@ impl<O: Owner> Idle<O> {
     /// A stream is open: nothing need be received.
     pub fn end(&self) {
         self.set(false, NEVER_MS);
+    }
+
+    /// A write is in flight.
+    pub fn is_writing(&self) -> bool {
+        self.0.is_writing.get()
     }
 
     fn set(&self, is_idle: bool, by_ms: u64) {

@@ -18,13 +18,23 @@ const UNSENT_BYTES_MAX: usize = 64 * 1024;
 pub struct Outbox {
     buffers: Rc<Buffers>,
     bytes: Cell<usize>,
+    /// Bytes that have left it, since the connection began.
+    taken: Cell<u64>,
     waiting: RefCell<Vec<Waker>>,
 }
 
 impl Outbox {
     pub fn new(buffers: &Rc<Buffers>) -> Outbox {
         let (bytes, waiting) = (Cell::new(0), RefCell::default());
-        Outbox { buffers: buffers.clone(), bytes, waiting }
+        Outbox { buffers: buffers.clone(), bytes, taken: Cell::new(0), waiting }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    pub fn taken(&self) -> u64 {
+        self.taken.get()
     }
 
     /// Ready as soon as more may be handed to the codec.
@@ -42,6 +52,7 @@ impl Outbox {
     fn sent(&self, bytes: usize) {
         let left = self.bytes.get().saturating_sub(bytes);
         self.bytes.set(left);
+        self.taken.set(self.taken.get() + bytes as u64);
         if left < UNSENT_BYTES_MAX {
             // Outside the borrow: a waker may run anything.
             let waiting = self.waiting.take();
