@@ -92,13 +92,13 @@ impl FrameBudget {
     }
 
     /// Counts the frames that begin in `bytes`, received at `now_ms`; `sent_bytes` is what the
-    /// client was sent until then.
+    /// client was sent until then. Answers how many they are.
     pub fn received(
         &mut self,
         mut bytes: &[u8],
         now_ms: u64,
         sent_bytes: u64,
-    ) -> Result<(), Flood> {
+    ) -> Result<u32, Flood> {
         let elapsed_ms = now_ms.saturating_sub(self.at_ms);
         if elapsed_ms > 0 {
             self.at_ms = now_ms;
@@ -108,11 +108,12 @@ impl FrameBudget {
         let sent = sent_bytes.saturating_sub(self.sent_bytes) / BYTES_PER_UPDATE;
         self.sent_bytes += sent * BYTES_PER_UPDATE;
         self.control.add(sent * UNIT);
-        let mut found = Ok(());
+        let mut found = Ok(0);
         while let Some(frame) = self.frames.next(&mut bytes, |data| self.window.payload(data)) {
             self.window.begin(frame);
             // Followed to the end, so that the next bytes are taken for what they are.
-            found = found.and(self.count(frame));
+            let counted = self.count(frame);
+            found = found.and_then(|frames| counted.map(|()| frames + 1));
         }
         found
     }
@@ -147,7 +148,7 @@ mod tests {
 
     fn budget() -> FrameBudget {
         let mut budget = FrameBudget::new(RATES, 0);
-        assert_eq!(budget.received(PREFACE, 0, 0), Ok(()));
+        assert_eq!(budget.received(PREFACE, 0, 0), Ok(0));
         budget
     }
 
@@ -208,12 +209,12 @@ mod tests {
         let_through(&mut budget, &update, 0, 0);
         let (request, data) = (frame(kind::HEADERS, 3, 4), frame(kind::DATA, 5, 0));
         for _ in 0..10 {
-            assert_eq!(budget.received(&request, 0, 0), Ok(()));
+            assert_eq!(budget.received(&request, 0, 0), Ok(1));
         }
         assert_eq!(let_through(&mut budget, &reset, 0, 0), 5, "every second one");
         let_through(&mut budget, &update, 0, 0);
         for _ in 0..5 {
-            assert_eq!(budget.received(&data, 0, 0), Ok(()));
+            assert_eq!(budget.received(&data, 0, 0), Ok(1));
         }
         assert_eq!(let_through(&mut budget, &update, 0, 0), 10);
         assert_eq!(let_through(&mut budget, &update, 0, 5 * 512), 5);

@@ -1,11 +1,12 @@
 //! What all HTTP/2 clients of one worker hold together, because bounds for each connection say
 //! nothing about a hundred of them.
 //!
-//! Two bounds. While [`CROWD_STREAMS`] requests or more are open, a connection begins few of its
+//! Three bounds. While [`CROWD_STREAMS`] requests or more are open, a connection begins few of its
 //! own at first ([`Pace`]), until it has shown that it takes responses: else all that come at once
-//! would have begun before the first is seen to stall. And what is held for clients that do not
-//! take it has a budget (`http2.stalled`): beyond it, those that have taken nothing for
-//! [`STALLED_MS`] are ended, the longest ones first.
+//! would have begun before the first is seen to stall. While [`SCARCE_STREAMS`] of them wait for
+//! their clients, buffers are small. And what is held for clients that do not take it has a budget
+//! (`http2.stalled`): beyond it, those that have taken nothing for [`STALLED_MS`] are ended, the
+//! longest ones first.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,7 +26,9 @@ const FEW: u32 = 4;
 const FOR_EACH: u32 = 2;
 /// A connection whose requests bring no response in this time, so that it cannot show whether it
 /// takes them, may have twice as many.
-const PACE_MS: u64 = 100;
+const PACE_MS: u64 = 1000;
+/// Requests that wait for their clients to take data, from which on all buffers are small.
+const SCARCE_STREAMS: u32 = 128;
 /// What took something a moment ago is only slow.
 const STALLED_MS: u64 = 5000;
 
@@ -33,6 +36,7 @@ const STALLED_MS: u64 = 5000;
 #[derive(Default)]
 pub struct Crowd {
     streams: Cell<u32>,
+    waiting: Cell<u32>,
     sessions: RefCell<Slab<Weak<Session>>>,
 }
 
@@ -43,6 +47,19 @@ impl Crowd {
 
     pub fn ended(&self) {
         self.streams.set(self.streams.get() - 1);
+    }
+
+    pub fn waits(&self) {
+        self.waiting.set(self.waiting.get() + 1);
+    }
+
+    pub fn waited(&self) {
+        self.waiting.set(self.waiting.get() - 1);
+    }
+
+    /// So much waits to be taken that no more than little is to be held for each.
+    pub fn is_scarce(&self) -> bool {
+        self.waiting.get() >= SCARCE_STREAMS
     }
 
     fn is_dense(&self) -> bool {
@@ -178,6 +195,17 @@ mod tests {
         let pace = Pace::default();
         assert!(!pace.holds_up(&Crowd::default(), 10_000));
         assert!(pace.holds_up(&dense(), FEW) && !pace.holds_up(&dense(), FEW - 1));
+    }
+
+    #[test]
+    fn memory_is_scarce_while_many_wait() {
+        let crowd = Crowd::default();
+        (1..SCARCE_STREAMS).for_each(|_| crowd.waits());
+        assert!(!crowd.is_scarce());
+        crowd.waits();
+        assert!(crowd.is_scarce());
+        crowd.waited();
+        assert!(!crowd.is_scarce());
     }
 
     #[test]

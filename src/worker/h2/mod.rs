@@ -129,6 +129,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let session = self.session;
         session.waiting.set(session.waiting.get() - 1);
+        session.worker.crowd.waited();
         session.held_bytes.set(session.held_bytes.get() - self.held_bytes);
         session.wake_unless_full();
     }
@@ -152,7 +153,7 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
     let look = look(&rule, flood.clone(), is_narrow.clone());
     let (codec, pump) = io::pair(client.clone(), &worker.buffers, early, timeouts.write_ms, look);
     let session = Rc::new(Session {
-        outbox: Rc::new(Outbox::new(&worker.buffers)),
+        outbox: Rc::new(Outbox::new(&worker.buffers, &worker.crowd)),
         idle: pump.idle(),
         keep_alive_ms: timeouts.keep_alive_ms,
         streams_max: rule.streams_max,
@@ -187,21 +188,21 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
     worker.buffers.give(buf);
 }
 
-/// Counts frames as they come; `false` ends the connection.
+/// Counts frames as they come; `None` ends the connection.
 fn look(
     rule: &Http2,
     flood: Rc<Cell<Option<Flood>>>,
     is_narrow: Rc<Cell<bool>>,
-) -> impl FnMut(&[u8], u64) -> bool + 'static {
+) -> impl FnMut(&[u8], u64) -> Option<u32> + 'static {
     let mut budget = FrameBudget::new(rule.rates, now_ms());
     move |bytes, sent_bytes| match budget.received(bytes, now_ms(), sent_bytes) {
-        Ok(()) => {
+        Ok(frames) => {
             is_narrow.set(budget.initial_window() < NARROW_BYTES);
-            true
+            Some(frames)
         }
         Err(found) => {
             flood.set(Some(found));
-            false
+            None
         }
     }
 }
@@ -403,13 +404,16 @@ impl Session {
     /// A stream waits for the client to take data, as long as the answer lives.
     fn waiting(&self, held_bytes: usize) -> Waiting<'_> {
         self.waiting.set(self.waiting.get() + 1);
+        self.worker.crowd.waits();
         self.held_bytes.set(self.held_bytes.get() + held_bytes);
         Waiting { session: self, held_bytes }
     }
 
     /// Bytes that one stream should read at once: less, the more of them may come to wait.
     fn reads_max(&self) -> u64 {
-        let is_laden = self.is_narrow.get() || self.held_bytes.get() >= HELD_BYTES_MAX;
+        let is_laden = self.is_narrow.get()
+            || self.worker.crowd.is_scarce()
+            || self.held_bytes.get() >= HELD_BYTES_MAX;
         match self.open.get() {
             0..=1 if !is_laden => u64::MAX,
             0..=FEW_STREAMS if !is_laden => FEW_READ_BYTES,
@@ -481,6 +485,7 @@ impl Session {
 
     /// So many streams wait that no further one is begun; the task is woken when that changes.
     fn is_full(&self, cx: &Context<'_>) -> bool {
+        self.idle.save(self.worker.crowd.is_scarce());
         let is_full = self.has_too_many();
         if is_full {
             self.waker.replace(Some(cx.waker().clone()));

@@ -109,7 +109,9 @@ fn counting() -> (Upstream, Arc<AtomicUsize>) {
 fn crowd(gateway: &Gateway, begun: &AtomicUsize) -> Vec<Http2> {
     let mut clients: Vec<Http2> = (0..2).map(|_| connect(gateway)).collect();
     for client in &mut clients {
-        (0..128).for_each(|_| drop(client.ask("GET", "/waits", &[])));
+        for _ in 0..128 {
+            client.ask("GET", "/waits", &[]);
+        }
     }
     eventually("all are waiting", || begun.load(Ordering::SeqCst) == 256);
     begun.store(0, Ordering::SeqCst);
@@ -127,7 +129,9 @@ fn in_a_crowd_a_client_that_takes_nothing_has_few_requests() {
         client.ask("GET", "/large", &[]);
     }
     assert_eq!(client.end().map(|end| end.code), Some(code::ENHANCE_YOUR_CALM));
-    assert_eq!(begun.load(Ordering::SeqCst), 4);
+    // A second that it had to wait for the upstream would have let some more begin.
+    let begun = begun.load(Ordering::SeqCst);
+    assert!((4..=12).contains(&begun), "{begun}");
     assert_eq!(failures(&gateway, "stalled"), 1);
     drop(waiting);
 }
@@ -165,7 +169,9 @@ fn of_clients_that_hold_too_much_those_that_take_nothing_are_ended() {
     let gateway = Gateway::before(server.address(), &more);
     let mut clients = [stalled(&gateway, 2000), stalled(&gateway, 2000)];
     for client in &mut clients {
-        (0..12).for_each(|_| drop(client.ask("GET", "/bytes/1000000", &[])));
+        for _ in 0..12 {
+            client.ask("GET", "/bytes/1000000", &[]);
+        }
     }
     let [mut slow, mut shut] = clients;
     shut.reader.socket.set_read_timeout(Duration::from_millis(100));
