@@ -1,6 +1,6 @@
 //! How many frames of an HTTP/2 connection may ask for work without bringing any: resets of what
-//! was just begun (CVE-2023-44487), PING, SETTINGS, PRIORITY, WINDOW_UPDATE, frames of data that are
-//! empty or next to it.
+//! was just begun (CVE-2023-44487), PING, SETTINGS, PRIORITY, WINDOW_UPDATE, and frames of data
+//! that are empty or next to it.
 //!
 //! Two buckets that fill with time. Work fills them too, so that a busy connection, whose frames
 //! of control are many, is not taken for a flood.

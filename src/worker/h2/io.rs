@@ -5,8 +5,9 @@
 //! [`Io::poll_read`]. What the codec writes is gathered, and leaves when the task has polled the
 //! codec to its end ([`Pump::poll_with`]): so the responses of many streams leave in one write.
 //!
-//! After [`TURN_FRAMES`] frames received the codec waits until others have had their turn: so a peer
-//! of many small ones neither holds up the worker nor fills the codec before streams take anything.
+//! After [`TURN_FRAMES`] frames received the codec waits until others have had their turn: so a
+//! peer of many small ones neither holds up the worker nor fills the codec before streams take
+//! anything.
 //!
 //! Invariants: at most one read and one write are in flight; at most [`GATHERED_BYTES_MAX`] wait
 //! beside those in flight; a buffer that is empty is given back while nothing is read or written.

@@ -128,10 +128,15 @@ fn in_a_crowd_a_client_that_takes_nothing_has_few_requests() {
     for _ in 0..20 {
         client.ask("GET", "/large", &[]);
     }
+    let started = Instant::now();
+    client.until("four are answered", |client| {
+        client.streams.values().filter(|answer| answer.has_head()).count() >= 4
+    });
+    // Each second that the upstream took lets as many begin again.
+    let most = 8usize << started.elapsed().as_secs();
     assert_eq!(client.end().map(|end| end.code), Some(code::ENHANCE_YOUR_CALM));
-    // A second that it had to wait for the upstream would have let some more begin.
     let begun = begun.load(Ordering::SeqCst);
-    assert!((4..=12).contains(&begun), "{begun}");
+    assert!(begun >= 4 && begun <= most, "{begun}, {most}");
     assert_eq!(failures(&gateway, "stalled"), 1);
     drop(waiting);
 }
