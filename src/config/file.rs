@@ -307,12 +307,15 @@ section! {
         stream_window: Size = kib(256) => bytes(65_535)..=mib(16);
         /// The same for all requests of the connection together.
         connection_window: Size = mib(1) => bytes(65_535)..=mib(256);
+        /// Bytes that one worker may hold for clients that do not take their responses. Beyond it,
+        /// connections that have taken nothing for 5 seconds are ended, the longest ones first.
+        stalled: Size = mib(16) => kib(64)..=mib(65_536);
         /// Requests that the client may give up (RST_STREAM), each second, beside every second one
         /// that it makes; at once, as many as in two seconds.
         resets_per_second: u32 = 200 => 1..=1_000_000;
-        /// Frames that bring nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty ones), each
-        /// second, beside those that come with requests and data; at once, as many as in two
-        /// seconds.
+        /// Frames that bring nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, data of less than 5
+        /// bytes), each second, beside those that come with requests and data; at once, as many as
+        /// in two seconds.
         control_frames_per_second: u32 = 1000 => 10..=1_000_000;
     }
 

@@ -403,6 +403,8 @@ pub struct Http2 {
     pub streams_max: u32,
     pub stream_window_bytes: u32,
     pub connection_window_bytes: u32,
+    /// For each worker.
+    pub stalled_bytes: u64,
     pub rates: FrameRates,
 }
 

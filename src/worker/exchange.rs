@@ -240,6 +240,8 @@ impl RequestId {
 
 /// The request's body, whatever protocol brings it.
 pub trait RequestBody {
+    /// The client's connection carries many requests at once: what is kept for one has to be small.
+    const IS_ONE_OF_MANY: bool;
     /// More than `bytes_max` bytes are refused with 413, now if they have come or are announced;
     /// nothing is awaited after `until_ms`.
     fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal>;
@@ -258,6 +260,8 @@ pub trait RequestBody {
 }
 
 impl<B: RequestBody> RequestBody for &mut B {
+    const IS_ONE_OF_MANY: bool = B::IS_ONE_OF_MANY;
+
     fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
         (**self).limit(bytes_max, until_ms)
     }

@@ -113,6 +113,8 @@ struct WebBody<'b, B> {
 }
 
 impl<B: RequestBody> RequestBody for WebBody<'_, B> {
+    const IS_ONE_OF_MANY: bool = B::IS_ONE_OF_MANY;
+
     fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
         self.inner.limit(bytes_max, until_ms)
     }

@@ -117,6 +117,8 @@ pub struct Worker {
     pub deadlines: Rc<Deadlines>,
     /// Waits that are not a socket's own.
     pub alarms: Rc<Alarms>,
+    /// What its HTTP/2 clients hold together.
+    pub crowd: Rc<h2::Crowd>,
     pub date: clock::DateText,
     /// The time as access logs write it.
     pub stamp: RefCell<Stamp>,
@@ -203,6 +205,7 @@ impl Worker {
             pipes: Pipes::default(),
             deadlines: Rc::default(),
             alarms: Rc::default(),
+            crowd: Rc::default(),
             date: clock::DateText::default(),
             stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),
@@ -388,6 +391,7 @@ async fn tick(worker: Rc<Worker>) {
             worker.slowest.turn(clock::now_ms());
             let snapshot = worker.snapshot();
             snapshot.sweep(clock::now_ms());
+            worker.crowd.sweep(snapshot.http2.stalled_bytes);
             worker.listening.borrow().iter().for_each(Listening::measure);
         }
         worker.beat.set(Doing::Waiting);

@@ -375,6 +375,7 @@ fn http2(rule: &Http2, sink: &mut Sink) -> snapshot::Http2 {
         streams_max: *rule.streams,
         stream_window_bytes: size_u32(&rule.stream_window),
         connection_window_bytes: size_u32(&rule.connection_window),
+        stalled_bytes: rule.stalled.value.0,
         rates: FrameRates {
             resets_per_second: *rule.resets_per_second,
             control_per_second: *rule.control_frames_per_second,

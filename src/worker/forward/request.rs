@@ -49,7 +49,11 @@ pub fn compose<B: RequestBody>(
         0 => body.left().min(buffers.most().saturating_sub(room) as u64) as usize,
         _ => 0,
     };
-    let mut buf = buffers.at_least(room + more);
+    let mut buf = match B::IS_ONE_OF_MANY {
+        false => buffers.at_least(room + more),
+        // It is kept until the response is over, and most of a buffer from a shelf would be empty.
+        true => Buffer::with_capacity(room + more),
+    };
     buf.append(&head);
     buf.append(arrived);
     if more > 0 {

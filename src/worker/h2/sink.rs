@@ -231,9 +231,8 @@ impl<'s> H2Sink<'s> {
         Ok(())
     }
 
-    /// Waits until the client takes some of `bytes`, with a buffer of `held_bytes`. Answers how
-    /// many.
-    async fn room(&mut self, bytes: usize, held_bytes: usize) -> Result<usize, Refusal> {
+    /// Waits until the client takes some of `bytes`, which are in `buf`. Answers how many.
+    async fn room(&mut self, bytes: usize, buf: &mut Buffer) -> Result<usize, Refusal> {
         let half = self.half.clone();
         let poll = |cx: &mut Context<'_>| half.poll_room(cx, bytes);
         // Nearly always at once, which needs no alarm.
@@ -241,7 +240,8 @@ impl<'s> H2Sink<'s> {
         if let Poll::Ready(room) = now {
             return room;
         }
-        let _waiting = self.session.waiting(held_bytes);
+        self.session.worker.buffers.fit(buf);
+        let _waiting = self.session.waiting(buf.capacity());
         let (begun_ms, by_ms) = (now_ms(), self.wait.at());
         let alarm = self.alarm.get_or_insert_with(|| self.session.worker.alarms.alarm());
         let room = alarm.by(by_ms, std::future::poll_fn(poll)).await;
@@ -249,14 +249,17 @@ impl<'s> H2Sink<'s> {
         let rate_min = self.snapshot.limits.client_rate_min;
         match room {
             Ok(room) if !too_slow(self.sent.bytes, self.waited_ms, rate_min) => room,
-            _ => Err(refusal::CLIENT_STALLED.into()),
+            _ => {
+                self.session.has_stalled();
+                Err(refusal::CLIENT_STALLED.into())
+            }
         }
     }
 
     /// Sends the window of `buf`, which is empty afterwards and may have lost its memory.
     async fn send(&mut self, buf: &mut Buffer, end: bool) -> Result<(), Refusal> {
         while !buf.is_empty() {
-            let n = self.room(buf.len(), buf.capacity()).await?;
+            let n = self.room(buf.len(), buf).await?;
             let is_rest = n == buf.len();
             let piece = match is_rest {
                 true => Piece::lent(std::mem::take(buf), &self.half.outbox),
@@ -433,7 +436,7 @@ impl ResponseSink for H2Sink<'_> {
     }
 
     async fn ready(&mut self) -> Result<(), Refusal> {
-        self.room(1, 0).await.map(drop)
+        self.room(1, &mut Buffer::default()).await.map(drop)
     }
 
     fn reads_max(&self) -> u64 {

@@ -128,6 +128,8 @@ fn rewritten(exchange: &Exchange, arrived: &[u8], is_all: bool) -> (Vec<u8>, usi
 }
 
 impl<B: RequestBody> RequestBody for Inflated<'_, B> {
+    const IS_ONE_OF_MANY: bool = B::IS_ONE_OF_MANY;
+
     fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
         self.inner.limit(bytes_max, until_ms)
     }

@@ -125,6 +125,9 @@ pub struct Whole {
 }
 
 impl RequestBody for Whole {
+    /// Its buffer is as large as it is.
+    const IS_ONE_OF_MANY: bool = true;
+
     fn limit(&mut self, _: u64, _: u64) -> Result<(), Refusal> {
         Ok(())
     }

@@ -330,42 +330,6 @@ fn stalled(gateway: &Gateway, window: u32) -> Http2 {
 }
 
 #[test]
-fn streams_that_take_nothing_are_given_up() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = format!("[[access_logs]]\nto = \"file:{}/log\"\n", folder.path().display());
-    let server = Server::start();
-    let gateway = Gateway::before(server.address(), &format!("{STALLS}{log}"));
-    connect(&gateway).get("/bytes/1000000");
-    let before = gateway.anonymous_bytes();
-    let mut count = 1;
-    for size in [100, 1 << 20] {
-        let mut client = stalled(&gateway, 0);
-        let path = format!("/bytes/{size}");
-        let streams: Vec<u32> = (0..128).map(|_| client.ask("GET", &path, &[])).collect();
-        // As many as may wait at once, then the next ones.
-        let first = client.reset_of(streams[0]);
-        assert!([code::INTERNAL_ERROR, code::CANCEL].contains(&first), "{first}");
-        let grown = gateway.anonymous_bytes().saturating_sub(before);
-        assert!(grown < 3 << 20, "{grown} bytes while 128 streams of {size} bytes are stalled");
-        // Whoever opens a window after all is served.
-        let last = streams[127];
-        client.send(update(last, 2 << 20));
-        client.send(update(0, 2 << 20));
-        let response = client.response(last);
-        assert_eq!(response.body.len(), size);
-        count += 128;
-        drop(client);
-        let text = || std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
-        eventually("all are logged", || text().lines().count() >= count);
-        let stalled = text().matches("client.stalled").count();
-        assert!(stalled > 0, "{}", text());
-        let told =
-            text().matches("client.stalled").count() + text().matches("client.aborted").count();
-        assert_eq!(told, count - 1 - count / 128, "{}", all_failures(&gateway).join("\n"));
-    }
-}
-
-#[test]
 fn a_window_opened_in_dribbles_does_not_keep_a_stream() {
     let server = Server::start();
     let more = "[timeouts]\nwrite = \"5s\"\n[http2]\ncontrol_frames_per_second = 10\n";

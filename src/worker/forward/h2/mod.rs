@@ -64,6 +64,8 @@ struct Search {
 struct Still<'b, B>(&'b mut B);
 
 impl<B: RequestBody> RequestBody for Still<'_, B> {
+    const IS_ONE_OF_MANY: bool = B::IS_ONE_OF_MANY;
+
     fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
         self.0.limit(bytes_max, until_ms)
     }
