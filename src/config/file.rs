@@ -24,7 +24,7 @@ use crate::{config::decode::At, section};
 
 pub use acme::{Acme, ExternalAccount};
 pub use compress::{Compress, Decompress};
-pub use policies::{Maintenance, PolicyKeys, PolicySet};
+pub use policies::{Errors, Maintenance, PolicyKeys, PolicySet};
 pub use route::{Redirect, Respond, Route};
 pub use transform::{
     CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
@@ -73,6 +73,9 @@ section! {
         http2: Http2 = Http2::default();
         /// How request paths are read.
         paths: Paths = Paths::default();
+        /// How clients are told errors of the gateway, where a route does not say it. Default: as
+        /// problems (RFC 9457).
+        errors: Option<Errors> = None, eg "{ body = '{\"code\": ${status}}' }";
         /// Where a line is written for each exchange; none when there are none. See
         /// docs/access-log.md.
         access_logs: Vec<At<AccessLog>> = Vec::new();

@@ -20,7 +20,7 @@ use crate::{
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
-pub use policies::{Maintenance, Policies};
+pub use policies::{ErrorFormat, Maintenance, Policies};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
@@ -53,6 +53,8 @@ pub struct Snapshot {
     pub http2: Http2,
     pub forwarding: Forwarding,
     pub paths: PathRules,
+    /// How errors are told where the route does not say it.
+    pub errors: Option<ErrorFormat>,
     pub metrics: Metrics,
     /// `None`: nothing is traced.
     pub tracing: Option<Tracing>,
@@ -79,6 +81,12 @@ pub struct Metrics {
 impl Snapshot {
     pub fn route(&self, id: RouteId) -> &Route {
         &self.routes[id as usize]
+    }
+
+    /// How errors of a route are told; `None`: as problems (RFC 9457).
+    pub fn error_format(&self, route: Option<RouteId>) -> Option<&ErrorFormat> {
+        let policies = route.and_then(|id| self.route(id).policies.as_ref());
+        policies.and_then(|policies| policies.errors.as_ref()).or(self.errors.as_ref())
     }
 
     pub fn upstream(&self, id: UpstreamId) -> &Upstream {

@@ -81,6 +81,8 @@ pub enum Place {
     Query,
     /// Between the quotation marks of a JSON string.
     Json,
+    /// A text or an attribute of HTML or XML.
+    Html,
     /// Anything else: as it is.
     Plain,
 }
@@ -244,6 +246,7 @@ impl Place {
             }
             Place::Path | Place::Query => value.iter().for_each(|byte| escape(*byte, out)),
             Place::Json => json(value, out),
+            Place::Html => value.iter().for_each(|byte| html(*byte, out)),
         }
     }
 }
@@ -254,6 +257,17 @@ fn escape(byte: u8, out: &mut Vec<u8>) {
     match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
         _ => out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+    }
+}
+
+fn html(byte: u8, out: &mut Vec<u8>) {
+    match byte {
+        b'&' => out.extend_from_slice(b"&amp;"),
+        b'<' => out.extend_from_slice(b"&lt;"),
+        b'>' => out.extend_from_slice(b"&gt;"),
+        b'"' => out.extend_from_slice(b"&#34;"),
+        b'\'' => out.extend_from_slice(b"&#39;"),
+        _ => out.push(byte),
     }
 }
 
@@ -304,6 +318,7 @@ mod tests {
             ("${client}${client}", Place::Plain, ("192.0.2.1192.0.2.1", true)),
             ("${header.X-A}", Place::Field, ("ab\"\\", true)),
             ("${header.X-A}", Place::Json, ("a\\r\\nb\\\"\\\\", true)),
+            ("<b>${cookie.c}</b>", Place::Html, ("<b>&#34;quoted</b>", true)),
             ("${cookie.c}", Place::Json, ("\\\"quoted", true)),
             ("/${query.q}", Place::Path, ("/x%20y%2F..%3F", true)),
             ("x${header.none|}", Place::Json, ("x", true)),

@@ -75,7 +75,7 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
             }
             trace::tell_timing(snapshot, exchange, sink);
             // Boxed, so that the task is no larger than forwarding needs.
-            match Box::pin(refuse(exchange, refusal, sink)).await {
+            match Box::pin(refuse(snapshot, exchange, refusal, sink)).await {
                 Ok(()) => Outcome::Done,
                 Err(refusal) => Outcome::Broken(refusal),
             }
@@ -88,13 +88,21 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
 
 /// Tells the client, as it wants to be told.
 async fn refuse<S: ResponseSink>(
+    snapshot: &Snapshot,
     exchange: &Exchange,
     refusal: Refusal,
     sink: &mut S,
 ) -> Result<(), Refusal> {
     let id = exchange.id.text(exchange.bytes());
     match exchange.grpc_kind() {
-        Grpc::No => respond::refuse(id, refusal, sink).await,
+        Grpc::No => match snapshot.error_format(exchange.route) {
+            None => respond::refuse(id, refusal, sink).await,
+            Some(format) => {
+                let body = shape::error(snapshot, exchange, refusal, format);
+                let told = (&*format.content_type, &*body);
+                respond::refuse_as(id, refusal, told, sink).await
+            }
+        },
         kind => respond::refuse_call(id, kind, refusal, sink).await,
     }
 }

@@ -333,3 +333,49 @@ fn large_bodies_stream_through_changed_heads() -> Result<(), ReadError> {
     assert!(grown < 16 << 20, "{grown} bytes");
     Ok(())
 }
+
+#[test]
+fn errors_are_told_in_the_operators_format() {
+    let config = r#"
+        [errors]
+        body = '{"code":${status},"error":"${reason}","title":"${title}","path":"${path}","route":"${route|-}"}'
+
+        [[routes]]
+        path = "/html"
+        respond = { status = 200 }
+        maintenance = { retry_after = "5s" }
+        errors = { content_type = "text/html; charset=utf-8", body = "<p>${header.X-Name}: ${detail}</p>" }
+
+        [[routes]]
+        name = "json"
+        path = "/json"
+        respond = { status = 200 }
+        maintenance = {}
+    "#;
+    let gateway = Gateway::start(config);
+    let mut client = gateway.client();
+    client.send("GET /html HTTP/1.1\r\nHost: a\r\nX-Name: <b>\"&\r\n\r\n");
+    let response = client.response();
+    assert_eq!(response.status, 503);
+    assert_eq!(response.field("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(response.field("retry-after"), Some("5"));
+    let text = "<p>&lt;b&gt;&#34;&amp;: The route is closed for maintenance.</p>";
+    assert_eq!(response.text(), text);
+    for (path, expected) in [
+        (
+            "/json",
+            r#"{"code":503,"error":"route.maintenance","title":"Service Unavailable","path":"/json","route":"json"}"#,
+        ),
+        (
+            "/none",
+            r#"{"code":404,"error":"route.not_found","title":"Not Found","path":"/none","route":"-"}"#,
+        ),
+    ] {
+        let response = client.get(path);
+        assert_eq!(response.text(), expected);
+        assert_eq!(response.field("content-type"), Some("application/json"));
+        assert!(response.field("x-request-id").is_some());
+    }
+    let response = Http2::connect(gateway.address()).get("/none");
+    assert_eq!(response.field("content-type"), Some("application/json"));
+}

@@ -62,6 +62,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         upstreams,
         limits: limits(&file.limits),
         timeouts: timeouts(&file.timeouts),
+        errors: file.errors.some().and_then(|written| policies::errors(&written, sink)),
         http2: http2(&file.http2, sink),
         forwarding: snapshot::Forwarding {
             trusted_proxies: file

@@ -3,12 +3,15 @@
 use super::{TOP, rules::no_such, transform};
 use crate::{
     config::{
-        decode::Sink,
-        file::{self, File, PolicyKeys, Route},
+        decode::{At, Sink},
+        file::{self, Errors, File, PolicyKeys, Route},
         report::Problem,
-        snapshot::{Maintenance, Policies},
+        snapshot::{ErrorFormat, Maintenance, Policies},
     },
-    policy::compress::{Compress, Decompress},
+    policy::{
+        compress::{Compress, Decompress},
+        template::{self, Known, Template},
+    },
 };
 
 /// Those of `route`, whose path has `params`; `None` when there are none.
@@ -25,10 +28,13 @@ pub(super) fn policies(
         transform_request: request.as_ref().map(|w| transform::request(w, params, sink)),
         transform_response: response.as_ref().map(|w| transform::response(w, params, sink)),
         compress: written.compress.as_ref().map(|written| compress(written, sink)),
+        errors: written.errors.some().and_then(|written| errors(&written, sink)),
         decompress: written.decompress.as_ref().map(|w| decompress(w, file, route)),
     };
-    let is_any =
-        policies.maintenance.is_some() || policies.transform_request.is_some() || policies.shapes();
+    let is_any = policies.maintenance.is_some()
+        || policies.transform_request.is_some()
+        || policies.errors.is_some()
+        || policies.shapes();
     if let Some(place) = route.grpc_web.place().filter(|_| *route.grpc_web && policies.shapes()) {
         let title = "calls of gRPC-Web cannot be changed on their way";
         let fix = "take `transform_response`, `compress`, `decompress`, and `json` and `form` of \
@@ -57,6 +63,27 @@ fn gathered<'f>(file: &'f File, route: &'f Route, sink: &mut Sink) -> PolicyKeys
         }
     }
     all
+}
+
+/// A format of errors.
+pub(super) fn errors(written: &At<Errors>, sink: &mut Sink) -> Option<ErrorFormat> {
+    let content_type = written.content_type.0.clone();
+    let place = match content_type.split(';').next().unwrap_or_default().trim() {
+        "application/json" => template::Place::Json,
+        media if media.ends_with("+json") => template::Place::Json,
+        "text/html" | "application/xhtml+xml" | "application/xml" | "text/xml" => {
+            template::Place::Html
+        }
+        _ => template::Place::Plain,
+    };
+    let at = written.body.place().unwrap_or(TOP);
+    match Template::compile(&written.body, &[], Known::Refusal) {
+        Ok(body) => Some(ErrorFormat { content_type, body, place }),
+        Err(message) => {
+            sink.push(transform::said(&message, at));
+            None
+        }
+    }
 }
 
 fn compress(written: &file::Compress, sink: &mut Sink) -> Compress {

@@ -320,7 +320,7 @@ impl Scope<'_> {
 }
 
 /// A message of the policy's as a problem: what is wrong, then what to write.
-fn said(message: &str, place: Place) -> Problem {
+pub(super) fn said(message: &str, place: Place) -> Problem {
     match message.split_once("; ") {
         Some((title, fix)) => Problem::error(place, title).fix(fix),
         None => Problem::error(place, message),

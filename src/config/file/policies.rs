@@ -9,6 +9,7 @@ use crate::{
         decode::{At, Origin, Sink},
         report::{Place, Problem},
         units::{Millis, hours, seconds},
+        values::FieldValue,
     },
     section,
 };
@@ -31,6 +32,8 @@ macro_rules! with_policies {
                 /// Change the upstream's responses.
                 transform_response: Option<TransformResponse> = None,
                     eg "{ headers = { remove = [\"X-Powered-By\"] } }";
+                /// How the gateway tells clients its own errors. Default: `errors`.
+                errors: Option<Errors> = None, eg "{ body = '{\"code\": ${status}}' }";
                 /// Compress responses for clients that accept it. `{}` is the usual.
                 compress: Option<Compress> = None, eg "{}";
                 /// Forward bodies of requests decompressed. `{}` is the usual.
@@ -49,6 +52,7 @@ macro_rules! policy_keys {
             maintenance: Option<Maintenance>,
             transform_request: Option<TransformRequest>,
             transform_response: Option<TransformResponse>,
+            errors: Option<Errors>,
             compress: Option<Compress>,
             decompress: Option<Decompress>,
         }
@@ -117,6 +121,17 @@ with_policies! {
 }
 
 section! {
+    /// How the gateway tells clients its own errors, except those of requests that it cannot read
+    /// and those of gRPC. See docs/transformation.md.
+    pub struct Errors {
+        /// Media type of the body.
+        content_type: FieldValue = FieldValue("application/json".to_owned());
+        /// The body, with `${name}` for values of the exchange and `${status}`, `${title}`,
+        /// `${reason}` and `${detail}` of the error. They are escaped for JSON and HTML, as the
+        /// media type says.
+        body: String, eg "'{\"code\": ${status}, \"error\": \"${reason}\"}'";
+    }
+
     /// Answer every request with 503.
     pub struct Maintenance {
         /// Tell clients to come back after this long (Retry-After).

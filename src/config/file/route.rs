@@ -16,7 +16,7 @@ use crate::{
 use super::{
     BODY_MAX,
     compress::{Compress, Decompress},
-    policies::{Maintenance, with_policies},
+    policies::{Errors, Maintenance, with_policies},
     transform::{TransformRequest, TransformResponse},
 };
 

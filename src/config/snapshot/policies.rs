@@ -2,6 +2,7 @@
 
 use crate::policy::{
     compress::{Compress, Decompress},
+    template::{Place, Template},
     transform::{RequestTransform, ResponseTransform},
 };
 
@@ -12,6 +13,7 @@ pub struct Policies {
     pub transform_request: Option<RequestTransform>,
     pub transform_response: Option<ResponseTransform>,
     pub compress: Option<Compress>,
+    pub errors: Option<ErrorFormat>,
     pub decompress: Option<Decompress>,
 }
 
@@ -28,6 +30,14 @@ impl Policies {
     pub fn changes_response_body(&self) -> bool {
         self.transform_response.as_ref().is_some_and(|rule| rule.body.is_some())
     }
+}
+
+/// How the gateway tells clients its own errors.
+#[derive(Clone, Debug)]
+pub struct ErrorFormat {
+    pub content_type: String,
+    pub body: Template,
+    pub place: Place,
 }
 
 /// Every request is refused.

@@ -22,7 +22,10 @@ use super::{
     policies::UpstreamFields,
 };
 use crate::{
-    config::snapshot::Policies,
+    config::{
+        Snapshot,
+        snapshot::{ErrorFormat, Policies},
+    },
     policy::{
         Refusal,
         compress::{Coding, Effort},
@@ -42,7 +45,7 @@ pub fn request(
     policies: &Policies,
 ) -> Result<(), Refusal> {
     if let Some(rule) = &policies.transform_request {
-        let view = View { snapshot, exchange, matched, response: None };
+        let view = View::of(snapshot, exchange, matched);
         let told = request::head(&view, rule)?;
         exchange.tell_upstream().extend(told);
     }
@@ -53,6 +56,21 @@ pub fn request(
         told.dropped.push((*b"range").into());
     }
     Ok(())
+}
+
+/// The body of a refusal, in a format of the operator's.
+pub fn error(
+    snapshot: &Snapshot,
+    exchange: &Exchange,
+    refusal: Refusal,
+    format: &ErrorFormat,
+) -> Vec<u8> {
+    let refusal = Some(refusal);
+    let view = View { snapshot, exchange, matched: None, response: None, refusal };
+    let mut body = Vec::new();
+    // What there is no value for is empty: an error is told in any case.
+    format.body.fill(&view, format.place, &mut body);
+    body
 }
 
 /// Does what the route says, with what goes in and comes out changed.

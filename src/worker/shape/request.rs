@@ -45,9 +45,10 @@ fn target(
     match &rule.path {
         Some(template) => path(view, template, &mut target)?,
         None => {
-            let rewrite = &view.snapshot.route(view.matched.route).rewrite.path;
+            let Some(matched) = view.matched else { return Ok(()) };
+            let rewrite = &view.snapshot.route(matched.route).rewrite.path;
             let (forward, path) = (exchange.forward_path(), exchange.matched_path());
-            rewrite.apply(forward, view.matched, path, &mut target)?;
+            rewrite.apply(forward, matched, path, &mut target)?;
         }
     }
     let query_at = target.len();
@@ -164,7 +165,7 @@ pub async fn body<B: RequestBody, S: ResponseSink>(
     sink: &mut S,
 ) -> Result<(Received, Whole), Refusal> {
     let whole = read(exchange, body, sink, rule.bytes_max).await?;
-    let view = View { snapshot, exchange, matched, response: None };
+    let view = View::of(snapshot, exchange, matched);
     let text = rewritten(exchange, changed(&view, rule, &whole)?);
     let received = Received::replace(exchange, text, &snapshot.limits.head)?;
     Ok((received, Whole { bytes: body.bytes() }))

@@ -49,12 +49,8 @@ pub struct Held {
 
 impl<'w, S: ResponseSink> Shaped<'_, 'w, S> {
     fn view<'v>(&'v self, response: (&'v ResponseHead, &'v [u8])) -> View<'v> {
-        View {
-            snapshot: self.snapshot,
-            exchange: self.exchange,
-            matched: self.matched,
-            response: Some(response),
-        }
+        let view = View::of(self.snapshot, self.exchange, self.matched);
+        View { response: Some(response), ..view }
     }
 
     /// How a body is changed, if this response has one that is.

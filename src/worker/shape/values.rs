@@ -3,12 +3,13 @@
 use crate::{
     config::Snapshot,
     policy::{
+        Refusal,
         route::RouteMatch,
         template::{Values, Variable},
         transform::fields::{cookies, parameter},
     },
     telemetry::access_log::Stamp,
-    wire::{Field, ResponseHead},
+    wire::{Field, ResponseHead, emit},
     worker::exchange::Exchange,
 };
 
@@ -16,9 +17,12 @@ use crate::{
 pub struct View<'a> {
     pub snapshot: &'a Snapshot,
     pub exchange: &'a Exchange,
-    pub matched: &'a RouteMatch,
+    /// `None` where no route was found.
+    pub matched: Option<&'a RouteMatch>,
     /// The upstream's response, at the front of these bytes.
     pub response: Option<(&'a ResponseHead, &'a [u8])>,
+    /// Why the gateway answers itself.
+    pub refusal: Option<Refusal>,
 }
 
 impl Values for View<'_> {
@@ -32,7 +36,7 @@ impl Values for View<'_> {
             Variable::Host => Some(exchange.host()).filter(|host| !host.is_empty()),
             Variable::Scheme => Some(exchange.scheme().as_bytes()),
             Variable::Id => Some(exchange.id.text(exchange.bytes())).filter(|id| !id.is_empty()),
-            Variable::Route => Some(self.snapshot.route(self.matched.route).name.as_bytes()),
+            Variable::Route => exchange.route.map(|id| self.snapshot.route(id).name.as_bytes()),
             Variable::Time => {
                 let mut stamp = Stamp::EPOCH;
                 stamp.set(unix_ms());
@@ -55,7 +59,11 @@ impl Values for View<'_> {
                 return is_there;
             }
             Variable::Cookie(name) => self.cookie(name),
-            Variable::Status => return written(out, self.response.map(|(head, _)| head.status)),
+            Variable::Status => {
+                let refused = self.refusal.map(|refusal| refusal.reason.status);
+                let status = self.response.map(|(head, _)| head.status).or(refused);
+                return written(out, status);
+            }
             Variable::ResponseField(name) => {
                 let (head, bytes) = match self.response {
                     Some(response) => response,
@@ -63,17 +71,27 @@ impl Values for View<'_> {
                 };
                 return joined(&head.fields, bytes, name, out);
             }
-            Variable::Reason | Variable::Detail | Variable::Title => None,
+            Variable::Reason => self.refusal.map(|refusal| refusal.reason.token.as_bytes()),
+            Variable::Detail => self.refusal.map(|refusal| refusal.reason.meaning.as_bytes()),
+            Variable::Title => {
+                self.refusal.map(|refusal| emit::phrase(refusal.reason.status).as_bytes())
+            }
         };
         out.extend_from_slice(text.unwrap_or_default());
         text.is_some()
     }
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    /// Of a request on its way.
+    pub fn of(snapshot: &'a Snapshot, exchange: &'a Exchange, matched: &'a RouteMatch) -> Self {
+        View { snapshot, exchange, matched: Some(matched), response: None, refusal: None }
+    }
+
     fn param(&self, at: u8) -> Option<&[u8]> {
-        let known = self.matched.params_len;
-        let span = self.matched.params.get(usize::from(at)).filter(|_| at < known)?;
+        let matched = self.matched?;
+        let known = matched.params_len;
+        let span = matched.params.get(usize::from(at)).filter(|_| at < known)?;
         Some(span.of(self.exchange.matched_path()))
     }
 
