@@ -22,10 +22,12 @@ use super::{
 };
 use crate::{config::decode::At, section};
 
+pub use addresses::{AddressList, Addresses};
 pub use policies::{Maintenance, PolicyKeys, PolicySet};
 pub use route::{Redirect, Respond, Route};
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
 
+mod addresses;
 mod policies;
 mod route;
 mod upstream;
@@ -53,6 +55,8 @@ section! {
         routes: Vec<At<Route>> = Vec::new();
         /// Policies that several routes share, by name. See docs/policies.md.
         policies: Named<PolicySet> = Named::default();
+        /// Lists of addresses that policies name.
+        address_lists: Named<AddressList> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.

@@ -87,9 +87,10 @@ fn table(out: &mut String, header: &str, path: &str, section: &Section) {
     }
 }
 
-/// A section without which the one around it is something else: it is shown in a second one.
+/// A section without which the one around it is something else, or that says nothing at its defaults:
+/// it is shown in a second one, or as an example.
 fn is_shown_apart(key: &Key) -> bool {
-    matches!(key.name, "respond" | "redirect" | "tls" | "certificate")
+    matches!(key.name, "respond" | "redirect" | "tls" | "certificate" | "addresses")
 }
 
 fn entry(out: &mut String, path: &str, key: &Key) {

@@ -3,6 +3,7 @@
 //! A policy is a plain value compiled from the configuration, plus (where it needs one) a state
 //! value that the worker owns and indexes by id. Nothing here knows about sockets.
 
+pub mod addresses;
 pub mod admit;
 pub mod balance;
 pub mod client;

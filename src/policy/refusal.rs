@@ -18,6 +18,7 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     OVERLOADED = "gateway.overloaded", 503, "The gateway has as many connections as it may have.", "RFC 9110 §15.6.4";
     GATEWAY_ENDED = "gateway.ended", 503, "The gateway (after `shutdown.drain_timeout`) or the worker ended before the exchange was complete. The client is not told: it got nothing, or part of a response.", "";
     CLIENT_CERTIFICATE = "client.certificate", 403, "The route is for clients that show a certificate, and this one showed none.", "RFC 9110 §15.5.4";
+    CLIENT_ADDRESS = "client.address", 403, "The route does not serve clients of this address.", "RFC 9110 §15.5.4";
     TLS_PLAIN_HTTP = "tls.plain_http", 400, "HTTP was sent to a port that speaks TLS; use https.", "";
     GRPC_WEB_INVALID = "grpc.web_text", 400, "The base64 of a gRPC-Web request is malformed.", "";
     PASSTHROUGH_HELLO = "passthrough.no_hello", 400, "A connection that is passed through did not begin with a TLS ClientHello, or with one that is malformed.", "RFC 8446 §4.1.2";

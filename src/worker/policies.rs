@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! maintenance                          503
+//! address lists                        403
 //! authorise → Permit
 //! ```
 //!
@@ -11,10 +12,16 @@
 //! adds to the sink (`ResponseSink::add_fields`); what it tells the upstream, to the exchange
 //! ([`UpstreamFields`]).
 
-use super::exchange::Exchange;
+use super::{Worker, exchange::Exchange};
 use crate::{
     config::snapshot::Policies,
-    policy::{Refusal, permit::Permit, refusal},
+    policy::{
+        Refusal,
+        addresses::{Addresses, Verdict},
+        permit::Permit,
+        refusal,
+    },
+    wire::Reason,
 };
 
 /// What the phases come to, unless they refuse.
@@ -49,10 +56,41 @@ impl UpstreamFields {
 }
 
 /// The phases of a route that has policies.
-pub fn before(_: &mut Exchange, policies: &Policies) -> Result<Passed, Refusal> {
+pub fn before(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    policies: &Policies,
+) -> Result<Passed, Refusal> {
     if let Some(maintenance) = &policies.maintenance {
         let retry_after_s = maintenance.retry_after_s;
         return Err(Refusal { retry_after_s, ..refusal::MAINTENANCE.into() });
     }
+    if let Some(addresses) = &policies.addresses {
+        by_address(worker, exchange, addresses)?;
+    }
     Ok(Passed::On(Permit::of_open_route()))
+}
+
+/// Refuses, or only tells so where the policy is in shadow mode.
+fn refuse_or_tell(
+    worker: &Worker,
+    exchange: &Exchange,
+    reason: &'static Reason,
+    is_shadow: bool,
+) -> Result<(), Refusal> {
+    if !is_shadow {
+        return Err(reason.into());
+    }
+    worker.metrics.shadow(reason);
+    exchange.record.shadow(reason);
+    Ok(())
+}
+
+fn by_address(worker: &Worker, exchange: &Exchange, addresses: &Addresses) -> Result<(), Refusal> {
+    match addresses.verdict(exchange.client.ip) {
+        Verdict::Allowed(_) => Ok(()),
+        Verdict::Denied(_) | Verdict::NotAllowed => {
+            refuse_or_tell(worker, exchange, refusal::CLIENT_ADDRESS, addresses.shadow)
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod harness;
 
 mod access_log;
 mod acme;
+mod address_lists;
 mod admin;
 mod balance;
 mod certificates;

@@ -21,6 +21,7 @@ use crate::{
 
 mod access_logs;
 mod acme;
+mod addresses;
 mod certificates;
 mod passthrough;
 mod policies;
@@ -48,7 +49,9 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     let upstreams = upstreams::upstreams(file, around, sink);
     let tracing = trace::tracing(file, sink);
     let access_logs = access_logs::access_logs(file, around.look_up, sink);
-    let (routes, router) = routes::routes(file, around.folder, sink);
+    let shared = policies::Shared::of(file, around.folder, sink);
+    let (routes, router) = routes::routes(file, &shared, sink);
+    sink.tell_once();
     Some(Snapshot {
         generation: 1,
         runtime: runtime(&file.runtime, &file.shutdown),

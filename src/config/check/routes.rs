@@ -3,7 +3,8 @@
 use std::{collections::HashSet, path::Path};
 
 use super::{
-    Once, TOP, policies,
+    Once, TOP,
+    policies::{self, Shared},
     rules::{self, PathCondition},
     trace,
 };
@@ -24,7 +25,7 @@ use crate::{
 /// Routes by id, and the router; no router when routes are wrong or contradict each other.
 pub(super) fn routes(
     file: &File,
-    folder: &Path,
+    shared: &Shared<'_>,
     sink: &mut Sink,
 ) -> (Vec<snapshot::Route>, Option<Router>) {
     let listeners = &file.listeners;
@@ -42,7 +43,7 @@ pub(super) fn routes(
         let place = route.place().unwrap_or(TOP);
         let condition = rules::path_condition(route, sink);
         let name = names.of(route, &condition, sink);
-        routes.push(checked(file, route, place, &condition, &name, folder, sink));
+        routes.push(checked(file, shared, route, place, &condition, &name, sink));
         if field_names_are_sound(route, sink) && conditions_are_sound(route, &condition) {
             places.push(condition.place.unwrap_or(place));
             rules.push(rule(route, condition, name));
@@ -190,14 +191,14 @@ fn matches(matches: &Matches, name_of: impl Fn(&str) -> String) -> Vec<ValueMatc
 
 fn checked(
     file: &File,
+    shared: &Shared<'_>,
     route: &At<Route>,
     place: Place,
     condition: &PathCondition,
     name: &str,
-    folder: &Path,
     sink: &mut Sink,
 ) -> snapshot::Route {
-    let action = action(file, route, place, condition, folder, sink);
+    let action = action(file, route, place, condition, shared.folder, sink);
     if !matches!(action, Action::Forward(_)) {
         refuse_forwarding_keys(route, sink);
     }
@@ -213,7 +214,7 @@ fn checked(
         pattern: rules::pattern_text(route),
         trace_sampling: trace::sampling(&route.trace_sample),
         needs_certificate: needs_certificate(file, route, sink),
-        policies: policies::policies(file, route, sink),
+        policies: policies::policies(file, shared, route, sink),
         access_log: *route.access_log,
     }
 }

@@ -4,6 +4,7 @@
 //! its line in [`with_policies`], with what the reference says of it, and its line in
 //! [`policy_keys`]. What it has to say is a section of its own.
 
+use super::Addresses;
 use crate::{
     config::{
         decode::{At, Origin, Sink},
@@ -22,6 +23,8 @@ macro_rules! with_policies {
                 $($own)*
                 /// Answer every request with 503, until this is taken out.
                 maintenance: Option<Maintenance> = None, eg "{ retry_after = \"10m\" }";
+                /// Which clients are served, by their address.
+                addresses: Option<Addresses> = None, eg "{ deny = [\"192.0.2.0/24\"] }";
             }
         }
         $crate::config::file::policies::policy_keys!(@of $name);
@@ -34,6 +37,7 @@ macro_rules! policy_keys {
     ($($with:tt)*) => {
         $crate::config::file::policies::each_policy! { $($with)*
             maintenance: Option<Maintenance>,
+            addresses: Option<Addresses>,
         }
     };
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    BODY_MAX,
+    Addresses, BODY_MAX,
     policies::{Maintenance, with_policies},
 };
 

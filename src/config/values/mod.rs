@@ -25,7 +25,9 @@ mod trace;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use acme::{AcmeChallenge, DirectoryUrl, DomainName, Email};
-pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
+pub use addresses::{
+    AddressSource, BareHost, BindAddress, EndpointName, HostName, HostPattern, Network,
+};
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
@@ -183,6 +185,7 @@ written_as_text!(
     ValueRegex,
     FieldValue,
     Network,
+    AddressSource,
     Pseudonym,
     CollectorUrl,
     LogTarget,
