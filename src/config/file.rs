@@ -23,14 +23,18 @@ use super::{
 use crate::{config::decode::At, section};
 
 pub use addresses::{AddressList, Addresses};
-pub use policies::{Maintenance, PolicyKeys, PolicySet};
+pub use authorization::{AuthorizationRule, AuthorizeEntry, AuthorizeKey, RuleSet, Times};
+pub use policies::{Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use route::{Redirect, Respond, Route};
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
+pub use web::{Cors, Csrf, Frames, SecurityHeaders, UpstreamCors, UserAgents};
 
 mod addresses;
+mod authorization;
 mod policies;
 mod route;
 mod upstream;
+mod web;
 
 /// Of a Unix socket whose listener gives no `mode`.
 pub const UNIX_MODE_DEFAULT: u32 = 0o660;
@@ -57,6 +61,8 @@ section! {
         policies: Named<PolicySet> = Named::default();
         /// Lists of addresses that policies name.
         address_lists: Named<AddressList> = Named::default();
+        /// Rules of authorisation that routes share, by name. See docs/authorization.md.
+        authorization: Named<RuleSet> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.

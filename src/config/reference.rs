@@ -87,8 +87,8 @@ fn table(out: &mut String, header: &str, path: &str, section: &Section) {
     }
 }
 
-/// A section without which the one around it is something else, or that says nothing at its defaults:
-/// it is shown in a second one, or as an example.
+/// A section without which the one around it is something else, or that says nothing at its
+/// defaults: it is shown in a second one, or as an example.
 fn is_shown_apart(key: &Key) -> bool {
     matches!(key.name, "respond" | "redirect" | "tls" | "certificate" | "addresses")
 }

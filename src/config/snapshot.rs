@@ -10,6 +10,7 @@ use crate::{
         balance::{Balance, State},
         frames::FrameRates,
         passthrough::Names,
+        permit::Gate,
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
@@ -260,8 +261,8 @@ pub struct Route {
     pub needs_certificate: bool,
     /// Share of its exchanges that are recorded, where it is not the usual one.
     pub trace_sampling: Option<Sampling>,
-    /// What is asked of its requests beside; `None`: nothing.
-    pub policies: Option<Box<Policies>>,
+    /// What is asked of its requests beside.
+    pub policies: Gate<Policies>,
     /// Its exchanges are in the access logs, where the listener's are.
     pub access_log: bool,
 }

@@ -5,9 +5,12 @@
 
 pub mod addresses;
 pub mod admit;
+pub mod authorize;
 pub mod balance;
 pub mod client;
 pub mod client_cert;
+pub mod cors;
+pub mod csrf;
 pub mod frames;
 pub mod grpc;
 pub mod grpc_web;
@@ -19,5 +22,6 @@ pub mod refusal;
 pub mod retry;
 pub mod rewrite;
 pub mod route;
+pub mod user_agents;
 
 pub use refusal::Refusal;

@@ -15,6 +15,7 @@ pub mod bell;
 #[doc(hidden)]
 pub mod bench;
 pub mod body;
+mod bounded;
 pub mod buffers;
 pub mod client;
 pub mod clients;
@@ -44,6 +45,7 @@ pub mod pool;
 mod proxied;
 mod removed;
 pub mod report;
+pub mod reshape;
 pub mod respond;
 pub mod ring;
 pub mod roster;

@@ -18,6 +18,7 @@
 use super::{
     Worker,
     beat::Doing,
+    bounded::BoundedSink,
     clock::now_ns,
     exchange::{Exchange, RequestBody, ResponseSink},
     forward,
@@ -31,7 +32,7 @@ use super::{
 use crate::{
     config::{
         Snapshot,
-        snapshot::{Action, Ahead},
+        snapshot::{Action, Ahead, Route, UpstreamId},
     },
     policy::{
         Refusal,
@@ -68,6 +69,7 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
         refused.map(|r| if worker.is_cut.get() { refusal::GATEWAY_ENDED.into() } else { r });
     let outcome = match refused {
         None => Outcome::Done,
+        Some(refusal) if refusal.is_told => Outcome::Done,
         Some(refusal) if sink.begun() || is_gone(refusal) => Outcome::Broken(refusal),
         Some(refusal) => {
             if is_suspect(refusal) {
@@ -132,18 +134,29 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     worker.beat.set(doing);
     drill(exchange);
     let rule = snapshot.route(matched.route);
-    if rule.needs_certificate && exchange.client_cert.is_none() {
-        return Err(refusal::CLIENT_CERTIFICATE.into());
-    }
     sink.routed(matched.route);
     sink.limit(exchange.until_ms);
-    body.limit(rule.body_bytes_max, exchange.until_ms)?;
-    let permit = match &rule.policies {
-        None => Permit::of_open_route(),
-        Some(policies) => match policies::before(worker, exchange, policies)? {
-            Passed::On(permit) => permit,
-            Passed::Answered => return Ok(()),
-        },
+    let permit = match rule.policies.pass() {
+        Ok(permit) => {
+            bound(rule, exchange, body)?;
+            permit
+        }
+        Err(policies) => {
+            policies::tell(exchange, policies, sink);
+            bound(rule, exchange, body)?;
+            match policies::before(worker, exchange, &matched, policies, sink).await? {
+                Passed::On(permit) => match (policies.response_bytes_max, &rule.action) {
+                    (Some(bytes_max), Action::Forward(upstream)) => {
+                        let to = (&matched, *upstream, permit);
+                        let sink = BoundedSink::new(sink, bytes_max);
+                        let bounded = bounded(worker, snapshot, exchange, to, body, sink);
+                        return Box::pin(bounded).await;
+                    }
+                    _ => permit,
+                },
+                Passed::Answered => return Ok(()),
+            }
+        }
     };
     match &rule.action {
         Action::Forward(upstream) if rule.grpc_web && exchange.grpc_kind().is_web() => {
@@ -166,6 +179,31 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             respond::redirect(exchange, &matched, to, sink).await
         }
     }
+}
+
+/// Forwards a request whose response has a bound.
+async fn bounded<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    to: (&RouteMatch, UpstreamId, Permit),
+    body: &mut B,
+    mut sink: BoundedSink<'_, S>,
+) -> Result<(), Refusal> {
+    let kind = exchange.grpc_kind();
+    if snapshot.route(to.0.route).grpc_web && kind.is_web() {
+        return grpc_web::forward(worker, snapshot, exchange, kind, to, (body, &mut sink)).await;
+    }
+    forward::forward(worker, snapshot, exchange, to, body, &mut sink).await
+}
+
+/// What every route asks: a certificate where it wants one, a body that is not too large.
+#[inline]
+fn bound<B: RequestBody>(rule: &Route, exchange: &Exchange, body: &mut B) -> Result<(), Refusal> {
+    if rule.needs_certificate && exchange.client_cert.is_none() {
+        return Err(refusal::CLIENT_CERTIFICATE.into());
+    }
+    body.limit(rule.body_bytes_max, exchange.until_ms)
 }
 
 /// What a listener answers before anything is routed.

@@ -22,6 +22,7 @@ use crate::{
 mod access_logs;
 mod acme;
 mod addresses;
+mod authorize;
 mod certificates;
 mod passthrough;
 mod policies;
@@ -32,6 +33,7 @@ mod tickets;
 mod tls;
 mod trace;
 mod upstreams;
+mod web;
 
 /// The top of the file, for problems that have no better place.
 const TOP: Place = Place { start: 0, end: 0 };

@@ -2,11 +2,19 @@
 
 use std::path::Path;
 
-use super::{TOP, addresses, rules::no_such};
-use crate::config::{
-    decode::Sink,
-    file::{self, File, PolicyKeys, Route},
-    snapshot::{Maintenance, Policies},
+use super::{
+    TOP, addresses, authorize,
+    routes::{bodiless, body},
+    rules::{PathCondition, no_such},
+    web,
+};
+use crate::{
+    config::{
+        decode::Sink,
+        file::{File, PolicyKeys, Route},
+        snapshot::{Maintenance, Policies, Respond},
+    },
+    policy::permit::Gate,
 };
 
 /// What the policies of several routes name, compiled once.
@@ -14,39 +22,61 @@ pub(super) struct Shared<'f> {
     /// Where files named in the configuration are.
     pub folder: &'f Path,
     pub lists: addresses::Known,
+    pub rules: authorize::Known<'f>,
 }
 
 impl<'f> Shared<'f> {
-    pub fn of(file: &File, folder: &'f Path, sink: &mut Sink) -> Shared<'f> {
-        let shared = Shared { folder, lists: addresses::lists(file, folder, sink) };
+    pub fn of(file: &'f File, folder: &'f Path, sink: &mut Sink) -> Shared<'f> {
+        let lists = addresses::lists(file, folder, sink);
+        let rules = authorize::Known::of(file, &lists, sink);
+        let shared = Shared { folder, lists, rules };
         // Also those that no route names; what is reported again for a route is told once.
-        for (_, set) in &file.policies.value.0 {
-            if let Some(set) = set {
-                compiled(&set.policies(), &shared, sink);
-            }
+        for set in file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref()) {
+            compiled(&set.policies(), &shared, Of::Set, sink);
         }
         shared
     }
 }
 
-/// Those of `route`; `None` when there are none.
+/// Those of `route`.
 pub(super) fn policies(
     file: &File,
     shared: &Shared<'_>,
     route: &Route,
+    condition: &PathCondition,
     sink: &mut Sink,
-) -> Option<Box<Policies>> {
+) -> Gate<Policies> {
     let written = gathered(file, route, sink);
-    let policies = compiled(&written, shared, sink);
-    let Policies { maintenance, addresses } = &policies;
-    (maintenance.is_some() || addresses.is_some()).then(|| Box::new(policies))
+    let of = Of::Route { route, params: &condition.params };
+    let policies = compiled(&written, shared, of, sink);
+    Gate::of(policies.asks().then(|| Box::new(policies)))
+}
+
+/// Whose policies they are.
+#[derive(Clone, Copy)]
+pub(super) enum Of<'r> {
+    /// A set's, which says nothing of the routes that will name it.
+    Set,
+    /// A route's, with the parameters of its path.
+    Route { route: &'r Route, params: &'r [String] },
 }
 
 /// What is written, as the data path uses it.
-fn compiled(written: &PolicyKeys<'_>, shared: &Shared<'_>, sink: &mut Sink) -> Policies {
+fn compiled(
+    written: &PolicyKeys<'_>,
+    shared: &Shared<'_>,
+    of: Of<'_>,
+    sink: &mut Sink,
+) -> Policies {
     Policies {
-        maintenance: written.maintenance.as_ref().map(maintenance),
+        maintenance: maintenance(written, shared, sink),
         addresses: shared.lists.policy(written.addresses, sink),
+        cors: web::cors(written.cors, of, sink),
+        user_agents: web::user_agents(written.user_agents, sink),
+        csrf: written.csrf.as_ref().map(web::csrf),
+        authorization: shared.rules.policy(written.authorize, &shared.lists, of, sink),
+        response_bytes_max: written.max_response_body.map(|bytes| bytes.0),
+        security_lines: written.security_headers.as_ref().map(web::security),
     }
 }
 
@@ -71,8 +101,25 @@ fn gathered<'f>(file: &'f File, route: &'f Route, sink: &mut Sink) -> PolicyKeys
     all
 }
 
-fn maintenance(written: &file::Maintenance) -> Maintenance {
+fn maintenance(
+    written: &PolicyKeys<'_>,
+    shared: &Shared<'_>,
+    sink: &mut Sink,
+) -> Option<Maintenance> {
+    let rule = written.maintenance.value.as_ref()?;
+    let place = written.maintenance.place().unwrap_or(TOP);
     // Bounded by the file's maximum.
-    let seconds = written.retry_after.0.div_ceil(1000);
-    Maintenance { retry_after_s: u32::try_from(seconds).unwrap_or(u32::MAX) }
+    let seconds = rule.retry_after.0.div_ceil(1000);
+    let page = rule.respond.value.as_ref().map(|page| {
+        let body = body(&page.body, &page.body_file, shared.folder, sink);
+        let status = *page.status;
+        bodiless(status, &body, page.status.place().unwrap_or(place), sink);
+        let content_type = page.content_type.0.clone();
+        Respond { status, content_type, body, headers: Vec::new() }
+    });
+    Some(Maintenance {
+        retry_after_s: u32::try_from(seconds).unwrap_or(u32::MAX),
+        allow: shared.lists.find(&rule.allow, sink),
+        page,
+    })
 }

@@ -117,6 +117,8 @@ impl Sink {
     /// The dotted name of the key being decoded.
     pub fn name(&self) -> String {
         if let Some((ENTRY, keys)) = self.path.split_last().map(|(last, keys)| (&**last, keys)) {
+            let keys: Vec<&str> =
+                keys.iter().map(String::as_str).filter(|key| *key != ENTRY).collect();
             return format!("an entry of `{}`", keys.join("."));
         }
         let keys: Vec<&str> =

@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    Addresses, BODY_MAX,
+    Addresses, AuthorizeKey, BODY_MAX, Cors, Csrf, SecurityHeaders, UserAgents,
     policies::{Maintenance, with_policies},
 };
 

@@ -21,7 +21,9 @@ mod addresses;
 mod admin;
 mod conditions;
 mod paths;
+mod times;
 mod trace;
+mod web;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use acme::{AcmeChallenge, DirectoryUrl, DomainName, Email};
@@ -31,7 +33,9 @@ pub use addresses::{
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
+pub use web::{CorsOrigin, FieldName, FieldNameOrAny, Origin, OriginPattern, UserAgent};
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
 choice!(
@@ -186,6 +190,13 @@ written_as_text!(
     FieldValue,
     Network,
     AddressSource,
+    Days,
+    ClockTime,
+    ZoneName,
+    Origin,
+    FieldName,
+    FieldNameOrAny,
+    UserAgent,
     Pseudonym,
     CollectorUrl,
     LogTarget,
