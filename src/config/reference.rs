@@ -5,7 +5,9 @@
 
 use super::{
     decode::{Key, Section, Shape},
-    file::{Certificate, File, ListenerTls, Passthrough, Redirect, Respond},
+    file::{
+        AuthorizationRule, Certificate, File, ListenerTls, Passthrough, Redirect, Respond, Times,
+    },
     values::{LogTemplate, Match, WeightedEndpoint},
 };
 
@@ -189,6 +191,10 @@ pub fn page() -> String {
             }
             "upstreams" => {
                 heading(&mut out, 3, "Endpoints with weight", "", &WeightedEndpoint::section())
+            }
+            "authorization" => {
+                heading(&mut out, 3, "Rules of authorisation", "", &AuthorizationRule::section());
+                heading(&mut out, 3, "Times of the week", "", &Times::section());
             }
             "access_logs" => {
                 heading(&mut out, 3, "Templates of access logs", "", &LogTemplate::section())
