@@ -6,7 +6,8 @@
 use super::{
     decode::{Key, Section, Shape},
     file::{
-        AuthorizationRule, Certificate, File, ListenerTls, Passthrough, Redirect, Respond, Times,
+        Acme, AuthorizationRule, Certificate, ExternalAccount, File, ListenerTls, Passthrough,
+        Redirect, Respond, Times,
     },
     values::{LogTemplate, Match, WeightedEndpoint},
 };
@@ -92,7 +93,10 @@ fn table(out: &mut String, header: &str, path: &str, section: &Section) {
 /// A section without which the one around it is something else, or that says nothing at its
 /// defaults: it is shown in a second one, or as an example.
 fn is_shown_apart(key: &Key) -> bool {
-    matches!(key.name, "respond" | "redirect" | "tls" | "certificate" | "addresses")
+    matches!(
+        key.name,
+        "respond" | "redirect" | "tls" | "certificate" | "addresses" | "external_account"
+    )
 }
 
 fn entry(out: &mut String, path: &str, key: &Key) {
@@ -187,6 +191,15 @@ pub fn page() -> String {
             }
             "listeners" => {
                 heading(&mut out, 3, "Certificates of a listener", "", &Certificate::section());
+                heading(
+                    &mut out,
+                    3,
+                    "Certificates by themselves: `tls.acme`",
+                    "",
+                    &Acme::section(),
+                );
+                let title = "An account that the authority knows: `tls.acme.external_account`";
+                heading(&mut out, 3, title, "", &ExternalAccount::section());
                 heading(&mut out, 3, "TLS that passes through", "", &Passthrough::section());
             }
             "upstreams" => {

@@ -251,6 +251,8 @@ pub struct Route {
     pub timeout_ms: Option<u64>,
     /// Whether `Upgrade` (WebSocket and others) may pass.
     pub upgrade: bool,
+    /// An end of a WebSocket that has been silent for so long is asked; `None`: nobody is.
+    pub websocket_ping_ms: Option<u64>,
     /// Calls of gRPC-Web are forwarded as gRPC.
     pub grpc_web: bool,
     /// Tries in all, the first included.
@@ -418,8 +420,6 @@ pub struct Timeouts {
     pub tunnel_idle_ms: u64,
     /// From a tunnel's beginning to its end; `None` is no bound.
     pub tunnel_lifetime_ms: Option<u64>,
-    /// Silence of an end of a WebSocket after which it gets a Ping.
-    pub websocket_ping_ms: Option<u64>,
 }
 
 /// Which fields tell the upstream about the client.

@@ -9,6 +9,7 @@ pub mod authorize;
 pub mod balance;
 pub mod client;
 pub mod client_cert;
+pub mod compress;
 pub mod cors;
 pub mod csrf;
 pub mod frames;
@@ -22,6 +23,8 @@ pub mod refusal;
 pub mod retry;
 pub mod rewrite;
 pub mod route;
+pub mod template;
+pub mod transform;
 pub mod user_agents;
 
 pub use refusal::Refusal;

@@ -120,6 +120,17 @@ impl Exchange {
         }
     }
 
+    /// What the upstream is told beside what the client says.
+    pub fn tell_upstream(&mut self) -> &mut UpstreamFields {
+        self.upstream_fields.get_or_insert_default()
+    }
+
+    /// The method that the upstream gets.
+    pub fn sent_method(&self) -> Method {
+        let other = self.upstream_fields.as_ref().and_then(|told| told.method.as_deref());
+        other.map_or(self.head().method, Method::from_bytes)
+    }
+
     pub fn head(&self) -> &RequestHead {
         &self.request.head
     }

@@ -7,6 +7,8 @@
 
 use std::{ops::Deref, rc::Rc, sync::Arc};
 
+use http::HeaderValue;
+
 use super::{
     forward::UpstreamState,
     logs::{Logs, Outlet},
@@ -20,6 +22,7 @@ use crate::{
         metrics::shards::{ListenerShard, Series},
         trace::queue::SpanQueue,
     },
+    wire::Version,
 };
 
 /// A snapshot and the worker's state of its upstreams.
@@ -34,6 +37,9 @@ pub struct Generation {
     /// Where this worker leaves spans, when there is tracing.
     pub spans: Option<Arc<SpanQueue>>,
     pub logs: Logs,
+    /// What is written into the Via field of responses over HTTP/2, by the version they were
+    /// received in. Made once, and each worker its own: the copies count references.
+    vias: [Option<HeaderValue>; Version::ALL.len()],
 }
 
 impl Deref for Generation {
@@ -53,7 +59,8 @@ impl Generation {
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
         let logs = Logs::first(outlets);
-        Generation { states: states.collect(), snapshot, series, logs, spans }
+        let vias = vias(&snapshot.forwarding.via);
+        Generation { states: states.collect(), snapshot, series, logs, spans, vias }
     }
 
     /// The generation after this one.
@@ -70,7 +77,8 @@ impl Generation {
             None => Rc::new(UpstreamState::new(rule)),
         });
         let logs = self.logs.next(outlets);
-        let next = Generation { states: states.collect(), snapshot, series, logs, spans };
+        let vias = vias(&snapshot.forwarding.via);
+        let next = Generation { states: states.collect(), snapshot, series, logs, spans, vias };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);
@@ -82,6 +90,12 @@ impl Generation {
     pub fn listener_shard(&self, rule: &ListenerRule) -> Arc<ListenerShard> {
         let at = self.listeners.iter().position(|other| other.name == rule.name);
         at.map(|at| self.series.listeners[at].clone()).unwrap_or_default()
+    }
+
+    /// What this hop adds to the Via field of a response that was received in `version`.
+    #[inline]
+    pub fn via(&self, version: Version) -> Option<&HeaderValue> {
+        self.vias[version as usize].as_ref()
     }
 
     /// What the worker knows of an upstream.
@@ -122,6 +136,11 @@ impl Generation {
         let at = self.snapshot.upstreams.iter().position(|rule| rule.name == name)?;
         Some((&self.snapshot.upstreams[at], &self.states[at]))
     }
+}
+
+fn vias(name: &str) -> [Option<HeaderValue>; Version::ALL.len()] {
+    let of = |version: Version| HeaderValue::from_str(&format!("{} {name}", version.number())).ok();
+    Version::ALL.map(|version| of(version).filter(|_| !name.is_empty()))
 }
 
 /// Requests are shared among the same endpoints in the same way.

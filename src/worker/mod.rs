@@ -15,7 +15,6 @@ pub mod bell;
 #[doc(hidden)]
 pub mod bench;
 pub mod body;
-mod bounded;
 pub mod buffers;
 pub mod client;
 pub mod clients;
@@ -43,6 +42,7 @@ pub mod pipeline;
 pub mod policies;
 pub mod pool;
 mod proxied;
+mod received;
 mod removed;
 pub mod report;
 pub mod reshape;
@@ -50,6 +50,7 @@ pub mod respond;
 pub mod ring;
 pub mod roster;
 pub mod runtime;
+mod shape;
 pub mod siblings;
 pub mod slowest;
 pub mod spin;
@@ -95,6 +96,7 @@ use mailbox::{Adoption, Mailbox, Message};
 use ring::RingView;
 use roster::Roster;
 use runtime::Driver;
+use shape::Coders;
 use siblings::{Sibling, Siblings};
 use slowest::Slowest;
 use splice::Pipes;
@@ -129,6 +131,8 @@ pub struct Worker {
     pub slowest: Slowest,
     /// What others do for it.
     pub errands: Errands,
+    /// Bodies that it compresses and decompresses.
+    pub coders: Coders,
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
     pub draining: Cell<bool>,
@@ -208,6 +212,7 @@ impl Worker {
             roster: Rc::default(),
             slowest: Slowest::default(),
             errands,
+            coders: Coders::default(),
             shedding: Cell::new(0),
             draining: Cell::new(false),
             is_cut: Cell::new(false),

@@ -18,7 +18,6 @@
 use super::{
     Worker,
     beat::Doing,
-    bounded::BoundedSink,
     clock::now_ns,
     exchange::{Exchange, RequestBody, ResponseSink},
     forward,
@@ -27,12 +26,12 @@ use super::{
     logs::{self, Malformed},
     policies::{self, Passed},
     respond::{self, Answer},
-    trace,
+    shape, trace,
 };
 use crate::{
     config::{
         Snapshot,
-        snapshot::{Action, Ahead, Route, UpstreamId},
+        snapshot::{Action, Ahead, Route},
     },
     policy::{
         Refusal,
@@ -144,16 +143,16 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         Err(policies) => {
             policies::tell(exchange, policies, sink);
             bound(rule, exchange, body)?;
-            match policies::before(worker, exchange, &matched, policies, sink).await? {
-                Passed::On(permit) => match (policies.response_bytes_max, &rule.action) {
-                    (Some(bytes_max), Action::Forward(upstream)) => {
-                        let to = (&matched, *upstream, permit);
-                        let sink = BoundedSink::new(sink, bytes_max);
-                        let bounded = bounded(worker, snapshot, exchange, to, body, sink);
-                        return Box::pin(bounded).await;
-                    }
-                    _ => permit,
-                },
+            let of = (&matched, policies);
+            match policies::before(worker, snapshot, exchange, of, sink).await? {
+                Passed::On(permit) if policies.shapes() => {
+                    let to = (&matched, permit);
+                    let both = (body, sink);
+                    // Boxed: it must not enlarge the task of other requests.
+                    let act = shape::act(worker, snapshot, exchange, to, policies, both);
+                    return Box::pin(act).await;
+                }
+                Passed::On(permit) => permit,
                 Passed::Answered => return Ok(()),
             }
         }
@@ -161,13 +160,27 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     match &rule.action {
         Action::Forward(upstream) if rule.grpc_web && exchange.grpc_kind().is_web() => {
             let kind = exchange.grpc_kind();
-            // Boxed: it must not enlarge the task of other requests.
+            // Boxed, too.
             let both = (body, sink);
             let to = (&matched, *upstream, permit);
             Box::pin(grpc_web::forward(worker, snapshot, exchange, kind, to, both)).await
         }
+        _ => act(worker, snapshot, exchange, (&matched, permit), body, sink).await,
+    }
+}
+
+/// Does what the route says.
+pub(super) async fn act<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &Exchange,
+    (matched, permit): (&RouteMatch, Permit),
+    body: &mut B,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    match &snapshot.route(matched.route).action {
         Action::Forward(upstream) => {
-            let to = (&matched, *upstream, permit);
+            let to = (matched, *upstream, permit);
             forward::forward(worker, snapshot, exchange, to, body, sink).await
         }
         Action::Respond(fixed) => {
@@ -176,25 +189,9 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         }
         Action::Redirect(to) => {
             trace::tell_timing(snapshot, exchange, sink);
-            respond::redirect(exchange, &matched, to, sink).await
+            respond::redirect(exchange, matched, to, sink).await
         }
     }
-}
-
-/// Forwards a request whose response has a bound.
-async fn bounded<B: RequestBody, S: ResponseSink>(
-    worker: &Worker,
-    snapshot: &Generation,
-    exchange: &mut Exchange,
-    to: (&RouteMatch, UpstreamId, Permit),
-    body: &mut B,
-    mut sink: BoundedSink<'_, S>,
-) -> Result<(), Refusal> {
-    let kind = exchange.grpc_kind();
-    if snapshot.route(to.0.route).grpc_web && kind.is_web() {
-        return grpc_web::forward(worker, snapshot, exchange, kind, to, (body, &mut sink)).await;
-    }
-    forward::forward(worker, snapshot, exchange, to, body, &mut sink).await
 }
 
 /// What every route asks: a certificate where it wants one, a body that is not too large.

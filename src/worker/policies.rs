@@ -7,6 +7,7 @@
 //! CORS (preflights are answered here)  204 403
 //! User-Agent, CSRF                     403
 //! authorise → Permit                   401 403
+//! transform request                    400 413
 //! ```
 //!
 //! A phase that can be decided at once does not wait; what may wait is boxed, so that it costs the
@@ -19,8 +20,9 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     Worker,
     exchange::{Exchange, OwnResponse, ResponseSink},
+    generation::Generation,
     reshape::Dropped,
-    respond,
+    respond, shape,
 };
 use crate::{
     config::snapshot::{Maintenance, Policies},
@@ -55,6 +57,10 @@ pub struct UpstreamFields {
     pub dropped: Vec<Box<[u8]>>,
     /// Whole lines.
     pub lines: Vec<u8>,
+    /// The method, when it is another one.
+    pub method: Option<Box<[u8]>>,
+    /// Path and query, when they are others.
+    pub target: Option<Vec<u8>>,
 }
 
 impl UpstreamFields {
@@ -94,9 +100,9 @@ pub fn tell<S: ResponseSink>(exchange: &Exchange, policies: &Policies, sink: &mu
 /// The phases of a route that has policies.
 pub async fn before<S: ResponseSink>(
     worker: &Worker,
+    snapshot: &Generation,
     exchange: &mut Exchange,
-    matched: &RouteMatch,
-    policies: &Policies,
+    (matched, policies): (&RouteMatch, &Policies),
     sink: &mut S,
 ) -> Result<Passed, Refusal> {
     let view = exchange.view();
@@ -124,7 +130,9 @@ pub async fn before<S: ResponseSink>(
     {
         refuse_or_tell(worker, exchange, refusal::CSRF_ORIGIN, rule.shadow)?;
     }
-    authorise(worker, exchange, matched, policies, sink).map(Passed::On)
+    let permit = authorise(worker, exchange, matched, policies, sink)?;
+    shape::request(snapshot, exchange, matched, policies)?;
+    Ok(Passed::On(permit))
 }
 
 /// Refuses, or only tells so where the policy is in shadow mode.

@@ -24,14 +24,17 @@ mod acme;
 mod addresses;
 mod authorize;
 mod certificates;
+mod crls;
 mod passthrough;
 mod policies;
 mod routes;
 mod rules;
+mod secrets;
 mod staples;
 mod tickets;
 mod tls;
 mod trace;
+mod transform;
 mod upstreams;
 mod web;
 
@@ -305,12 +308,24 @@ fn check_timeouts(timeouts: &Timeouts, sink: &mut Sink) {
         );
         sink.push(Problem::warning(place, title).fix(format!("write less than {}", keep.value)));
     }
-    let (ping, idle) = (&timeouts.websocket_ping, &timeouts.tunnel_idle);
-    let silence = ping.value.0.filter(|silence| *silence >= idle.value && !idle.is_wrong());
-    if let (Some(place), Some(silence)) = (ping.place(), silence) {
+    let ping = &timeouts.websocket_ping;
+    check_ping("timeouts.websocket_ping", ping.place(), ping.value.0, timeouts, sink);
+}
+
+/// Says when a tunnel ends before anybody in it is asked.
+fn check_ping(
+    key: &str,
+    place: Option<Place>,
+    silence: Option<Millis>,
+    timeouts: &Timeouts,
+    sink: &mut Sink,
+) {
+    let idle = &timeouts.tunnel_idle;
+    let silence = silence.filter(|silence| *silence >= idle.value && !idle.is_wrong());
+    if let (Some(place), Some(silence)) = (place, silence) {
         let title = format!(
-            "`timeouts.websocket_ping` ({silence}) is not under `timeouts.tunnel_idle` ({}), so \
-             tunnels end before anybody is asked",
+            "`{key}` ({silence}) is not under `timeouts.tunnel_idle` ({}), so tunnels end before \
+             anybody is asked",
             idle.value
         );
         sink.push(Problem::warning(place, title).fix(format!("write less than {}", idle.value)));
@@ -383,6 +398,5 @@ fn timeouts(timeouts: &Timeouts) -> snapshot::Timeouts {
         linger_ms: ms(&timeouts.linger),
         tunnel_idle_ms: ms(&timeouts.tunnel_idle),
         tunnel_lifetime_ms: timeouts.tunnel_lifetime.0.map(|lifetime| lifetime.0),
-        websocket_ping_ms: timeouts.websocket_ping.0.map(|silence| silence.0),
     }
 }

@@ -6,15 +6,19 @@ use super::{
     TOP, addresses, authorize,
     routes::{bodiless, body},
     rules::{PathCondition, no_such},
-    web,
+    transform, web,
 };
 use crate::{
     config::{
         decode::Sink,
-        file::{File, PolicyKeys, Route},
+        file::{self, File, PolicyKeys, Route},
+        report::Problem,
         snapshot::{Maintenance, Policies, Respond},
     },
-    policy::permit::Gate,
+    policy::{
+        compress::{Compress, Decompress},
+        permit::Gate,
+    },
 };
 
 /// What the policies of several routes name, compiled once.
@@ -32,7 +36,7 @@ impl<'f> Shared<'f> {
         let shared = Shared { folder, lists, rules };
         // Also those that no route names; what is reported again for a route is told once.
         for set in file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref()) {
-            compiled(&set.policies(), &shared, Of::Set, sink);
+            compiled(&set.policies(), file, &shared, Of::Set, sink);
         }
         shared
     }
@@ -48,7 +52,13 @@ pub(super) fn policies(
 ) -> Gate<Policies> {
     let written = gathered(file, route, sink);
     let of = Of::Route { route, params: &condition.params };
-    let policies = compiled(&written, shared, of, sink);
+    let policies = compiled(&written, file, shared, of, sink);
+    if let Some(place) = route.grpc_web.place().filter(|_| *route.grpc_web && policies.shapes()) {
+        let title = "calls of gRPC-Web cannot be changed or bounded on their way";
+        let fix = "take `transform_response`, `compress`, `decompress`, `max_response_body`, and \
+                   `json` and `form` of `transform_request`, away from this route";
+        sink.push(Problem::error(place, title).fix(fix));
+    }
     Gate::of(policies.asks().then(|| Box::new(policies)))
 }
 
@@ -61,13 +71,26 @@ pub(super) enum Of<'r> {
     Route { route: &'r Route, params: &'r [String] },
 }
 
+impl<'r> Of<'r> {
+    /// The parameters of its path, as far as they are known.
+    fn params(self) -> Option<&'r [String]> {
+        match self {
+            Of::Set => None,
+            Of::Route { params, .. } => Some(params),
+        }
+    }
+}
+
 /// What is written, as the data path uses it.
 fn compiled(
     written: &PolicyKeys<'_>,
+    file: &File,
     shared: &Shared<'_>,
     of: Of<'_>,
     sink: &mut Sink,
 ) -> Policies {
+    let (request, response) = (&written.transform_request, &written.transform_response);
+    let params = of.params();
     Policies {
         maintenance: maintenance(written, shared, sink),
         addresses: shared.lists.policy(written.addresses, sink),
@@ -77,6 +100,16 @@ fn compiled(
         authorization: shared.rules.policy(written.authorize, &shared.lists, of, sink),
         response_bytes_max: written.max_response_body.map(|bytes| bytes.0),
         security_lines: written.security_headers.as_ref().map(web::security),
+        transform_request: request
+            .as_ref()
+            .zip(params)
+            .map(|(w, params)| transform::request(w, params, sink)),
+        transform_response: response
+            .as_ref()
+            .zip(params)
+            .map(|(w, params)| transform::response(w, params, sink)),
+        compress: written.compress.as_ref().map(|written| compress(written, sink)),
+        decompress: written.decompress.as_ref().map(|w| decompress(w, file, of)),
     }
 }
 
@@ -99,6 +132,31 @@ fn gathered<'f>(file: &'f File, route: &'f Route, sink: &mut Sink) -> PolicyKeys
         }
     }
     all
+}
+
+fn compress(written: &file::Compress, sink: &mut Sink) -> Compress {
+    if let Some(place) = written.codings.place().filter(|_| written.codings.is_empty()) {
+        let title = "`codings` is empty, so nothing would be compressed";
+        sink.push(Problem::error(place, title).fix("write codings = [\"gzip\"], or remove it"));
+    }
+    Compress {
+        codings: written.codings.iter().map(|coding| coding.value).collect(),
+        types: written.types.iter().filter_map(|media| media.value.range()).collect(),
+        bytes_min: written.min_size.0,
+        effort: *written.effort,
+    }
+}
+
+fn decompress(written: &file::Decompress, file: &File, of: Of<'_>) -> Decompress {
+    let of_route = match of {
+        Of::Set => None,
+        Of::Route { route, .. } => route.max_body.value,
+    };
+    let bytes_max = written.max_size.value.or(of_route);
+    Decompress {
+        bytes_max: bytes_max.unwrap_or(file.limits.body.value).0,
+        ratio_max: *written.max_ratio,
+    }
 }
 
 fn maintenance(

@@ -15,6 +15,9 @@ use crate::{
     section,
 };
 
+use super::compress::{Compress, Decompress};
+use super::transform::{TransformRequest, TransformResponse};
+
 /// Defines a section that has the keys of all policies beside its own.
 macro_rules! with_policies {
     ($(#[doc = $about:literal])+ pub struct $name:ident { $($own:tt)* }) => {
@@ -43,6 +46,16 @@ macro_rules! with_policies {
                     => Some(bytes(0))..=Some(BODY_MAX), eg "\"100MiB\"";
                 /// Response fields that make browsers careful.
                 security_headers: Option<SecurityHeaders> = None, eg "{}";
+                /// Change requests before they are forwarded.
+                transform_request: Option<TransformRequest> = None,
+                    eg "{ headers = { set = { X-From = \"${client}\" } } }";
+                /// Change the upstream's responses.
+                transform_response: Option<TransformResponse> = None,
+                    eg "{ headers = { remove = [\"X-Powered-By\"] } }";
+                /// Compress responses for clients that accept it. `{}` is the usual.
+                compress: Option<Compress> = None, eg "{}";
+                /// Forward bodies of requests decompressed. `{}` is the usual.
+                decompress: Option<Decompress> = None, eg "{}";
             }
         }
         $crate::config::file::policies::policy_keys!(@of $name);
@@ -62,6 +75,10 @@ macro_rules! policy_keys {
             authorize: Option<AuthorizeKey>,
             max_response_body: Option<Size>,
             security_headers: Option<SecurityHeaders>,
+            transform_request: Option<TransformRequest>,
+            transform_response: Option<TransformResponse>,
+            compress: Option<Compress>,
+            decompress: Option<Decompress>,
         }
     };
 }

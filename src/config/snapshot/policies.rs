@@ -4,9 +4,11 @@ use super::Respond;
 use crate::policy::{
     addresses::{Addresses, Lists},
     authorize::Authorization,
+    compress::{Compress, Decompress},
     cors::Cors,
     csrf::Csrf,
     permit::Authorises,
+    transform::{RequestTransform, ResponseTransform},
     user_agents::UserAgents,
 };
 
@@ -28,6 +30,10 @@ pub struct Policies {
     pub response_bytes_max: Option<u64>,
     /// Lines of the response, each unless the upstream has a field of that name.
     pub security_lines: Option<Box<[u8]>>,
+    pub transform_request: Option<RequestTransform>,
+    pub transform_response: Option<ResponseTransform>,
+    pub compress: Option<Compress>,
+    pub decompress: Option<Decompress>,
 }
 
 impl Policies {
@@ -40,8 +46,12 @@ impl Policies {
             user_agents,
             csrf,
             authorization,
-            response_bytes_max,
+            response_bytes_max: _,
             security_lines,
+            transform_request,
+            transform_response: _,
+            compress: _,
+            decompress: _,
         } = self;
         maintenance.is_some()
             || addresses.is_some()
@@ -49,8 +59,23 @@ impl Policies {
             || user_agents.is_some()
             || csrf.is_some()
             || authorization.is_some()
-            || response_bytes_max.is_some()
             || security_lines.is_some()
+            || transform_request.is_some()
+            || self.shapes()
+    }
+
+    /// Bodies, or the response, are not passed on as they come.
+    pub fn shapes(&self) -> bool {
+        self.transform_response.is_some()
+            || self.response_bytes_max.is_some()
+            || self.compress.is_some()
+            || self.decompress.is_some()
+            || self.transform_request.as_ref().is_some_and(|rule| rule.body.is_some())
+    }
+
+    /// A response's body may be held and changed.
+    pub fn changes_response_body(&self) -> bool {
+        self.transform_response.as_ref().is_some_and(|rule| rule.body.is_some())
     }
 }
 

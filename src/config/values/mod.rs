@@ -19,8 +19,11 @@ mod access_log;
 mod acme;
 mod addresses;
 mod admin;
+mod compress;
 mod conditions;
+mod json;
 mod paths;
+mod secret_source;
 mod times;
 mod trace;
 mod web;
@@ -31,8 +34,11 @@ pub use addresses::{
     AddressSource, BareHost, BindAddress, EndpointName, HostName, HostPattern, Network,
 };
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
+pub use compress::{MediaType, default_media_types};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
+pub use json::{AnyValue, FormUse};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use secret_source::SecretSource;
 pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
 pub use web::{CorsOrigin, FieldName, FieldNameOrAny, Origin, OriginPattern, UserAgent};
@@ -199,12 +205,14 @@ written_as_text!(
     UserAgent,
     Pseudonym,
     CollectorUrl,
+    SecretSource,
     LogTarget,
     StatusHost,
     StatusRange,
     DomainName,
     DirectoryUrl,
     Email,
+    MediaType,
 );
 
 /// A name given by the operator.

@@ -162,7 +162,7 @@ impl Forward<'_> {
 
     /// Whether to try again after `broken`, which is then counted.
     fn may_retry(&self, broken: &Broken, tries: u8, tries_max: u8) -> bool {
-        let method = self.exchange.head().method;
+        let method = self.exchange.sent_method();
         let may = retry::may_retry(broken.outcome, method, tries, tries_max)
             // Nobody waits for it any more.
             && broken.refusal.reason != refusal::CLIENT_ABORTED
@@ -305,7 +305,8 @@ impl Forward<'_> {
         let mut tunnel = Tunnel::new(self.worker, client, upstream, bounds);
         if switched.is_websocket {
             let route = (!series.is_off).then(|| series.route(self.exchange.route));
-            let ping_ms = timeouts.websocket_ping_ms;
+            let rule = self.exchange.route.map(|route| self.snapshot.route(route));
+            let ping_ms = rule.and_then(|rule| rule.websocket_ping_ms);
             tunnel = tunnel.with_websocket(WebSocket::new(&self.worker.metrics, route, ping_ms));
         }
         let from_client = &self.exchange.bytes()[self.exchange.rest..];

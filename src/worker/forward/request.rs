@@ -71,7 +71,14 @@ fn request_line(
     matched: &RouteMatch,
 ) -> Result<(), Refusal> {
     let exchange = forward.exchange;
-    let method = exchange.text(exchange.head().method_text);
+    let mut method = exchange.text(exchange.head().method_text);
+    if let Some(own) = &exchange.upstream_fields {
+        method = own.method.as_deref().unwrap_or(method);
+        if let Some(target) = &own.target {
+            emit::request_line(out, method, target, None);
+            return Ok(());
+        }
+    }
     let route = forward.snapshot.route(matched.route);
     match &route.rewrite.path {
         PathRewrite::Keep => {

@@ -15,7 +15,7 @@ use crate::{
         net::Wait,
         pool::Connection,
         splice::{self, AtOnce, Lent, Pipe},
-        trace,
+        tls, trace,
     },
 };
 
@@ -213,6 +213,9 @@ impl Forward<'_> {
             Ok(n) => Ok(n),
             Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
                 Err(failure(self.overdue(refusal::UPSTREAM_TIMEOUT), true))
+            }
+            Err(e) if tls::demands_certificate(&e) => {
+                Err(failure(refusal::UPSTREAM_TLS.into(), false))
             }
             Err(_) => Err(failure(refusal::UPSTREAM_CLOSED.into(), false)),
         }

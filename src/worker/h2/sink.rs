@@ -16,10 +16,9 @@ use super::{
     piece::{Outbox, Piece},
 };
 use crate::{
-    config::Snapshot,
     policy::{Refusal, refusal, route::RouteId},
     telemetry::record::{Sent, Timing},
-    wire::{Field, ResponseHead, Span, Version},
+    wire::{Field, ResponseHead, Span},
     worker::{
         alarm::Alarm,
         buffers::Buffer,
@@ -27,6 +26,7 @@ use crate::{
         clock::{now_ms, now_ns},
         deadline::{Deadline, Deadlines, Slot},
         exchange::{OwnResponse, ResponseSink},
+        generation::Generation,
         h1::body::too_slow,
         net::{Stream, Wait},
         reshape::Reshape,
@@ -165,7 +165,7 @@ impl Half {
 /// Where the response to one request goes.
 pub struct H2Sink<'s> {
     session: &'s Session,
-    snapshot: &'s Snapshot,
+    snapshot: &'s Generation,
     half: Rc<Half>,
     is_head: bool,
     begun: bool,
@@ -193,7 +193,7 @@ pub struct Connect {
 impl<'s> H2Sink<'s> {
     pub fn new(
         session: &'s Session,
-        snapshot: &'s Snapshot,
+        snapshot: &'s Generation,
         half: Rc<Half>,
         is_head: bool,
         wait: Wait,
@@ -302,8 +302,7 @@ impl<'s> H2Sink<'s> {
     /// The fields this hop adds.
     fn hop_fields(&self, fields: &mut HeaderMap) {
         if !fields.contains_key(header::DATE) {
-            let date = self.session.worker.date.with(HeaderValue::from_bytes);
-            fields.extend(date.ok().map(|date| (header::DATE, date)));
+            fields.extend(self.session.worker.date.value().map(|date| (header::DATE, date)));
         }
         if let Some(timing) = &self.timing {
             let mut out = Vec::new();
@@ -331,15 +330,10 @@ impl<'s> H2Sink<'s> {
         head.fields.iter().filter(|field| !field.hop_by_hop).for_each(|field| {
             copy(fields, field, &text);
         });
-        self.via(fields, head.version);
-        response
-    }
-
-    fn via(&self, fields: &mut HeaderMap, received: Version) {
-        let name = &self.snapshot.forwarding.via;
-        if !name.is_empty() {
-            append(fields, header::VIA, format!("{} {name}", received.number()).as_bytes());
+        if let Some(via) = self.snapshot.via(head.version) {
+            fields.append(header::VIA, via.clone());
         }
+        response
     }
 }
 

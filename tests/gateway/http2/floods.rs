@@ -264,6 +264,26 @@ fn floods_of_several_connections_end_and_leave_memory_as_it_was() {
     upstream.wait_until_idle_but(2);
 }
 
+/// What clients do is counted, and no reason to fill the log.
+#[test]
+fn floods_leave_nothing_in_the_log() {
+    let upstream = hanging();
+    let gateway = Gateway::before(upstream.address(), "");
+    for one in FLOODS.iter().filter(|one| one.code == CALM) {
+        ends(&gateway, one, 1, 50);
+    }
+    let mut client = connect(&gateway);
+    client.try_send(frame(kind::PING, flag::ACK, 0, [1; 8]));
+    assert_eq!(client.get("/next").status, 200);
+    // Lines are in order: what comes before this one is there.
+    assert!(gateway.command(&["log", "info"]).status.success());
+    gateway.wait_for_log("log level set");
+    let log = gateway.log();
+    let after = log.split_once(" ready ").expect("it has started").1;
+    let lines: Vec<&str> = after.lines().skip(1).collect();
+    assert!(lines.len() == 1 && lines[0].contains("log level set"), "{lines:?}");
+}
+
 /// Settings that are never acknowledged, or that nobody sent.
 #[test]
 fn acknowledgements_of_nothing_end_the_connection() {

@@ -227,6 +227,10 @@ impl Driver {
                 Poll::Ready(Err(e)) if !e.is_io() => {
                     Poll::Ready(Err(io::Error::new(io::ErrorKind::Unsupported, e)))
                 }
+                // An endpoint that speaks TLS 1.3 refuses this side after the handshake.
+                Poll::Ready(Err(e)) if is_tls_broken(&e) => {
+                    Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, e)))
+                }
                 Poll::Ready(_) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
                 Poll::Pending => Poll::Pending,
             }
@@ -277,6 +281,11 @@ impl Driver {
         self.alarm.arm(next_ms, cx.waker());
         false
     }
+}
+
+/// Nothing but TLS finds what it reads invalid.
+fn is_tls_broken(error: &::h2::Error) -> bool {
+    error.get_io().is_some_and(|e| e.kind() == io::ErrorKind::InvalidData)
 }
 
 /// When a connection ends, however that comes, nobody takes it any more.
