@@ -24,7 +24,9 @@ impl Csrf {
     /// Whether a request was made by a page that may not make it; `authority` is the host that was
     /// asked, with the port if one was given.
     pub fn refuse(&self, request: &RequestView<'_>, authority: &[u8]) -> bool {
-        if matches!(request.method, Method::Get | Method::Head | Method::Options) {
+        let is_safe = matches!(request.method, Method::Get | Method::Head | Method::Options);
+        // A WebSocket begins with a GET, and a page may open one to any site.
+        if is_safe && !request.head.connection.upgrade {
             return false;
         }
         let field = |name| single(request.head, request.buf, name);
@@ -145,6 +147,11 @@ mod tests {
             assert!(!refused(&rule(true), "GET", fields), "{fields}");
         }
         assert!(refused(&rule(true), "DELETE", ""));
+        let websocket = "Connection: Upgrade|Upgrade: websocket|Origin: ";
+        for (origin, is_refused) in [("https://app.test", false), ("https://evil.test", true)] {
+            let fields = format!("{websocket}{origin}");
+            assert_eq!(refused(&rule(false), "GET", &fields), is_refused, "{origin}");
+        }
         assert!(refused(&rule(true), "PROPFIND", "Origin: https://evil.test"));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! **Invariant**: a permit exists only for a request of a route that has no policies
 //! ([`Gate::pass`]), or of one whose policies have no rules, or after its rules allowed it
-//! ([`Permit::ask`]). The gate of a route is made where the configuration is checked, from what is
+//! ([`Asked::permit`]). The gate of a route is made where the configuration is checked, from what is
 //! configured (`tests/house.rs` looks that nobody else makes one).
 //!
 //! Nobody else makes a permit:
@@ -30,6 +30,15 @@
 //! ```compile_fail,E0423
 //! # use ringway::{config::snapshot::Policies, policy::permit::Gate};
 //! let gate: Gate<Policies> = Gate(None);
+//! ```
+//!
+//! nor are policies asked that no gate has handed out:
+//!
+//! ```compile_fail,E0423
+//! # use ringway::{config::snapshot::Policies, policy::permit::Asked};
+//! fn of_other_policies(mine: &Policies) {
+//!     let asked = Asked(mine);
+//! }
 //! ```
 //!
 //! A route that has policies gives none without being asked:
@@ -82,6 +91,10 @@ pub trait Authorises {
 #[derive(Clone, Debug)]
 pub struct Gate<P>(Option<Box<P>>);
 
+/// The policies of a route that a request has come to, which are asked once.
+#[derive(Debug)]
+pub struct Asked<'g, P>(&'g P);
+
 /// A request that may pass.
 #[derive(Debug)]
 pub struct Passed {
@@ -98,10 +111,10 @@ impl<P: Authorises> Gate<P> {
 
     /// The permit of a route that asks for nothing, or the policies that are to be asked.
     #[inline]
-    pub fn pass(&self) -> Result<Permit, &P> {
+    pub fn pass(&self) -> Result<Permit, Asked<'_, P>> {
         match &self.0 {
             None => Ok(Permit(())),
-            Some(policies) => Err(policies),
+            Some(policies) => Err(Asked(policies)),
         }
     }
 
@@ -111,19 +124,23 @@ impl<P: Authorises> Gate<P> {
     }
 }
 
-impl Permit {
-    /// Asks the rules of a route, if it has any. `facts` are put together only then.
+impl<'g, P: Authorises> Asked<'g, P> {
+    /// What else they ask for.
+    pub fn policies(&self) -> &'g P {
+        self.0
+    }
+
+    /// Asks the rules, if there are any. `facts` are put together only then.
     #[inline]
-    pub fn ask<'f, P: Authorises>(
-        policies: &P,
-        facts: impl FnOnce() -> Facts<'f>,
-    ) -> Result<Passed, &'static Reason> {
-        match policies.authorization() {
+    pub fn permit<'f>(self, facts: impl FnOnce() -> Facts<'f>) -> Result<Passed, &'static Reason> {
+        match self.0.authorization() {
             None => Ok(Passed { permit: Permit(()), shadowed: None }),
             Some(rules) => Permit::by(rules, rules.decide(&facts())),
         }
     }
+}
 
+impl Permit {
     fn by(rules: &Authorization, decision: Decision) -> Result<Passed, &'static Reason> {
         match decision.reason() {
             Some(reason) if !rules.shadow => Err(reason),

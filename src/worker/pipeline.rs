@@ -140,10 +140,11 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             bound(rule, exchange, body)?;
             permit
         }
-        Err(policies) => {
+        Err(asked) => {
+            let policies = asked.policies();
             policies::tell(exchange, policies, sink);
             bound(rule, exchange, body)?;
-            let of = (&matched, policies);
+            let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
                 Passed::On(permit) if policies.shapes() => {
                     let to = (&matched, permit);

@@ -34,7 +34,7 @@ use crate::{
             Cors,
             preflight::{self, Preflight},
         },
-        permit::Permit,
+        permit::{Asked, Permit},
         refusal,
         route::RouteMatch,
     },
@@ -102,13 +102,14 @@ pub async fn before<S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,
-    (matched, policies): (&RouteMatch, &Policies),
+    (matched, asked): (&RouteMatch, Asked<'_, Policies>),
     sink: &mut S,
 ) -> Result<Passed, Refusal> {
+    let policies = asked.policies();
     let view = exchange.view();
-    let asked = policies.cors.as_ref().and_then(|cors| Some((cors, preflight::of(&view)?)));
+    let preflight = policies.cors.as_ref().and_then(|cors| Some((cors, preflight::of(&view)?)));
     if let Some(maintenance) = &policies.maintenance
-        && asked.is_none()
+        && preflight.is_none()
         && maintenance.allow.find(exchange.client.ip).is_none()
     {
         return Err(Box::pin(close(maintenance, sink)).await);
@@ -116,8 +117,8 @@ pub async fn before<S: ResponseSink>(
     if let Some(addresses) = &policies.addresses {
         by_address(worker, exchange, addresses)?;
     }
-    if let Some((cors, asked)) = asked {
-        Box::pin(answer(cors, &asked, sink)).await?;
+    if let Some((cors, preflight)) = preflight {
+        Box::pin(answer(cors, &preflight, sink)).await?;
         return Ok(Passed::Answered);
     }
     if let Some(rule) = &policies.user_agents
@@ -130,7 +131,7 @@ pub async fn before<S: ResponseSink>(
     {
         refuse_or_tell(worker, exchange, refusal::CSRF_ORIGIN, rule.shadow)?;
     }
-    let permit = authorise(worker, exchange, matched, policies, sink)?;
+    let permit = authorise(worker, exchange, matched, asked, sink)?;
     shape::request(snapshot, exchange, matched, policies)?;
     Ok(Passed::On(permit))
 }
@@ -195,7 +196,7 @@ fn authorise<S: ResponseSink>(
     worker: &Worker,
     exchange: &Exchange,
     matched: &RouteMatch,
-    policies: &Policies,
+    asked: Asked<'_, Policies>,
     sink: &mut S,
 ) -> Result<Permit, Refusal> {
     let identity = exchange.identity.as_deref();
@@ -209,7 +210,7 @@ fn authorise<S: ResponseSink>(
         client: exchange.client.ip,
         now_s: || clock_gettime(ClockId::RealtimeCoarse).tv_sec,
     };
-    match Permit::ask(policies, facts) {
+    match asked.permit(facts) {
         Ok(passed) => {
             if let Some(reason) = passed.shadowed {
                 told(worker, exchange, reason);

@@ -164,7 +164,12 @@ fn table() -> Vec<(&'static str, &'static str, Fields, String)> {
         ("OPTIONS", "/api", preflight("PUT"), preflighted("GET, PUT, HEAD")),
         // A DELETE would be another route's.
         ("OPTIONS", "/api", preflight("DELETE"), format!("403 | {careful}")),
-        ("OPTIONS", "/x", preflight("POST"), preflighted("GET, HEAD, POST")),
+        (
+            "OPTIONS",
+            "/x",
+            preflight("POST"),
+            format!("{} | {careful}", preflighted("GET, HEAD, POST")),
+        ),
         ("OPTIONS", "/closed", preflight("POST"), preflighted("GET, HEAD, POST")),
         ("OPTIONS", "/who", preflight("POST"), preflighted("GET, HEAD, POST")),
         ("OPTIONS", "/denied", preflight("POST"), "403".to_owned()),

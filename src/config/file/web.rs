@@ -81,9 +81,9 @@ section! {
         embedder: FieldValue = FieldValue(String::new());
     }
 
-    /// Requests that may change something (all but GET, HEAD and OPTIONS) are refused with 403 when
-    /// a page of another site made them, as the browser says in Sec-Fetch-Site, Origin or Referer.
-    /// See docs/web-security.md.
+    /// Requests that may change something (all but GET, HEAD and OPTIONS, and WebSockets) are
+    /// refused with 403 when a page of another site made them, as the browser says in
+    /// Sec-Fetch-Site, Origin or Referer. See docs/web-security.md.
     pub struct Csrf {
         /// Origins whose pages may make them too, as in `https://app.example.com`.
         origins: Vec<At<Origin>> = Vec::new();
