@@ -238,3 +238,133 @@ fn a_missing_configuration_names_the_way_out() {
         assert!(stderr(&output).contains("ringway demo"), "{}", stderr(&output));
     }
 }
+
+/// A table of questions about one file, and lines that the answers have.
+#[track_caller]
+fn explained(file: &str, table: &[(&[&str], i32, &[&str])]) {
+    for (arguments, code, lines) in table {
+        let (ended, text) = explain(file, arguments);
+        assert_eq!(ended, Some(*code), "{arguments:?}\n{text}");
+        for line in *lines {
+            let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(squeezed(&text).contains(&squeezed(line)), "{line} in {arguments:?}\n{text}");
+        }
+    }
+}
+
+#[test]
+fn explain_says_which_rule_decides_and_why_the_others_do_not() {
+    // {"sub":"alice"}, signed by nobody.
+    let token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9.";
+    let staff = r#"{"sub": "bob", "groups": ["staff"], "realm": {"verified": true}}"#;
+    let admin = r#"{"sub": "eve", "groups": ["admins"], "scope": "notes:read"}"#;
+    explained(
+        "authorization.toml",
+        &[
+            (
+                &["GET", "/notes/alice"],
+                0,
+                &[
+                    "identity nobody known; tell with --claims or --token",
+                    "not from there: does not match, not for the address 127.0.0.1",
+                    "everybody reads: matches, allows it",
+                ],
+            ),
+            (
+                &["GET", "/notes/alice", "--client", "192.0.2.1"],
+                1,
+                &["not from there: matches, denies it", "refused 403 authz.denied"],
+            ),
+            (
+                &["DELETE", "/notes/alice"],
+                1,
+                &[
+                    "everybody reads: does not match, not for this method",
+                    "owners: does not match, it asks who the client is",
+                    "staff 1: does not match, not for this method",
+                    "staff 2: does not match, it asks who the client is",
+                    "no rule matches: denied",
+                    "refused 401 authz.unauthenticated",
+                ],
+            ),
+            (
+                &["DELETE", "/notes/alice", "--token", token],
+                0,
+                &["identity alice (as given, not verified)", "owners: matches, allows it"],
+            ),
+            (
+                &["DELETE", "/notes/bob", "--token", token],
+                1,
+                &[
+                    "owners: does not match, its expression is false",
+                    "staff 2: does not match, in none of its groups",
+                    "refused 403 authz.denied",
+                ],
+            ),
+            (&["PUT", "/notes/alice", "--claims", staff], 0, &["staff 1: matches, allows it"]),
+            (
+                &["PUT", "/notes/alice", "--claims", admin],
+                1,
+                &[
+                    "staff 1: does not match, in none of its groups",
+                    "staff 2: does not match, without the scope notes:write",
+                ],
+            ),
+            (
+                &["POST", "/reports"],
+                0,
+                &["would be refused with 401 authz.unauthenticated: shadow = true", "answers 200"],
+            ),
+        ],
+    );
+    for wrong in [["--claims", "[]"], ["--claims", "{"], ["--token", "a.b"]] {
+        let fixed = ["explain", "--config", "config/authorization.toml", "GET", "/notes/a"];
+        let output = ringway(&[&fixed[..], &wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(!stderr(&output).is_empty(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn explain_asks_the_other_policies_in_their_order() {
+    let preflight =
+        ["-H", "Access-Control-Request-Method: PUT", "-H", "Origin: https://a.example.org"];
+    explained(
+        "cors.toml",
+        &[
+            (
+                &[&["OPTIONS", "/api"][..], &preflight].concat(),
+                0,
+                &[
+                    "answers 204: a CORS preflight",
+                    "Access-Control-Allow-Origin: https://a.example.org",
+                ],
+            ),
+            (&[&["OPTIONS", "/public"][..], &preflight].concat(), 1, &["refused 403 cors.method"]),
+            (&["GET", "/public"], 0, &["cors Access-Control-Allow-Origin: *"]),
+        ],
+    );
+    explained(
+        "address-lists.toml",
+        &[
+            (&["GET", "/"], 0, &["client 127.0.0.1 (assumed; name another with --client)"]),
+            (&["GET", "/admin", "--client", "10.0.0.7"], 0, &["addresses allowed by office"]),
+            (
+                &["GET", "/", "-H", "X-Forwarded-For: 192.0.2.1"],
+                1,
+                &["client 192.0.2.1", "addresses denied by blocked", "refused 403 client.address"],
+            ),
+            (&["GET", "/beta"], 0, &["would be refused with 403 client.address: shadow = true"]),
+        ],
+    );
+    explained(
+        "web-security.toml",
+        &[
+            (&["POST", "/", "-H", "Origin: https://evil.example"], 1, &["refused 403 csrf.origin"]),
+            (&["GET", "/", "-H", "User-Agent: badbot"], 1, &["refused 403 client.user_agent"]),
+            (&["GET", "/"], 0, &["csrf passed", "unless said X-Content-Type-Options: nosniff"]),
+            (&["GET", "/shop"], 1, &["refused 503 route.maintenance"]),
+            (&["GET", "/shop", "--client", "10.0.0.1"], 0, &["closed, but not for this client"]),
+        ],
+    );
+}

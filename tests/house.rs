@@ -209,6 +209,16 @@ fn unsafe_is_listed() {
     none(&rules::unsafe_code(&product(), UNSAFE_FILES));
 }
 
+/// Only the check of a configuration makes the gates of routes, from what is configured: nobody
+/// else can come by a permit for a route that has rules.
+#[test]
+fn gates_are_made_of_a_configuration() {
+    let makes = |file: &File| without_tests(&code_only(&file.text)).contains("Gate::of(");
+    assert!(makes(&one("src/worker/a.rs", "fn f() { Gate::of(None) } // Gate\n")[0]));
+    let makers: Vec<String> = product().into_iter().filter(makes).map(|file| file.path).collect();
+    assert_eq!(makers, ["src/config/check/policies.rs"]);
+}
+
 #[test]
 fn prose_is_plain() {
     finds(1, &rules::wording(&one("src/wire/a.rs", "fn robust() {} // TODO: more\n")));

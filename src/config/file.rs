@@ -23,20 +23,26 @@ use super::{
 use crate::{config::decode::At, section};
 
 pub use acme::{Acme, ExternalAccount};
+pub use addresses::{AddressList, Addresses};
+pub use authorization::{AuthorizationRule, AuthorizeEntry, AuthorizeKey, RuleSet, Times};
 pub use compress::{Compress, Decompress};
-pub use policies::{Errors, Maintenance, PolicyKeys, PolicySet};
+pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use route::{Redirect, Respond, Route};
 pub use transform::{
     CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
 };
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
+pub use web::{Cors, Csrf, Frames, SecurityHeaders, UpstreamCors, UserAgents};
 
 mod acme;
+mod addresses;
+mod authorization;
 mod compress;
 mod policies;
 mod route;
 mod transform;
 mod upstream;
+mod web;
 
 /// Of a Unix socket whose listener gives no `mode`.
 pub const UNIX_MODE_DEFAULT: u32 = 0o660;
@@ -61,6 +67,10 @@ section! {
         routes: Vec<At<Route>> = Vec::new();
         /// Policies that several routes share, by name. See docs/policies.md.
         policies: Named<PolicySet> = Named::default();
+        /// Lists of addresses that policies name.
+        address_lists: Named<AddressList> = Named::default();
+        /// Rules of authorisation that routes share, by name. See docs/authorization.md.
+        authorization: Named<RuleSet> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.

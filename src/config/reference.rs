@@ -5,7 +5,10 @@
 
 use super::{
     decode::{Key, Section, Shape},
-    file::{Acme, Certificate, ExternalAccount, File, ListenerTls, Passthrough, Redirect, Respond},
+    file::{
+        Acme, AuthorizationRule, Certificate, ExternalAccount, File, ListenerTls, Passthrough,
+        Redirect, Respond, Times,
+    },
     values::{LogTemplate, Match, WeightedEndpoint},
 };
 
@@ -87,9 +90,13 @@ fn table(out: &mut String, header: &str, path: &str, section: &Section) {
     }
 }
 
-/// A section without which the one around it is something else: it is shown in a second one.
+/// A section without which the one around it is something else, or that says nothing at its
+/// defaults: it is shown in a second one, or as an example.
 fn is_shown_apart(key: &Key) -> bool {
-    matches!(key.name, "respond" | "redirect" | "tls" | "certificate" | "external_account")
+    matches!(
+        key.name,
+        "respond" | "redirect" | "tls" | "certificate" | "addresses" | "external_account"
+    )
 }
 
 fn entry(out: &mut String, path: &str, key: &Key) {
@@ -197,6 +204,10 @@ pub fn page() -> String {
             }
             "upstreams" => {
                 heading(&mut out, 3, "Endpoints with weight", "", &WeightedEndpoint::section())
+            }
+            "authorization" => {
+                heading(&mut out, 3, "Rules of authorisation", "", &AuthorizationRule::section());
+                heading(&mut out, 3, "Times of the week", "", &Times::section());
             }
             "access_logs" => {
                 heading(&mut out, 3, "Templates of access logs", "", &LogTemplate::section())

@@ -10,6 +10,7 @@ use crate::{
         balance::{Balance, State},
         frames::FrameRates,
         passthrough::Names,
+        permit::Gate,
         rewrite::Rewrite,
         route::{RouteId, RouteMatch, Router},
     },
@@ -85,7 +86,7 @@ impl Snapshot {
 
     /// How errors of a route are told; `None`: as problems (RFC 9457).
     pub fn error_format(&self, route: Option<RouteId>) -> Option<&ErrorFormat> {
-        let policies = route.and_then(|id| self.route(id).policies.as_ref());
+        let policies = route.and_then(|id| self.route(id).policies.policies());
         policies.and_then(|policies| policies.errors.as_ref()).or(self.errors.as_ref())
     }
 
@@ -276,8 +277,8 @@ pub struct Route {
     pub needs_certificate: bool,
     /// Share of its exchanges that are recorded, where it is not the usual one.
     pub trace_sampling: Option<Sampling>,
-    /// What is asked of its requests beside; `None`: nothing.
-    pub policies: Option<Box<Policies>>,
+    /// What is asked of its requests beside.
+    pub policies: Gate<Policies>,
     /// Its exchanges are in the access logs, where the listener's are.
     pub access_log: bool,
 }

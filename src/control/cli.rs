@@ -118,7 +118,8 @@ the URL's host.
 Examples:
   ringway explain GET /api/orders
   ringway explain GET http://api.test/api/orders -H 'X-Tenant: blue'
-  ringway explain POST /upload -H 'Content-Length: 2000000' --config edge.toml";
+  ringway explain POST /upload -H 'Content-Length: 2000000' --config edge.toml
+  ringway explain GET /admin --client 10.0.0.7 --claims '{\"sub\": \"alice\"}'";
 
 const SCHEMA_HELP: &str = "\
 Example, for editors with a TOML language server:
@@ -142,6 +143,15 @@ struct Request {
     /// A request field, `Name: value`. Repeatable.
     #[arg(short = 'H', long = "header", value_name = "FIELD")]
     headers: Vec<String>,
+    /// The client's address (or that of a proxy in front, which tells of it with -H).
+    #[arg(long, value_name = "IP")]
+    client: Option<std::net::IpAddr>,
+    /// Claims of the client's identity, a JSON object. They are believed.
+    #[arg(long, value_name = "JSON")]
+    claims: Option<String>,
+    /// A JWT to take the claims from. Its signature is not verified.
+    #[arg(long, value_name = "JWT", conflicts_with = "claims")]
+    token: Option<String>,
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = FILE_DEFAULT)]
     config: PathBuf,
@@ -224,9 +234,18 @@ fn check(file: &File) -> ExitCode {
 
 fn explained(request: &Request) -> ExitCode {
     let Some(snapshot) = load(&request.config) else { return ExitCode::FAILURE };
-    let question =
-        explain::Question { method: &request.method, url: &request.url, fields: &request.headers };
-    match explain::explain(&snapshot, &question) {
+    let asker =
+        explain::Asker::of(request.client, request.claims.as_deref(), request.token.as_deref());
+    let answer = asker.and_then(|asker| {
+        let question = explain::Question {
+            method: &request.method,
+            url: &request.url,
+            fields: &request.headers,
+            asker: &asker,
+        };
+        explain::explain(&snapshot, &question)
+    });
+    match answer {
         Ok(answer) => {
             let printed = print(&answer.text);
             if answer.is_refused { ExitCode::FAILURE } else { printed }

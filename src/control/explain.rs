@@ -2,6 +2,8 @@
 //!
 //! Uses the parser, path rules and router that serve requests, so it cannot disagree with them.
 
+mod policies;
+
 use std::fmt::Write;
 
 use crate::{
@@ -22,6 +24,8 @@ use crate::{
     wire::{Framing, Parsed, RequestHead, path::NormalPath},
 };
 
+pub use policies::Asker;
+
 /// A request as given on the command line.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
@@ -30,6 +34,8 @@ pub struct Question<'a> {
     pub url: &'a str,
     /// `Name: value`
     pub fields: &'a [String],
+    /// Who asks.
+    pub asker: &'a Asker,
 }
 
 /// What would be done with the request.
@@ -70,15 +76,16 @@ fn refused(refusal: &Refusal, text: &mut String) {
 }
 
 /// The bytes a client would send.
-struct Message {
+struct Message<'q> {
+    asker: &'q Asker,
     bytes: Vec<u8>,
     scheme: &'static str,
     /// Host was made up, since none was given.
     host_assumed: bool,
 }
 
-impl Message {
-    fn of(question: &Question<'_>) -> Result<Message, String> {
+impl<'q> Message<'q> {
+    fn of(question: &Question<'q>) -> Result<Message<'q>, String> {
         let scheme = if question.url.starts_with("https://") { "https" } else { "http" };
         let mut authority = None;
         let mut target = question.url.to_owned();
@@ -115,7 +122,7 @@ impl Message {
             bytes.extend_from_slice(format!("Host: {host}\r\n").as_bytes());
         }
         bytes.extend_from_slice(b"\r\n");
-        Ok(Message { bytes, scheme, host_assumed })
+        Ok(Message { asker: question.asker, bytes, scheme, host_assumed })
     }
 
     /// Follows the request through the phases, in the pipeline's order.
@@ -144,7 +151,7 @@ impl Message {
 
 /// A request that was understood.
 struct Told<'a> {
-    message: &'a Message,
+    message: &'a Message<'a>,
     head: &'a RequestHead,
     forward: &'a [u8],
     matched: &'a [u8],
@@ -229,6 +236,9 @@ impl Told<'_> {
         let route = snapshot.route(found.route);
         if matches!(self.head.framing, Framing::Length(length) if length > route.body_bytes_max) {
             return Err(refusal::BODY_TOO_LARGE.into());
+        }
+        if self.policies(snapshot, route, found, text)? {
+            return Ok(());
         }
         match &route.action {
             Action::Forward(id) => {

@@ -3,11 +3,15 @@
 //! A policy is a plain value compiled from the configuration, plus (where it needs one) a state
 //! value that the worker owns and indexes by id. Nothing here knows about sockets.
 
+pub mod addresses;
 pub mod admit;
+pub mod authorize;
 pub mod balance;
 pub mod client;
 pub mod client_cert;
 pub mod compress;
+pub mod cors;
+pub mod csrf;
 pub mod frames;
 pub mod grpc;
 pub mod grpc_web;
@@ -21,5 +25,6 @@ pub mod rewrite;
 pub mod route;
 pub mod template;
 pub mod transform;
+pub mod user_agents;
 
 pub use refusal::Refusal;

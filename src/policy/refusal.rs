@@ -18,6 +18,14 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     OVERLOADED = "gateway.overloaded", 503, "The gateway has as many connections as it may have.", "RFC 9110 §15.6.4";
     GATEWAY_ENDED = "gateway.ended", 503, "The gateway (after `shutdown.drain_timeout`) or the worker ended before the exchange was complete. The client is not told: it got nothing, or part of a response.", "";
     CLIENT_CERTIFICATE = "client.certificate", 403, "The route is for clients that show a certificate, and this one showed none.", "RFC 9110 §15.5.4";
+    CLIENT_ADDRESS = "client.address", 403, "The route does not serve clients of this address.", "RFC 9110 §15.5.4";
+    CORS_ORIGIN = "cors.origin", 403, "A CORS preflight is for a page of an origin that the route does not allow.", "Fetch §3.3.5";
+    CORS_METHOD = "cors.method", 403, "A CORS preflight asks for a method that the route does not allow to pages of other origins.", "Fetch §3.3.5";
+    CORS_HEADERS = "cors.headers", 403, "A CORS preflight asks for a request field that the route does not allow to pages of other origins.", "Fetch §3.3.5";
+    CSRF_ORIGIN = "csrf.origin", 403, "A request that may change something was made by a page of another site.", "RFC 9110 §15.5.4";
+    USER_AGENT = "client.user_agent", 403, "The route does not serve clients with this User-Agent, or without one.", "RFC 9110 §15.5.4";
+    AUTHZ_IDENTITY = "authz.unauthenticated", 401, "The rules of the route need to know who asks, and the request does not show it.", "RFC 9110 §15.5.2";
+    AUTHZ_DENIED = "authz.denied", 403, "The rules of the route do not allow the request.", "RFC 9110 §15.5.4";
     TLS_PLAIN_HTTP = "tls.plain_http", 400, "HTTP was sent to a port that speaks TLS; use https.", "";
     GRPC_WEB_INVALID = "grpc.web_text", 400, "The base64 of a gRPC-Web request is malformed.", "";
     PASSTHROUGH_HELLO = "passthrough.no_hello", 400, "A connection that is passed through did not begin with a TLS ClientHello, or with one that is malformed.", "RFC 8446 §4.1.2";
@@ -45,6 +53,7 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     UPSTREAM_IDLE = "upstream.idle_timeout", 504, "The upstream stopped in the middle of its response.", "RFC 9110 §15.6.5";
     UPSTREAM_CLOSED = "upstream.closed", 502, "The upstream closed or reset the connection before its response was complete.", "RFC 9110 §15.6.3";
     UPSTREAM_INVALID = "upstream.invalid_response", 502, "The upstream's response is not valid HTTP.", "RFC 9110 §15.6.3";
+    RESPONSE_TOO_LARGE = "upstream.response_bytes", 502, "The upstream's response body is larger than the route allows (`max_response_body`). When its length was not announced, it was cut off.", "RFC 9110 §15.6.3";
     UPSTREAM_UPGRADE = "upstream.unasked_upgrade", 502, "The upstream switched protocols without being asked to.", "RFC 9110 §7.8";
 }
 
@@ -56,11 +65,13 @@ pub struct Refusal {
     pub allow: MethodSet,
     /// For 503 and 429: seconds after which to try again; 0 means the field is not sent.
     pub retry_after_s: u32,
+    /// The client has its response already, complete.
+    pub is_told: bool,
 }
 
 impl From<&'static Reason> for Refusal {
     fn from(reason: &'static Reason) -> Refusal {
-        Refusal { reason, allow: MethodSet::default(), retry_after_s: 0 }
+        Refusal { reason, allow: MethodSet::default(), retry_after_s: 0, is_told: false }
     }
 }
 

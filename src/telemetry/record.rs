@@ -5,7 +5,8 @@
 
 use std::cell::Cell;
 
-use crate::wire::emit;
+use super::metrics::shards::reasons;
+use crate::wire::{Reason, emit};
 
 /// Notes of one exchange.
 #[derive(Debug, Default)]
@@ -30,6 +31,9 @@ pub struct Record {
     pub response_ns: Cell<u64>,
     /// Status of the upstream's response.
     pub upstream_status: Cell<u16>,
+    /// One more than the number of the reason why a policy in shadow mode would have refused it; 0:
+    /// none would have.
+    shadowed: Cell<u16>,
     /// Bytes that passed through a tunnel, from the client and to it.
     pub tunnelled: Cell<(u64, u64)>,
 }
@@ -85,6 +89,22 @@ impl Record {
             gateway_ns: self.lead_ns.get() + now_ns.saturating_sub(answered_ns),
             connect_ns,
             upstream_ns: Some(answered_ns.saturating_sub(sent_ns)),
+        }
+    }
+
+    /// A policy in shadow mode would have refused it. The first one stays.
+    pub fn shadow(&self, reason: &'static Reason) {
+        if self.shadowed.get() == 0 {
+            self.shadowed.set(reason.number + 1);
+        }
+    }
+
+    /// Why a policy in shadow mode would have refused it.
+    #[inline]
+    pub fn shadowed(&self) -> Option<&'static Reason> {
+        match self.shadowed.get() {
+            0 => None,
+            after => reasons().nth(usize::from(after - 1)),
         }
     }
 
@@ -162,6 +182,16 @@ mod tests {
         assert_eq!(record.overhead_ns(&sent(7200)), Some(100 + 200), "the first try's lead");
         assert_eq!(record.first_byte_ns(), Some(2000));
     }
+    #[test]
+    fn the_first_policy_that_would_refuse_is_told() {
+        use crate::policy::refusal::{CLIENT_ADDRESS, MAINTENANCE};
+        let record = Record::begun(0);
+        assert_eq!(record.shadowed(), None);
+        record.shadow(CLIENT_ADDRESS);
+        record.shadow(MAINTENANCE);
+        assert_eq!(record.shadowed(), Some(CLIENT_ADDRESS));
+    }
+
     #[test]
     fn timings_as_a_client_reads_them() {
         let text = |record: &Record, now_ns| {

@@ -10,6 +10,7 @@ use super::{
     deadline::Deadline,
     door::Door,
     policies::UpstreamFields,
+    reshape::Reshape,
     splice::Pipe,
 };
 use crate::{
@@ -305,6 +306,8 @@ pub trait ResponseSink {
     fn tell_timing(&mut self, timing: Timing);
     /// The final response has these field lines too, whoever makes it.
     fn add_fields(&mut self, lines: &[u8]);
+    /// What else becomes of the final response's fields.
+    fn reshape(&mut self) -> &mut Reshape;
     /// Sends an interim (1xx) response whose head is `bytes`.
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal>;
     /// Sends an upstream's head, rewritten, and the data behind it. The window of `buf` begins

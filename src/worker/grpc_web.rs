@@ -17,6 +17,7 @@ use super::{
     generation::Generation,
     net::Stream,
     received::Received,
+    reshape::Reshape,
     splice::Pipe,
 };
 use crate::{
@@ -226,6 +227,10 @@ impl<S: ResponseSink> ResponseSink for WebSink<'_, S> {
 
     fn add_fields(&mut self, lines: &[u8]) {
         self.inner.add_fields(lines);
+    }
+
+    fn reshape(&mut self) -> &mut Reshape {
+        self.inner.reshape()
     }
 
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {

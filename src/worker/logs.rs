@@ -320,6 +320,7 @@ pub fn exchange(worker: &Worker, snapshot: &Generation, exchange: &Exchange, don
         response_bytes: sent.body_bytes + tunnelled_bytes,
         sent_bytes: sent.bytes + tunnelled_bytes,
         reason: refused.map(|refusal| refusal.reason),
+        shadow: record.shadowed(),
     };
     write(snapshot, wanted, &line);
 }

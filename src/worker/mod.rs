@@ -45,6 +45,7 @@ mod proxied;
 mod received;
 mod removed;
 pub mod report;
+pub mod reshape;
 pub mod respond;
 pub mod ring;
 pub mod roster;

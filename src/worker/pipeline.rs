@@ -31,7 +31,7 @@ use super::{
 use crate::{
     config::{
         Snapshot,
-        snapshot::{Action, Ahead},
+        snapshot::{Action, Ahead, Route},
     },
     policy::{
         Refusal,
@@ -68,6 +68,7 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
         refused.map(|r| if worker.is_cut.get() { refusal::GATEWAY_ENDED.into() } else { r });
     let outcome = match refused {
         None => Outcome::Done,
+        Some(refusal) if refusal.is_told => Outcome::Done,
         Some(refusal) if sink.begun() || is_gone(refusal) => Outcome::Broken(refusal),
         Some(refusal) => {
             if is_suspect(refusal) {
@@ -140,24 +141,30 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     worker.beat.set(doing);
     drill(exchange);
     let rule = snapshot.route(matched.route);
-    if rule.needs_certificate && exchange.client_cert.is_none() {
-        return Err(refusal::CLIENT_CERTIFICATE.into());
-    }
     sink.routed(matched.route);
     sink.limit(exchange.until_ms);
-    body.limit(rule.body_bytes_max, exchange.until_ms)?;
-    let permit = match &rule.policies {
-        None => Permit::of_open_route(),
-        Some(policies) => match policies::before(snapshot, exchange, &matched, policies)? {
-            Passed::On(permit) if policies.shapes() => {
-                let to = (&matched, permit);
-                let both = (body, sink);
-                // Boxed: it must not enlarge the task of other requests.
-                return Box::pin(shape::act(worker, snapshot, exchange, to, policies, both)).await;
+    let permit = match rule.policies.pass() {
+        Ok(permit) => {
+            bound(rule, exchange, body)?;
+            permit
+        }
+        Err(asked) => {
+            let policies = asked.policies();
+            policies::tell(exchange, policies, sink);
+            bound(rule, exchange, body)?;
+            let of = (&matched, asked);
+            match policies::before(worker, snapshot, exchange, of, sink).await? {
+                Passed::On(permit) if policies.shapes() => {
+                    let to = (&matched, permit);
+                    let both = (body, sink);
+                    // Boxed: it must not enlarge the task of other requests.
+                    let act = shape::act(worker, snapshot, exchange, to, policies, both);
+                    return Box::pin(act).await;
+                }
+                Passed::On(permit) => permit,
+                Passed::Answered => return Ok(()),
             }
-            Passed::On(permit) => permit,
-            Passed::Answered => return Ok(()),
-        },
+        }
     };
     match &rule.action {
         Action::Forward(upstream) if rule.grpc_web && exchange.grpc_kind().is_web() => {
@@ -194,6 +201,15 @@ pub(super) async fn act<B: RequestBody, S: ResponseSink>(
             respond::redirect(exchange, matched, to, sink).await
         }
     }
+}
+
+/// What every route asks: a certificate where it wants one, a body that is not too large.
+#[inline]
+fn bound<B: RequestBody>(rule: &Route, exchange: &Exchange, body: &mut B) -> Result<(), Refusal> {
+    if rule.needs_certificate && exchange.client_cert.is_none() {
+        return Err(refusal::CLIENT_CERTIFICATE.into());
+    }
+    body.limit(rule.body_bytes_max, exchange.until_ms)
 }
 
 /// What a listener answers before anything is routed.

@@ -3,7 +3,10 @@
 //!
 //! ```text
 //! maintenance                          503
-//! authorise → Permit
+//! address lists                        403
+//! CORS (preflights are answered here)  204 403
+//! User-Agent, CSRF                     403
+//! authorise → Permit                   401 403
 //! transform request                    400 413
 //! ```
 //!
@@ -12,10 +15,30 @@
 //! adds to the sink (`ResponseSink::add_fields`); what it tells the upstream, to the exchange
 //! ([`UpstreamFields`]).
 
-use super::{exchange::Exchange, generation::Generation, shape};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{
+    Worker,
+    exchange::{Exchange, OwnResponse, ResponseSink},
+    generation::Generation,
+    reshape::Dropped,
+    respond, shape,
+};
 use crate::{
-    config::snapshot::Policies,
-    policy::{Refusal, permit::Permit, refusal, route::RouteMatch},
+    config::snapshot::{Maintenance, Policies},
+    policy::{
+        Refusal,
+        addresses::{Addresses, Verdict},
+        authorize::Facts,
+        cors::{
+            Cors,
+            preflight::{self, Preflight},
+        },
+        permit::{Asked, Permit},
+        refusal,
+        route::RouteMatch,
+    },
+    wire::Reason,
 };
 
 /// What the phases come to, unless they refuse.
@@ -53,18 +76,153 @@ impl UpstreamFields {
     }
 }
 
+/// What is said to the client with the response, whoever makes that: also with refusals, so that
+/// browsers show them to pages.
+pub fn tell<S: ResponseSink>(exchange: &Exchange, policies: &Policies, sink: &mut S) {
+    if let Some(cors) = &policies.cors
+        && preflight::of(&exchange.view()).is_none()
+    {
+        let mut lines = Vec::with_capacity(160);
+        let origin = preflight::single(exchange.head(), exchange.bytes(), b"origin");
+        cors.fields(origin, &mut lines);
+        if cors.keeps_upstreams {
+            sink.reshape().unless = Some((b"access-control-allow-origin", lines));
+        } else {
+            sink.add_fields(&lines);
+            sink.reshape().dropped.push(Dropped::Prefix(b"access-control-"));
+        }
+    }
+    if let Some(lines) = &policies.security_lines {
+        sink.reshape().unless_named.extend_from_slice(lines);
+    }
+}
+
 /// The phases of a route that has policies.
-pub fn before(
+pub async fn before<S: ResponseSink>(
+    worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,
-    matched: &RouteMatch,
-    policies: &Policies,
+    (matched, asked): (&RouteMatch, Asked<'_, Policies>),
+    sink: &mut S,
 ) -> Result<Passed, Refusal> {
-    if let Some(maintenance) = &policies.maintenance {
-        let retry_after_s = maintenance.retry_after_s;
-        return Err(Refusal { retry_after_s, ..refusal::MAINTENANCE.into() });
+    let policies = asked.policies();
+    let view = exchange.view();
+    let preflight = policies.cors.as_ref().and_then(|cors| Some((cors, preflight::of(&view)?)));
+    if let Some(maintenance) = &policies.maintenance
+        && preflight.is_none()
+        && maintenance.allow.find(exchange.client.ip).is_none()
+    {
+        return Err(Box::pin(close(maintenance, sink)).await);
     }
-    let permit = Permit::of_open_route();
+    if let Some(addresses) = &policies.addresses {
+        by_address(worker, exchange, addresses)?;
+    }
+    if let Some((cors, preflight)) = preflight {
+        Box::pin(answer(cors, &preflight, sink)).await?;
+        return Ok(Passed::Answered);
+    }
+    if let Some(rule) = &policies.user_agents
+        && rule.refuse(exchange.field(b"user-agent"))
+    {
+        refuse_or_tell(worker, exchange, refusal::USER_AGENT, rule.shadow)?;
+    }
+    if let Some(rule) = &policies.csrf
+        && rule.refuse(&view, exchange.text(exchange.head().authority))
+    {
+        refuse_or_tell(worker, exchange, refusal::CSRF_ORIGIN, rule.shadow)?;
+    }
+    let permit = authorise(worker, exchange, matched, asked, sink)?;
     shape::request(snapshot, exchange, matched, policies)?;
     Ok(Passed::On(permit))
+}
+
+/// Refuses, or only tells so where the policy is in shadow mode.
+fn refuse_or_tell(
+    worker: &Worker,
+    exchange: &Exchange,
+    reason: &'static Reason,
+    is_shadow: bool,
+) -> Result<(), Refusal> {
+    if !is_shadow {
+        return Err(reason.into());
+    }
+    told(worker, exchange, reason);
+    Ok(())
+}
+
+/// Counts and notes what would be refused.
+#[cold]
+fn told(worker: &Worker, exchange: &Exchange, reason: &'static Reason) {
+    worker.metrics.shadow(reason);
+    exchange.record.shadow(reason);
+}
+
+/// The route is closed: with a page of the operator's, if there is one.
+async fn close<S: ResponseSink>(maintenance: &Maintenance, sink: &mut S) -> Refusal {
+    let retry_after_s = maintenance.retry_after_s;
+    let refusal = Refusal { retry_after_s, ..refusal::MAINTENANCE.into() };
+    let Some(page) = &maintenance.page else { return refusal };
+    sink.add_fields(format!("Retry-After: {retry_after_s}\r\n").as_bytes());
+    match respond::fixed(sink, page).await {
+        Ok(()) => Refusal { is_told: true, ..refusal },
+        Err(failed) => failed,
+    }
+}
+
+fn by_address(worker: &Worker, exchange: &Exchange, addresses: &Addresses) -> Result<(), Refusal> {
+    match addresses.verdict(exchange.client.ip) {
+        Verdict::Allowed(_) => Ok(()),
+        Verdict::Denied(_) | Verdict::NotAllowed => {
+            refuse_or_tell(worker, exchange, refusal::CLIENT_ADDRESS, addresses.shadow)
+        }
+    }
+}
+
+/// Answers a preflight.
+async fn answer<S: ResponseSink>(
+    cors: &Cors,
+    asked: &Preflight<'_>,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let mut lines = Vec::with_capacity(256);
+    cors.preflight(asked, &mut lines)?;
+    sink.add_fields(&lines);
+    sink.own(OwnResponse { status: 204, content_type: "", fields: &[], body: b"" }).await
+}
+
+/// Asks the route's rules.
+#[inline]
+fn authorise<S: ResponseSink>(
+    worker: &Worker,
+    exchange: &Exchange,
+    matched: &RouteMatch,
+    asked: Asked<'_, Policies>,
+    sink: &mut S,
+) -> Result<Permit, Refusal> {
+    let identity = exchange.identity.as_deref();
+    let facts = || Facts {
+        identity,
+        // A consumer is shown by its name.
+        consumer: identity.filter(|known| known.consumer.is_some()).map(|known| &*known.subject),
+        request: exchange.view(),
+        matched,
+        scheme: exchange.scheme(),
+        client: exchange.client.ip,
+        now_s: || clock_gettime(ClockId::RealtimeCoarse).tv_sec,
+    };
+    match asked.permit(facts) {
+        Ok(passed) => {
+            if let Some(reason) = passed.shadowed {
+                told(worker, exchange, reason);
+            }
+            Ok(passed.permit)
+        }
+        Err(reason) => {
+            if reason.status == 401 {
+                // RFC 9110 §11.6.1
+                sink.add_fields(b"WWW-Authenticate: Bearer\r\n");
+            }
+            Err(reason.into())
+        }
+    }
 }

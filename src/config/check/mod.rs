@@ -21,6 +21,8 @@ use crate::{
 
 mod access_logs;
 mod acme;
+mod addresses;
+mod authorize;
 mod certificates;
 mod crls;
 mod passthrough;
@@ -34,6 +36,7 @@ mod tls;
 mod trace;
 mod transform;
 mod upstreams;
+mod web;
 
 /// The top of the file, for problems that have no better place.
 const TOP: Place = Place { start: 0, end: 0 };
@@ -51,7 +54,9 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     let upstreams = upstreams::upstreams(file, around, sink);
     let tracing = trace::tracing(file, sink);
     let access_logs = access_logs::access_logs(file, around.look_up, sink);
-    let (routes, router) = routes::routes(file, around.folder, sink);
+    let shared = policies::Shared::of(file, around.folder, sink);
+    let (routes, router) = routes::routes(file, &shared, sink);
+    sink.tell_once();
     Some(Snapshot {
         generation: 1,
         runtime: runtime(&file.runtime, &file.shutdown),

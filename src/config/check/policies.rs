@@ -1,47 +1,118 @@
 //! The policies of a route, gathered from itself and its sets, and compiled.
 
-use super::{TOP, rules::no_such, transform};
+use std::path::Path;
+
+use super::{
+    TOP, addresses, authorize,
+    routes::{bodiless, body},
+    rules::{PathCondition, no_such},
+    transform, web,
+};
 use crate::{
     config::{
         decode::{At, Sink},
         file::{self, Errors, File, PolicyKeys, Route},
         report::Problem,
-        snapshot::{ErrorFormat, Maintenance, Policies},
+        snapshot::{ErrorFormat, Maintenance, Policies, Respond},
     },
     policy::{
         compress::{Compress, Decompress},
+        permit::Gate,
         template::{self, Known, Template},
     },
 };
 
-/// Those of `route`, whose path has `params`; `None` when there are none.
+/// What the policies of several routes name, compiled once.
+pub(super) struct Shared<'f> {
+    /// Where files named in the configuration are.
+    pub folder: &'f Path,
+    pub lists: addresses::Known,
+    pub rules: authorize::Known<'f>,
+}
+
+impl<'f> Shared<'f> {
+    pub fn of(file: &'f File, folder: &'f Path, sink: &mut Sink) -> Shared<'f> {
+        let lists = addresses::lists(file, folder, sink);
+        let rules = authorize::Known::of(file, &lists, sink);
+        let shared = Shared { folder, lists, rules };
+        // Also those that no route names; what is reported again for a route is told once.
+        for set in file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref()) {
+            compiled(&set.policies(), file, &shared, Of::Set, sink);
+        }
+        shared
+    }
+}
+
+/// Those of `route`.
 pub(super) fn policies(
     file: &File,
+    shared: &Shared<'_>,
     route: &Route,
-    params: &[String],
+    condition: &PathCondition,
     sink: &mut Sink,
-) -> Option<Box<Policies>> {
+) -> Gate<Policies> {
     let written = gathered(file, route, sink);
-    let (request, response) = (&written.transform_request, &written.transform_response);
-    let policies = Policies {
-        maintenance: written.maintenance.as_ref().map(maintenance),
-        transform_request: request.as_ref().map(|w| transform::request(w, params, sink)),
-        transform_response: response.as_ref().map(|w| transform::response(w, params, sink)),
-        compress: written.compress.as_ref().map(|written| compress(written, sink)),
-        errors: written.errors.some().and_then(|written| errors(&written, sink)),
-        decompress: written.decompress.as_ref().map(|w| decompress(w, file, route)),
-    };
-    let is_any = policies.maintenance.is_some()
-        || policies.transform_request.is_some()
-        || policies.errors.is_some()
-        || policies.shapes();
+    let of = Of::Route { route, params: &condition.params };
+    let policies = compiled(&written, file, shared, of, sink);
     if let Some(place) = route.grpc_web.place().filter(|_| *route.grpc_web && policies.shapes()) {
-        let title = "calls of gRPC-Web cannot be changed on their way";
-        let fix = "take `transform_response`, `compress`, `decompress`, and `json` and `form` of \
-                   `transform_request`, away from this route";
+        let title = "calls of gRPC-Web cannot be changed or bounded on their way";
+        let fix = "take `transform_response`, `compress`, `decompress`, `max_response_body`, and \
+                   `json` and `form` of `transform_request`, away from this route";
         sink.push(Problem::error(place, title).fix(fix));
     }
-    is_any.then(|| Box::new(policies))
+    Gate::of(policies.asks().then(|| Box::new(policies)))
+}
+
+/// Whose policies they are.
+#[derive(Clone, Copy)]
+pub(super) enum Of<'r> {
+    /// A set's, which says nothing of the routes that will name it.
+    Set,
+    /// A route's, with the parameters of its path.
+    Route { route: &'r Route, params: &'r [String] },
+}
+
+impl<'r> Of<'r> {
+    /// The parameters of its path, as far as they are known.
+    fn params(self) -> Option<&'r [String]> {
+        match self {
+            Of::Set => None,
+            Of::Route { params, .. } => Some(params),
+        }
+    }
+}
+
+/// What is written, as the data path uses it.
+fn compiled(
+    written: &PolicyKeys<'_>,
+    file: &File,
+    shared: &Shared<'_>,
+    of: Of<'_>,
+    sink: &mut Sink,
+) -> Policies {
+    let (request, response) = (&written.transform_request, &written.transform_response);
+    let params = of.params();
+    Policies {
+        maintenance: maintenance(written, shared, sink),
+        addresses: shared.lists.policy(written.addresses, sink),
+        cors: web::cors(written.cors, of, sink),
+        user_agents: web::user_agents(written.user_agents, sink),
+        csrf: written.csrf.as_ref().map(web::csrf),
+        authorization: shared.rules.policy(written.authorize, &shared.lists, of, sink),
+        response_bytes_max: written.max_response_body.map(|bytes| bytes.0),
+        security_lines: written.security_headers.as_ref().map(web::security),
+        transform_request: request
+            .as_ref()
+            .zip(params)
+            .map(|(w, params)| transform::request(w, params, sink)),
+        transform_response: response
+            .as_ref()
+            .zip(params)
+            .map(|(w, params)| transform::response(w, params, sink)),
+        errors: written.errors.some().and_then(|written| errors(&written, sink)),
+        compress: written.compress.as_ref().map(|written| compress(written, sink)),
+        decompress: written.decompress.as_ref().map(|w| decompress(w, file, of)),
+    }
 }
 
 /// What the route says, and else its sets.
@@ -99,16 +170,37 @@ fn compress(written: &file::Compress, sink: &mut Sink) -> Compress {
     }
 }
 
-fn decompress(written: &file::Decompress, file: &File, route: &Route) -> Decompress {
-    let bytes_max = written.max_size.value.or(route.max_body.value);
+fn decompress(written: &file::Decompress, file: &File, of: Of<'_>) -> Decompress {
+    let of_route = match of {
+        Of::Set => None,
+        Of::Route { route, .. } => route.max_body.value,
+    };
+    let bytes_max = written.max_size.value.or(of_route);
     Decompress {
         bytes_max: bytes_max.unwrap_or(file.limits.body.value).0,
         ratio_max: *written.max_ratio,
     }
 }
 
-fn maintenance(written: &file::Maintenance) -> Maintenance {
+fn maintenance(
+    written: &PolicyKeys<'_>,
+    shared: &Shared<'_>,
+    sink: &mut Sink,
+) -> Option<Maintenance> {
+    let rule = written.maintenance.value.as_ref()?;
+    let place = written.maintenance.place().unwrap_or(TOP);
     // Bounded by the file's maximum.
-    let seconds = written.retry_after.0.div_ceil(1000);
-    Maintenance { retry_after_s: u32::try_from(seconds).unwrap_or(u32::MAX) }
+    let seconds = rule.retry_after.0.div_ceil(1000);
+    let page = rule.respond.value.as_ref().map(|page| {
+        let body = body(&page.body, &page.body_file, shared.folder, sink);
+        let status = *page.status;
+        bodiless(status, &body, page.status.place().unwrap_or(place), sink);
+        let content_type = page.content_type.0.clone();
+        Respond { status, content_type, body, headers: Vec::new() }
+    });
+    Some(Maintenance {
+        retry_after_s: u32::try_from(seconds).unwrap_or(u32::MAX),
+        allow: shared.lists.find(&rule.allow, sink),
+        page,
+    })
 }

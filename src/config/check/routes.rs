@@ -3,7 +3,8 @@
 use std::{collections::HashSet, path::Path};
 
 use super::{
-    Once, TOP, check_ping, policies,
+    Once, TOP, check_ping,
+    policies::{self, Shared},
     rules::{self, PathCondition},
     trace,
 };
@@ -24,7 +25,7 @@ use crate::{
 /// Routes by id, and the router; no router when routes are wrong or contradict each other.
 pub(super) fn routes(
     file: &File,
-    folder: &Path,
+    shared: &Shared<'_>,
     sink: &mut Sink,
 ) -> (Vec<snapshot::Route>, Option<Router>) {
     let listeners = &file.listeners;
@@ -42,10 +43,12 @@ pub(super) fn routes(
         let place = route.place().unwrap_or(TOP);
         let condition = rules::path_condition(route, sink);
         let name = names.of(route, &condition, sink);
-        routes.push(checked(file, route, place, &condition, &name, folder, sink));
+        routes.push(checked(file, shared, route, place, &condition, &name, sink));
         if field_names_are_sound(route, sink) && conditions_are_sound(route, &condition) {
             places.push(condition.place.unwrap_or(place));
-            rules.push(rule(route, condition, name));
+            let policies = routes.last().and_then(|route| route.policies.policies());
+            let preflights = policies.is_some_and(|policies| policies.cors.is_some());
+            rules.push(RouteRule { preflights, ..rule(route, condition, name) });
         }
     }
     match Router::compile(&rules) {
@@ -170,12 +173,13 @@ fn rule(route: &Route, condition: PathCondition, name: String) -> RouteRule {
         hosts: route.hosts.iter().map(|host| host.0.clone()).collect(),
         path: condition.pattern,
         methods: route.methods.iter().map(|method| method.0.clone()).collect(),
+        preflights: false,
         headers: matches(&route.headers, str::to_ascii_lowercase),
         query: matches(&route.query, str::to_owned),
     }
 }
 
-fn matches(matches: &Matches, name_of: impl Fn(&str) -> String) -> Vec<ValueMatch> {
+pub(super) fn matches(matches: &Matches, name_of: impl Fn(&str) -> String) -> Vec<ValueMatch> {
     let one = |(name, value): &(At<String>, MatchValue)| ValueMatch {
         name: name_of(&name.value),
         value: match value {
@@ -190,14 +194,14 @@ fn matches(matches: &Matches, name_of: impl Fn(&str) -> String) -> Vec<ValueMatc
 
 fn checked(
     file: &File,
+    shared: &Shared<'_>,
     route: &At<Route>,
     place: Place,
     condition: &PathCondition,
     name: &str,
-    folder: &Path,
     sink: &mut Sink,
 ) -> snapshot::Route {
-    let action = action(file, route, place, condition, folder, sink);
+    let action = action(file, route, place, condition, shared.folder, sink);
     if !matches!(action, Action::Forward(_)) {
         refuse_forwarding_keys(route, sink);
     }
@@ -214,7 +218,7 @@ fn checked(
         pattern: rules::pattern_text(route),
         trace_sampling: trace::sampling(&route.trace_sample),
         needs_certificate: needs_certificate(file, route, sink),
-        policies: policies::policies(file, route, &condition.params, sink),
+        policies: policies::policies(file, shared, route, condition, sink),
         access_log: *route.access_log,
     }
 }
@@ -303,6 +307,7 @@ fn refuse_forwarding_keys(route: &Route, sink: &mut Sink) {
         ("websocket_ping", route.websocket_ping.place()),
         ("grpc_web", route.grpc_web.place()),
         ("tries", route.tries.place()),
+        ("max_response_body", route.max_response_body.place()),
     ];
     for (name, place) in keys {
         if let Some(place) = place {
@@ -387,28 +392,42 @@ fn needs_certificate(file: &File, route: &Route, sink: &mut Sink) -> bool {
 const BODY_FILE_BYTES_MAX: u64 = 16 << 20;
 
 fn respond(respond: &Respond, place: Place, folder: &Path, sink: &mut Sink) -> snapshot::Respond {
-    if let (Some(body), Some(file)) = (respond.body.place(), respond.body_file.place()) {
-        let title = "a response has one body, not both `body` and `body_file`";
-        sink.push(
-            Problem::error(file, title).related(body, "the first one").fix("keep one of them"),
-        );
-    }
-    let body = match (&respond.body.value, respond.body_file.some()) {
-        (Some(text), _) => text.clone().into_bytes(),
-        (None, Some(name)) => body_file(&name, folder, sink),
-        (None, None) => Vec::new(),
-    };
+    let body = body(&respond.body, &respond.body_file, folder, sink);
     let status = *respond.status;
-    if matches!(status, 204 | 304) && !body.is_empty() {
-        let title = format!("a response with status {status} has no body (RFC 9110 §6.4.1)");
-        let at = respond.status.place().unwrap_or(place);
-        sink.push(Problem::error(at, title).fix("remove the body, or write another status"));
-    }
+    bodiless(status, &body, respond.status.place().unwrap_or(place), sink);
     snapshot::Respond {
         status,
         content_type: respond.content_type.0.clone(),
         body,
         headers: response_fields(respond, sink),
+    }
+}
+
+/// The body of a response of the operator's, from the configuration or a file.
+pub(super) fn body(
+    text: &At<Option<String>>,
+    file: &At<Option<String>>,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Vec<u8> {
+    if let (Some(body), Some(file)) = (text.place(), file.place()) {
+        let title = "a response has one body, not both `body` and `body_file`";
+        sink.push(
+            Problem::error(file, title).related(body, "the first one").fix("keep one of them"),
+        );
+    }
+    match (&text.value, file.some()) {
+        (Some(text), _) => text.clone().into_bytes(),
+        (None, Some(name)) => body_file(&name, folder, sink),
+        (None, None) => Vec::new(),
+    }
+}
+
+/// Reports a body where the status has none.
+pub(super) fn bodiless(status: u16, body: &[u8], place: Place, sink: &mut Sink) {
+    if matches!(status, 204 | 304) && !body.is_empty() {
+        let title = format!("a response with status {status} has no body (RFC 9110 §6.4.1)");
+        sink.push(Problem::error(place, title).fix("remove the body, or write another status"));
     }
 }
 

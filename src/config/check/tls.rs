@@ -330,7 +330,9 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
         own.chain(lists).chain(tls.ca.value.clone()).collect::<Vec<_>>()
     };
     let upstreams = upstreams.filter_map(|upstream| upstream.tls.value.as_ref());
-    let names = listeners.flat_map(of_listener).chain(upstreams.flat_map(of_upstream));
+    let lists = file.address_lists.value.0.iter().filter_map(|(_, list)| list.as_ref());
+    let lists = lists.flat_map(|list| list.files.iter().map(|file| file.value.clone()));
+    let names = listeners.flat_map(of_listener).chain(upstreams.flat_map(of_upstream)).chain(lists);
     names.map(|name| folder.join(name)).collect()
 }
 

@@ -107,9 +107,18 @@ impl Sink {
         self.problems.push(problem);
     }
 
+    /// Forgets problems that were reported before in the same words: a set of policies is looked at
+    /// for each route that names it.
+    pub fn tell_once(&mut self) {
+        let mut seen = std::collections::HashSet::new();
+        self.problems.retain(|problem| seen.insert((problem.place, problem.title.clone())));
+    }
+
     /// The dotted name of the key being decoded.
     pub fn name(&self) -> String {
         if let Some((ENTRY, keys)) = self.path.split_last().map(|(last, keys)| (&**last, keys)) {
+            let keys: Vec<&str> =
+                keys.iter().map(String::as_str).filter(|key| *key != ENTRY).collect();
             return format!("an entry of `{}`", keys.join("."));
         }
         let keys: Vec<&str> =

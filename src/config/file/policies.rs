@@ -4,12 +4,13 @@
 //! its line in [`with_policies`], with what the reference says of it, and its line in
 //! [`policy_keys`]. What it has to say is a section of its own.
 
+use super::{Addresses, AuthorizeKey, BODY_MAX, Cors, Csrf, SecurityHeaders, UserAgents};
 use crate::{
     config::{
         decode::{At, Origin, Sink},
         report::{Place, Problem},
-        units::{Millis, hours, seconds},
-        values::FieldValue,
+        units::{Millis, Size, bytes, hours, seconds},
+        values::{AddressSource, FieldValue},
     },
     section,
 };
@@ -26,6 +27,25 @@ macro_rules! with_policies {
                 $($own)*
                 /// Answer every request with 503, until this is taken out.
                 maintenance: Option<Maintenance> = None, eg "{ retry_after = \"10m\" }";
+                /// Which clients are served, by their address.
+                addresses: Option<Addresses> = None, eg "{ deny = [\"192.0.2.0/24\"] }";
+                /// Which pages of other origins may use it from a browser (CORS).
+                cors: Option<Cors> = None, eg "{ origins = [\"https://app.example.com\"] }";
+                /// Refuse clients for what they call themselves (User-Agent).
+                user_agents: Option<UserAgents> = None, eg "{ deny = [\"(?i)badbot\"] }";
+                /// Refuse what pages of other sites make a browser do.
+                csrf: Option<Csrf> = None, eg "{}";
+                /// Who may use it: names of sets of rules (`[authorization.NAME]`) and rules, of
+                /// which the first that matches decides; what none allows is refused. Or a table
+                /// with these `rules` and `shadow = true`, which refuses nobody. See
+                /// docs/authorization.md.
+                authorize: Option<AuthorizeKey> = None, eg "[{ groups = [\"staff\"] }]";
+                /// With `upstream`: largest response body. One that is announced as larger is
+                /// answered with 502, one that turns out to be is cut off.
+                max_response_body: Option<Size> = None
+                    => Some(bytes(0))..=Some(BODY_MAX), eg "\"100MiB\"";
+                /// Response fields that make browsers careful.
+                security_headers: Option<SecurityHeaders> = None, eg "{}";
                 /// Change requests before they are forwarded.
                 transform_request: Option<TransformRequest> = None,
                     eg "{ headers = { set = { X-From = \"${client}\" } } }";
@@ -50,6 +70,13 @@ macro_rules! policy_keys {
     ($($with:tt)*) => {
         $crate::config::file::policies::each_policy! { $($with)*
             maintenance: Option<Maintenance>,
+            addresses: Option<Addresses>,
+            cors: Option<Cors>,
+            user_agents: Option<UserAgents>,
+            csrf: Option<Csrf>,
+            authorize: Option<AuthorizeKey>,
+            max_response_body: Option<Size>,
+            security_headers: Option<SecurityHeaders>,
             transform_request: Option<TransformRequest>,
             transform_response: Option<TransformResponse>,
             errors: Option<Errors>,
@@ -136,5 +163,24 @@ section! {
     pub struct Maintenance {
         /// Tell clients to come back after this long (Retry-After).
         retry_after: Millis = seconds(60) => seconds(1)..=hours(24 * 30);
+        /// Serve these clients all the same: networks, or names of lists
+        /// (`[address_lists.NAME]`).
+        allow: Vec<At<AddressSource>> = Vec::new();
+        /// A response of your own instead of the reason: its `status` is 503 unless another is
+        /// written.
+        respond: Option<MaintenancePage> = None, eg "{ body_file = \"maintenance.html\" }";
+    }
+
+    /// What clients get meanwhile.
+    pub struct MaintenancePage {
+        /// Status code.
+        status: u16 = 503 => 200..=599;
+        /// The body, as text.
+        body: Option<String> = None, eg "\"back soon\\n\"";
+        /// File with the body, relative to this configuration; read when it is loaded. At most
+        /// 16 MiB.
+        body_file: Option<String> = None, eg "\"maintenance.html\"";
+        /// Media type of the body.
+        content_type: FieldValue = FieldValue("text/plain; charset=utf-8".to_owned());
     }
 }

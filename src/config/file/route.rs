@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    BODY_MAX,
+    Addresses, AuthorizeKey, BODY_MAX, Cors, Csrf, SecurityHeaders, UserAgents,
     compress::{Compress, Decompress},
     policies::{Errors, Maintenance, with_policies},
     transform::{TransformRequest, TransformResponse},

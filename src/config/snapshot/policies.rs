@@ -1,15 +1,36 @@
 //! What the policies of one route are.
 
+use super::Respond;
 use crate::policy::{
+    addresses::{Addresses, Lists},
+    authorize::Authorization,
     compress::{Compress, Decompress},
+    cors::Cors,
+    csrf::Csrf,
+    permit::Authorises,
     template::{Place, Template},
     transform::{RequestTransform, ResponseTransform},
+    user_agents::UserAgents,
 };
 
 /// The policies of a route that has any.
 #[derive(Clone, Debug)]
 pub struct Policies {
     pub maintenance: Option<Maintenance>,
+    /// Which clients are served.
+    pub addresses: Option<Addresses>,
+    /// Which pages of other origins may use it.
+    pub cors: Option<Cors>,
+    /// Clients that are refused for what they call themselves.
+    pub user_agents: Option<UserAgents>,
+    /// Pages of other sites make no requests that may change something.
+    pub csrf: Option<Csrf>,
+    /// Who may do what.
+    pub authorization: Option<Authorization>,
+    /// Bytes of a response's body.
+    pub response_bytes_max: Option<u64>,
+    /// Lines of the response, each unless the upstream has a field of that name.
+    pub security_lines: Option<Box<[u8]>>,
     pub transform_request: Option<RequestTransform>,
     pub transform_response: Option<ResponseTransform>,
     pub compress: Option<Compress>,
@@ -18,9 +39,39 @@ pub struct Policies {
 }
 
 impl Policies {
+    /// Whether there are any.
+    pub fn asks(&self) -> bool {
+        let Policies {
+            maintenance,
+            addresses,
+            cors,
+            user_agents,
+            csrf,
+            authorization,
+            response_bytes_max: _,
+            security_lines,
+            transform_request,
+            transform_response: _,
+            errors,
+            compress: _,
+            decompress: _,
+        } = self;
+        maintenance.is_some()
+            || addresses.is_some()
+            || cors.is_some()
+            || user_agents.is_some()
+            || csrf.is_some()
+            || authorization.is_some()
+            || security_lines.is_some()
+            || transform_request.is_some()
+            || errors.is_some()
+            || self.shapes()
+    }
+
     /// Bodies, or the response, are not passed on as they come.
     pub fn shapes(&self) -> bool {
         self.transform_response.is_some()
+            || self.response_bytes_max.is_some()
             || self.compress.is_some()
             || self.decompress.is_some()
             || self.transform_request.as_ref().is_some_and(|rule| rule.body.is_some())
@@ -40,8 +91,18 @@ pub struct ErrorFormat {
     pub place: Place,
 }
 
+impl Authorises for Policies {
+    fn authorization(&self) -> Option<&Authorization> {
+        self.authorization.as_ref()
+    }
+}
+
 /// Every request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Maintenance {
     pub retry_after_s: u32,
+    /// Clients that are served all the same.
+    pub allow: Lists,
+    /// What clients get instead of the reason.
+    pub page: Option<Respond>,
 }

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Bad, FromText, bad};
+use super::{Bad, FromText, Name, bad};
 
 /// Where a listener listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,9 +259,44 @@ impl FromText for BareHost {
     }
 }
 
+/// Addresses where a policy looks for a client's: a network, one address, or the name of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressSource {
+    Network(IpNet),
+    List(String),
+}
+
+impl FromText for AddressSource {
+    const WHAT: &'static str = "an IP network or address, or the name of a list of addresses";
+    const EXAMPLE: &'static str = "10.0.0.0/8";
+
+    fn read(text: &str) -> Result<Self, Bad> {
+        // A name has neither, and hardly begins with a digit and has dots.
+        let is_numeric = text.starts_with(|c: char| c.is_ascii_digit()) && text.contains('.');
+        if text.contains(['/', ':']) || is_numeric {
+            return Network::read(text).map(|network| AddressSource::Network(network.0));
+        }
+        Name::read(text).map(|name| AddressSource::List(name.0))
+    }
+
+    fn show(&self) -> String {
+        match self {
+            AddressSource::Network(network) => network.to_string(),
+            AddressSource::List(name) => name.clone(),
+        }
+    }
+}
+
 /// A network, or one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network(pub IpNet);
+
+impl Network {
+    /// From a line of a file; else what to write instead.
+    pub fn of_line(text: &str) -> Result<IpNet, String> {
+        Network::read(text).map(|network| network.0).map_err(|bad| bad.fix)
+    }
+}
 
 impl FromText for Network {
     const WHAT: &'static str = "an IP network or address";

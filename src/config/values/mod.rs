@@ -24,18 +24,24 @@ mod conditions;
 mod json;
 mod paths;
 mod secret_source;
+mod times;
 mod trace;
+mod web;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use acme::{AcmeChallenge, DirectoryUrl, DomainName, Email};
-pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
+pub use addresses::{
+    AddressSource, BareHost, BindAddress, EndpointName, HostName, HostPattern, Network,
+};
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
 pub use compress::{MediaType, default_media_types};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use json::{AnyValue, FormUse};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use secret_source::SecretSource;
+pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
+pub use web::{CorsOrigin, FieldName, FieldNameOrAny, Origin, OriginPattern, UserAgent};
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
 choice!(
@@ -189,6 +195,14 @@ written_as_text!(
     ValueRegex,
     FieldValue,
     Network,
+    AddressSource,
+    Days,
+    ClockTime,
+    ZoneName,
+    Origin,
+    FieldName,
+    FieldNameOrAny,
+    UserAgent,
     Pseudonym,
     CollectorUrl,
     SecretSource,

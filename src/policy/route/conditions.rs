@@ -3,7 +3,10 @@
 use regex::bytes::Regex;
 
 use super::{RequestView, RouteRule, ValueMatch, ValuePattern, pattern};
-use crate::{policy::refusal::MethodSet, wire::Method};
+use crate::{
+    policy::{cors::preflight, refusal::MethodSet},
+    wire::Method,
+};
 
 /// Checked conditions of one route. Regular expressions speak about the whole value.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +21,8 @@ struct Methods {
     known: MethodSet,
     /// Those [`Method`] does not know.
     other: Box<[Box<str>]>,
+    /// OPTIONS, where it asks about one of them for a page of another origin.
+    preflights: bool,
 }
 
 /// Whether a request meets the conditions, and if not, the first that it does not.
@@ -35,7 +40,7 @@ impl Conditions {
     pub(super) fn check(rule: &RouteRule) -> Result<Conditions, Vec<String>> {
         let mut faults = Vec::new();
         let mut conditions = Conditions::default();
-        match Methods::check(&rule.methods) {
+        match Methods::check(&rule.methods, rule.preflights) {
             Ok(methods) => conditions.methods = methods,
             Err(mut wrong) => faults.append(&mut wrong),
         }
@@ -96,7 +101,7 @@ impl Conditions {
 }
 
 impl Methods {
-    fn check(list: &[String]) -> Result<Option<Methods>, Vec<String>> {
+    fn check(list: &[String], preflights: bool) -> Result<Option<Methods>, Vec<String>> {
         if list.is_empty() {
             return Ok(None);
         }
@@ -116,20 +121,33 @@ impl Methods {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Some(Methods { known, other: other.into() }))
+        Ok(Some(Methods { known, other: other.into(), preflights }))
     }
 
     #[inline]
     fn contains(&self, request: &RequestView<'_>) -> bool {
         match request.method {
             Method::Other => self.other.iter().any(|m| m.as_bytes() == request.method_text),
-            method => self.known.contains(method),
+            method => {
+                self.known.contains(method)
+                    || (self.preflights && method == Method::Options && self.asked_for(request))
+            }
         }
+    }
+
+    /// Whether a preflight asks about one of them.
+    #[cold]
+    fn asked_for(&self, request: &RequestView<'_>) -> bool {
+        preflight::of(request).is_some_and(|asked| match Method::from_bytes(asked.method) {
+            Method::Other => self.other.iter().any(|m| m.as_bytes() == asked.method),
+            method => self.known.contains(method),
+        })
     }
 
     fn covers(&self, other: &Methods) -> bool {
         self.known.union(other.known) == self.known
             && other.other.iter().all(|m| self.other.contains(m))
+            && (!other.preflights || self.preflights || self.known.contains(Method::Options))
     }
 }
 
@@ -174,19 +192,33 @@ fn implies(a: &ValueMatch, b: &ValueMatch) -> bool {
 }
 
 /// Any line of the field may match (RFC 9110 §5.3 lets senders spread a list over lines).
-fn header_met(wanted: &ValueMatch, request: &RequestView<'_>) -> bool {
-    let mut lines = request
+pub(in crate::policy) fn header_met(wanted: &ValueMatch, request: &RequestView<'_>) -> bool {
+    let lines = request
         .head
         .fields
         .iter()
         .filter(|f| f.name.of(request.buf).eq_ignore_ascii_case(wanted.name.as_bytes()))
         .map(|f| f.value.of(request.buf));
-    match &wanted.value {
-        ValuePattern::Present => lines.next().is_some(),
-        ValuePattern::Absent => lines.next().is_none(),
-        ValuePattern::Exact(text) => lines.any(|v| v == text.as_bytes()),
-        ValuePattern::Regex(regex) => lines.any(|v| regex.is_match(v)),
+    value_met(&wanted.value, lines)
+}
+
+/// Whether any of some values is as wanted.
+#[inline]
+pub(in crate::policy) fn value_met<'v>(
+    wanted: &ValuePattern,
+    mut values: impl Iterator<Item = &'v [u8]>,
+) -> bool {
+    match wanted {
+        ValuePattern::Present => values.next().is_some(),
+        ValuePattern::Absent => values.next().is_none(),
+        ValuePattern::Exact(text) => values.any(|v| v == text.as_bytes()),
+        ValuePattern::Regex(regex) => values.any(|v| regex.is_match(v)),
     }
+}
+
+/// Conditions on values with names, checked and compiled; with `header`, names of fields.
+pub fn checked_values(values: &[ValueMatch], header: bool) -> Result<Box<[ValueMatch]>, String> {
+    values.iter().map(|value| checked_value(value, header)).collect()
 }
 
 /// Any occurrence of the parameter may match. Percent-encoding is undone, `+` is left as it is.

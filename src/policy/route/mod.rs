@@ -17,7 +17,7 @@
 //! or template took the request.
 
 mod compile;
-mod conditions;
+pub(super) mod conditions;
 mod explain;
 mod index;
 mod pattern;
@@ -32,6 +32,7 @@ use ahash::RandomState;
 use super::Refusal;
 use crate::wire::{Method, RequestHead, Span};
 
+pub use conditions::checked_values;
 pub use explain::{Considered, Outcome};
 pub use pattern::SEGMENTS_MAX;
 pub(super) use pattern::{hex_pair, normalised};
@@ -49,6 +50,8 @@ pub struct RouteRule {
     pub path: PathPattern,
     /// Empty: every method. GET implies HEAD.
     pub methods: Vec<String>,
+    /// With `methods`: a CORS preflight for one of them too.
+    pub preflights: bool,
     pub headers: Vec<ValueMatch>,
     pub query: Vec<ValueMatch>,
 }

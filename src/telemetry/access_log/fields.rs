@@ -99,6 +99,7 @@ fields! {
     SentBytes = "sent_bytes", Integer, Always, "All bytes sent to the client: heads, framing, body.";
     Side = "side", String, Known, "Who is behind `reason`: `client`, `upstream` or `gateway`.";
     Reason = "reason", String, Known, "Why the gateway refused the exchange or cut it off: a token of docs/reasons.md. None when a complete response was relayed or configured.";
+    Shadow = "shadow", String, Known, "Why a policy in shadow mode would have refused the exchange: a token of docs/reasons.md. The first one, where there are several.";
     TimeClf = "time_clf", String, Never, "As `time`, in the Common Log Format: `21/Nov/2026:16:23:47 +0000`.";
     TimeMs = "time_unix_ms", Integer, Never, "As `time`, in milliseconds since 1970.";
     RequestLine = "request_line", String, Never, "Method, target and protocol as in a request line; the `first_line` where there are none.";
@@ -186,6 +187,7 @@ impl Field {
             Field::SentBytes => Value::Number(line.sent_bytes),
             Field::Side => line.reason.map_or(Value::None, |r| Value::Own(side(r).as_bytes())),
             Field::Reason => line.reason.map_or(Value::None, |r| Value::Own(r.token.as_bytes())),
+            Field::Shadow => line.shadow.map_or(Value::None, |r| Value::Own(r.token.as_bytes())),
             Field::TimeClf => Value::Own(line.time.clf()),
             Field::TimeMs => Value::Number(line.time.unix_ms()),
             Field::RequestLine if request.is_some_and(|request| !request.method.is_empty()) => {

@@ -62,6 +62,8 @@ pub struct Line<'a> {
     pub sent_bytes: u64,
     /// Why the gateway refused the exchange or cut it off.
     pub reason: Option<&'static Reason>,
+    /// Why a policy in shadow mode would have refused it.
+    pub shadow: Option<&'static Reason>,
 }
 
 impl Default for Line<'_> {
@@ -96,6 +98,7 @@ impl Default for Line<'_> {
             response_bytes: 0,
             sent_bytes: 0,
             reason: None,
+            shadow: None,
         }
     }
 }

@@ -50,6 +50,7 @@ fn forwarded(time: &Stamp) -> Line<'_> {
         response_bytes: 1024,
         sent_bytes: 1300,
         reason: None,
+        shadow: None,
     }
 }
 

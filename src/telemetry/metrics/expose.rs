@@ -330,6 +330,11 @@ impl Scrape {
             (vec![Cow::Borrowed(reason.token)], registry.sum(|w| w.reasons[at].get()))
         });
         self.counts(f::REFUSALS, refusals.filter(|(_, count)| *count > 0).collect());
+        let shadowed = reasons().map(|reason| {
+            let at = usize::from(reason.number);
+            (vec![Cow::Borrowed(reason.token)], registry.sum(|w| w.shadowed[at].get()))
+        });
+        self.counts(f::SHADOWED, shadowed.filter(|(_, count)| *count > 0).collect());
         self.count(f::RECEIVED, registry.sum(|w| w.received_bytes.get()));
         self.count(f::SENT, registry.sum(|w| w.sent_bytes.get()));
         self.count(f::SPLICED, registry.sum(|w| w.spliced_bytes.get()));

@@ -81,6 +81,7 @@ families! {
     REQUESTS = Counter One "ringway_requests" ["worker"] "Requests answered, refused or cut off";
     RESPONSES = Counter One "ringway_responses" ["status"] "Final responses begun, by status code";
     REFUSALS = Counter One "ringway_refusals" ["reason"] "Requests that the gateway answered or cut off itself, by reason (docs/reasons.md)";
+    SHADOWED = Counter One "ringway_shadow_refusals" ["reason"] "Requests that a policy in shadow mode would have refused, by reason (docs/reasons.md)";
     RECEIVED = Counter Bytes "ringway_received" [] "Requests as received: heads, and bodies without their framing";
     SENT = Counter Bytes "ringway_sent" [] "Responses as sent, with heads and framing";
     SPLICED = Counter Bytes "ringway_spliced" [] "Bytes of response bodies that the kernel moved from socket to socket (`limits.splice`)";

@@ -274,6 +274,8 @@ pub struct WorkerShard {
     pub requests: Cell,
     /// Exchanges the gateway answered or cut off itself, by reason, see [`reasons`].
     pub reasons: [Cell; REASONS],
+    /// Exchanges that a policy in shadow mode would have refused, likewise.
+    pub shadowed: [Cell; REASONS],
     /// Final responses by status code, from [`STATUS_FIRST`] on.
     pub statuses: [Cell; STATUSES],
     /// Bytes of requests: heads as received, bodies without their framing.
@@ -318,6 +320,7 @@ impl Default for WorkerShard {
             websockets: WebSocketShard::default(),
             requests: Cell::default(),
             reasons: std::array::from_fn(|_| Cell::default()),
+            shadowed: std::array::from_fn(|_| Cell::default()),
             statuses: std::array::from_fn(|_| Cell::default()),
             received_bytes: Cell::default(),
             sent_bytes: Cell::default(),
@@ -351,6 +354,11 @@ impl WorkerShard {
     /// An exchange the gateway answers or cuts off itself.
     pub fn refused(&self, reason: &Reason) {
         self.reasons[usize::from(reason.number)].count();
+    }
+
+    /// An exchange that a policy in shadow mode would refuse.
+    pub fn shadow(&self, reason: &Reason) {
+        self.shadowed[usize::from(reason.number)].count();
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     config::Snapshot,
     policy::{Refusal, refusal, route::RouteId},
     telemetry::record::{Sent, Timing},
-    wire::{FieldId, Framing, ResponseHead, Version, emit},
+    wire::{Field, FieldId, Framing, ResponseHead, Version, emit},
     worker::{
         Worker,
         body::{SendFraming, chunk_head, chunk_tail, frame},
@@ -18,6 +18,7 @@ use crate::{
         deadline::Deadline,
         exchange::{OwnResponse, ResponseSink},
         net::{Stream, Wait, WriteFailed},
+        reshape::Reshape,
         splice::{AtOnce, Pipe},
     },
 };
@@ -41,6 +42,8 @@ pub struct H1Sink<'c> {
     timing: Option<Timing>,
     /// Further field lines of the final response.
     added: Vec<u8>,
+    /// What else becomes of its fields.
+    reshape: Option<Box<Reshape>>,
     waited_ms: u64,
     /// While a body comes from a pipe.
     at_once: Option<AtOnce<'c>>,
@@ -70,6 +73,7 @@ impl<'c> H1Sink<'c> {
             sent: Sent::default(),
             timing: None,
             added: Vec::new(),
+            reshape: None,
             waited_ms: 0,
             at_once: None,
         }
@@ -135,7 +139,10 @@ impl<'c> H1Sink<'c> {
     pub fn rewrite(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
         out.clear();
         emit::status_line(out, head.status, head.phrase.of(bytes));
-        emit::kept_fields(out, bytes, &head.fields, |_| false);
+        match &self.reshape {
+            None => emit::kept_fields(out, bytes, &head.fields, |_| false),
+            Some(reshape) => reshaped(reshape, out, head, bytes),
+        }
         let has_date = head.fields.iter().any(|field| field.id == FieldId::Date);
         out.extend_from_slice(self.snapshot.forwarding.via.line(head.version));
         self.security(out, Some((head, bytes)));
@@ -201,6 +208,20 @@ impl<'c> H1Sink<'c> {
     }
 }
 
+/// The fields of an upstream's response, as policies want them.
+#[cold]
+fn reshaped(reshape: &Reshape, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
+    let drops = |field: &Field| reshape.drops(field.name.of(bytes));
+    emit::kept_fields(out, bytes, &head.fields, drops);
+    let stays = |field: &&Field| !field.hop_by_hop && !drops(field);
+    reshape.write(out, |name| {
+        head.fields
+            .iter()
+            .filter(stays)
+            .any(|field| field.name.of(bytes).eq_ignore_ascii_case(name))
+    });
+}
+
 impl ResponseSink for H1Sink<'_> {
     fn routed(&mut self, route: RouteId) {
         self.client.activity.route.set(Some((self.snapshot.generation, route)));
@@ -224,6 +245,10 @@ impl ResponseSink for H1Sink<'_> {
 
     fn add_fields(&mut self, lines: &[u8]) {
         self.added.extend_from_slice(lines);
+    }
+
+    fn reshape(&mut self) -> &mut Reshape {
+        self.reshape.get_or_insert_default()
     }
 
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
@@ -324,6 +349,12 @@ impl ResponseSink for H1Sink<'_> {
         }
         for (name, value) in response.fields {
             emit::field(&mut out, name.as_bytes(), value.as_bytes());
+        }
+        if let Some(reshape) = &self.reshape {
+            let has = |name: &[u8], (own, _): &(String, String)| {
+                own.as_bytes().eq_ignore_ascii_case(name)
+            };
+            reshape.write(&mut out, |name| response.fields.iter().any(|field| has(name, field)));
         }
         self.security(&mut out, None);
         self.hop_fields(&mut out, false);

@@ -29,6 +29,7 @@ use crate::{
         generation::Generation,
         h1::body::too_slow,
         net::{Stream, Wait},
+        reshape::Reshape,
         splice::Pipe,
     },
 };
@@ -173,6 +174,7 @@ pub struct H2Sink<'s> {
     timing: Option<Timing>,
     /// Further fields of the final response.
     added: Option<Box<HeaderMap>>,
+    reshape: Option<Box<Reshape>>,
     waited_ms: u64,
     alarm: Option<Alarm>,
     connect: Option<Connect>,
@@ -206,6 +208,7 @@ impl<'s> H2Sink<'s> {
             sent: Sent::default(),
             timing: None,
             added: None,
+            reshape: None,
             waited_ms: 0,
             alarm: None,
             connect: None,
@@ -406,6 +409,10 @@ impl ResponseSink for H2Sink<'_> {
         }
     }
 
+    fn reshape(&mut self) -> &mut Reshape {
+        self.reshape.get_or_insert_default()
+    }
+
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
         let response = self.rewritten(head, bytes);
         self.sent.bytes += size(response.headers());
@@ -425,6 +432,9 @@ impl ResponseSink for H2Sink<'_> {
             return Err(refusal::UPSTREAM_INVALID.into());
         }
         let mut response = self.rewritten(head, buf.bytes());
+        if let Some(reshape) = &self.reshape {
+            reshape.apply(response.headers_mut());
+        }
         self.hop_fields(response.headers_mut());
         buf.consume(head.len);
         let is_all = last && buf.is_empty() && trailer_lines.is_empty();
@@ -479,6 +489,9 @@ impl ResponseSink for H2Sink<'_> {
             if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
                 append(fields, name, value.as_bytes());
             }
+        }
+        if let Some(reshape) = &self.reshape {
+            reshape.add(fields);
         }
         self.hop_fields(fields);
         let sends_body = length > 0 && !self.is_head;

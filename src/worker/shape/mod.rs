@@ -134,7 +134,7 @@ async fn respond<B: RequestBody, S: ResponseSink>(
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Refusal> {
     let (rule, compress) = (policies.transform_response.as_ref(), policies.compress.as_ref());
-    if rule.is_none() && compress.is_none() {
+    if rule.is_none() && compress.is_none() && policies.response_bytes_max.is_none() {
         return pipeline::act(worker, snapshot, exchange, to, body, sink).await;
     }
     let mut sink = Shaped {
@@ -145,6 +145,7 @@ async fn respond<B: RequestBody, S: ResponseSink>(
         rule,
         compress,
         inner: sink,
+        left: policies.response_bytes_max.unwrap_or(u64::MAX),
         held: None,
         coded: None,
     };

@@ -21,6 +21,7 @@ use crate::{
         deadline::Deadline,
         exchange::{Exchange, OwnResponse, ResponseSink},
         net::Stream,
+        reshape::Reshape,
         splice::Pipe,
     },
 };
@@ -34,6 +35,8 @@ pub struct Shaped<'s, 'w, S> {
     pub rule: Option<&'s ResponseTransform>,
     pub compress: Option<&'w Compress>,
     pub inner: &'s mut S,
+    /// Bytes that may still come of the upstream's body.
+    pub left: u64,
     /// A body that is changed as a whole, until it is complete.
     pub held: Option<Held>,
     /// A body that is compressed as it comes.
@@ -113,6 +116,12 @@ impl<'w, S: ResponseSink> Shaped<'_, 'w, S> {
         }
         emit::end(&mut out);
         out
+    }
+
+    /// Takes bytes of the upstream's body off what may come.
+    fn take(&mut self, bytes: u64) -> Result<(), Refusal> {
+        self.left = self.left.checked_sub(bytes).ok_or(refusal::RESPONSE_TOO_LARGE)?;
+        Ok(())
     }
 
     fn changes_bodies(&self) -> bool {
@@ -269,6 +278,10 @@ impl<S: ResponseSink> ResponseSink for Shaped<'_, '_, S> {
         self.inner.add_fields(lines);
     }
 
+    fn reshape(&mut self) -> &mut Reshape {
+        self.inner.reshape()
+    }
+
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
         self.inner.interim(head, bytes).await
     }
@@ -280,6 +293,13 @@ impl<S: ResponseSink> ResponseSink for Shaped<'_, '_, S> {
         last: bool,
         trailer_lines: &[u8],
     ) -> Result<(), Refusal> {
+        if matches!(head.framing, Framing::Length(length) if length > self.left) {
+            return Err(refusal::RESPONSE_TOO_LARGE.into());
+        }
+        self.take((buf.len() - head.len) as u64)?;
+        if self.rule.is_none() && self.compress.is_none() {
+            return self.inner.head(head, buf, last, trailer_lines).await;
+        }
         let bytes = buf.bytes();
         if self.body_rule(head, bytes).is_some() {
             if !matches!(field(head, bytes, b"content-encoding"), b"" | b"identity") {
@@ -312,6 +332,7 @@ impl<S: ResponseSink> ResponseSink for Shaped<'_, '_, S> {
         last: bool,
         trailer_lines: &[u8],
     ) -> Result<(), Refusal> {
+        self.take(buf.len() as u64)?;
         if self.held.is_some() {
             let result = self.hold(buf.bytes(), last).await;
             buf.reset(HEADROOM);
@@ -346,6 +367,7 @@ impl<S: ResponseSink> ResponseSink for Shaped<'_, '_, S> {
     }
 
     async fn splice(&mut self, pipe: &mut Pipe, last: bool) -> Result<(), Refusal> {
+        self.take(pipe.held() as u64)?;
         self.inner.splice(pipe, last).await
     }
 

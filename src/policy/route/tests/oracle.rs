@@ -223,6 +223,7 @@ fn any_rule() -> impl Strategy<Value = RouteRule> {
     let methods = some_of(&["GET", "HEAD", "POST", "PURGE", "OPTIONS"], 3);
     (hosts, any_pattern(), methods, any_values(), any_values()).prop_map(
         |(hosts, path, methods, headers, query)| RouteRule {
+            preflights: false,
             name: String::new(),
             hosts,
             path,
