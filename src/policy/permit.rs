@@ -3,8 +3,8 @@
 //!
 //! **Invariant**: a permit exists only for a request of a route that has no policies
 //! ([`Gate::pass`]), or of one whose policies have no rules, or after its rules allowed it
-//! ([`Asked::permit`]). The gate of a route is made where the configuration is checked, from what is
-//! configured (`tests/house.rs` looks that nobody else makes one).
+//! ([`Asked::permit`]). The gate of a route is made where the configuration is checked, from
+//! what is configured (`tests/house.rs` looks that nobody else makes one).
 //!
 //! Nobody else makes a permit:
 //!
