@@ -23,10 +23,12 @@ use super::{
 use crate::{config::decode::At, section};
 
 pub use policies::{Maintenance, PolicyKeys, PolicySet};
+pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
 
 mod policies;
+mod rate_limits;
 mod route;
 mod upstream;
 
@@ -53,6 +55,8 @@ section! {
         routes: Vec<At<Route>> = Vec::new();
         /// Policies that several routes share, by name. See docs/policies.md.
         policies: Named<PolicySet> = Named::default();
+        /// How many requests may pass, by name. See docs/rate-limits.md.
+        rate_limits: Named<RateLimit> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.

@@ -25,6 +25,7 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     PASSTHROUGH_NO_NAME = "passthrough.no_name", 421, "The client asked for no name (SNI), and no entry of `passthrough` is for that.", "RFC 6066 §3";
     PASSTHROUGH_NAME = "passthrough.unknown_name", 421, "No entry of `passthrough` has the name (SNI) that the client asked for.", "RFC 6066 §3";
     MAINTENANCE = "route.maintenance", 503, "The route is closed for maintenance.", "RFC 9110 §15.6.4";
+    RATE_LIMITED = "limit.exhausted", 429, "The client has used up what its rate limit allows.", "RFC 6585 §4";
     REQUEST_TIMEOUT = "route.timeout", 504, "The exchange took longer than the route allows.", "RFC 9110 §15.6.5";
     REWRITE_UNSAFE = "route.unsafe_rewrite", 400, "Part of the path would become a dot segment in the path the route rewrites it to.", "RFC 3986 §5.2.4";
     UPSTREAM_CONNECT = "upstream.connect", 503, "No endpoint of the upstream could be connected.", "RFC 9110 §15.6.4";

@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! maintenance                          503
+//! rate limits that need no identity    429
 //! authorise → Permit
+//! rate limits of identities            429
 //! ```
 //!
 //! A phase that can be decided at once does not wait; what may wait is boxed, so that it costs the
@@ -11,7 +13,12 @@
 //! adds to the sink (`ResponseSink::add_fields`); what it tells the upstream, to the exchange
 //! ([`UpstreamFields`]).
 
-use super::exchange::Exchange;
+use super::{
+    Worker,
+    exchange::{Exchange, ResponseSink},
+    generation::Generation,
+    rate_limits,
+};
 use crate::{
     config::snapshot::Policies,
     policy::{Refusal, permit::Permit, refusal},
@@ -49,10 +56,23 @@ impl UpstreamFields {
 }
 
 /// The phases of a route that has policies.
-pub fn before(_: &mut Exchange, policies: &Policies) -> Result<Passed, Refusal> {
+pub async fn before<S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    policies: &Policies,
+    sink: &mut S,
+) -> Result<Passed, Refusal> {
     if let Some(maintenance) = &policies.maintenance {
         let retry_after_s = maintenance.retry_after_s;
         return Err(Refusal { retry_after_s, ..refusal::MAINTENANCE.into() });
     }
-    Ok(Passed::On(Permit::of_open_route()))
+    if let Some(limits) = &policies.rate_limits {
+        rate_limits::admit(worker, snapshot, exchange, &limits.early, sink).await?;
+    }
+    let permit = Permit::of_open_route();
+    if let Some(limits) = &policies.rate_limits {
+        rate_limits::admit(worker, snapshot, exchange, &limits.late, sink).await?;
+    }
+    Ok(Passed::On(permit))
 }

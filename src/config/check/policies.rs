@@ -1,18 +1,26 @@
 //! The policies of a route, gathered from itself and its sets, and compiled.
 
-use super::{TOP, rules::no_such};
+use super::{TOP, rate_limits, rules::no_such};
 use crate::config::{
     decode::Sink,
     file::{self, File, PolicyKeys, Route},
-    snapshot::{Maintenance, Policies},
+    snapshot::{Maintenance, Policies, RateLimit},
 };
 
 /// Those of `route`; `None` when there are none.
-pub(super) fn policies(file: &File, route: &Route, sink: &mut Sink) -> Option<Box<Policies>> {
+pub(super) fn policies(
+    file: &File,
+    rate_limits: &[RateLimit],
+    route: &Route,
+    sink: &mut Sink,
+) -> Option<Box<Policies>> {
     let written = gathered(file, route, sink);
-    let policies = Policies { maintenance: written.maintenance.as_ref().map(maintenance) };
-    let Policies { maintenance } = &policies;
-    maintenance.is_some().then(|| Box::new(policies))
+    let policies = Policies {
+        maintenance: written.maintenance.as_ref().map(maintenance),
+        rate_limits: rate_limits::of_route(file, rate_limits, written.rate_limits, sink),
+    };
+    let Policies { maintenance, rate_limits } = &policies;
+    (maintenance.is_some() || rate_limits.is_some()).then(|| Box::new(policies))
 }
 
 /// What the route says, and else its sets.

@@ -9,6 +9,7 @@ use crate::{
         decode::{At, Origin, Sink},
         report::{Place, Problem},
         units::{Millis, hours, seconds},
+        values::Name,
     },
     section,
 };
@@ -22,6 +23,8 @@ macro_rules! with_policies {
                 $($own)*
                 /// Answer every request with 503, until this is taken out.
                 maintenance: Option<Maintenance> = None, eg "{ retry_after = \"10m\" }";
+                /// Limits that apply, as named in `[rate_limits]`. See docs/rate-limits.md.
+                rate_limits: Vec<At<Name>> = Vec::new();
             }
         }
         $crate::config::file::policies::policy_keys!(@of $name);
@@ -34,6 +37,7 @@ macro_rules! policy_keys {
     ($($with:tt)*) => {
         $crate::config::file::policies::each_policy! { $($with)*
             maintenance: Option<Maintenance>,
+            rate_limits: Vec<At<Name>>,
         }
     };
 }

@@ -1,9 +1,12 @@
 //! What the policies of one route are.
 
+use super::RouteLimits;
+
 /// The policies of a route that has any.
 #[derive(Clone, Debug)]
 pub struct Policies {
     pub maintenance: Option<Maintenance>,
+    pub rate_limits: Option<Box<RouteLimits>>,
 }
 
 /// Every request is refused.

@@ -21,6 +21,7 @@ mod addresses;
 mod admin;
 mod conditions;
 mod paths;
+mod rate_limits;
 mod trace;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
@@ -29,6 +30,7 @@ pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, 
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use rate_limits::{LimitKey, Rate};
 pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
@@ -182,6 +184,8 @@ written_as_text!(
     PathRegex,
     ValueRegex,
     FieldValue,
+    HeaderName,
+    Rate,
     Network,
     Pseudonym,
     CollectorUrl,
@@ -264,6 +268,26 @@ impl FromText for FieldValue {
             return bad("has a blank at an end", format!("write {}", quoted(text.trim())));
         }
         Ok(FieldValue(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// The name of a field (RFC 9110 §5.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderName(pub String);
+
+impl FromText for HeaderName {
+    const WHAT: &'static str = "the name of a field";
+    const EXAMPLE: &'static str = "X-Cost";
+
+    fn read(text: &str) -> Result<Self, Bad> {
+        if !is_token(text) {
+            return bad("has a character that no such name has", "write \"X-Cost\"");
+        }
+        Ok(HeaderName(text.to_owned()))
     }
 
     fn show(&self) -> String {

@@ -71,6 +71,12 @@ impl Window {
         (next <= now.saturating_add(self.depth)).then_some(next)
     }
 
+    /// As [`Window::take`], of a bucket that never holds more than one such portion.
+    pub(super) fn take_one(&self, full: Moment, tokens: u32, now: Moment) -> Option<Moment> {
+        let end = now.saturating_add(self.depth);
+        self.take(full.max(end.saturating_sub(self.span(tokens))), tokens, now)
+    }
+
     /// When it has `tokens`. Whoever asks for more than it can ever hold waits for it to be full.
     pub(super) fn has_at(&self, full: Moment, tokens: u32) -> Moment {
         full.saturating_add(self.span(tokens)).saturating_sub(self.depth)
@@ -127,7 +133,11 @@ mod tests {
             let window = Window::new(count, period_ns, burst);
             let mut full = 0;
             for (now_ns, expected) in steps {
-                assert_eq!(taken(&window, &mut full, 100, *now_ns), *expected, "{window:?} {now_ns}");
+                assert_eq!(
+                    taken(&window, &mut full, 100, *now_ns),
+                    *expected,
+                    "{window:?} {now_ns}"
+                );
             }
         }
     }

@@ -20,12 +20,14 @@
 
 mod bucket;
 pub mod fields;
+mod key;
 mod shard;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use bucket::{Left, Moment, Window, moment, nanos};
+pub use key::{Key, KeyPart, cookie_value, query_value};
 pub use shard::{LEASE_SWEEPS, LEASES_MAX, Shard, Took};
 pub use table::{Ask, Buckets, Grant};
 

@@ -19,6 +19,8 @@ use super::{Ask, Grant, Left, Moment};
 pub const LEASE_SWEEPS: u8 = 2;
 /// Keys of which one shard remembers something.
 pub const LEASES_MAX: usize = 16 * 1024;
+/// Who waits for an answer that does not come is given up after so many.
+const WAIT_SWEEPS: u8 = 100;
 /// A lease this large is renewed before it is used up, when a quarter is left.
 const RENEWED_MIN: u32 = 8;
 
@@ -169,37 +171,47 @@ impl<W> Shard<W> {
         self.leases.contains_key(&key)
     }
 
-    /// The home does not answer: it may be asked again.
+    /// The home does not answer: the next request asks it again. Whoever waits may still be told.
     pub fn unanswered(&mut self, key: u64) {
         if let Some(lease) = self.leases.get_mut(&key) {
             lease.is_asked = false;
-            lease.waiting.clear();
         }
     }
 
-    /// Puts back what a request took and does not need; not when nothing is known of the key.
+    /// Puts back what a request took and does not need. Answers false when it should go home
+    /// instead, because others may need it sooner.
     pub fn give(&mut self, key: u64, tokens: u32) -> bool {
         match self.leases.get_mut(&key) {
-            Some(lease) => {
+            Some(lease) if lease.renew_at > 0 => {
                 lease.tokens = lease.tokens.saturating_add(tokens);
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
     /// Gives up leases that were not used lately, and those beyond [`LEASES_MAX`]: `give_back` gets
-    /// each with its tokens, and says whether it took them. Called now and then.
-    pub fn sweep(&mut self, now: Moment, mut give_back: impl FnMut(u64, u32) -> bool) {
+    /// each with its tokens, and says whether it took them; `forget` those who waited in vain.
+    /// Called now and then.
+    pub fn sweep(
+        &mut self,
+        now: Moment,
+        mut give_back: impl FnMut(u64, u32) -> bool,
+        mut forget: impl FnMut(W),
+    ) {
         for _ in 0..self.due.len() {
             let Some(key) = self.due.pop_front() else { return };
             let Some(lease) = self.leases.get_mut(&key) else { continue };
-            lease.idle += 1;
+            lease.idle = lease.idle.saturating_add(1);
+            if lease.idle >= WAIT_SWEEPS {
+                // Nothing will come any more.
+                lease.is_asked = false;
+                lease.waiting.drain(..).for_each(|(waker, _)| forget(waker));
+            }
             let is_pressed = self.due.len() >= LEASES_MAX;
             let is_idle = lease.idle >= LEASE_SWEEPS || is_pressed;
             let is_needed = lease.is_asked || !lease.waiting.is_empty();
             if !is_idle || is_needed {
-                lease.idle = lease.idle.min(LEASE_SWEEPS);
                 self.due.push_back(key);
                 continue;
             }

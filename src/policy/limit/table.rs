@@ -80,9 +80,9 @@ impl Buckets {
         &self.windows
     }
 
-    /// Takes from the bucket of `key`; else says when it has that much.
+    /// Takes from the bucket of `key`, and says what is left; else when it has that much.
     #[inline]
-    pub fn take(&mut self, key: u64, tokens: u32, now: Moment) -> Result<(), Moment> {
+    pub fn take(&mut self, key: u64, tokens: u32, now: Moment) -> Result<Left, Moment> {
         let (windows, fulls) = self.at(key, now);
         let mut next = [0; WINDOWS_MAX];
         for ((window, full), next) in windows.iter().zip(&*fulls).zip(&mut next) {
@@ -93,7 +93,34 @@ impl Buckets {
         }
         let len = fulls.len();
         fulls.copy_from_slice(&next[..len]);
-        Ok(())
+        Ok(left(windows, fulls, now))
+    }
+
+    /// Takes for a key whose home is another worker, which does not answer: from a bucket that fills
+    /// at this worker's share of the rate and holds one request.
+    pub fn take_alone(
+        &mut self,
+        key: u64,
+        tokens: u32,
+        workers: u32,
+        now: Moment,
+    ) -> Result<Left, Moment> {
+        let (windows, fulls) = self.at(key, now);
+        // Of a bucket that fills at a part of the rate, everything costs so much more.
+        let most = windows.iter().map(|window| window.burst).min().unwrap_or(1);
+        let tokens = tokens.saturating_mul(workers).min(most);
+        let next = windows.iter().zip(&*fulls).map(|(w, full)| w.take_one(*full, tokens, now));
+        if next.clone().any(|moment| moment.is_none()) {
+            return Err(has_at(windows, fulls, tokens).max(now + 1));
+        }
+        let next: [_; WINDOWS_MAX] = {
+            let mut moments = [0; WINDOWS_MAX];
+            moments.iter_mut().zip(next.flatten()).for_each(|(to, moment)| *to = moment);
+            moments
+        };
+        let len = fulls.len();
+        fulls.copy_from_slice(&next[..len]);
+        Ok(Left { tokens: 0, ..left(windows, fulls, now) })
     }
 
     /// What is left for `key`.
@@ -326,7 +353,7 @@ mod tests {
         let mut buckets = hourly(200_000);
         let now = moment(SECOND_NS);
         for n in 0..100_000 {
-            assert_eq!(buckets.take(spread(n), 1 + n as u32 % 9, now), Ok(()));
+            assert!(buckets.take(spread(n), 1 + n as u32 % 9, now).is_ok());
         }
         for n in 0..100_000 {
             assert_eq!(buckets.left(spread(n), now).tokens, 9 - n as u32 % 9, "{n}");
@@ -342,7 +369,7 @@ mod tests {
         for n in 0..100_000u64 {
             // Each is full again after 6 minutes.
             let now = moment(n * SECOND_NS);
-            assert_eq!(buckets.take(spread(n), 1, now), Ok(()));
+            assert!(buckets.take(spread(n), 1, now).is_ok());
         }
         assert_eq!(buckets.forgotten(), 0);
         assert!(buckets.keys() <= 1000, "{}", buckets.keys());
@@ -353,10 +380,10 @@ mod tests {
         let mut buckets = hourly(1000);
         let now = moment(SECOND_NS);
         for n in 0..100 {
-            assert_eq!(buckets.take(spread(n), 10, now), Ok(()));
+            assert!(buckets.take(spread(n), 10, now).is_ok());
         }
         for n in 100..5000 {
-            assert_eq!(buckets.take(spread(n), 1, now), Ok(()));
+            assert!(buckets.take(spread(n), 1, now).is_ok());
         }
         let gone = 5000 - buckets.keys() as u64;
         assert_eq!(buckets.forgotten(), gone);
@@ -369,13 +396,12 @@ mod tests {
 
     #[test]
     fn another_rate_refills_nothing() {
-        let (slow, fast) =
-            (Window::new(10, SECOND_NS, 100), Window::new(1000, SECOND_NS, 5000));
+        let (slow, fast) = (Window::new(10, SECOND_NS, 100), Window::new(1000, SECOND_NS, 5000));
         let minutes = Window::new(100, 60 * SECOND_NS, 100);
         let now = moment(77 * SECOND_NS);
         let mut buckets = Buckets::new(&[slow], 1000, 0);
-        assert_eq!(buckets.take(1, 100, now), Ok(()));
-        assert_eq!(buckets.take(2, 50, now), Ok(()));
+        assert!(buckets.take(1, 100, now).is_ok());
+        assert!(buckets.take(2, 50, now).is_ok());
         let left = |buckets: &mut Buckets, key| buckets.left(key, now).tokens;
         for (windows, expected) in [
             (&[slow][..], [0, 50, 100]),
@@ -401,20 +427,32 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_alone_has_its_share_of_the_rate_and_no_burst() {
+        let mut buckets = Buckets::new(&[Window::new(100, SECOND_NS, 100)], 100, 0);
+        let mut passed = 0;
+        for ms in 0..4000 {
+            passed += u64::from(buckets.take_alone(7, 1, 4, moment(ms * 1_000_000)).is_ok());
+        }
+        assert_eq!(passed, 100, "of 25 a second");
+        assert!(buckets.take_alone(7, 1, 4, moment(60 * SECOND_NS)).is_ok());
+        let until = buckets.take_alone(7, 1, 4, moment(60 * SECOND_NS));
+        assert_eq!(until, Err(moment(60 * SECOND_NS + SECOND_NS / 25)));
+    }
+
+    #[test]
     fn all_windows_have_to_have_it() {
         let windows = [Window::new(10, SECOND_NS, 10), Window::new(15, 60 * SECOND_NS, 15)];
         let mut buckets = Buckets::new(&windows, 100, 0);
         let at = |seconds: u64| moment(seconds * SECOND_NS);
-        assert_eq!(buckets.take(7, 10, at(10)), Ok(()));
+        assert!(buckets.take(7, 10, at(10)).is_ok());
         assert_eq!(buckets.take(7, 1, at(10)), Err(at(10) + at(1) / 10));
-        assert_eq!(buckets.take(7, 5, at(11)), Ok(()));
-        assert_eq!(buckets.left(7, at(12)), Left {
-            tokens: 0,
-            full_in_ns: 58 * SECOND_NS,
-            window: 1,
-        });
+        assert!(buckets.take(7, 5, at(11)).is_ok());
+        assert_eq!(
+            buckets.left(7, at(12)),
+            Left { tokens: 0, full_in_ns: 58 * SECOND_NS, window: 1 }
+        );
         // The next of the slower one, whose interval is four seconds.
         assert_eq!(buckets.take(7, 1, at(12)), Err(at(14)));
-        assert_eq!(buckets.take(7, 1, at(14)), Ok(()));
+        assert!(buckets.take(7, 1, at(14)).is_ok());
     }
 }

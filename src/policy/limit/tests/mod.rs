@@ -128,10 +128,11 @@ impl Gateway {
             Event::Sweep => {
                 let mut back = Vec::new();
                 for shard in &mut self.shards {
-                    shard.sweep(now, |key, tokens| {
+                    let give_back = |key, tokens| {
                         back.push((key, tokens));
                         true
-                    });
+                    };
+                    shard.sweep(now, give_back, |_| panic!("everybody is answered"));
                 }
                 back.into_iter().for_each(|(key, tokens)| self.send(Event::Return { key, tokens }));
             }
@@ -142,7 +143,7 @@ impl Gateway {
         let home = self.home(key);
         if worker == home {
             match self.homes[home].take(key, self.cost, now) {
-                Ok(()) => self.pass(),
+                Ok(_) => self.pass(),
                 Err(_) => self.refused += 1,
             }
             return;
