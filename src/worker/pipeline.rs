@@ -25,13 +25,14 @@ use super::{
     grpc_web,
     logs::{self, Malformed},
     policies::{self, Passed},
+    rate_limits::charge,
     respond::{self, Answer},
     trace,
 };
 use crate::{
     config::{
         Snapshot,
-        snapshot::{Action, Ahead},
+        snapshot::{Action, Ahead, Route, RouteLimits},
     },
     policy::{
         Refusal,
@@ -147,6 +148,12 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         },
     };
     match &rule.action {
+        Action::Forward(upstream) if let Some(limits) = charging(rule) => {
+            let to = (&matched, *upstream, permit);
+            let both = (body, sink);
+            // Boxed, as below.
+            Box::pin(charge::forward(worker, snapshot, exchange, limits, to, both)).await
+        }
         Action::Forward(upstream) if rule.grpc_web && exchange.grpc_kind().is_web() => {
             let kind = exchange.grpc_kind();
             // Boxed: it must not enlarge the task of other requests.
@@ -167,6 +174,12 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             respond::redirect(exchange, &matched, to, sink).await
         }
     }
+}
+
+/// The limits of a route whose upstream says what a request cost.
+#[inline]
+fn charging(rule: &Route) -> Option<&RouteLimits> {
+    rule.policies.as_ref()?.rate_limits.as_deref().filter(|limits| limits.charges)
 }
 
 /// What a listener answers before anything is routed.

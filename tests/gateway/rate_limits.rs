@@ -1,6 +1,6 @@
 //! Rate limits: what they count by, whom they are not for, and what clients are told.
 
-use crate::harness::{Client, Gateway, Response, http2::Http2};
+use crate::harness::{Client, Gateway, Response, Upstream, eventually, http2::Http2};
 
 fn gateway(more: &str) -> Gateway {
     Gateway::start(&format!(
@@ -154,7 +154,7 @@ fn the_cost_of_a_request_counts() {
 
 #[test]
 fn all_windows_and_all_limits_must_have_room() {
-    let windows = "windows = [{ rate = \"100/s\" }, { rate = \"3/h\" }]\n";
+    let windows = "rate = \"100/s\"\nwindows = [{ rate = \"3/h\" }]\n";
     let gateway = gateway(&format!("[rate_limits.few]\n{windows}"));
     let mut client = gateway.client();
     let response = client.get("/");
@@ -208,4 +208,38 @@ fn another_rate_is_in_force_after_a_reload_and_refills_nothing() {
         )
     );
     assert_eq!(statuses(&mut client), [200, 429, 429]);
+}
+
+/// The upstream says what a request cost: later ones pay for what was not taken before.
+#[test]
+fn a_response_says_what_its_request_cost() {
+    let upstream = Upstream::scripted(|conn| {
+        while let Ok(request) = conn.request() {
+            let cost = request.field("x-wanted").unwrap_or("none");
+            conn.send(format!("HTTP/1.1 200 OK\r\nX-Cost: {cost}\r\nContent-Length: 0\r\n\r\n"));
+        }
+    });
+    for workers in [1, 4] {
+        let gateway = Gateway::start(&format!(
+            "[runtime]\nworkers = {workers}\n\
+             [rate_limits.few]\nrate = \"20/h\"\ncost = 2\ncost_from = \"X-Cost\"\n\
+             [[routes]]\nupstream = \"app\"\nrate_limits = [\"few\"]\n\
+             [upstreams.app]\nendpoints = [\"{}\"]\n",
+            upstream.address()
+        ));
+        let mut client = gateway.client();
+        // What each says that it cost, and what is left before it.
+        for (cost, left) in [("2", 18), ("12", 16), ("x", 4), ("0", 2), ("30", 2)] {
+            client.send(format!("GET / HTTP/1.1\r\nHost: gw.test\r\nX-Wanted: {cost}\r\n\r\n"));
+            let response = client.response();
+            assert_eq!(response.field("x-cost"), Some(cost));
+            let got = response.field("ratelimit").unwrap_or_default();
+            assert!(got.starts_with(&format!("\"few\";r={left};")), "{workers}: {cost} {got}");
+        }
+        eventually("it is charged", || with(&mut client, "X-Wanted: 0\r\n") == 429);
+        // It owes a whole bucket at most, and more than what has come since.
+        client.send("GET / HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        let wait: u32 = client.response().field("retry-after").unwrap().parse().unwrap();
+        assert!((3500..4000).contains(&wait), "{wait}");
+    }
 }

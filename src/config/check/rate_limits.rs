@@ -91,40 +91,12 @@ fn stand_in(name: &str) -> RateLimit {
 
 /// At least one, whatever is wrong.
 fn windows(place: Place, written: &file::RateLimit, sink: &mut Sink) -> Vec<Window> {
-    let several = &written.windows;
-    let mut windows = Vec::new();
-    match (written.rate.place(), several.place()) {
-        (Some(rate), Some(all)) => {
-            let title = "a limit has one `rate` or several `windows`, not both";
-            let problem = Problem::error(rate, title).related(all, "the windows");
-            sink.push(problem.fix("remove `rate`, and write it as one of the windows"));
-        }
-        (None, None) => {
-            let title = "the limit has no rate";
-            sink.push(Problem::error(place, title).fix("add rate = \"100/s\""));
-        }
-        _ => {}
-    }
-    if let (Some(burst), Some(all)) = (written.burst.place(), several.place()) {
-        let title = "each of several `windows` has its own `burst`";
-        let problem = Problem::error(burst, title).related(all, "the windows");
-        sink.push(problem.fix("write burst in each window"));
-    }
-    if let Some(rate) = written.rate.some() {
-        windows.push(window(&rate, &written.burst, sink));
-    }
-    windows.extend(several.iter().map(|one| window(&one.rate, &one.burst, sink)));
+    let mut windows = vec![window(&written.rate, &written.burst, sink)];
+    windows.extend(written.windows.iter().map(|one| window(&one.rate, &one.burst, sink)));
     if windows.len() > WINDOWS_MAX {
-        let title = format!("a limit has at most {WINDOWS_MAX} windows");
-        let problem = Problem::error(several.place().unwrap_or(place), title);
+        let title = format!("a limit has at most {} further windows", WINDOWS_MAX - 1);
+        let problem = Problem::error(written.windows.place().unwrap_or(place), title);
         sink.push(problem.fix("remove some, or make two limits of it"));
-    }
-    if windows.is_empty() {
-        if let Some(all) = several.place().filter(|_| !several.is_wrong()) {
-            let title = "`windows` is empty: the limit has no rate";
-            sink.push(Problem::error(all, title).fix("write windows = [{ rate = \"100/s\" }]"));
-        }
-        windows.push(Window::new(1, 1_000_000_000, 1));
     }
     windows.truncate(WINDOWS_MAX);
     windows

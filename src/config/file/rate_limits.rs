@@ -15,12 +15,12 @@ section! {
     pub struct RateLimit {
         /// So many requests in so much time: `"100/s"`, `"1000/m"`, `"50/10s"`, `"10000/h"` or
         /// `"100000/d"`. They come back one by one.
-        rate: Option<Rate> = None, eg "\"100/s\"";
+        rate: Rate, eg "\"100/s\"";
         /// So many at once, of a key that made none for a while. Default: the number in `rate`.
         burst: Option<u32> = None => Some(1)..=Some(1_000_000_000), eg "200";
-        /// Instead of `rate`: several rates, all of which must have room. At most four.
+        /// Further rates, all of which must have room too. At most three.
         windows: Vec<At<RateWindow>> = Vec::new(),
-            eg "[{ rate = \"100/s\" }, { rate = \"10000/h\", burst = 2000 }]";
+            eg "[{ rate = \"10000/h\", burst = 2000 }]";
         /// What is counted by: `"client"` (its address; IPv6 by /64), `"consumer"`, `"subject"`,
         /// `"claim:NAME"`, `"header:NAME"`, `"query:NAME"`, `"cookie:NAME"`, `"route"` or `"host"`;
         /// several together in an array. Requests that lack a part are counted as one. A limit with
@@ -30,8 +30,8 @@ section! {
         /// How many a request counts for.
         cost: u32 = 1 => 1..=1_000_000;
         /// A response of the upstream with this field says how many the request counted for in the
-        /// end, a whole number; what is beyond `cost` is taken then, and counts against later
-        /// requests if it is not there.
+        /// end, a whole number. What is beyond `cost` is taken then, and counts against later
+        /// requests where the bucket does not have it; what is less is given back.
         cost_from: Option<HeaderName> = None, eg "\"X-Cost\"";
         /// Whom it does not apply to: addresses and networks of clients, and values of the key.
         exempt: Vec<At<String>> = Vec::new(), eg "[\"10.0.0.0/8\", \"internal\"]";
@@ -47,7 +47,7 @@ section! {
         x_fields: bool = false;
     }
 
-    /// One of several rates of a limit.
+    /// A further rate of a limit.
     pub struct RateWindow {
         /// As in the limit.
         rate: Rate, eg "\"100/s\"";

@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn fields_as_the_draft_has_them() {
-        let windows = [Window::new(100, 1_000_000_000, 50), Window::new(1000, 3600_000_000_000, 9)];
+        let windows =
+            [Window::new(100, 1_000_000_000, 50), Window::new(1000, 3_600_000_000_000, 9)];
         let names = Names::new("api", &windows);
         for (left, expected) in [
             (

@@ -2,12 +2,12 @@
 //!
 //! A [`Shard`] spends what it has, refuses while its home is known to have nothing, and else says
 //! that the request has to wait ([`Took::Wait`]) and what to ask ([`Took::Ask`]), once for all who
-//! wait. It owns no clock and sends nothing: whoever owns it hands its questions to the home and the
-//! answers back ([`Shard::granted`]), which says what becomes of each request that waited, in the
-//! order in which they came.
+//! wait. It owns no clock and sends nothing: whoever owns it hands its questions to the home and
+//! the answers back ([`Shard::granted`]), which says what becomes of each request that waited, in
+//! the order in which they came.
 //!
-//! **Bounds**: a sweep leaves [`LEASES_MAX`] keys; when there are more, leases are given up that were
-//! looked at longest ago.
+//! **Bounds**: a sweep leaves [`LEASES_MAX`] keys; when there are more, leases are given up that
+//! were looked at longest ago.
 
 use std::collections::VecDeque;
 

@@ -1,11 +1,11 @@
 //! The buckets of the keys whose home a worker is: a compact hash table.
 //!
 //! A bucket that is full needs no memory: a key that is not there has a full one. So what is idle
-//! expires by itself, whenever its part of the table needs room. The table is cut into segments that
-//! grow one by one, so that no request pays for moving all keys. **Bounds**: a segment has at most
-//! its share of `keys_max`; when it has, and none is idle, the quarter goes whose buckets are
+//! expires by itself, whenever its part of the table needs room. The table is cut into segments
+//! that grow one by one, so that no request pays for moving all keys. **Bounds**: a segment has at
+//! most its share of `keys_max`; when it has, and none is idle, the quarter goes whose buckets are
 //! nearest to full, which gives away least, and is counted ([`Buckets::forgotten`]). A key takes 8
-//! bytes and 8 for each window, in a table that is 7/16 to 7/8 full once it has grown.
+//! bytes and 8 for each window, in a table that is 5/16 to 7/8 full once it has grown.
 
 use super::{Left, Moment, WINDOWS_MAX, Window};
 
@@ -96,8 +96,8 @@ impl Buckets {
         Ok(left(windows, fulls, now))
     }
 
-    /// Takes for a key whose home is another worker, which does not answer: from a bucket that fills
-    /// at this worker's share of the rate and holds one request.
+    /// Takes for a key whose home is another worker, which does not answer: from a bucket that
+    /// fills at this worker's share of the rate and holds one request.
     pub fn take_alone(
         &mut self,
         key: u64,

@@ -2,19 +2,24 @@
 //!
 //! The decisions are `policy::limit`'s. Here is which worker takes them: the key's home by itself,
 //! any other from what the home has leased to it. A request that has to wait for the home does so
-//! no longer than [`WAIT_MS`] and a tick; when there is no answer (its worker ended or stands still,
-//! or its queue is full) this worker decides alone, from a bucket of its own that fills at its share
-//! of the rate and has no burst. What passes in this way is settled with the home when it answers
-//! after all: taken from what it grants, or charged to the bucket.
+//! no longer than [`WAIT_MS`] and a tick; when there is no answer (its worker ended or stands
+//! still, or its queue is full) this worker decides alone, from a bucket of its own that fills at
+//! its share of the rate and has no burst. What passes in this way is settled with the home when it
+//! answers after all: taken from what it grants, or charged to the bucket.
 //!
 //! Invariants: with one worker no letter is sent and nobody waits. What a request took is given
 //! back when another limit refuses it, and when it is gone before the answer. State is carried over
 //! by the limit's name; a reload refills nothing.
 
+pub mod charge;
+mod key;
+
 use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, task::Waker};
 
 use ahash::AHashMap;
 use slab::Slab;
+
+use key::key_of;
 
 use super::{
     Worker,
@@ -30,10 +35,7 @@ use crate::{
     },
     policy::{
         Refusal,
-        limit::{
-            Ask, Buckets, Grant, Key, KeyPart, Left, Moment, Shard, Took, cookie_value, fields,
-            moment, nanos, query_value,
-        },
+        limit::{Ask, Buckets, Grant, Left, Moment, Shard, Took, fields, moment, nanos},
         refusal,
     },
     telemetry::metrics::shards::LimitShard,
@@ -350,7 +352,7 @@ pub async fn admit<S: ResponseSink>(
     for (at, id) in limits.iter().enumerate() {
         let (rule, state) = of(snapshot, *id);
         let shard = &snapshot.series.limits[*id as usize];
-        let Some(key) = key_of(worker, snapshot, exchange, rule, state) else {
+        let Some(key) = key_of(worker, snapshot, exchange, rule, state.number) else {
             shard.exempt.count();
             continue;
         };
@@ -387,7 +389,8 @@ fn give_back_all(worker: &Worker, snapshot: &Generation, exchange: &Exchange, id
     for id in ids {
         let (rule, state) = of(snapshot, *id);
         // One in shadow mode counts on.
-        if let Some(key) = key_of(worker, snapshot, exchange, rule, state).filter(|_| !rule.shadow)
+        if let Some(key) =
+            key_of(worker, snapshot, exchange, rule, state.number).filter(|_| !rule.shadow)
         {
             give_back(worker, state, key, rule.cost);
         }
@@ -434,81 +437,6 @@ fn refused<S: ResponseSink>(rule: &RateLimit, until: Moment, sink: &mut S) -> Re
     }
     sink.add_fields(&lines);
     Refusal { retry_after_s, ..refusal::RATE_LIMITED.into() }
-}
-
-/// The key of a request; `None` when the limit is not for it.
-#[inline]
-fn key_of(
-    worker: &Worker,
-    snapshot: &Generation,
-    exchange: &Exchange,
-    rule: &RateLimit,
-    state: &LimitState,
-) -> Option<u64> {
-    if let Some(ip) = exchange.client.ip
-        && rule.exempt_networks.iter().any(|network| network.contains(&ip))
-    {
-        return None;
-    }
-    let mut key = Key::of(&worker.homes.random, state.number);
-    for part in &rule.key {
-        match part {
-            KeyPart::Client => key.client(exchange.client.ip),
-            part => {
-                let is_exempt = with_value(snapshot, exchange, part, |value| {
-                    key.value(value);
-                    let exempt = &rule.exempt_values;
-                    value.is_some_and(|value| exempt.iter().any(|one| **one == *value))
-                });
-                if is_exempt {
-                    return None;
-                }
-            }
-        }
-    }
-    Some(key.finish())
-}
-
-/// Calls `look` with the value of a part that is a text.
-fn with_value<R>(
-    snapshot: &Generation,
-    exchange: &Exchange,
-    part: &KeyPart,
-    look: impl FnOnce(Option<&[u8]>) -> R,
-) -> R {
-    let identity = exchange.identity.as_ref();
-    match part {
-        KeyPart::Client => look(None),
-        KeyPart::Consumer => {
-            // The name of the consumer, where it is one.
-            let known = identity.filter(|identity| identity.consumer.is_some());
-            look(known.map(|identity| identity.subject.as_bytes()))
-        }
-        KeyPart::Subject => look(identity.map(|identity| identity.subject.as_bytes())),
-        KeyPart::Claim(name) => match identity.and_then(|identity| identity.claim(name)) {
-            Some(serde_json::Value::String(text)) => look(Some(text.as_bytes())),
-            Some(other) => look(Some(other.to_string().as_bytes())),
-            None => look(None),
-        },
-        KeyPart::Header(name) => look(field(exchange, name.as_bytes()).next()),
-        KeyPart::Query(name) => look(query_value(exchange.query(), name).as_deref()),
-        KeyPart::Cookie(name) => {
-            look(field(exchange, b"cookie").find_map(|field| cookie_value(field, name)))
-        }
-        KeyPart::Route => {
-            let route = exchange.route.map(|id| snapshot.route(id).name.as_bytes());
-            look(route)
-        }
-        KeyPart::Host => look(Some(&exchange.host().to_ascii_lowercase())),
-    }
-}
-
-/// The values of a field, whether the codec has a number for it or not.
-fn field<'e>(exchange: &'e Exchange, name: &'e [u8]) -> impl Iterator<Item = &'e [u8]> {
-    let fields = exchange.head().fields.iter();
-    let is_it =
-        move |field: &&crate::wire::Field| exchange.text(field.name).eq_ignore_ascii_case(name);
-    fields.filter(is_it).map(|field| exchange.text(field.value))
 }
 
 /// A letter for this worker.
@@ -566,8 +494,7 @@ fn granted(worker: &Worker, state: &LimitState, grant: &Grant, now: Moment) {
         give_back(worker, state, grant.key, unwanted);
     }
     if owed > 0 {
-        let letter = Letter::Charge { limit: state.number, key: grant.key, tokens: owed };
-        let _ = worker.homes.leave(home, home::Letter::Limit(letter));
+        charge::charge(worker, state, grant.key, owed);
     }
     if let Some(ask) = ask
         && !send(worker, state, home, ask)
