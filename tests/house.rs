@@ -271,7 +271,8 @@ fn is_command(line: &str) -> bool {
             meta.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
         }
         [other, ..] => {
-            ["cargo", "curl", "openssl", "kill", "docker", "cp", "cd", "git"].contains(other)
+            ["cargo", "curl", "openssl", "gzip", "python3", "kill", "docker", "cp", "cd", "git"]
+                .contains(other)
         }
         [] => true,
     }

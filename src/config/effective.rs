@@ -30,7 +30,8 @@ pub fn effective(snapshot: &Snapshot) -> Table {
 }
 
 /// Keys that do something only with `upstream`, and that `check` refuses without it.
-const FORWARDING_KEYS: [&str; 5] = ["strip_prefix", "timeout", "upgrade", "grpc_web", "tries"];
+const FORWARDING_KEYS: [&str; 6] =
+    ["strip_prefix", "timeout", "upgrade", "websocket_ping", "grpc_web", "tries"];
 
 fn remove_idle_keys(table: &mut Table) {
     let routes = table.get_mut("routes").and_then(Value::as_array_mut);
@@ -54,9 +55,13 @@ fn complete(mut file: File, snapshot: &Snapshot) -> File {
         log.value.name.value.get_or_insert(Name(target));
     }
     let body_max: &At<_> = &file.limits.value.body;
+    let ping = *file.timeouts.value.websocket_ping;
     for (route, rule) in file.routes.value.iter_mut().zip(&snapshot.routes) {
         route.value.name.value = name(&rule.name);
         route.value.max_body.value.get_or_insert(body_max.value);
+        if *route.value.upgrade {
+            route.value.websocket_ping.value.get_or_insert(ping);
+        }
     }
     file
 }

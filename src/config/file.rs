@@ -15,21 +15,29 @@ use super::{
         seconds,
     },
     values::{
-        AcmeChallenge, BindAddress, ClientCertificate, CollectorUrl, DirectoryUrl, DomainName,
-        Email, EncodedSlash, FieldValue, FileMode, HostPattern, LogFormat, LogTarget, Name,
-        Network, Pseudonym, Ratio, Secret, StatusHost, StatusRange, TcpAddress, TlsVersion,
+        BindAddress, ClientCertificate, CollectorUrl, EncodedSlash, FieldValue, FileMode,
+        HostPattern, LogFormat, LogTarget, Name, Network, Pseudonym, Ratio, Secret, StatusHost,
+        StatusRange, TcpAddress, TlsVersion,
     },
 };
 use crate::{config::decode::At, section};
 
-pub use policies::{Maintenance, PolicyKeys, PolicySet};
+pub use acme::{Acme, ExternalAccount};
+pub use compress::{Compress, Decompress};
+pub use policies::{Errors, Maintenance, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
+pub use transform::{
+    CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
+};
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
 
+mod acme;
+mod compress;
 mod policies;
 mod rate_limits;
 mod route;
+mod transform;
 mod upstream;
 
 /// Of a Unix socket whose listener gives no `mode`.
@@ -69,6 +77,9 @@ section! {
         http2: Http2 = Http2::default();
         /// How request paths are read.
         paths: Paths = Paths::default();
+        /// How clients are told errors of the gateway, where a route does not say it. Default: as
+        /// problems (RFC 9457).
+        errors: Option<Errors> = None, eg "{ body = '{\"code\": ${status}}' }";
         /// Where a line is written for each exchange; none when there are none. See
         /// docs/access-log.md.
         access_logs: Vec<At<AccessLog>> = Vec::new();
@@ -201,9 +212,9 @@ section! {
         /// With `client_ca`: `"required"` refuses clients that show none, `"optional"` serves them
         /// too. A certificate that is shown and not accepted is refused in any case.
         client_certificate: ClientCertificate = ClientCertificate::Required;
-        /// With `client_ca`: PEM files with lists of revoked certificates (CRL), one for every
-        /// authority in a client's chain. A list that is out of its time refuses everybody it is
-        /// for, until a reload reads a new one.
+        /// With `client_ca`: files (PEM or DER) with lists of revoked certificates (CRL), one for
+        /// every authority in a client's chain. A list that is out of its time refuses everybody it
+        /// is for, until a reload reads a new one.
         client_crls: Vec<At<String>> = Vec::new();
         /// With `client_ca`: tell upstreams the client's certificate in the field Client-Cert
         /// (RFC 9440). What clients write into that field is removed in any case.
@@ -217,30 +228,6 @@ section! {
         hsts: Option<Millis> = None => Some(seconds(0))..=Some(hours(24 * 3650)), eg "\"365d\"";
         /// With `hsts`: also to every name below this one.
         hsts_subdomains: bool = false;
-    }
-
-    /// Certificates that the gateway gets and renews by itself (ACME, RFC 8555): one for each name.
-    /// Until a name has its first one, handshakes for it fail; everything else is served.
-    pub struct Acme {
-        /// DNS names that lead here, without wildcards. At most 100.
-        domains: Vec<At<DomainName>>, eg "[\"example.com\", \"www.example.com\"]";
-        /// You agree to the authority's terms of service. Must be `true`.
-        agree_tos: bool, eg "true";
-        /// Where the authority may write to about your certificates.
-        email: Option<Email> = None, eg "\"you@example.com\"";
-        /// How it is proved that a name is yours. `"tls-alpn-01"`: by a handshake with this
-        /// listener, which the authority must reach at port 443 of the name. `"http-01"`: by a
-        /// request to any listener without TLS, which it must reach at port 80.
-        challenge: AcmeChallenge = AcmeChallenge::TlsAlpn01;
-        /// Folder for the account and the certificates, which only this process may read; relative
-        /// to this configuration. Gateways that share it take turns: one of them renews.
-        storage: String = "/var/lib/ringway/acme".to_owned();
-        /// The authority's directory.
-        directory: DirectoryUrl =
-            DirectoryUrl("https://acme-v02.api.letsencrypt.org/directory".to_owned());
-        /// PEM file with the authorities to trust for that URL, relative to this configuration.
-        /// Default: those of the system.
-        ca: Option<String> = None, eg "\"tls/localhost.pem\"";
     }
 
     /// A certificate and its key.
@@ -327,12 +314,15 @@ section! {
         stream_window: Size = kib(256) => bytes(65_535)..=mib(16);
         /// The same for all requests of the connection together.
         connection_window: Size = mib(1) => bytes(65_535)..=mib(256);
+        /// Bytes that one worker may hold for clients that do not take their responses. Beyond it,
+        /// connections that have taken nothing for 5 seconds are ended, the longest ones first.
+        stalled: Size = mib(16) => kib(64)..=mib(65_536);
         /// Requests that the client may give up (RST_STREAM), each second, beside every second one
         /// that it makes; at once, as many as in two seconds.
         resets_per_second: u32 = 200 => 1..=1_000_000;
-        /// Frames that bring nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty ones), each
-        /// second, beside those that come with requests and data; at once, as many as in two
-        /// seconds.
+        /// Frames that bring nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, data of less than 5
+        /// bytes), each second, beside those that come with requests and data; at once, as many as
+        /// in two seconds.
         control_frames_per_second: u32 = 1000 => 10..=1_000_000;
     }
 
@@ -475,5 +465,8 @@ all_defaults!(
     Metrics,
     Tracing,
     Admin,
-    Reload
+    Reload,
+    HeaderChanges,
+    QueryChanges,
+    CookieChanges
 );

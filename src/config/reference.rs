@@ -5,7 +5,7 @@
 
 use super::{
     decode::{Key, Section, Shape},
-    file::{Certificate, File, ListenerTls, Passthrough, Redirect, Respond},
+    file::{Acme, Certificate, ExternalAccount, File, ListenerTls, Passthrough, Redirect, Respond},
     values::{LogTemplate, Match, WeightedEndpoint},
 };
 
@@ -89,7 +89,7 @@ fn table(out: &mut String, header: &str, path: &str, section: &Section) {
 
 /// A section without which the one around it is something else: it is shown in a second one.
 fn is_shown_apart(key: &Key) -> bool {
-    matches!(key.name, "respond" | "redirect" | "tls" | "certificate")
+    matches!(key.name, "respond" | "redirect" | "tls" | "certificate" | "external_account")
 }
 
 fn entry(out: &mut String, path: &str, key: &Key) {
@@ -184,6 +184,15 @@ pub fn page() -> String {
             }
             "listeners" => {
                 heading(&mut out, 3, "Certificates of a listener", "", &Certificate::section());
+                heading(
+                    &mut out,
+                    3,
+                    "Certificates by themselves: `tls.acme`",
+                    "",
+                    &Acme::section(),
+                );
+                let title = "An account that the authority knows: `tls.acme.external_account`";
+                heading(&mut out, 3, title, "", &ExternalAccount::section());
                 heading(&mut out, 3, "TLS that passes through", "", &Passthrough::section());
             }
             "upstreams" => {

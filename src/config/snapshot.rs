@@ -14,13 +14,13 @@ use crate::{
         route::{RouteId, RouteMatch, Router},
     },
     telemetry::trace::Sampling,
-    wire::{HeadLimits, Reason, path::PathRules},
+    wire::{HeadLimits, Reason, emit::Via, path::PathRules},
 };
 
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
-pub use policies::{Maintenance, Policies};
+pub use policies::{ErrorFormat, Maintenance, Policies};
 pub use rate_limits::{LimitId, RateLimit, RouteLimits};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub http2: Http2,
     pub forwarding: Forwarding,
     pub paths: PathRules,
+    /// How errors are told where the route does not say it.
+    pub errors: Option<ErrorFormat>,
     pub metrics: Metrics,
     /// `None`: nothing is traced.
     pub tracing: Option<Tracing>,
@@ -87,6 +89,12 @@ impl Snapshot {
 
     pub fn rate_limit(&self, id: LimitId) -> &RateLimit {
         &self.rate_limits[id as usize]
+    }
+
+    /// How errors of a route are told; `None`: as problems (RFC 9457).
+    pub fn error_format(&self, route: Option<RouteId>) -> Option<&ErrorFormat> {
+        let policies = route.and_then(|id| self.route(id).policies.as_ref());
+        policies.and_then(|policies| policies.errors.as_ref()).or(self.errors.as_ref())
     }
 
     pub fn upstream(&self, id: UpstreamId) -> &Upstream {
@@ -182,6 +190,12 @@ impl ListenerRule {
         self.tls.is_none() && self.passthrough.is_none()
     }
 
+    /// Nothing comes before the first request, and that is of HTTP/1.1, or says itself that it is
+    /// of HTTP/2.
+    pub fn begins_with_http1(&self) -> bool {
+        self.speaks_plainly() && self.http2 != Http2Use::Only
+    }
+
     /// A socket bound for one of them serves the other.
     pub fn is_same_socket(&self, other: &ListenerRule) -> bool {
         match (&self.bind, &other.bind) {
@@ -258,6 +272,8 @@ pub struct Route {
     pub timeout_ms: Option<u64>,
     /// Whether `Upgrade` (WebSocket and others) may pass.
     pub upgrade: bool,
+    /// An end of a WebSocket that has been silent for so long is asked; `None`: nobody is.
+    pub websocket_ping_ms: Option<u64>,
     /// Calls of gRPC-Web are forwarded as gRPC.
     pub grpc_web: bool,
     /// Tries in all, the first included.
@@ -403,6 +419,8 @@ pub struct Http2 {
     pub streams_max: u32,
     pub stream_window_bytes: u32,
     pub connection_window_bytes: u32,
+    /// For each worker.
+    pub stalled_bytes: u64,
     pub rates: FrameRates,
 }
 
@@ -425,8 +443,6 @@ pub struct Timeouts {
     pub tunnel_idle_ms: u64,
     /// From a tunnel's beginning to its end; `None` is no bound.
     pub tunnel_lifetime_ms: Option<u64>,
-    /// Silence of an end of a WebSocket after which it gets a Ping.
-    pub websocket_ping_ms: Option<u64>,
 }
 
 /// Which fields tell the upstream about the client.
@@ -435,8 +451,7 @@ pub struct Forwarding {
     /// Peers whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     pub fields: ForwardedFields,
-    /// Pseudonym in Via; empty sends none.
-    pub via: String,
+    pub via: Via,
     pub request_id: RequestId,
 }
 

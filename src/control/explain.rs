@@ -309,8 +309,9 @@ fn added(forwarding: &Forwarding) -> Vec<String> {
         ForwardedFields::Forwarded => fields.push("Forwarded".to_owned()),
         ForwardedFields::Off => {}
     }
-    if !forwarding.via.is_empty() {
-        fields.push(format!("Via: 1.1 {}", forwarding.via));
+    let via = forwarding.via.name();
+    if !via.is_empty() {
+        fields.push(format!("Via: 1.1 {via}"));
     }
     match forwarding.request_id {
         RequestId::Keep => fields.push("X-Request-Id (a valid one is kept)".to_owned()),

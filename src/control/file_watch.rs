@@ -6,6 +6,8 @@
 //! nothing has happened to the folders for a moment.
 
 use std::{
+    collections::HashSet,
+    ffi::{OsStr, OsString},
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -14,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, ModifyKind::Data},
+};
 
 use super::run::Event;
 
@@ -57,8 +62,12 @@ impl FileWatch {
         let cannot =
             |e: &dyn std::fmt::Display| format!("reload.watch: {}: {e}", files[0].display());
         let (happened, happenings) = mpsc::sync_channel(EVENTS_MAX);
-        // Whatever it is, also an error such as an overflow of the queue: look at the file.
-        let look = move |_| {
+        // Also an error, such as an overflow of the queue: look at the files.
+        let names = names(&files);
+        let look = move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| is_idle(&event, &names)) {
+                return;
+            }
             let _ = happened.try_send(());
         };
         let mut watcher = notify::recommended_watcher(look).map_err(|e| cannot(&e))?;
@@ -95,6 +104,26 @@ impl FileWatch {
     }
 }
 
+/// Names under which writing to one of `files` is told.
+fn names(files: &[PathBuf]) -> HashSet<OsString> {
+    let targets = files.iter().filter_map(|file| fs::canonicalize(file).ok());
+    let all = files.iter().cloned().chain(targets);
+    all.filter_map(|file| file.file_name().map(OsStr::to_owned)).collect()
+}
+
+/// Nothing that makes one of the files another: reading, and writing to what else is in their
+/// folders, such as a log, which would never let them rest.
+fn is_idle(event: &notify::Event, names: &HashSet<OsString>) -> bool {
+    let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| names.contains(name));
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Modify(Data(_)) => {
+            !event.paths.is_empty() && !event.paths.iter().any(is_ours)
+        }
+        EventKind::Access(_) => true,
+        _ => false,
+    }
+}
+
 /// The folders in which a change of `file` shows.
 fn folders(file: &Path) -> Vec<PathBuf> {
     let of = |file: &Path| match file.parent() {
@@ -126,9 +155,39 @@ fn rest(happenings: &mpsc::Receiver<()>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_folder_that_others_write_to_and_read_delays_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, log) = (dir.path().join("ringway.toml"), dir.path().join("log"));
+        fs::write(&file, "1").unwrap();
+        fs::write(&log, "").unwrap();
+        let (tell, told) = mpsc::channel();
+        let watch = FileWatch::begin(vec![file.clone()], "1", tell).unwrap();
+        let over = AtomicBool::new(false);
+        let took = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    fs::write(&log, "line").unwrap();
+                    fs::read(&file).unwrap();
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+            let begun = Instant::now();
+            fs::write(&file, "22").unwrap();
+            let is_told = told.recv_timeout(PATIENCE).is_ok();
+            over.store(true, Ordering::SeqCst);
+            assert!(is_told);
+            begun.elapsed()
+        });
+        drop(watch);
+        assert!(took < BUSY_MAX, "{took:?}");
+    }
 
     #[test]
     fn a_change_is_told_once_however_it_is_made() {

@@ -1,5 +1,6 @@
 //! How many frames of an HTTP/2 connection may ask for work without bringing any: resets of what
-//! was just begun (CVE-2023-44487), PING, SETTINGS, PRIORITY, WINDOW_UPDATE and empty frames.
+//! was just begun (CVE-2023-44487), PING, SETTINGS, PRIORITY, WINDOW_UPDATE, and frames of data
+//! that are empty or next to it.
 //!
 //! Two buckets that fill with time. Work fills them too, so that a busy connection, whose frames
 //! of control are many, is not taken for a flood.
@@ -33,6 +34,8 @@ const REQUEST_CONTROL: u64 = 4 * UNIT;
 const DATA_CONTROL: u64 = 2 * UNIT;
 /// Bytes sent that a client may acknowledge by one WINDOW_UPDATE.
 const BYTES_PER_UPDATE: u64 = 512;
+/// Data that is less: not even the shortest message of gRPC, whose head has as many bytes.
+const DATA_BYTES_MIN: u32 = 5;
 /// END_STREAM of DATA: an empty frame that ends a body brings something.
 const END_STREAM: u8 = 1;
 
@@ -89,13 +92,13 @@ impl FrameBudget {
     }
 
     /// Counts the frames that begin in `bytes`, received at `now_ms`; `sent_bytes` is what the
-    /// client was sent until then.
+    /// client was sent until then. Answers how many they are.
     pub fn received(
         &mut self,
         mut bytes: &[u8],
         now_ms: u64,
         sent_bytes: u64,
-    ) -> Result<(), Flood> {
+    ) -> Result<u32, Flood> {
         let elapsed_ms = now_ms.saturating_sub(self.at_ms);
         if elapsed_ms > 0 {
             self.at_ms = now_ms;
@@ -105,11 +108,12 @@ impl FrameBudget {
         let sent = sent_bytes.saturating_sub(self.sent_bytes) / BYTES_PER_UPDATE;
         self.sent_bytes += sent * BYTES_PER_UPDATE;
         self.control.add(sent * UNIT);
-        let mut found = Ok(());
+        let mut found = Ok(0);
         while let Some(frame) = self.frames.next(&mut bytes, |data| self.window.payload(data)) {
             self.window.begin(frame);
             // Followed to the end, so that the next bytes are taken for what they are.
-            found = found.and(self.count(frame));
+            let counted = self.count(frame);
+            found = found.and_then(|frames| counted.map(|()| frames + 1));
         }
         found
     }
@@ -125,7 +129,7 @@ impl FrameBudget {
                 self.resets.add(REQUEST_RESETS);
                 self.control.add(REQUEST_CONTROL);
             }
-            kind::DATA if frame.len > 0 => self.control.add(DATA_CONTROL),
+            kind::DATA if frame.len >= DATA_BYTES_MIN => self.control.add(DATA_CONTROL),
             kind::DATA if frame.flags & END_STREAM != 0 => {}
             kind::RST_STREAM if !self.resets.take() => return Err(Flood::Resets),
             kind::RST_STREAM => {}
@@ -144,7 +148,7 @@ mod tests {
 
     fn budget() -> FrameBudget {
         let mut budget = FrameBudget::new(RATES, 0);
-        assert_eq!(budget.received(PREFACE, 0, 0), Ok(()));
+        assert_eq!(budget.received(PREFACE, 0, 0), Ok(0));
         budget
     }
 
@@ -179,6 +183,16 @@ mod tests {
     }
 
     #[test]
+    fn data_of_a_few_bytes_is_as_good_as_none() {
+        for (bytes, let_past) in [(1, 40), (4, 40), (5, 10_000), (100, 10_000)] {
+            let data = frame(kind::DATA, bytes, 0);
+            assert_eq!(let_through(&mut budget(), &data, 0, 0), let_past, "{bytes}");
+            let last = frame(kind::DATA, bytes, END_STREAM);
+            assert_eq!(let_through(&mut budget(), &last, 0, 0), 10_000, "{bytes}, the last");
+        }
+    }
+
+    #[test]
     fn buckets_fill_with_time() {
         let mut budget = budget();
         let ping = frame(kind::PING, 8, 0);
@@ -195,12 +209,12 @@ mod tests {
         let_through(&mut budget, &update, 0, 0);
         let (request, data) = (frame(kind::HEADERS, 3, 4), frame(kind::DATA, 5, 0));
         for _ in 0..10 {
-            assert_eq!(budget.received(&request, 0, 0), Ok(()));
+            assert_eq!(budget.received(&request, 0, 0), Ok(1));
         }
         assert_eq!(let_through(&mut budget, &reset, 0, 0), 5, "every second one");
         let_through(&mut budget, &update, 0, 0);
         for _ in 0..5 {
-            assert_eq!(budget.received(&data, 0, 0), Ok(()));
+            assert_eq!(budget.received(&data, 0, 0), Ok(1));
         }
         assert_eq!(let_through(&mut budget, &update, 0, 0), 10);
         assert_eq!(let_through(&mut budget, &update, 0, 5 * 512), 5);

@@ -7,6 +7,7 @@ pub mod admit;
 pub mod balance;
 pub mod client;
 pub mod client_cert;
+pub mod compress;
 pub mod frames;
 pub mod grpc;
 pub mod grpc_web;
@@ -19,5 +20,7 @@ pub mod refusal;
 pub mod retry;
 pub mod rewrite;
 pub mod route;
+pub mod template;
+pub mod transform;
 
 pub use refusal::Refusal;

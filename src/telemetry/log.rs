@@ -24,6 +24,10 @@ const LINE_BYTES_MAX: usize = 8192;
 /// How long the end of the program waits for the last lines to be written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
+/// Of what each filter begins with, and may say otherwise: the codec of HTTP/2 warns of what its
+/// peers do, line by line, which is counted here (`ringway_http2_failures_total`).
+const QUIET: &str = "h2=off";
+
 static LOG: OnceLock<Log> = OnceLock::new();
 /// Lines that found the queue full since this was last said.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -101,7 +105,7 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
         Some((_, level)) => is_level(level),
         None => part.contains('[') || is_level(part),
     };
-    match EnvFilter::try_new(text) {
+    match EnvFilter::try_new(format!("{QUIET},{text}")) {
         Ok(filter) if text.split(',').all(|part| is_sound(part.trim())) => Ok(filter),
         _ => Err(format!(
             "`{}` is no log level; write error, warn, info, debug, trace or off, or a filter such \
@@ -176,6 +180,14 @@ mod tests {
             let message = filter(text).expect_err(text);
             assert!(message.contains("write error, warn, info"), "{message}");
         }
+    }
+
+    #[test]
+    fn the_codec_of_http2_is_heard_only_by_who_asks_for_it() {
+        let shown = |text: &str| filter(text).expect("a filter").to_string();
+        let has = |text: &str, part: &str| shown(text).split(',').any(|one| one == part);
+        assert!(has("trace", "h2=off") && has("trace", "trace"), "{}", shown("trace"));
+        assert!(has("info,h2=debug", "h2=debug") && !has("info,h2=debug", "h2=off"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Nothing here checks what it writes: names, values and targets come from a parsed head or from
 //! checked configuration, neither of which can contain a line end.
 
-use super::Field;
+use super::{Field, Version};
 
 /// `METHOD path[?query] HTTP/1.1`.
 #[inline]
@@ -22,9 +22,11 @@ pub fn request_line(out: &mut Vec<u8>, method: &[u8], path: &[u8], query: Option
 /// (RFC 9112 §4). `status` is 100 to 599.
 #[inline]
 pub fn status_line(out: &mut Vec<u8>, status: u16, phrase: &[u8]) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    number(out, u64::from(status));
-    out.push(b' ');
+    let mut start = *b"HTTP/1.1 000 ";
+    for (digit, place) in start[9..12].iter_mut().zip([100, 10, 1]) {
+        *digit += (status / place % 10) as u8;
+    }
+    out.extend_from_slice(&start);
     out.extend_from_slice(phrase);
     out.extend_from_slice(b"\r\n");
 }
@@ -75,6 +77,41 @@ pub fn kept_fields(out: &mut Vec<u8>, buf: &[u8], fields: &[Field], drop: impl F
         end = field.line.end as usize;
     }
     out.extend_from_slice(&buf[start..end]);
+}
+
+/// What one hop adds to Via (RFC 9110 §7.6.3), written beforehand because every message gets it.
+#[derive(Clone, Debug)]
+pub struct Via {
+    name: String,
+    lines: [String; 3],
+}
+
+impl Via {
+    /// Of a hop with this pseudonym. One without adds nothing.
+    pub fn new(name: &str) -> Via {
+        let line = |received: Version| match name {
+            "" => String::new(),
+            name => format!("Via: {} {name}\r\n", received.number()),
+        };
+        let lines = [Version::Http10, Version::Http11, Version::Http2].map(line);
+        Via { name: name.to_owned(), lines }
+    }
+
+    /// The hop's pseudonym, perhaps empty.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The field line of a message that was received in this version.
+    #[inline]
+    pub fn line(&self, received: Version) -> &[u8] {
+        let [http10, http11, http2] = &self.lines;
+        match received {
+            Version::Http10 => http10.as_bytes(),
+            Version::Http11 => http11.as_bytes(),
+            Version::Http2 => http2.as_bytes(),
+        }
+    }
 }
 
 /// The registered reason phrase of a status, empty when there is none (RFC 9110 §15, RFC 6585).
@@ -144,6 +181,19 @@ mod tests {
 
     const LIMITS: HeadLimits =
         HeadLimits { head_bytes_max: 16384, target_bytes_max: 8192, fields_max: 64 };
+
+    #[test]
+    fn writes_via() {
+        let via = Via::new("gw");
+        for (received, line) in [
+            (Version::Http10, "Via: 1.0 gw\r\n"),
+            (Version::Http11, "Via: 1.1 gw\r\n"),
+            (Version::Http2, "Via: 2 gw\r\n"),
+        ] {
+            assert_eq!(via.line(received), line.as_bytes());
+        }
+        assert_eq!(Via::new("").line(Version::Http11), b"");
+    }
 
     #[test]
     fn writes_start_lines() {

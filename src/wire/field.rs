@@ -13,6 +13,9 @@ pub enum Version {
 }
 
 impl Version {
+    /// By their number as `usize`.
+    pub const ALL: [Version; 3] = [Version::Http10, Version::Http11, Version::Http2];
+
     /// As the field Via has it (RFC 9110 §7.6.3).
     pub fn number(self) -> &'static str {
         match self {

@@ -42,6 +42,8 @@ pub struct RequestHead {
     /// `host[:port]`: from an absolute-form target, else from Host. Empty only for an HTTP/1.0
     /// request without Host.
     pub authority: Span,
+    /// The host of `authority`, without port; an IPv6 literal keeps its brackets.
+    pub host: Span,
     pub fields: Vec<Field>,
     pub connection: Connection,
     pub framing: Framing,
@@ -143,13 +145,16 @@ impl RequestHead {
         summary: &Summary,
     ) -> Result<Option<Authority<'b>>, &'static Reason> {
         self.authority = summary.value(FieldId::Host, &self.fields);
+        self.host = self.authority;
         if summary.repeats(FieldId::Host) {
             return Err(HOST_DUPLICATE);
         }
         if !summary.has(FieldId::Host) {
             return if self.version == Version::Http10 { Ok(None) } else { Err(HOST_MISSING) };
         }
-        Authority::parse(self.authority.of(head)).map(Some).ok_or(HOST_INVALID)
+        let authority = Authority::parse(self.authority.of(head)).ok_or(HOST_INVALID)?;
+        self.host = self.authority.first(authority.host.len());
+        Ok(Some(authority))
     }
 
     #[inline]
@@ -218,6 +223,7 @@ impl RequestHead {
             return Err(HOST_INVALID);
         }
         self.authority = span;
+        self.host = span.first(named.host.len());
         Ok(())
     }
 

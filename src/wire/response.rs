@@ -13,7 +13,7 @@ use super::{
 const PHRASE_AT: usize = "HTTP/1.1 200".len();
 
 /// A parsed response head; spans refer to the buffer it was parsed from.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
     pub version: Version,
     /// 100 to 599.

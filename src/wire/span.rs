@@ -21,6 +21,13 @@ impl Span {
         &buf[self.start as usize..self.end as usize]
     }
 
+    /// Its first `len` bytes. It must have them.
+    #[inline]
+    pub fn first(self, len: usize) -> Span {
+        debug_assert!(len <= self.len());
+        Span { end: self.start + len as u32, ..self }
+    }
+
     #[inline]
     pub fn len(self) -> usize {
         (self.end - self.start) as usize

@@ -128,21 +128,32 @@ fn take_in(open: Open, place: Place, client: Client) {
 
 /// Serves a connection, after its handshake where clients speak TLS.
 async fn serve(worker: Rc<Worker>, client: Rc<Client>) {
+    // Boxed: of a connection that speaks TLS, too, only the session stays. And one wait beside that
+    // for HTTP/1.1, not one for each kind: every wake-up of the connection goes through here.
+    let is_plain = client.door.rule.borrow().begins_with_http1();
+    if is_plain || Box::pin(is_http1(&worker, &client)).await {
+        h1::serve(worker, client).await;
+    }
+}
+
+/// Shakes hands where clients speak TLS, and serves what is not HTTP/1.1 then. Answers whether it
+/// is.
+async fn is_http1(worker: &Rc<Worker>, client: &Rc<Client>) -> bool {
     if client.door.rule.borrow().passthrough.is_some() {
-        return Box::pin(passthrough::serve(&worker, &client)).await;
+        Box::pin(passthrough::serve(worker, client)).await;
+        return false;
     }
     let rule = client.door.rule.borrow().tls.clone();
     if let Some(rule) = rule
-        // Boxed: of a connection that speaks TLS, too, only the session stays.
-        && !Box::pin(shake_hands(&worker, &client, &rule)).await
+        && !Box::pin(shake_hands(worker, client, &rule)).await
     {
-        return;
+        return false;
     }
     let is_http2 = client.stream.is_http2() || client.door.rule.borrow().http2 == Http2Use::Only;
     if is_http2 {
-        return Box::pin(h2::serve(worker, client, Buffer::default())).await;
+        Box::pin(h2::serve(worker.clone(), client.clone(), Buffer::default())).await;
     }
-    h1::serve(worker, client).await;
+    !is_http2
 }
 
 /// Answers whether the client now speaks TLS.

@@ -278,6 +278,8 @@ fn done(head: &ResponseHead, response: &[u8]) -> Done {
 struct NoBody;
 
 impl RequestBody for NoBody {
+    const IS_ONE_OF_MANY: bool = false;
+
     fn limit(&mut self, _: u64, _: u64) -> Result<(), Refusal> {
         Ok(())
     }

@@ -341,6 +341,17 @@ impl Buffers {
         buffer
     }
 
+    /// Exchanges a buffer whose window is to be kept for long, when most of it is empty, for one of
+    /// just that size, without room around it.
+    pub fn fit(&self, buffer: &mut Buffer) {
+        if buffer.capacity() < 2 * (buffer.len() + HEADROOM) {
+            return;
+        }
+        let mut fitting = Buffer::with_capacity(buffer.len());
+        fitting.append(buffer.bytes());
+        self.give(std::mem::replace(buffer, fitting));
+    }
+
     /// Frees what was not needed since the last call, and hands pages back to the system when much
     /// has been freed, in whatever small portions, or when the last portion was. Called every
     /// second or so.
@@ -443,6 +454,18 @@ mod tests {
         shelf.give(in_use);
         shelf.trim();
         assert_eq!(shelf.head.free.borrow().len(), 1, "one was needed since");
+    }
+
+    #[test]
+    fn what_waits_in_a_buffer_that_is_mostly_empty_gets_one_of_its_size() {
+        let shelf = Buffers::new(64 * 1024, 256 * 1024);
+        for (bytes, capacity) in [(0, 0), (1000, 1000), (6000, shelf.head.bytes.get())] {
+            let mut buffer = shelf.response();
+            buffer.append(&[7; 8000][..bytes]);
+            shelf.fit(&mut buffer);
+            assert_eq!((buffer.capacity(), buffer.bytes()), (capacity, &[7; 8000][..bytes]));
+        }
+        assert_eq!(shelf.head.free.borrow().len(), 1, "each gave its own back");
     }
 
     #[test]

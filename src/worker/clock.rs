@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use http::HeaderValue;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{ring::RingView, spin};
@@ -90,18 +91,36 @@ pub fn refresh() -> u64 {
 pub struct DateText {
     second: Cell<i64>,
     text: RefCell<String>,
+    /// The same for HTTP/2. Its references are this worker's alone.
+    value: RefCell<Option<HeaderValue>>,
 }
 
 impl DateText {
     /// Calls `f` with the 29 bytes of an IMF-fixdate.
     pub fn with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
+        self.refresh();
+        f(self.text.borrow().as_bytes())
+    }
+
+    /// As a field of HTTP/2.
+    pub fn value(&self) -> Option<HeaderValue> {
+        self.refresh();
+        let mut value = self.value.borrow_mut();
+        if value.is_none() {
+            *value = HeaderValue::from_str(&self.text.borrow()).ok();
+        }
+        value.clone()
+    }
+
+    #[inline]
+    fn refresh(&self) {
         let second = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
         if second != self.second.get() {
             let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second.max(0) as u64);
             *self.text.borrow_mut() = httpdate::fmt_http_date(now);
+            self.value.replace(None);
             self.second.set(second);
         }
-        f(self.text.borrow().as_bytes())
     }
 }
 
@@ -117,6 +136,21 @@ mod tests {
             assert_eq!(text.len(), 29);
             assert!(httpdate::parse_http_date(text).is_ok(), "{text}");
         });
+    }
+
+    #[test]
+    fn the_date_of_http2_is_the_same_and_follows() {
+        let date = DateText::default();
+        let is_same = || {
+            let value = date.value().expect("a value");
+            date.with(|text| text == value.as_bytes())
+        };
+        // Once more, should a second have passed between both.
+        assert!(is_same() || is_same());
+        // As if the last one had been of another second.
+        date.second.set(0);
+        date.value.replace(Some(HeaderValue::from_static("old")));
+        assert!(is_same() || is_same());
     }
 
     #[test]

@@ -13,10 +13,7 @@ use super::{
     splice::Pipe,
 };
 use crate::{
-    config::{
-        Snapshot,
-        snapshot::{HalfClose, split_port},
-    },
+    config::{Snapshot, snapshot::HalfClose},
     policy::{
         Refusal, admit,
         client::{self, ClientAddress},
@@ -119,6 +116,17 @@ impl Exchange {
         }
     }
 
+    /// What the upstream is told beside what the client says.
+    pub fn tell_upstream(&mut self) -> &mut UpstreamFields {
+        self.upstream_fields.get_or_insert_default()
+    }
+
+    /// The method that the upstream gets.
+    pub fn sent_method(&self) -> Method {
+        let other = self.upstream_fields.as_ref().and_then(|told| told.method.as_deref());
+        other.map_or(self.head().method, Method::from_bytes)
+    }
+
     pub fn head(&self) -> &RequestHead {
         &self.request.head
     }
@@ -153,8 +161,7 @@ impl Exchange {
 
     /// The host, without port.
     pub fn host(&self) -> &[u8] {
-        // The codec has checked it.
-        split_port(self.text(self.head().authority)).0
+        self.text(self.head().host)
     }
 
     /// What routes match on.
@@ -233,6 +240,8 @@ impl RequestId {
 
 /// The request's body, whatever protocol brings it.
 pub trait RequestBody {
+    /// The client's connection carries many requests at once: what is kept for one has to be small.
+    const IS_ONE_OF_MANY: bool;
     /// More than `bytes_max` bytes are refused with 413, now if they have come or are announced;
     /// nothing is awaited after `until_ms`.
     fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal>;
@@ -248,6 +257,38 @@ pub trait RequestBody {
     fn trailer_lines(&self) -> &[u8];
     /// Bytes of data received so far.
     fn bytes(&self) -> u64;
+}
+
+impl<B: RequestBody> RequestBody for &mut B {
+    const IS_ONE_OF_MANY: bool = B::IS_ONE_OF_MANY;
+
+    fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
+        (**self).limit(bytes_max, until_ms)
+    }
+
+    fn ended(&self) -> bool {
+        (**self).ended()
+    }
+
+    fn left(&self) -> u64 {
+        (**self).left()
+    }
+
+    fn append_arrived(&mut self, buf: &mut Buffer) {
+        (**self).append_arrived(buf);
+    }
+
+    async fn next(&mut self) -> Result<Buffer, Refusal> {
+        (**self).next().await
+    }
+
+    fn trailer_lines(&self) -> &[u8] {
+        (**self).trailer_lines()
+    }
+
+    fn bytes(&self) -> u64 {
+        (**self).bytes()
+    }
 }
 
 /// Where a response goes, whatever protocol carries it.

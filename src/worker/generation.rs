@@ -7,6 +7,8 @@
 
 use std::{ops::Deref, rc::Rc, sync::Arc};
 
+use http::HeaderValue;
+
 use super::{
     forward::UpstreamState,
     logs::{Logs, Outlet},
@@ -21,6 +23,7 @@ use crate::{
         metrics::shards::{ListenerShard, Series},
         trace::queue::SpanQueue,
     },
+    wire::Version,
 };
 
 /// A snapshot and the worker's state of its upstreams.
@@ -36,6 +39,9 @@ pub struct Generation {
     pub spans: Option<Arc<SpanQueue>>,
     pub logs: Logs,
     pub rate_limits: Limits,
+    /// What is written into the Via field of responses over HTTP/2, by the version they were
+    /// received in. Made once, and each worker its own: the copies count references.
+    vias: [Option<HeaderValue>; Version::ALL.len()],
 }
 
 impl Deref for Generation {
@@ -56,7 +62,8 @@ impl Generation {
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
         let logs = Logs::first(outlets);
-        Generation { states: states.collect(), snapshot, series, logs, spans, rate_limits }
+        let (states, vias) = (states.collect(), vias(snapshot.forwarding.via.name()));
+        Generation { states, snapshot, series, logs, spans, rate_limits, vias }
     }
 
     /// The generation after this one.
@@ -74,8 +81,8 @@ impl Generation {
             None => Rc::new(UpstreamState::new(rule)),
         });
         let logs = self.logs.next(outlets);
-        let states = states.collect();
-        let next = Generation { states, snapshot, series, logs, spans, rate_limits };
+        let (states, vias) = (states.collect(), vias(snapshot.forwarding.via.name()));
+        let next = Generation { states, snapshot, series, logs, spans, rate_limits, vias };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);
@@ -87,6 +94,12 @@ impl Generation {
     pub fn listener_shard(&self, rule: &ListenerRule) -> Arc<ListenerShard> {
         let at = self.listeners.iter().position(|other| other.name == rule.name);
         at.map(|at| self.series.listeners[at].clone()).unwrap_or_default()
+    }
+
+    /// What this hop adds to the Via field of a response that was received in `version`.
+    #[inline]
+    pub fn via(&self, version: Version) -> Option<&HeaderValue> {
+        self.vias[version as usize].as_ref()
     }
 
     /// What the worker knows of an upstream.
@@ -127,6 +140,11 @@ impl Generation {
         let at = self.snapshot.upstreams.iter().position(|rule| rule.name == name)?;
         Some((&self.snapshot.upstreams[at], &self.states[at]))
     }
+}
+
+fn vias(name: &str) -> [Option<HeaderValue>; Version::ALL.len()] {
+    let of = |version: Version| HeaderValue::from_str(&format!("{} {name}", version.number())).ok();
+    Version::ALL.map(|version| of(version).filter(|_| !name.is_empty()))
 }
 
 /// Requests are shared among the same endpoints in the same way.

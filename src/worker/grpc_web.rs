@@ -16,6 +16,7 @@ use super::{
     forward,
     generation::Generation,
     net::Stream,
+    received::Received,
     splice::Pipe,
 };
 use crate::{
@@ -28,11 +29,8 @@ use crate::{
         refusal,
         route::{RouteId, RouteMatch},
     },
-    telemetry::{
-        record::{Sent, Timing},
-        request_id::RequestId,
-    },
-    wire::{Field, FieldId, Framing, HeadLimits, Parsed, ResponseHead, Span, emit},
+    telemetry::record::{Sent, Timing},
+    wire::{Field, FieldId, Framing, HeadLimits, Parsed, ResponseHead, emit},
 };
 
 /// Fields of a request that are written anew, or are the browser's affair.
@@ -107,63 +105,6 @@ fn decode(
     }
 }
 
-/// What the client sent, while the exchange has something else in its place.
-struct Received {
-    buf: Buffer,
-    request: Box<super::exchange::Request>,
-    arrived: Span,
-    rest: usize,
-    id: RequestId,
-}
-
-impl Received {
-    fn replace(
-        exchange: &mut Exchange,
-        (text, head_len): (Vec<u8>, usize),
-        limits: &HeadLimits,
-    ) -> Result<Received, Refusal> {
-        let mut request = Box::<super::exchange::Request>::default();
-        // A few fields more than the client sent.
-        let limits = HeadLimits {
-            head_bytes_max: limits.head_bytes_max.saturating_add(256),
-            fields_max: limits.fields_max.saturating_add(4),
-            ..*limits
-        };
-        match request.head.parse(&text, &limits) {
-            Ok(Parsed::Complete(())) if request.head.len == head_len => {}
-            // Not reached: it was well-formed before.
-            _ => return Err(crate::wire::reason::MALFORMED_HEAD.into()),
-        }
-        request.head.version = exchange.head().version;
-        std::mem::swap(&mut request.path, &mut exchange.request.path);
-        let mut buf = Buffer::with_capacity(text.len() + TAILROOM + 1);
-        buf.append(&text);
-        let id = match exchange.id {
-            RequestId::Kept(_) => {
-                let kept = request.head.fields.iter().find(|f| f.id == FieldId::XRequestId);
-                kept.map_or(RequestId::Off, |field| RequestId::Kept(field.value))
-            }
-            other => other,
-        };
-        Ok(Received {
-            arrived: std::mem::replace(&mut exchange.arrived, Span::new(head_len, text.len())),
-            rest: std::mem::replace(&mut exchange.rest, text.len()),
-            buf: std::mem::replace(&mut exchange.buf, buf),
-            request: std::mem::replace(&mut exchange.request, request),
-            id: std::mem::replace(&mut exchange.id, id),
-        })
-    }
-
-    fn put_back(mut self, exchange: &mut Exchange) {
-        std::mem::swap(&mut self.request.path, &mut exchange.request.path);
-        exchange.buf = self.buf;
-        exchange.request = self.request;
-        exchange.arrived = self.arrived;
-        exchange.rest = self.rest;
-        exchange.id = self.id;
-    }
-}
-
 /// The request's body, decoded.
 struct WebBody<'b, B> {
     worker: &'b Worker,
@@ -172,6 +113,8 @@ struct WebBody<'b, B> {
 }
 
 impl<B: RequestBody> RequestBody for WebBody<'_, B> {
+    const IS_ONE_OF_MANY: bool = B::IS_ONE_OF_MANY;
+
     fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
         self.inner.limit(bytes_max, until_ms)
     }

@@ -44,12 +44,14 @@ pub mod policies;
 pub mod pool;
 mod proxied;
 pub mod rate_limits;
+mod received;
 mod removed;
 pub mod report;
 pub mod respond;
 pub mod ring;
 pub mod roster;
 pub mod runtime;
+mod shape;
 pub mod siblings;
 pub mod slowest;
 pub mod spin;
@@ -96,6 +98,7 @@ use mailbox::{Adoption, Mailbox, Message};
 use ring::RingView;
 use roster::Roster;
 use runtime::Driver;
+use shape::Coders;
 use siblings::{Sibling, Siblings};
 use slowest::Slowest;
 use splice::Pipes;
@@ -117,6 +120,8 @@ pub struct Worker {
     pub deadlines: Rc<Deadlines>,
     /// Waits that are not a socket's own.
     pub alarms: Rc<Alarms>,
+    /// What its HTTP/2 clients hold together.
+    pub crowd: Rc<h2::Crowd>,
     pub date: clock::DateText,
     /// The time as access logs write it.
     pub stamp: RefCell<Stamp>,
@@ -134,6 +139,8 @@ pub struct Worker {
     pub slowest: Slowest,
     /// What others do for it.
     pub errands: Errands,
+    /// Bodies that it compresses and decompresses.
+    pub coders: Coders,
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
     pub draining: Cell<bool>,
@@ -207,6 +214,7 @@ impl Worker {
             pipes: Pipes::default(),
             deadlines: Rc::default(),
             alarms: Rc::default(),
+            crowd: Rc::default(),
             date: clock::DateText::default(),
             stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),
@@ -217,6 +225,7 @@ impl Worker {
             roster: Rc::default(),
             slowest: Slowest::default(),
             errands,
+            coders: Coders::default(),
             shedding: Cell::new(0),
             draining: Cell::new(false),
             is_cut: Cell::new(false),
@@ -402,6 +411,7 @@ async fn tick(worker: Rc<Worker>) {
             let snapshot = worker.snapshot();
             snapshot.sweep(clock::now_ms());
             rate_limits::measure(&snapshot);
+            worker.crowd.sweep(snapshot.http2.stalled_bytes);
             worker.listening.borrow().iter().for_each(Listening::measure);
         }
         worker.beat.set(Doing::Waiting);

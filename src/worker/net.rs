@@ -30,7 +30,7 @@ use rustix::{
 
 use super::{
     buffers::Buffer,
-    clock::{NEVER_MS, completed, is_alone, now_ms, refresh},
+    clock::{completed, is_alone, now_ms, refresh},
     deadline::{Deadline, Deadlines},
     tls::{Agreed, Tls},
 };
@@ -284,18 +284,9 @@ impl Stream {
     }
 
     /// Waits for the next request on a kept connection until `by_ms`; gives up the buffer at
-    /// `park_ms` if that comes first. `parkable` costs a little per read, so busy connections go
-    /// without.
-    pub async fn read_next(
-        &self,
-        buf: &mut Buffer,
-        park_ms: u64,
-        by_ms: u64,
-        parkable: bool,
-    ) -> Next {
-        if !parkable {
-            return Next::Read(self.read(buf, Wait { idle_ms: NEVER_MS, until_ms: by_ms }).await);
-        }
+    /// `park_ms` if that comes first. It costs a little more than [`Stream::read`], so busy
+    /// connections go without.
+    pub async fn read_or_park(&self, buf: &mut Buffer, park_ms: u64, by_ms: u64) -> Next {
         loop {
             let target = match self.tls.get() {
                 None => take(buf),

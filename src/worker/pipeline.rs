@@ -27,7 +27,7 @@ use super::{
     policies::{self, Passed},
     rate_limits::charge,
     respond::{self, Answer},
-    trace,
+    shape, trace,
 };
 use crate::{
     config::{
@@ -76,7 +76,7 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
             }
             trace::tell_timing(snapshot, exchange, sink);
             // Boxed, so that the task is no larger than forwarding needs.
-            match Box::pin(refuse(exchange, refusal, sink)).await {
+            match Box::pin(refuse(snapshot, exchange, refusal, sink)).await {
                 Ok(()) => Outcome::Done,
                 Err(refusal) => Outcome::Broken(refusal),
             }
@@ -89,13 +89,21 @@ pub async fn serve<B: RequestBody, S: ResponseSink>(
 
 /// Tells the client, as it wants to be told.
 async fn refuse<S: ResponseSink>(
+    snapshot: &Snapshot,
     exchange: &Exchange,
     refusal: Refusal,
     sink: &mut S,
 ) -> Result<(), Refusal> {
     let id = exchange.id.text(exchange.bytes());
     match exchange.grpc_kind() {
-        Grpc::No => respond::refuse(id, refusal, sink).await,
+        Grpc::No => match snapshot.error_format(exchange.route) {
+            None => respond::refuse(id, refusal, sink).await,
+            Some(format) => {
+                let body = shape::error(snapshot, exchange, refusal, format);
+                let told = (&*format.content_type, &*body);
+                respond::refuse_as(id, refusal, told, sink).await
+            }
+        },
         kind => respond::refuse_call(id, kind, refusal, sink).await,
     }
 }
@@ -141,28 +149,52 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     body.limit(rule.body_bytes_max, exchange.until_ms)?;
     let permit = match &rule.policies {
         None => Permit::of_open_route(),
-        Some(policies) => match policies::before(worker, snapshot, exchange, policies, sink).await?
-        {
-            Passed::On(permit) => permit,
-            Passed::Answered => return Ok(()),
-        },
+        Some(policies) => {
+            let passed = policies::before(worker, snapshot, exchange, &matched, policies, sink);
+            match passed.await? {
+                Passed::On(permit) if charging(rule).is_some() => {
+                    let to = (&matched, permit);
+                    let both = (body, sink);
+                    // Boxed: it must not enlarge the task of other requests.
+                    let act = charge::act(worker, snapshot, exchange, to, policies, both);
+                    return Box::pin(act).await;
+                }
+                Passed::On(permit) if policies.shapes() => {
+                    let to = (&matched, permit);
+                    let both = (body, sink);
+                    // Boxed, too.
+                    let act = shape::act(worker, snapshot, exchange, to, policies, both);
+                    return Box::pin(act).await;
+                }
+                Passed::On(permit) => permit,
+                Passed::Answered => return Ok(()),
+            }
+        }
     };
     match &rule.action {
-        Action::Forward(upstream) if let Some(limits) = charging(rule) => {
-            let to = (&matched, *upstream, permit);
-            let both = (body, sink);
-            // Boxed, as below.
-            Box::pin(charge::forward(worker, snapshot, exchange, limits, to, both)).await
-        }
         Action::Forward(upstream) if rule.grpc_web && exchange.grpc_kind().is_web() => {
             let kind = exchange.grpc_kind();
-            // Boxed: it must not enlarge the task of other requests.
+            // Boxed, too.
             let both = (body, sink);
             let to = (&matched, *upstream, permit);
             Box::pin(grpc_web::forward(worker, snapshot, exchange, kind, to, both)).await
         }
+        _ => act(worker, snapshot, exchange, (&matched, permit), body, sink).await,
+    }
+}
+
+/// Does what the route says.
+pub(super) async fn act<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &Exchange,
+    (matched, permit): (&RouteMatch, Permit),
+    body: &mut B,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    match &snapshot.route(matched.route).action {
         Action::Forward(upstream) => {
-            let to = (&matched, *upstream, permit);
+            let to = (matched, *upstream, permit);
             forward::forward(worker, snapshot, exchange, to, body, sink).await
         }
         Action::Respond(fixed) => {
@@ -171,7 +203,7 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         }
         Action::Redirect(to) => {
             trace::tell_timing(snapshot, exchange, sink);
-            respond::redirect(exchange, &matched, to, sink).await
+            respond::redirect(exchange, matched, to, sink).await
         }
     }
 }
@@ -179,6 +211,9 @@ async fn phases<B: RequestBody, S: ResponseSink>(
 /// The limits of a route whose upstream says what a request cost.
 #[inline]
 fn charging(rule: &Route) -> Option<&RouteLimits> {
+    if !matches!(rule.action, Action::Forward(_)) {
+        return None;
+    }
     rule.policies.as_ref()?.rate_limits.as_deref().filter(|limits| limits.charges)
 }
 

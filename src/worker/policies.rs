@@ -6,6 +6,7 @@
 //! rate limits that need no identity    429
 //! authorise → Permit
 //! rate limits of identities            429
+//! transform request                    400 413
 //! ```
 //!
 //! A phase that can be decided at once does not wait; what may wait is boxed, so that it costs the
@@ -17,11 +18,11 @@ use super::{
     Worker,
     exchange::{Exchange, ResponseSink},
     generation::Generation,
-    rate_limits,
+    rate_limits, shape,
 };
 use crate::{
     config::snapshot::Policies,
-    policy::{Refusal, permit::Permit, refusal},
+    policy::{Refusal, permit::Permit, refusal, route::RouteMatch},
 };
 
 /// What the phases come to, unless they refuse.
@@ -40,6 +41,10 @@ pub struct UpstreamFields {
     pub dropped: Vec<Box<[u8]>>,
     /// Whole lines.
     pub lines: Vec<u8>,
+    /// The method, when it is another one.
+    pub method: Option<Box<[u8]>>,
+    /// Path and query, when they are others.
+    pub target: Option<Vec<u8>>,
 }
 
 impl UpstreamFields {
@@ -60,6 +65,7 @@ pub async fn before<S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,
+    matched: &RouteMatch,
     policies: &Policies,
     sink: &mut S,
 ) -> Result<Passed, Refusal> {
@@ -74,5 +80,6 @@ pub async fn before<S: ResponseSink>(
     if let Some(limits) = &policies.rate_limits {
         rate_limits::admit(worker, snapshot, exchange, &limits.late, sink).await?;
     }
+    shape::request(snapshot, exchange, matched, policies)?;
     Ok(Passed::On(permit))
 }

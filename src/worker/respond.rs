@@ -108,6 +108,17 @@ pub async fn refuse<S: ResponseSink>(
     sink: &mut S,
 ) -> Result<(), Refusal> {
     let body = problem(refusal, request_id);
+    let told = ("application/problem+json", body.as_bytes());
+    refuse_as(request_id, refusal, told, sink).await
+}
+
+/// Sends a refusal with a body of this media type.
+pub async fn refuse_as<S: ResponseSink>(
+    request_id: &[u8],
+    refusal: Refusal,
+    (content_type, body): (&str, &[u8]),
+    sink: &mut S,
+) -> Result<(), Refusal> {
     let mut fields = Vec::new();
     if !refusal.allow.is_empty() {
         let names: Vec<&str> = refusal.allow.names().collect();
@@ -120,13 +131,8 @@ pub async fn refuse<S: ResponseSink>(
         let id = String::from_utf8_lossy(request_id).into_owned();
         fields.push(("X-Request-Id".to_owned(), id));
     }
-    let response = OwnResponse {
-        status: refusal.reason.status,
-        content_type: "application/problem+json",
-        fields: &fields,
-        body: body.as_bytes(),
-    };
-    sink.own(response).await
+    let status = refusal.reason.status;
+    sink.own(OwnResponse { status, content_type, fields: &fields, body }).await
 }
 
 /// Sends a refusal to a client that speaks gRPC, whose errors are fields of a 200: what the

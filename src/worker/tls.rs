@@ -17,8 +17,8 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion,
-    ServerConnection, client::Resumption, pki_types::ServerName,
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, Connection, HandshakeKind,
+    ProtocolVersion, ServerConnection, client::Resumption, pki_types::ServerName,
 };
 
 use super::{
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     config::snapshot::{ACME_TLS, TlsRule, UpstreamTls},
     policy::{client_cert::ClientCert, refusal},
-    telemetry::metrics::shards::{TlsBreak, TlsFailure, WorkerShard},
+    telemetry::metrics::shards::{TLS_SIDES, TlsBreak, TlsFailure, WorkerShard},
 };
 
 /// Plaintext sealed at once: so much leaves in one write.
@@ -138,7 +138,12 @@ pub async fn connect(
     let tls = Tls::new(session.into(), buffers.clone(), metrics.clone());
     let shaken = tls.shake_hands(stream, Wait { idle_ms: NEVER_MS, until_ms }).await;
     shaken.map_err(|Refused { failure, error }| {
+        let failure = match lacks_certificate(&tls, client, &error) {
+            true => TlsFailure::CertificateRequired,
+            false => failure,
+        };
         metrics.tls_upstream_failures[failure as usize].count();
+        tracing::debug!(reason = failure.name(), server = ?name, %error, "no TLS with an endpoint");
         match failure {
             TlsFailure::Timeout => error,
             _ => io::Error::new(io::ErrorKind::InvalidData, error),
@@ -156,7 +161,10 @@ pub fn own(rule: &UpstreamTls, protocols: Option<&[&[u8]]>) -> Arc<ClientConfig>
     if let Some(protocols) = protocols {
         client.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     }
-    client.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+    client.resumption = match rule.resumes {
+        true => Resumption::in_memory_sessions(SESSIONS_MAX),
+        false => Resumption::disabled(),
+    };
     Arc::new(client)
 }
 
@@ -361,6 +369,7 @@ impl Tls {
     /// with what it sent, if there is one.
     pub fn broke(&self, error: &io::Error) -> Option<Buffer> {
         let why = match cause(error) {
+            _ if demands_certificate(error) => TlsBreak::CertificateRequired,
             Some(rustls::Error::AlertReceived(_)) => TlsBreak::Alert,
             None if error.kind() == io::ErrorKind::UnexpectedEof => TlsBreak::Cut,
             _ => TlsBreak::Invalid,
@@ -368,6 +377,8 @@ impl Tls {
         if let Some(metrics) = self.metrics.take() {
             let side = usize::from(matches!(*self.session.borrow(), Connection::Client(_)));
             metrics.tls_breaks[side][why as usize].count();
+            let with = TLS_SIDES[side];
+            tracing::debug!(reason = why.name(), with, %error, "a TLS session broke");
         }
         self.queued()
     }
@@ -440,6 +451,21 @@ fn plain_http(buffers: &Buffers) -> Buffer {
 
 fn cause(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
+}
+
+/// The peer's answer to a client that has no certificate, and must (RFC 8446 §6.2).
+pub fn demands_certificate(error: &io::Error) -> bool {
+    let required = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
+    cause(error) == Some(&required)
+}
+
+/// Whether an endpoint gave up a handshake because it wants a certificate. In TLS 1.2 it may say no
+/// more than that (RFC 5246 §7.4.6), after its hello, in which nothing else is left to agree on.
+fn lacks_certificate(tls: &Tls, client: &ClientConfig, error: &io::Error) -> bool {
+    let failed = rustls::Error::AlertReceived(AlertDescription::HandshakeFailure);
+    let version = tls.session.borrow().protocol_version();
+    let is_silent = version == Some(ProtocolVersion::TLSv1_2) && cause(error) == Some(&failed);
+    demands_certificate(error) || is_silent && !client.client_auth_cert_resolver.has_certs()
 }
 
 fn refused(error: io::Error) -> Refused {

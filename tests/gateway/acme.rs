@@ -126,6 +126,9 @@ fn a_certificate_is_got_by_a_handshake() {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
     let days = (figure(&gateway, &expiry) - now) / 86400.0;
     assert!((89.0..91.0).contains(&days), "{days}");
+    let of_listener = "ringway_listener_certificate_expiry_time_seconds{listener=\"tls\"} ";
+    let firsts = (figure(&gateway, of_listener) - now) / 86400.0;
+    assert!((89.0..91.0).contains(&firsts), "{firsts}");
     let text = gateway.command(&["status"]);
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(
@@ -134,6 +137,70 @@ fn a_certificate_is_got_by_a_handshake() {
             && text.contains("next order in "),
         "{text}"
     );
+}
+
+#[test]
+fn an_account_is_bound_to_one_that_the_authority_knows() {
+    // As an authority shows it, and as it is with another alphabet and padding.
+    let hmac = b"\xff\xfb\xef key of an account \x00";
+    let keys = ["__vvIGtleSBvZiBhbiBhY2NvdW50IAA", "//vvIGtleSBvZiBhbiBhY2NvdW50IAA="];
+    let dir = tempfile::tempdir().unwrap();
+    let bound =
+        |key: &str| format!(", external_account = {{ key_id = \"kid-1\", key = \"{key}\" }}");
+    let file = dir.path().join("hmac");
+    let of_file = bound(&format!("file:{}", file.display()));
+    for (n, (more, text)) in
+        [(&of_file, keys[0]), (&bound("env:ACME_HMAC"), keys[1])].into_iter().enumerate()
+    {
+        let external = Some(("kid-1", hmac.to_vec()));
+        let authority = Authority::start(Ways { external, ..Ways::default() });
+        std::fs::write(&file, format!("{text}\n")).unwrap();
+        let storage = dir.path().join(n.to_string());
+        let mut launch = launch(&toml(&authority, &storage, &["a.test"], more));
+        launch.env.push(("ACME_HMAC", text.to_owned()));
+        let gateway = launch.start().unwrap_or_else(|failed| panic!("{failed:?}"));
+        lead(&authority, &gateway);
+        eventually("a certificate", || shown(&authority, &gateway, "a.test").is_ok());
+        assert_eq!(authority.accounts().len(), 1);
+        let config = gateway.admin().get("/config").text();
+        assert!(config.contains("kid-1") && !config.contains(text), "{config}");
+        assert!(!gateway.log().contains(text), "{}", gateway.log());
+    }
+}
+
+#[test]
+fn an_account_that_is_not_bound_as_it_must_be_is_refused_in_the_authoritys_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let external = Some(("kid-1", b"right".to_vec()));
+    let authority = Authority::start(Ways { external, ..Ways::default() });
+    std::fs::write(dir.path().join("hmac"), "d3Jvbmc").unwrap();
+    let key = format!("key = \"file:{}\"", dir.path().join("hmac").display());
+    let with = |id: &str| format!(", external_account = {{ key_id = \"{id}\", {key} }}");
+    for (more, wanted) in [
+        (String::new(), "whose account is it?"),
+        (with("kid-1"), "the binding: the signature"),
+        (with("kid-2"), "the binding: {"),
+    ] {
+        let storage = dir.path().join("storage");
+        let gateway = start(&authority, &toml(&authority, &storage, &["a.test"], &more));
+        gateway.wait_for_log(&format!("the authority says {wanted}"));
+        assert!(!gateway.log().contains("d3Jvbmc"), "{}", gateway.log());
+    }
+    assert!(authority.accounts().is_empty());
+    // What is wrong with the key itself is said at the start.
+    for (key, wanted) in [
+        ("env:NOT_SET_ANYWHERE", "`NOT_SET_ANYWHERE` is not set"),
+        ("file:none", "cannot read the key of `external_account`"),
+        ("file:hmac", "is not base64"),
+        ("d3Jvbmc", "neither \"file:\" nor \"env:\""),
+    ] {
+        std::fs::write(dir.path().join("hmac"), "{}").unwrap();
+        let key = key.replace("file:hmac", &format!("file:{}", dir.path().join("hmac").display()));
+        let more = format!(", external_account = {{ key_id = \"kid\", key = \"{key}\" }}");
+        let toml = toml(&authority, &dir.path().join("storage"), &["a.test"], &more);
+        let failed = launch(&toml).start().err().expect("it does not start");
+        assert!(failed.stderr.contains(wanted), "{}", failed.stderr);
+    }
 }
 
 fn folder_name(folder: &Path) -> String {

@@ -3,74 +3,17 @@
 use std::{net::TcpStream, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    RevokedCertParams, SerialNumber, date_time_ymd,
-};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::ServerName};
+
+use crate::harness::{
+    Badge, Client, Gateway, Issuer, Launch, Papers, Socket, Upstream, eventually,
 };
 
-use crate::harness::{Client, Gateway, Launch, Papers, Socket, Upstream, eventually};
-
-/// An authority that issues certificates to clients.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-/// A client's certificate and key.
-struct Badge {
-    certificate: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Authority { issuer: Issuer::new(params, key), pem }
-    }
-
-    fn issue(&self, serial: u64, last_year: i32) -> Badge {
-        let mut params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
-        params.serial_number = Some(SerialNumber::from(serial));
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(last_year, 1, 1);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        Badge { certificate, key: PrivateKeyDer::try_from(key.serialize_der()).unwrap() }
-    }
-
-    /// The list of revoked certificates, in force until the first day of a year.
-    fn revoked(&self, serials: &[u64], until_year: i32) -> String {
-        let one = |serial: &u64| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
-            revocation_time: date_time_ymd(2024, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        };
-        let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(until_year, 1, 1),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: serials.iter().map(one).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        params.signed_by(&self.issuer).unwrap().pem().unwrap()
-    }
-}
+/// What clients' certificates are for.
+const NAME: &str = "client.test";
 
 /// A gateway that asks for certificates of `authority`.
-fn gateway(upstream: &Upstream, papers: &Papers, authority: &Authority, more: &str) -> Gateway {
+fn gateway(upstream: &Upstream, papers: &Papers, authority: &Issuer, more: &str) -> Gateway {
     papers.issue("gw", &["gw.test"]);
     std::fs::write(papers.path("ca.pem"), &authority.pem).unwrap();
     let asks = format!(", client_ca = \"{}\"{more}", papers.path("ca.pem").display());
@@ -112,9 +55,9 @@ fn field(badge: &Badge) -> String {
 
 #[test]
 fn upstreams_are_told_who_came_and_by_nobody_else() {
-    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Authority::new("ours"));
+    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Issuer::new("ours"));
     let gateway = gateway(&upstream, &papers, &ours, "");
-    let badge = ours.issue(1, 2090);
+    let badge = ours.issue(NAME, 1, 2090);
     let mut client = client(&gateway, &papers, Some(&badge));
     let spoofed = ["", "Client-Cert: :c3Bvb2Y=:\r\n", "client-cert-chain: :c3Bvb2Y=:\r\n"];
     for (n, spoofed) in spoofed.into_iter().enumerate() {
@@ -134,16 +77,16 @@ fn upstreams_are_told_who_came_and_by_nobody_else() {
 
 #[test]
 fn who_is_not_let_in_and_why() {
-    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Authority::new("ours"));
+    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Issuer::new("ours"));
     std::fs::write(papers.path("list.pem"), ours.revoked(&[13], 2090)).unwrap();
     let list = format!(", client_crls = [\"{}\"]", papers.path("list.pem").display());
     let gateway = gateway(&upstream, &papers, &ours, &list);
-    let good = ours.issue(1, 2090);
+    let good = ours.issue(NAME, 1, 2090);
     assert_eq!(client(&gateway, &papers, Some(&good)).get("/").status, 200);
     is_refused(&gateway, &papers, None, "certificate_missing");
-    is_refused(&gateway, &papers, Some(&ours.issue(2, 2021)), "certificate_expired");
-    is_refused(&gateway, &papers, Some(&ours.issue(13, 2090)), "certificate_revoked");
-    let stranger = Authority::new("theirs").issue(1, 2090);
+    is_refused(&gateway, &papers, Some(&ours.issue(NAME, 2, 2021)), "certificate_expired");
+    is_refused(&gateway, &papers, Some(&ours.issue(NAME, 13, 2090)), "certificate_revoked");
+    let stranger = Issuer::new("theirs").issue(NAME, 1, 2090);
     is_refused(&gateway, &papers, Some(&stranger), "certificate_unknown");
     assert_eq!(upstream.requests().len(), 1);
     // The list is read again by a reload; out of its time, it lets nobody in.
@@ -157,30 +100,30 @@ fn who_is_not_let_in_and_why() {
 
 #[test]
 fn optional_certificates_are_judged_when_they_are_shown() {
-    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Authority::new("ours"));
+    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Issuer::new("ours"));
     let more = ", client_certificate = \"optional\"";
     let gateway = gateway(&upstream, &papers, &ours, more);
     assert_eq!(client(&gateway, &papers, None).get("/without").status, 200);
     assert_eq!(upstream.request_for("/without").field("client-cert"), None);
-    let badge = ours.issue(1, 2090);
+    let badge = ours.issue(NAME, 1, 2090);
     assert_eq!(client(&gateway, &papers, Some(&badge)).get("/with").status, 200);
     assert_eq!(upstream.request_for("/with").field("client-cert"), Some(&*field(&badge)));
-    let stranger = Authority::new("theirs").issue(1, 2090);
+    let stranger = Issuer::new("theirs").issue(NAME, 1, 2090);
     is_refused(&gateway, &papers, Some(&stranger), "certificate_unknown");
 }
 
 #[test]
 fn upstreams_need_not_be_told() {
-    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Authority::new("ours"));
+    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Issuer::new("ours"));
     let gateway = gateway(&upstream, &papers, &ours, ", client_cert_field = false");
-    let badge = ours.issue(1, 2090);
+    let badge = ours.issue(NAME, 1, 2090);
     assert_eq!(client(&gateway, &papers, Some(&badge)).get("/").status, 200);
     assert_eq!(upstream.only_request().field("client-cert"), None);
 }
 
 #[test]
 fn a_route_may_be_for_clients_with_a_certificate_only() {
-    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Authority::new("ours"));
+    let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Issuer::new("ours"));
     let log = papers.path("log").display().to_string();
     let asks = ", client_certificate = \"optional\"";
     let more = format!(
@@ -193,7 +136,7 @@ fn a_route_may_be_for_clients_with_a_certificate_only() {
     let asks = format!(", client_ca = \"{}\"{asks}", papers.path("ca.pem").display());
     let toml = format!("{}{more}", papers.listener(&["gw"], &asks));
     let gateway = Gateway::before(upstream.address(), &toml);
-    let badge = ours.issue(1, 2090);
+    let badge = ours.issue(NAME, 1, 2090);
     let mut with = client(&gateway, &papers, Some(&badge));
     let mut without = client(&gateway, &papers, None);
     let mut plain = Client::connect(gateway.address_of("plain"));
@@ -246,10 +189,10 @@ fn a_route_that_nobody_could_take_is_explained() {
 
 #[test]
 fn a_route_for_holders_is_that_over_http2_too() {
-    let (papers, ours) = (Papers::new(), Authority::new("ours"));
+    let (papers, ours) = (Papers::new(), Issuer::new("ours"));
     papers.issue("gw", &["gw.test"]);
     std::fs::write(papers.path("ca.pem"), &ours.pem).unwrap();
-    let badge = ours.issue(1, 2090);
+    let badge = ours.issue(NAME, 1, 2090);
     std::fs::write(papers.path("badge.der"), &badge.certificate).unwrap();
     std::fs::write(papers.path("badge-key.der"), badge.key.secret_der()).unwrap();
     let ca = papers.path("ca.pem").display().to_string();

@@ -99,8 +99,8 @@ fn why_there_is_no_tls_is_counted() {
     }
     // In 1.3 an endpoint asks for a certificate when the handshake is over for its client.
     let gateway = towards(strict, &format!("{}, name = \"app.test\"", ca(&papers, "app")));
-    refused(&gateway, 502, "upstream.closed");
-    counted(&gateway, "ringway_tls_broken_total", "alert");
+    refused(&gateway, 502, "upstream.tls");
+    counted(&gateway, "ringway_tls_broken_total", "certificate_required");
 }
 
 #[track_caller]
@@ -156,7 +156,7 @@ fn the_gateway_shows_its_certificate_when_asked() {
         let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
     });
     let usual = format!("{}, name = \"app.test\"", ca(&papers, "app"));
-    refused(&towards(app, &usual), 502, "upstream.closed");
+    refused(&towards(app, &usual), 502, "upstream.tls");
     let path = |kind: &str| papers.path(&format!("own.{kind}")).display().to_string();
     let own = format!("certificate = {{ file = \"{}\", key = \"{}\" }}", path("pem"), path("key"));
     assert_eq!(towards(app, &format!("{usual}, {own}")).client().get("/").status, 204);

@@ -1,6 +1,9 @@
 //! WebSockets in tunnels: frames counted, silent ends asked, ends passed on as what they are.
 
-use std::{net::Shutdown, time::Duration};
+use std::{
+    net::Shutdown,
+    time::{Duration, Instant},
+};
 
 use crate::harness::{Client, Conn, Gateway, ReadError, Upstream, eventually};
 use crate::upgrade::{SWITCH, switch};
@@ -176,6 +179,36 @@ fn an_end_that_does_not_answer_is_gone() {
     counted(&gateway, &[("ringway_tunnel_ends_total{reason=\"unanswered\"}", 1)]);
     let tape = tape(&upstream);
     assert_eq!((tape.len(), tape[0], tape[1]), (13, 0x89, 0x87), "one ping: {tape:?}");
+}
+
+#[test]
+fn a_route_may_ask_later_or_not_at_all() {
+    let upstream = silent();
+    let (route, app) = ("[[routes]]\nupstream = \"app\"\n", "[upstreams.app]\nendpoints");
+    let gateway = Gateway::start(&format!(
+        "{route}path = \"/later\"\nwebsocket_ping = \"600ms\"\n\
+         {route}path = \"/never\"\nwebsocket_ping = \"0\"\n\
+         {route}path = \"/\"\n{app} = [\"{}\"]\n\
+         [timeouts]\nwebsocket_ping = \"100ms\"\ntunnel_idle = \"1500ms\"\n",
+        upstream.address()
+    ));
+    // One that does not answer is gone; one that is not asked, when the tunnel is idle too long.
+    let ping = plain(0x89, b"ringway");
+    for (path, wanted, least_ms) in
+        [("/later", &*ping, 1200), ("/", &ping, 200), ("/never", b"", 1500)]
+    {
+        let (mut client, begun) = (gateway.client(), Instant::now());
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+        ));
+        assert!(client.head().start_line.contains("101"));
+        assert_eq!(client.reader.read_to_end().unwrap(), wanted, "{path}");
+        // Less what the coarse clock may be behind.
+        assert!(begun.elapsed() > Duration::from_millis(least_ms - 50), "{path}");
+    }
+    let (unanswered, idle) = (2, 1);
+    let ends = |reason: &str| format!("ringway_tunnel_ends_total{{reason=\"{reason}\"}}");
+    counted(&gateway, &[(&ends("unanswered"), unanswered), (&ends("idle"), idle)]);
 }
 
 #[test]

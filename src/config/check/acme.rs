@@ -3,22 +3,23 @@
 
 use std::{io::ErrorKind, path::Path, sync::Arc};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustls::{
     ClientConfig,
     crypto::aws_lc_rs,
     version::{TLS12, TLS13},
 };
 
-use super::{Once, TOP, tls};
+use super::{Once, TOP, secrets, tls};
 use crate::config::{
     decode::{At, Sink},
-    file::{Acme, File, Listener, ListenerTls},
+    file::{self, Acme, File, Listener, ListenerTls},
     report::{Place, Problem},
     snapshot::{
         AcmeIssuer, AcmeName, Ahead, Issued, ListenerRule,
-        acme::{cell, folder},
+        acme::{ExternalAccount, cell, folder},
     },
-    values::{AcmeChallenge, ClientCertificate},
+    values::{AcmeChallenge, ClientCertificate, Secret, SecretSource},
 };
 
 /// Names of one listener: each has an order of its own, and authorities count those.
@@ -65,8 +66,8 @@ pub(super) fn of_listener(
             problem.fix("write challenge = \"http-01\", or client_certificate = \"optional\""),
         );
     }
-    let issuer = Arc::new(issuer(acme, base, sink)?);
     let is_wrong = sink.problems.len() > before || acme.domains.is_wrong();
+    let issuer = Arc::new(issuer(acme, base, sink)?);
     let name = |name: &str| self::name(name, acme, &issuer, sink);
     (!is_wrong).then(|| acme.domains.iter().map(|name| &*name.value.0).map(name).collect())
 }
@@ -82,12 +83,58 @@ fn issuer(acme: &Acme, base: &Path, sink: &mut Sink) -> Option<AcmeIssuer> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let directory = acme.directory.0.clone();
+    let external_account = match &acme.external_account.value {
+        Some(account) => Some(external_account(account, base, sink)?),
+        None => None,
+    };
     Some(AcmeIssuer {
         folder: folder(&base.join(&*acme.storage.value), &directory),
         directory,
         email: acme.email.value.as_ref().map(|email| email.0.clone()),
+        external_account,
         client: Arc::new(client),
     })
+}
+
+fn external_account(
+    account: &file::ExternalAccount,
+    base: &Path,
+    sink: &mut Sink,
+) -> Option<ExternalAccount> {
+    let place = account.key.place().unwrap_or(TOP);
+    if account.key_id.is_empty() {
+        let problem = Problem::error(account.key_id.place().unwrap_or(place), "`key_id` is empty");
+        sink.push(problem.fix("write what the authority calls the key (EAB key ID)"));
+        return None;
+    }
+    let may = "get certificates at your expense";
+    let text = secrets::read(&account.key, ("the key of `external_account`", may), base, sink)?;
+    // Authorities show it in base64 for URLs (RFC 4648 §5), some in the usual one.
+    let plain = |c: char| match c {
+        '+' => '-',
+        '/' => '_',
+        c => c,
+    };
+    let text: String = text.0.trim_end_matches('=').chars().map(plain).collect();
+    match URL_SAFE_NO_PAD.decode(text) {
+        Ok(key) => Some(ExternalAccount { key_id: account.key_id.value.clone(), key: Secret(key) }),
+        Err(_) => {
+            let title = "the key of `external_account` is not base64";
+            let fix = "put the HMAC key there as the authority shows it, and nothing else";
+            sink.push(Problem::error(place, title).fix(fix));
+            None
+        }
+    }
+}
+
+/// The files that it names.
+pub(super) fn files(acme: &Acme) -> impl Iterator<Item = String> {
+    let account = acme.external_account.value.as_ref();
+    let key = account.and_then(|account| match &account.key.value {
+        SecretSource::File(name) => Some(name.clone()),
+        SecretSource::Env(_) => None,
+    });
+    acme.ca.value.clone().into_iter().chain(key)
 }
 
 /// A name with the certificate that is kept for it. One that cannot be used is reported, and got
@@ -182,9 +229,16 @@ fn check_agreement(file: &File, sink: &mut Sink) {
         };
         for (before, before_place) in all[..at].iter().filter(is_same) {
             let names = |acme: &Acme, name: &str| acme.domains.iter().any(|own| own.0 == name);
+            let external = |acme: &Acme| {
+                let account = acme.external_account.value.as_ref();
+                account.map(|own| (own.key_id.value.clone(), own.key.value.clone()))
+            };
             let shared = acme.domains.iter().find(|own| names(before, &own.0));
             let differs = if *acme.email != *before.email {
                 Some(("`email`", acme.email.place().or(before.email.place())))
+            } else if external(acme) != external(before) {
+                let at = acme.external_account.place().or(before.external_account.place());
+                Some(("`external_account`", at))
             } else if *acme.ca != *before.ca {
                 Some(("`ca`", acme.ca.place().or(before.ca.place())))
             } else if shared.is_some() && *acme.challenge != *before.challenge {

@@ -16,21 +16,24 @@ use super::{
 };
 use crate::{
     policy::frames::FrameRates,
-    wire::{HeadLimits, path::PathRules},
+    wire::{HeadLimits, emit::Via, path::PathRules},
 };
 
 mod access_logs;
 mod acme;
 mod certificates;
+mod crls;
 mod passthrough;
 mod policies;
 mod rate_limits;
 mod routes;
 mod rules;
+mod secrets;
 mod staples;
 mod tickets;
 mod tls;
 mod trace;
+mod transform;
 mod upstreams;
 
 /// The top of the file, for problems that have no better place.
@@ -62,6 +65,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         rate_limits,
         limits: limits(&file.limits),
         timeouts: timeouts(&file.timeouts),
+        errors: file.errors.some().and_then(|written| policies::errors(&written, sink)),
         http2: http2(&file.http2, sink),
         forwarding: snapshot::Forwarding {
             trusted_proxies: file
@@ -71,7 +75,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
                 .map(|net| net.value.0)
                 .collect(),
             fields: *file.forwarding.fields,
-            via: file.forwarding.via.0.clone(),
+            via: Via::new(&file.forwarding.via.0),
             request_id: *file.forwarding.request_id,
         },
         paths,
@@ -303,12 +307,24 @@ fn check_timeouts(timeouts: &Timeouts, sink: &mut Sink) {
         );
         sink.push(Problem::warning(place, title).fix(format!("write less than {}", keep.value)));
     }
-    let (ping, idle) = (&timeouts.websocket_ping, &timeouts.tunnel_idle);
-    let silence = ping.value.0.filter(|silence| *silence >= idle.value && !idle.is_wrong());
-    if let (Some(place), Some(silence)) = (ping.place(), silence) {
+    let ping = &timeouts.websocket_ping;
+    check_ping("timeouts.websocket_ping", ping.place(), ping.value.0, timeouts, sink);
+}
+
+/// Says when a tunnel ends before anybody in it is asked.
+fn check_ping(
+    key: &str,
+    place: Option<Place>,
+    silence: Option<Millis>,
+    timeouts: &Timeouts,
+    sink: &mut Sink,
+) {
+    let idle = &timeouts.tunnel_idle;
+    let silence = silence.filter(|silence| *silence >= idle.value && !idle.is_wrong());
+    if let (Some(place), Some(silence)) = (place, silence) {
         let title = format!(
-            "`timeouts.websocket_ping` ({silence}) is not under `timeouts.tunnel_idle` ({}), so \
-             tunnels end before anybody is asked",
+            "`{key}` ({silence}) is not under `timeouts.tunnel_idle` ({}), so tunnels end before \
+             anybody is asked",
             idle.value
         );
         sink.push(Problem::warning(place, title).fix(format!("write less than {}", idle.value)));
@@ -363,6 +379,7 @@ fn http2(rule: &Http2, sink: &mut Sink) -> snapshot::Http2 {
         streams_max: *rule.streams,
         stream_window_bytes: size_u32(&rule.stream_window),
         connection_window_bytes: size_u32(&rule.connection_window),
+        stalled_bytes: rule.stalled.value.0,
         rates: FrameRates {
             resets_per_second: *rule.resets_per_second,
             control_per_second: *rule.control_frames_per_second,
@@ -381,6 +398,5 @@ fn timeouts(timeouts: &Timeouts) -> snapshot::Timeouts {
         linger_ms: ms(&timeouts.linger),
         tunnel_idle_ms: ms(&timeouts.tunnel_idle),
         tunnel_lifetime_ms: timeouts.tunnel_lifetime.0.map(|lifetime| lifetime.0),
-        websocket_ping_ms: timeouts.websocket_ping.0.map(|silence| silence.0),
     }
 }

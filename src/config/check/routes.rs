@@ -3,7 +3,7 @@
 use std::{collections::HashSet, path::Path};
 
 use super::{
-    Once, TOP, policies,
+    Once, TOP, check_ping, policies,
     rules::{self, PathCondition},
     trace,
 };
@@ -43,7 +43,7 @@ pub(super) fn routes(
         let place = route.place().unwrap_or(TOP);
         let condition = rules::path_condition(route, sink);
         let name = names.of(route, &condition, sink);
-        let policies = policies::policies(file, rate_limits, route, sink);
+        let policies = policies::policies(file, rate_limits, route, &condition.params, sink);
         routes.push(checked(file, route, policies, &condition, &name, folder, sink));
         if field_names_are_sound(route, sink) && conditions_are_sound(route, &condition) {
             places.push(condition.place.unwrap_or(place));
@@ -211,6 +211,7 @@ fn checked(
         body_bytes_max: route.max_body.value.unwrap_or(file.limits.body.value).0,
         timeout_ms: route.timeout.0.map(|timeout| timeout.0),
         upgrade: *route.upgrade,
+        websocket_ping_ms: websocket_ping(file, route, sink),
         grpc_web: *route.grpc_web,
         tries_max: *route.tries,
         pattern: rules::pattern_text(route),
@@ -219,6 +220,20 @@ fn checked(
         policies,
         access_log: *route.access_log,
     }
+}
+
+/// When ends of WebSockets are asked whether they are still there.
+fn websocket_ping(file: &File, route: &Route, sink: &mut Sink) -> Option<u64> {
+    let (place, own) = (route.websocket_ping.place(), route.websocket_ping.value);
+    if let (Some(place), false, Some(_)) = (place, *route.upgrade, &route.upstream.value) {
+        let title = "`websocket_ping` has no effect where no `Upgrade` passes";
+        let problem = Problem::error(place, title).fix("remove it, or `upgrade = false`");
+        let at = route.upgrade.place().unwrap_or(place);
+        sink.push(problem.related(at, "none passes here"));
+    } else if let Some(own) = own {
+        check_ping("websocket_ping", place, own.0, &file.timeouts, sink);
+    }
+    own.unwrap_or(*file.timeouts.websocket_ping).0.map(|silence| silence.0)
 }
 
 fn action(
@@ -288,6 +303,7 @@ fn refuse_forwarding_keys(route: &Route, sink: &mut Sink) {
         ("rewrite_host", route.rewrite_host.place()),
         ("timeout", route.timeout.place()),
         ("upgrade", route.upgrade.place()),
+        ("websocket_ping", route.websocket_ping.place()),
         ("grpc_web", route.grpc_web.place()),
         ("tries", route.tries.place()),
     ];

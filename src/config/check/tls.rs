@@ -9,9 +9,7 @@ use std::{
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{
-        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, pem::PemObject,
-    },
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
@@ -25,7 +23,7 @@ use x509_parser::{
 use super::{
     TOP,
     certificates::{self, About, Loaded},
-    staples, tickets,
+    crls, staples, tickets,
 };
 use crate::config::{
     decode::{At, Sink},
@@ -40,7 +38,7 @@ use crate::config::{
 use crate::policy::handshake_rate::HandshakeRate;
 
 /// Largest file with certificates or a key, in bytes.
-const PEM_BYTES_MAX: u64 = 1 << 20;
+pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
 /// What may be spoken inside (RFC 7301), first the best.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -187,10 +185,7 @@ fn verifier(
         }
         return None;
     };
-    let mut lists = Vec::new();
-    for file in tls.client_crls.iter() {
-        lists.extend(revoked(file, folder, sink)?);
-    }
+    let lists = crls::all(&tls.client_crls, folder, sink)?;
     let roots = Arc::new(roots_of(&ca, folder, sink)?);
     let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
         .with_crls(lists)
@@ -199,34 +194,8 @@ fn verifier(
         ClientCertificate::Required => builder,
         ClientCertificate::Optional => builder.allow_unauthenticated(),
     };
-    builder
-        .build()
-        .map_err(|error| {
-            let title = format!("clients' certificates cannot be judged: {error}");
-            let place = tls.client_crls.place().or(ca.place()).unwrap_or(TOP);
-            let fix = "name files of certificate revocation lists, or leave them out";
-            sink.push(Problem::error(place, title).fix(fix));
-        })
-        .ok()
-}
-
-/// The lists of one file.
-fn revoked(
-    file: &At<String>,
-    folder: &Path,
-    sink: &mut Sink,
-) -> Option<Vec<CertificateRevocationListDer<'static>>> {
-    let pem = read(file, folder, "revocation list", sink)?;
-    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
-    match found {
-        Ok(lists) if !lists.is_empty() => Some(lists),
-        _ => {
-            let title = format!("there is no certificate revocation list in `{}`", file.value);
-            let fix = "name a PEM file (-----BEGIN X509 CRL-----)";
-            sink.push(Problem::error(file.place().unwrap_or(TOP), title).fix(fix));
-            None
-        }
-    }
+    let place = tls.client_crls.place().or(ca.place()).unwrap_or(TOP);
+    builder.build().map_err(|error| crls::report("clients'", &error, place, sink)).ok()
 }
 
 fn hsts(tls: &ListenerTls, sink: &mut Sink) -> Option<Arc<str>> {
@@ -268,10 +237,13 @@ pub(super) fn upstream(
     roots.roots.iter().for_each(|root| root.subject_public_key_info.as_ref().hash(&mut print));
     own.iter().flat_map(|own| &own.cert).for_each(|part| part.as_ref().hash(&mut print));
     tls.name.value.as_ref().map(|name| &name.0).hash(&mut print);
+    let judged_by = (folder, &mut print);
+    let verifier = crls::of_endpoints(&tls.crls, roots, &provider, judged_by, sink)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .expect("invariant: the provider has cipher suites of both versions")
-        .with_root_certificates(roots);
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
     let mut client = match own {
         None => builder.with_no_client_auth(),
         Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
@@ -282,7 +254,9 @@ pub(super) fn upstream(
         Protocol::Either => &[b"h2", b"http/1.1"],
     };
     client.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
-    Some(UpstreamTls { client: Arc::new(client), print: print.finish() })
+    // A session would outlive the judgement.
+    let resumes = tls.crls.is_empty();
+    Some(UpstreamTls { client: Arc::new(client), resumes, print: print.finish() })
 }
 
 /// What the certificate of an endpoint must be for.
@@ -344,7 +318,7 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let of_listener = |tls: &ListenerTls| {
         let certificates = tls.certificates.iter().flat_map(|one| of_certificate(one));
         let lists = tls.client_crls.iter().map(|list| list.value.clone());
-        let acme = tls.acme.value.as_ref().and_then(|acme| acme.ca.value.clone());
+        let acme = tls.acme.value.iter().flat_map(super::acme::files);
         let others = [&tls.client_ca, &tls.ticket_secrets].map(|file| file.value.clone());
         let others = others.into_iter().flatten().chain(acme);
         certificates.chain(lists).chain(others).collect::<Vec<String>>()
@@ -352,7 +326,8 @@ pub(super) fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let upstreams = file.upstreams.value.0.iter().filter_map(|(_, upstream)| upstream.as_ref());
     let of_upstream = |tls: &file::UpstreamTls| {
         let own = tls.certificate.value.iter().flat_map(of_certificate);
-        own.chain(tls.ca.value.clone()).collect::<Vec<_>>()
+        let lists = tls.crls.iter().map(|list| list.value.clone());
+        own.chain(lists).chain(tls.ca.value.clone()).collect::<Vec<_>>()
     };
     let upstreams = upstreams.filter_map(|upstream| upstream.tls.value.as_ref());
     let names = listeners.flat_map(of_listener).chain(upstreams.flat_map(of_upstream));
@@ -372,8 +347,8 @@ pub(super) fn certified(
     sink: &mut Sink,
 ) -> Option<Loaded> {
     // Both, so that what is wrong with either is reported.
-    let chain = read(&certificate.file, folder, "certificate", sink);
-    let key = read(&certificate.key, folder, "key", sink);
+    let chain = read(&certificate.file, folder, "certificate", FILE_BYTES_MAX, sink);
+    let key = read(&certificate.key, folder, "key", FILE_BYTES_MAX, sink);
     let print = chain.as_ref().zip(key.as_ref()).map(|(c, k)| certificates::print(c, k));
     if let Some(known) = print.as_ref().and_then(certificates::known) {
         warn_of_time(&known.about, &certificate.file, sink);
@@ -416,7 +391,7 @@ fn chain(
     folder: &Path,
     sink: &mut Sink,
 ) -> Option<Vec<CertificateDer<'static>>> {
-    let pem = read(file, folder, "certificate", sink)?;
+    let pem = read(file, folder, "certificate", FILE_BYTES_MAX, sink)?;
     chain_in(&pem, file, sink)
 }
 
@@ -465,11 +440,17 @@ fn key_in(pem: &[u8], file: &At<String>, sink: &mut Sink) -> Option<PrivateKeyDe
     None
 }
 
-fn read(file: &At<String>, folder: &Path, what: &str, sink: &mut Sink) -> Option<Vec<u8>> {
+pub(super) fn read(
+    file: &At<String>,
+    folder: &Path,
+    what: &str,
+    bytes_max: u64,
+    sink: &mut Sink,
+) -> Option<Vec<u8>> {
     let path = folder.join(&file.value);
-    let read = std::fs::metadata(&path).and_then(|found| match found.len() {
-        0..=PEM_BYTES_MAX => std::fs::read(&path),
-        _ => Err(std::io::Error::other("larger than 1 MiB")),
+    let read = std::fs::metadata(&path).and_then(|found| match found.len() <= bytes_max {
+        true => std::fs::read(&path),
+        false => Err(std::io::Error::other(format!("larger than {} MiB", bytes_max >> 20))),
     });
     read.map_err(|error| {
         let title = format!("cannot read the {what} file `{}`: {error}", path.display());

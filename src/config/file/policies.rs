@@ -9,10 +9,13 @@ use crate::{
         decode::{At, Origin, Sink},
         report::{Place, Problem},
         units::{Millis, hours, seconds},
-        values::Name,
+        values::{FieldValue, Name},
     },
     section,
 };
+
+use super::compress::{Compress, Decompress};
+use super::transform::{TransformRequest, TransformResponse};
 
 /// Defines a section that has the keys of all policies beside its own.
 macro_rules! with_policies {
@@ -25,6 +28,18 @@ macro_rules! with_policies {
                 maintenance: Option<Maintenance> = None, eg "{ retry_after = \"10m\" }";
                 /// Limits that apply, as named in `[rate_limits]`. See docs/rate-limits.md.
                 rate_limits: Vec<At<Name>> = Vec::new();
+                /// Change requests before they are forwarded.
+                transform_request: Option<TransformRequest> = None,
+                    eg "{ headers = { set = { X-From = \"${client}\" } } }";
+                /// Change the upstream's responses.
+                transform_response: Option<TransformResponse> = None,
+                    eg "{ headers = { remove = [\"X-Powered-By\"] } }";
+                /// How the gateway tells clients its own errors. Default: `errors`.
+                errors: Option<Errors> = None, eg "{ body = '{\"code\": ${status}}' }";
+                /// Compress responses for clients that accept it. `{}` is the usual.
+                compress: Option<Compress> = None, eg "{}";
+                /// Forward bodies of requests decompressed. `{}` is the usual.
+                decompress: Option<Decompress> = None, eg "{}";
             }
         }
         $crate::config::file::policies::policy_keys!(@of $name);
@@ -38,6 +53,11 @@ macro_rules! policy_keys {
         $crate::config::file::policies::each_policy! { $($with)*
             maintenance: Option<Maintenance>,
             rate_limits: Vec<At<Name>>,
+            transform_request: Option<TransformRequest>,
+            transform_response: Option<TransformResponse>,
+            errors: Option<Errors>,
+            compress: Option<Compress>,
+            decompress: Option<Decompress>,
         }
     };
 }
@@ -104,6 +124,17 @@ with_policies! {
 }
 
 section! {
+    /// How the gateway tells clients its own errors, except those of requests that it cannot read
+    /// and those of gRPC. See docs/transformation.md.
+    pub struct Errors {
+        /// Media type of the body.
+        content_type: FieldValue = FieldValue("application/json".to_owned());
+        /// The body, with `${name}` for values of the exchange and `${status}`, `${title}`,
+        /// `${reason}` and `${detail}` of the error. They are escaped for JSON and HTML, as the
+        /// media type says.
+        body: String, eg "'{\"code\": ${status}, \"error\": \"${reason}\"}'";
+    }
+
     /// Answer every request with 503.
     pub struct Maintenance {
         /// Tell clients to come back after this long (Retry-After).

@@ -31,7 +31,8 @@ section! {
         cost: u32 = 1 => 1..=1_000_000;
         /// A response of the upstream with this field says how many the request counted for in the
         /// end, a whole number. What is beyond `cost` is taken then, and counts against later
-        /// requests where the bucket does not have it; what is less is given back.
+        /// requests where the bucket does not have it; what is less is given back. The response is
+        /// looked at as the client gets it.
         cost_from: Option<HeaderName> = None, eg "\"X-Cost\"";
         /// Whom it does not apply to: addresses and networks of clients, and values of the key.
         exempt: Vec<At<String>> = Vec::new(), eg "[\"10.0.0.0/8\", \"internal\"]";

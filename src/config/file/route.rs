@@ -15,7 +15,9 @@ use crate::{
 
 use super::{
     BODY_MAX,
-    policies::{Maintenance, with_policies},
+    compress::{Compress, Decompress},
+    policies::{Errors, Maintenance, with_policies},
+    transform::{TransformRequest, TransformResponse},
 };
 
 with_policies! {
@@ -69,6 +71,11 @@ with_policies! {
             => MillisOrOff(Some(millis(1)))..=MillisOrOff(Some(hours(24)));
         /// With `upstream`: let `Upgrade` pass (WebSocket and others).
         upgrade: bool = true;
+        /// With `upstream`: ends of its WebSockets that have sent nothing for this long are asked.
+        /// Default: `timeouts.websocket_ping`.
+        websocket_ping: Option<MillisOrOff> = None
+            => Some(MillisOrOff(Some(millis(100))))..=Some(MillisOrOff(Some(hours(24)))),
+            eg "\"30s\"";
         /// With `upstream`: calls of gRPC-Web, as browsers make them, are forwarded as gRPC. Its
         /// `protocol` should be HTTP/2 then. See docs/http2.md.
         grpc_web: bool = false;

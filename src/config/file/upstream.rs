@@ -73,6 +73,11 @@ section! {
         /// PEM file with the certificates of the authorities to trust, relative to this
         /// configuration. Default: those of the system.
         ca: Option<String> = None, eg "\"tls/localhost.pem\"";
+        /// Files (PEM or DER) with lists of revoked certificates (CRL), one for every authority in
+        /// an endpoint's chain. A list that is out of its time refuses everybody it is for, until
+        /// a reload reads a new one. Sessions are then not resumed, so that every connection is
+        /// judged anew.
+        crls: Vec<At<String>> = Vec::new();
         /// Name that is asked for (SNI) and must be in the certificate. Default: the host of each
         /// endpoint's address. A Unix socket needs it.
         name: Option<BareHost> = None, eg "\"app.internal\"";

@@ -20,7 +20,7 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::values::AcmeChallenge;
+use crate::config::values::{AcmeChallenge, Secret};
 
 /// The protocol of handshakes that prove a name (RFC 8737 §6.2).
 pub const ACME_TLS: &[u8] = b"acme-tls/1";
@@ -49,10 +49,20 @@ pub struct AcmeIssuer {
     /// URL of its directory.
     pub directory: String,
     pub email: Option<String>,
+    /// For the account, when it is made.
+    pub external_account: Option<ExternalAccount>,
     /// For what belongs to this authority.
     pub folder: PathBuf,
     /// Whom to believe that it is this authority.
     pub client: Arc<ClientConfig>,
+}
+
+/// An account at the authority that the gateway's own is bound to (RFC 8555 §7.3.4).
+#[derive(Clone, Debug)]
+pub struct ExternalAccount {
+    pub key_id: String,
+    /// Of HMAC with SHA-256.
+    pub key: Secret<Vec<u8>>,
 }
 
 /// The folder of an authority: the readable part of its URL.

@@ -47,9 +47,26 @@ pub struct TlsRule {
 pub struct UpstreamTls {
     /// Whom this gateway believes, and what it shows of itself.
     pub client: Arc<ClientConfig>,
+    /// Sessions may be resumed, in which the certificate is not judged again.
+    pub resumes: bool,
     /// Of everything it was made from, so that connections are kept over reloads that change
     /// nothing of it.
     pub print: u64,
+}
+
+impl TlsRule {
+    /// How many certificates clients can be shown now, those included that an authority has issued,
+    /// and the Unix time when the first of them expires.
+    pub fn there(&self) -> (usize, Option<i64>) {
+        let expiry = |name: &AcmeName| {
+            let until = name.cell.certificate.load().as_ref()?.not_after;
+            let since = until.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            i64::try_from(since.as_secs()).ok()
+        };
+        let issued: Vec<i64> = self.acme.iter().filter_map(expiry).collect();
+        let first_s = issued.iter().copied().chain(self.first_expiry_s).min();
+        (self.certificates + issued.len(), first_s)
+    }
 }
 
 impl PartialEq for UpstreamTls {

@@ -19,18 +19,24 @@ mod access_log;
 mod acme;
 mod addresses;
 mod admin;
+mod compress;
 mod conditions;
+mod json;
 mod paths;
 mod rate_limits;
+mod secret_source;
 mod trace;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use acme::{AcmeChallenge, DirectoryUrl, DomainName, Email};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
+pub use compress::{MediaType, default_media_types};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
+pub use json::{AnyValue, FormUse};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use rate_limits::{LimitKey, Rate};
+pub use secret_source::SecretSource;
 pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
@@ -189,12 +195,14 @@ written_as_text!(
     Network,
     Pseudonym,
     CollectorUrl,
+    SecretSource,
     LogTarget,
     StatusHost,
     StatusRange,
     DomainName,
     DirectoryUrl,
     Email,
+    MediaType,
 );
 
 /// A name given by the operator.

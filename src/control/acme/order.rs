@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier,
-    KeyAuthorization, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, ExternalAccountKey,
+    Identifier, KeyAuthorization, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use rustls::{
@@ -107,7 +107,10 @@ async fn account(issuer: &AcmeIssuer, asked: &Asked) -> Result<Account, Ended> {
         terms_of_service_agreed: true,
         only_return_existing: false,
     };
-    let (account, credentials) = builder().create(&new, issuer.directory.clone(), None).await?;
+    let external = issuer.external_account.as_ref();
+    let external = external.map(|own| ExternalAccountKey::new(own.key_id.clone(), &own.key.0));
+    let (account, credentials) =
+        builder().create(&new, issuer.directory.clone(), external.as_ref()).await?;
     let kept = Kept { email: issuer.email.clone(), credentials };
     store::keep_account(&issuer.folder, &kept).map_err(damaged)?;
     tracing::info!(authority = issuer.directory, account = account.id(), "account made");

@@ -37,7 +37,7 @@ fn acme(((name, authority), line): (Key, Line)) -> AcmeFigures {
 
 fn expiry(listener: &ListenerView) -> Option<(String, f64)> {
     let rule = &listener.rule;
-    Some((rule.name.clone(), rule.tls.as_ref()?.first_expiry_s? as f64))
+    Some((rule.name.clone(), rule.tls.as_ref()?.there().1? as f64))
 }
 
 fn of_process(shared: &Shared, view: &View) -> Process {

@@ -397,11 +397,10 @@ impl Look<'_> {
                     Bind::Unix { path, .. } => format!("unix:{}", path.display()),
                 },
                 connections: shards.map_or(0, |(_, shards)| sum(shards, |l| l.connections.get())),
-                tls: listener
-                    .rule
-                    .tls
-                    .as_ref()
-                    .map(|tls| Tls { certificates: tls.certificates, expires: tls.first_expiry_s }),
+                tls: listener.rule.tls.as_ref().map(|tls| {
+                    let (certificates, expires) = tls.there();
+                    Tls { certificates, expires }
+                }),
             }
         };
         self.view.listeners.iter().map(listener).collect()

@@ -54,6 +54,8 @@ pub enum TlsFailure {
     NoCertificate,
     /// The peer refused, by an alert: it does not trust the certificate, or found something wrong.
     Alert,
+    /// The peer wants a certificate, and this side has none to show.
+    CertificateRequired,
     /// The peer shows no certificate, and must.
     CertificateMissing,
     /// Its certificate is out of its time.
@@ -75,13 +77,14 @@ pub enum TlsFailure {
 }
 
 impl TlsFailure {
-    pub const ALL: [TlsFailure; 15] = [
+    pub const ALL: [TlsFailure; 16] = [
         TlsFailure::Timeout,
         TlsFailure::Closed,
         TlsFailure::PlainHttp,
         TlsFailure::Incompatible,
         TlsFailure::NoCertificate,
         TlsFailure::Alert,
+        TlsFailure::CertificateRequired,
         TlsFailure::CertificateMissing,
         TlsFailure::CertificateExpired,
         TlsFailure::CertificateRevoked,
@@ -102,6 +105,7 @@ impl TlsFailure {
             TlsFailure::Incompatible => "incompatible",
             TlsFailure::NoCertificate => "no_certificate",
             TlsFailure::Alert => "alert",
+            TlsFailure::CertificateRequired => "certificate_required",
             TlsFailure::CertificateMissing => "certificate_missing",
             TlsFailure::CertificateExpired => "certificate_expired",
             TlsFailure::CertificateRevoked => "certificate_revoked",
@@ -166,18 +170,23 @@ pub enum TlsBreak {
     Invalid,
     /// The peer found something wrong, and said so.
     Alert,
+    /// The peer wants a certificate, and this side has none to show: in TLS 1.3 the handshake is
+    /// over before a client hears of it.
+    CertificateRequired,
     /// The peer ended the connection without saying that it would.
     Cut,
 }
 
 impl TlsBreak {
-    pub const ALL: [TlsBreak; 3] = [TlsBreak::Invalid, TlsBreak::Alert, TlsBreak::Cut];
+    pub const ALL: [TlsBreak; 4] =
+        [TlsBreak::Invalid, TlsBreak::Alert, TlsBreak::CertificateRequired, TlsBreak::Cut];
 
     /// The value of the label `reason`.
     pub fn name(self) -> &'static str {
         match self {
             TlsBreak::Invalid => "invalid",
             TlsBreak::Alert => "alert",
+            TlsBreak::CertificateRequired => "certificate_required",
             TlsBreak::Cut => "cut",
         }
     }

@@ -219,6 +219,7 @@ fn targets() {
         let absolute = target.as_bytes()[0] != b'/';
         assert_eq!(head.form == TargetForm::Absolute, absolute);
         assert!(head.authority.of(&bytes).eq_ignore_ascii_case(b"h:81"));
+        assert!(head.host.of(&bytes).eq_ignore_ascii_case(b"h"));
     }
     for target in [
         "*",
@@ -280,12 +281,21 @@ fn targets() {
 fn hosts() {
     let request =
         |version: &str, lines: &str| format!("GET / HTTP/{version}\r\n{lines}\r\n").into_bytes();
-    for host in ["h", "H.example.", "127.0.0.1:1", "[::1]:80", "[::1]", "a-b_c"] {
-        let bytes = request("1.1", &format!("Host: {host}\r\n"));
-        assert_eq!(accepted(&bytes).authority.of(&bytes), host.as_bytes());
+    for (host, port) in [
+        ("h", ""),
+        ("H.example.", ""),
+        ("127.0.0.1", ":1"),
+        ("[::1]", ":80"),
+        ("[::1]", ""),
+        ("a-b_c", ""),
+    ] {
+        let bytes = request("1.1", &format!("Host: {host}{port}\r\n"));
+        let head = accepted(&bytes);
+        assert_eq!(head.authority.of(&bytes), format!("{host}{port}").as_bytes());
+        assert_eq!(head.host.of(&bytes), host.as_bytes());
     }
     let none = accepted(&request("1.0", ""));
-    assert!(none.authority.is_empty());
+    assert!(none.authority.is_empty() && none.host.is_empty());
     for host in [
         "", "a b", "a,b", "a/b", "u@h", "u:p@h", "h:", "h:x", "h:99999", "h:0", "[::1", "::1",
         "[::1]x", "[::z]", "h\\", "h#", "h?", "a..b", ".", "\u{e9}", "h%00", "http://h", "*",

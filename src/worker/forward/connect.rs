@@ -150,6 +150,7 @@ impl Acquired<'_> {
     }
 
     /// Returns the connection to its pool, or keeps it for the client that it was made for.
+    #[inline]
     pub fn keep(self, rule: &Upstream, buffers: &Buffers, client: Option<&Client>) {
         let Acquired { connection, in_flight } = self;
         let pool = &in_flight.state.pools[in_flight.endpoint];
@@ -161,65 +162,95 @@ impl Acquired<'_> {
     }
 }
 
-/// Finds a connection. An endpoint that cannot be connected is avoided for a while and the next
-/// one is tried, each at most once. A second try of the request gets a new connection: the kept
-/// ones may all have died together.
-pub async fn acquire<'a>(
-    forward: &Forward<'a>,
+/// What a try begins with.
+pub enum Choice<'w> {
+    Kept(Acquired<'w>),
+    /// An endpoint that is to be connected.
+    Unconnected(InFlight<'w>),
+}
+
+/// Chooses an endpoint, and a kept connection to it if there is one. A second try of the request
+/// gets a new connection: the kept ones may all have died together. `refused`: why there is none,
+/// when there is none left.
+pub fn choose<'w>(
+    forward: &Forward<'w>,
     seeking: &mut Seeking,
     client: Option<&Client>,
-) -> Result<Acquired<'a>, Refusal> {
+    refused: Option<Refusal>,
+) -> Result<Choice<'w>, Refusal> {
     let (worker, rule) = (forward.worker, forward.rule);
     let state = forward.snapshot.state(forward.upstream);
-    let mut refused: Refusal = match seeking.tried.is_empty() {
+    let picked = {
+        let mut balancer = state.balancer.borrow_mut();
+        balancer.pick(&seeking.tried, now_ms(), worker.random.next())
+    };
+    let Some(endpoint) = picked else { return Err(none_left(seeking, refused)) };
+    let shard = forward.snapshot.series.endpoint(forward.upstream, endpoint);
+    let in_flight = InFlight::begin(state, endpoint, shard);
+    let record = &forward.exchange.record;
+    record.endpoint.set(Some(endpoint as u16));
+    forward.tries().begin(&rule.endpoints[endpoint].name);
+    if seeking.tries == 0
+        && let Some(connection) = kept(rule, &state.pools[endpoint], client)
+    {
+        shard.reused.count();
+        record.reused.set(true);
+        seeking.tries += 1;
+        return Ok(Choice::Kept(Acquired { connection, in_flight }));
+    }
+    Ok(Choice::Unconnected(in_flight))
+}
+
+#[cold]
+fn none_left(seeking: &Seeking, refused: Option<Refusal>) -> Refusal {
+    let refused = refused.unwrap_or_else(|| match seeking.tried.is_empty() {
         true => refusal::UPSTREAM_DOWN.into(),
         false => refusal::UPSTREAM_CONNECT.into(),
-    };
+    });
+    Refusal { retry_after_s: u32::from(refused.reason.status == 503), ..refused }
+}
+
+/// Connects to the endpoint that was chosen. One that cannot be connected is avoided for a while
+/// and the next one is chosen, each at most once.
+pub async fn acquire<'w>(
+    forward: &Forward<'w>,
+    seeking: &mut Seeking,
+    client: Option<&Client>,
+    mut chosen: InFlight<'w>,
+) -> Result<Acquired<'w>, Refusal> {
+    let (rule, record) = (forward.rule, &forward.exchange.record);
+    let state = forward.snapshot.state(forward.upstream);
     loop {
-        let picked = {
-            let mut balancer = state.balancer.borrow_mut();
-            balancer.pick(&seeking.tried, now_ms(), worker.random.next())
-        };
-        let Some(endpoint) = picked else {
-            let retry_after_s = u32::from(refused.reason.status == 503);
-            return Err(Refusal { retry_after_s, ..refused });
-        };
-        let shard = forward.snapshot.series.endpoint(forward.upstream, endpoint);
-        let in_flight = InFlight::begin(state, endpoint, shard);
-        let record = &forward.exchange.record;
-        record.endpoint.set(Some(endpoint as u16));
-        forward.tries().begin(&rule.endpoints[endpoint].name);
-        if seeking.tries == 0
-            && let Some(connection) = kept(rule, &state.pools[endpoint], client)
-        {
-            shard.reused.count();
-            record.reused.set(true);
-            seeking.tries += 1;
-            return Ok(Acquired { connection, in_flight });
-        }
+        let (endpoint, shard) = (chosen.endpoint, chosen.shard);
         let asked_ns = now_ns();
         let opened = open(forward, &rule.endpoints[endpoint], state.tls.as_ref(), client).await;
         record.connect_ns.set(record.connect_ns.get() + now_ns().saturating_sub(asked_ns));
-        match opened {
+        let refused = match opened {
             Ok(connection) => {
                 shard.connects.count();
                 record.reused.set(false);
                 seeking.tries += 1;
                 state.balancer.borrow_mut().connected(endpoint);
-                return Ok(Acquired { connection, in_flight });
+                return Ok(Acquired { connection, in_flight: chosen });
             }
             Err(e) => {
                 shard.connect_failures.count();
-                refused = failed(forward, endpoint, &e);
+                let refused = failed(forward, endpoint, &e);
                 forward.tries().unconnected(refused.reason);
                 seeking.tried.insert(endpoint);
                 let until_ms = now_ms() + rule.connect_cooldown_ms;
                 state.balancer.borrow_mut().connect_failed(endpoint, until_ms);
+                refused
             }
-        }
+        };
         if now_ms() >= forward.exchange.until_ms {
             return Err(refusal::REQUEST_TIMEOUT.into());
         }
+        drop(chosen);
+        chosen = match choose(forward, seeking, client, Some(refused))? {
+            Choice::Kept(acquired) => return Ok(acquired),
+            Choice::Unconnected(next) => next,
+        };
     }
 }
 

@@ -45,7 +45,7 @@ use crate::{
     },
     wire::Framing,
 };
-use connect::Acquired;
+use connect::{Acquired, Choice};
 use response::{Relayed, Switched};
 
 /// One exchange on its way to one upstream: everything its parts share.
@@ -110,8 +110,15 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
     let mut bytes = request::compose(&forward, matched, body)?;
     let mut seeking = connect::Seeking::default();
     let result = loop {
-        let acquired = match connect::acquire(&forward, &mut seeking, sink.connection()).await {
-            Ok(acquired) => acquired,
+        let acquired = match connect::choose(&forward, &mut seeking, sink.connection(), None) {
+            Ok(Choice::Kept(acquired)) => acquired,
+            Ok(Choice::Unconnected(chosen)) => {
+                let client = sink.connection();
+                match connect::acquire(&forward, &mut seeking, client, chosen).await {
+                    Ok(acquired) => acquired,
+                    Err(refusal) => break Err(refusal),
+                }
+            }
             Err(refusal) => break Err(refusal),
         };
         exchange.record.tries.set(seeking.tries);
@@ -120,8 +127,13 @@ pub async fn forward<B: RequestBody, S: ResponseSink>(
         forward.count(acquired.shard(), result.as_ref().err());
         forward.tries().end(result.as_ref().err().map(|broken| broken.refusal.reason));
         match result {
+            Ok(Relayed::Upgraded(switched)) => {
+                // Boxed: a tunnel is rare and must not enlarge every connection's task.
+                Box::pin(forward.tunnel(&acquired.connection.stream, &switched, sink)).await;
+                break Ok(());
+            }
             Ok(relayed) => {
-                forward.settle(acquired, relayed, sink).await;
+                forward.settle(acquired, &relayed, sink);
                 break Ok(());
             }
             Err(broken) if forward.may_retry(&broken, seeking.tries, route.tries_max) => {}
@@ -162,7 +174,7 @@ impl Forward<'_> {
 
     /// Whether to try again after `broken`, which is then counted.
     fn may_retry(&self, broken: &Broken, tries: u8, tries_max: u8) -> bool {
-        let method = self.exchange.head().method;
+        let method = self.exchange.sent_method();
         let may = retry::may_retry(broken.outcome, method, tries, tries_max)
             // Nobody waits for it any more.
             && broken.refusal.reason != refusal::CLIENT_ABORTED
@@ -277,35 +289,25 @@ impl Forward<'_> {
         }
     }
 
-    /// After a complete response: keeps the connection, drops it, or becomes a tunnel.
-    async fn settle<S: ResponseSink>(
-        &self,
-        acquired: Acquired<'_>,
-        relayed: Relayed,
-        sink: &mut S,
-    ) {
-        match relayed {
-            Relayed::Reusable => {
-                acquired.keep(self.rule, &self.worker.buffers, sink.connection());
-            }
-            Relayed::Spent => {}
-            Relayed::Upgraded(switched) => {
-                self.hand_over(sink.sent());
-                if let Some(client) = sink.client() {
-                    // Boxed: a tunnel is rare and must not enlarge every connection's task.
-                    Box::pin(self.tunnel(client, &acquired.connection.stream, &switched)).await;
-                }
-            }
+    /// After a complete response: keeps the connection, or drops it.
+    #[inline]
+    fn settle<S: ResponseSink>(&self, acquired: Acquired<'_>, relayed: &Relayed, sink: &S) {
+        if let Relayed::Reusable = relayed {
+            acquired.keep(self.rule, &self.worker.buffers, sink.connection());
         }
     }
 
-    async fn tunnel(&self, client: &Stream, upstream: &Stream, switched: &Switched) {
+    /// After a 101: serves the tunnel that the connections have become.
+    async fn tunnel<S: ResponseSink>(&self, upstream: &Stream, switched: &Switched, sink: &S) {
+        self.hand_over(sink.sent());
+        let Some(client) = sink.client() else { return };
         let (timeouts, series) = (&self.snapshot.timeouts, &self.snapshot.series);
         let bounds = tunnel::Bounds::of(timeouts);
         let mut tunnel = Tunnel::new(self.worker, client, upstream, bounds);
         if switched.is_websocket {
             let route = (!series.is_off).then(|| series.route(self.exchange.route));
-            let ping_ms = timeouts.websocket_ping_ms;
+            let rule = self.exchange.route.map(|route| self.snapshot.route(route));
+            let ping_ms = rule.and_then(|rule| rule.websocket_ping_ms);
             tunnel = tunnel.with_websocket(WebSocket::new(&self.worker.metrics, route, ping_ms));
         }
         let from_client = &self.exchange.bytes()[self.exchange.rest..];

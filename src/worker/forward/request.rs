@@ -49,7 +49,11 @@ pub fn compose<B: RequestBody>(
         0 => body.left().min(buffers.most().saturating_sub(room) as u64) as usize,
         _ => 0,
     };
-    let mut buf = buffers.at_least(room + more);
+    let mut buf = match B::IS_ONE_OF_MANY {
+        false => buffers.at_least(room + more),
+        // It is kept until the response is over, and most of a buffer from a shelf would be empty.
+        true => Buffer::with_capacity(room + more),
+    };
     buf.append(&head);
     buf.append(arrived);
     if more > 0 {
@@ -71,7 +75,14 @@ fn request_line(
     matched: &RouteMatch,
 ) -> Result<(), Refusal> {
     let exchange = forward.exchange;
-    let method = exchange.text(exchange.head().method_text);
+    let mut method = exchange.text(exchange.head().method_text);
+    if let Some(own) = &exchange.upstream_fields {
+        method = own.method.as_deref().unwrap_or(method);
+        if let Some(target) = &own.target {
+            emit::request_line(out, method, target, None);
+            return Ok(());
+        }
+    }
     let route = forward.snapshot.route(matched.route);
     match &route.rewrite.path {
         PathRewrite::Keep => {
@@ -147,27 +158,13 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     if let Some(trace) = &exchange.trace {
         trace.write(out);
     }
-    if let Some(left) = admit::max_forwards(head, bytes).filter(|_| count_hops) {
+    if count_hops && let Some(left) = admit::max_forwards(head, bytes) {
         out.extend_from_slice(b"Max-Forwards: ");
         emit::number(out, left.saturating_sub(1));
         out.extend_from_slice(b"\r\n");
     }
-    via(out, &rule.via, exchange);
+    out.extend_from_slice(rule.via.line(head.version));
     connection_fields(out, forward);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Via (RFC 9110 §7.6.3): a gateway must say that it was here.
-fn via(out: &mut Vec<u8>, name: &str, exchange: &Exchange) {
-    if name.is_empty() {
-        return;
-    }
-    out.extend_from_slice(match exchange.head().version {
-        crate::wire::Version::Http10 => b"Via: 1.0 ",
-        crate::wire::Version::Http11 => b"Via: 1.1 ",
-        crate::wire::Version::Http2 => b"Via: 2 ",
-    });
-    out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

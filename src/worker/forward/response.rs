@@ -15,7 +15,7 @@ use crate::{
         net::Wait,
         pool::Connection,
         splice::{self, AtOnce, Lent, Pipe},
-        trace,
+        tls, trace,
     },
 };
 
@@ -214,6 +214,9 @@ impl Forward<'_> {
             Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
                 Err(failure(self.overdue(refusal::UPSTREAM_TIMEOUT), true))
             }
+            Err(e) if tls::demands_certificate(&e) => {
+                Err(failure(refusal::UPSTREAM_TLS.into(), false))
+            }
             Err(_) => Err(failure(refusal::UPSTREAM_CLOSED.into(), false)),
         }
     }
@@ -384,6 +387,7 @@ pub(super) fn is_interim(status: u16) -> bool {
 /// Parsed-response objects one worker keeps for reuse.
 const HEADS_FREE_MAX: usize = 128;
 
+#[inline]
 pub(super) fn give_head(worker: &Worker, head: Box<ResponseHead>) {
     let mut free = worker.response_heads.borrow_mut();
     if free.len() < HEADS_FREE_MAX {

@@ -92,6 +92,9 @@ impl<'c> H1Body<'c> {
 }
 
 impl RequestBody for H1Body<'_> {
+    const IS_ONE_OF_MANY: bool = false;
+
+    #[inline]
     fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
         self.bytes_max = bytes_max;
         self.wait.until_ms = until_ms;

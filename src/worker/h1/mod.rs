@@ -196,7 +196,13 @@ impl Active<'_> {
         deadline.set_idle(waited_from);
         let (park_at_ms, by_ms) = (waited_from + park_ms, waited_from + wait_ms);
         let stream = &self.client.stream;
-        let next = stream.read_next(&mut self.buf, park_at_ms, by_ms, parkable).await;
+        let next = match parkable {
+            true => stream.read_or_park(&mut self.buf, park_at_ms, by_ms).await,
+            false => {
+                let wait = Wait { idle_ms: NEVER_MS, until_ms: by_ms };
+                Next::Read(stream.read(&mut self.buf, wait).await)
+            }
+        };
         deadline.set_idle(NEVER_MS);
         self.busy = requests > 0 && now_ms() - waited_from <= BUSY_GAP_MS;
         match next {
@@ -299,7 +305,8 @@ impl Active<'_> {
             H1Sink::new(worker, snapshot, client, request, keep, wait(snapshot.timeouts.write_ms));
         let outcome = pipeline::serve(worker, snapshot, &mut exchange, &mut body, &mut sink).await;
         let leftover = body.into_leftover();
-        self.finish(exchange, &leftover);
+        let Exchange { request, buf, rest, .. } = exchange;
+        self.finish(request, buf, rest, &leftover);
         match outcome {
             Outcome::Done if sink.keep => After::Keep,
             Outcome::Done if is_its_last && client.received.get() && self.buf.is_empty() => {
@@ -327,13 +334,13 @@ impl Active<'_> {
     }
 
     /// Takes buffer and head back; what follows the request stays in the buffer.
-    fn finish(&mut self, exchange: Exchange, leftover: &[u8]) {
+    fn finish(&mut self, request: Box<Request>, buf: Buffer, rest: usize, leftover: &[u8]) {
         self.client.activity.since_ms.set(NEVER_MS);
         self.client.activity.route.set(None);
-        self.request = Some(exchange.request);
-        self.buf = exchange.buf;
+        self.request = Some(request);
+        self.buf = buf;
         match leftover {
-            [] => self.buf.consume(exchange.rest),
+            [] => self.buf.consume(rest),
             leftover => {
                 let mut buf = self.worker.buffers.at_least(leftover.len());
                 buf.append(leftover);

@@ -137,7 +137,7 @@ impl<'c> H1Sink<'c> {
         emit::status_line(out, head.status, head.phrase.of(bytes));
         emit::kept_fields(out, bytes, &head.fields, |_| false);
         let has_date = head.fields.iter().any(|field| field.id == FieldId::Date);
-        self.via(out, head.version);
+        out.extend_from_slice(self.snapshot.forwarding.via.line(head.version));
         self.security(out, Some((head, bytes)));
         self.hop_fields(out, has_date);
     }
@@ -153,20 +153,6 @@ impl<'c> H1Sink<'c> {
                 emit::field(out, NAME, value.as_bytes());
             }
         });
-    }
-
-    /// Via (RFC 9110 §7.6.3) with the version the upstream spoke.
-    fn via(&self, out: &mut Vec<u8>, received: Version) {
-        let name = self.snapshot.forwarding.via.as_bytes();
-        if !name.is_empty() {
-            out.extend_from_slice(match received {
-                Version::Http10 => b"Via: 1.0 ",
-                Version::Http11 => b"Via: 1.1 ",
-                Version::Http2 => b"Via: 2 ",
-            });
-            out.extend_from_slice(name);
-            out.extend_from_slice(b"\r\n");
-        }
     }
 
     /// Sends a window.
@@ -247,7 +233,7 @@ impl ResponseSink for H1Sink<'_> {
         let mut out = Vec::with_capacity(head.len + 64);
         emit::status_line(&mut out, head.status, head.phrase.of(bytes));
         emit::kept_fields(&mut out, bytes, &head.fields, |_| false);
-        self.via(&mut out, head.version);
+        out.extend_from_slice(self.snapshot.forwarding.via.line(head.version));
         out.extend_from_slice(b"\r\n");
         self.send_bytes(&out).await
     }
@@ -355,7 +341,7 @@ impl ResponseSink for H1Sink<'_> {
         let mut out = Vec::with_capacity(head.len + HEADROOM);
         emit::status_line(&mut out, head.status, head.phrase.of(buf.bytes()));
         emit::kept_fields(&mut out, buf.bytes(), &head.fields, |_| false);
-        self.via(&mut out, head.version);
+        out.extend_from_slice(self.snapshot.forwarding.via.line(head.version));
         self.timing_field(&mut out);
         out.extend_from_slice(&self.added);
         out.extend_from_slice(b"Connection: Upgrade\r\n");

@@ -173,6 +173,8 @@ fn poll_now(stream: &mut RecvStream) -> Option<Bytes> {
 }
 
 impl RequestBody for H2Body<'_> {
+    const IS_ONE_OF_MANY: bool = true;
+
     fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
         self.bytes_max = bytes_max;
         self.wait.until_ms = until_ms;

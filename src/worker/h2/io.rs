@@ -5,6 +5,10 @@
 //! [`Io::poll_read`]. What the codec writes is gathered, and leaves when the task has polled the
 //! codec to its end ([`Pump::poll_with`]): so the responses of many streams leave in one write.
 //!
+//! After [`TURN_FRAMES`] frames received the codec waits until others have had their turn: so a
+//! peer of many small ones neither holds up the worker nor fills the codec before streams take
+//! anything.
+//!
 //! Invariants: at most one read and one write are in flight; at most [`GATHERED_BYTES_MAX`] wait
 //! beside those in flight; a buffer that is empty is given back while nothing is read or written.
 
@@ -20,13 +24,21 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::{
-    buffers::{Buffer, Buffers},
+    buffers::{Buffer, Buffers, HEAD_BYTES},
     clock::{NEVER_MS, now_ms},
     net::{Next, Stream, Wait},
 };
 
 /// Bytes gathered for the next write; then the codec waits.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
+/// Frames that are received in one turn of the task, or a few more.
+const TURN_FRAMES: u32 = 64;
+/// What came last had more frames than one in so many bytes: they are small ones.
+const SMALL_FRAME_BYTES: u32 = 64;
+/// Then so many bytes at a time are handed to the codec.
+const SMALL_PIECE_BYTES: usize = 1024;
+/// The same where memory is scarce: no more than a small buffer holds.
+const SCARCE_BYTES_MAX: usize = HEAD_BYTES;
 /// A connection without streams gives its buffer back after this time.
 const PARK_MS: u64 = 250;
 
@@ -41,8 +53,9 @@ impl Owner for Rc<Stream> {
     }
 }
 
-/// Sees what was received, and how many bytes have been sent; `false` ends the connection.
-type Look = Box<dyn FnMut(&[u8], u64) -> bool>;
+/// Sees what was received, and how many bytes have been sent. Answers how many frames begin in it;
+/// `None` ends the connection.
+type Look = Box<dyn FnMut(&[u8], u64) -> Option<u32>>;
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What both halves know.
@@ -71,6 +84,12 @@ pub struct Link<O> {
     write_ms: Cell<u64>,
     sent_bytes: Cell<u64>,
     received_bytes: Cell<u64>,
+    /// Frames received in this turn.
+    turn_frames: Cell<u32>,
+    /// What was received last were small frames.
+    is_small: Cell<bool>,
+    /// Little is gathered.
+    is_scarce: Cell<bool>,
 }
 
 /// The codec's end.
@@ -94,7 +113,7 @@ pub fn pair<O: Owner>(
     buffers: &Rc<Buffers>,
     early: Buffer,
     write_ms: u64,
-    look: impl FnMut(&[u8], u64) -> bool + 'static,
+    look: impl FnMut(&[u8], u64) -> Option<u32> + 'static,
 ) -> (Io<O>, Pump<O>) {
     let link = Rc::new(Link {
         owner,
@@ -113,6 +132,9 @@ pub fn pair<O: Owner>(
         write_ms: Cell::new(write_ms),
         sent_bytes: Cell::new(0),
         received_bytes: Cell::new(0),
+        turn_frames: Cell::new(0),
+        is_small: Cell::new(false),
+        is_scarce: Cell::new(false),
     });
     // Each one future for the life of the connection, so that an operation allocates nothing.
     let reader = Box::pin(read_on(link.clone()));
@@ -150,7 +172,7 @@ impl<O: Owner> Link<O> {
     /// As above, of a connection without streams: after a while without its buffer.
     async fn read_parked(&self, buf: &mut Buffer) -> io::Result<usize> {
         let (park_ms, by_ms) = (now_ms() + PARK_MS, self.read_by_ms.get());
-        match self.stream().read_next(buf, park_ms, by_ms, true).await {
+        match self.stream().read_or_park(buf, park_ms, by_ms).await {
             Next::Read(result) => return result,
             Next::Parked => {}
         }
@@ -161,16 +183,28 @@ impl<O: Owner> Link<O> {
         self.stream().read(buf, wait).await
     }
 
+    /// Bytes that are handed to the codec at a time.
+    fn piece_max(&self) -> usize {
+        if self.is_small.get() { SMALL_PIECE_BYTES } else { usize::MAX }
+    }
+
+    /// Frames that began in `bytes`.
+    fn count(&self, frames: u32, bytes: usize) {
+        self.turn_frames.set(self.turn_frames.get() + frames);
+        self.is_small.set(u64::from(frames) * u64::from(SMALL_FRAME_BYTES) > bytes as u64);
+    }
+
     /// Takes what the codec writes, as much as finds room.
     fn gather<'s>(&self, slices: impl Iterator<Item = &'s [u8]>) -> usize {
         let mut buf = self.gathered.take();
         if buf.capacity() == 0 {
             buf = self.buffers.head();
         }
+        let max = if self.is_scarce.get() { SCARCE_BYTES_MAX } else { GATHERED_BYTES_MAX };
         let mut taken = 0;
         for slice in slices {
-            self.widen(&mut buf, slice.len());
-            let n = slice.len().min(GATHERED_BYTES_MAX - buf.len().min(GATHERED_BYTES_MAX));
+            let n = slice.len().min(max - buf.len().min(max));
+            self.widen(&mut buf, n);
             let n = buf.append(&slice[..n]);
             taken += n;
             if n < slice.len() {
@@ -247,11 +281,17 @@ impl<O: Owner> AsyncRead for Io<O> {
         loop {
             let mut received = this.link.received.take();
             if !received.is_empty() {
-                let n = received.len().min(into.remaining());
+                if this.link.turn_frames.get() >= TURN_FRAMES {
+                    this.link.received.set(received);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                let n = received.len().min(into.remaining()).min(this.link.piece_max());
                 let bytes = &received.bytes()[..n];
-                if !(this.look)(bytes, this.link.sent_bytes.get()) {
+                match (this.look)(bytes, this.link.sent_bytes.get()) {
+                    Some(frames) => this.link.count(frames, n),
                     // The task ends it: nothing more is to be read.
-                    this.link.is_refused.set(true);
+                    None => this.link.is_refused.set(true),
                 }
                 into.put_slice(bytes);
                 received.consume(n);
@@ -332,7 +372,7 @@ impl<O: Owner> AsyncWrite for Io<O> {
     }
 }
 
-/// Says whether anything is to be received.
+/// Says whether anything is to be received, and knows whether something is being sent.
 pub struct Idle<O>(Rc<Link<O>>);
 
 impl<O: Owner> Idle<O> {
@@ -344,6 +384,16 @@ impl<O: Owner> Idle<O> {
     /// A stream is open: nothing need be received.
     pub fn end(&self) {
         self.set(false, NEVER_MS);
+    }
+
+    /// Memory is scarce, or no longer: little, or more, is gathered for a write.
+    pub fn save(&self, is_scarce: bool) {
+        self.0.is_scarce.set(is_scarce);
+    }
+
+    /// A write is in flight.
+    pub fn is_writing(&self) -> bool {
+        self.0.is_writing.get()
     }
 
     fn set(&self, is_idle: bool, by_ms: u64) {
@@ -364,6 +414,7 @@ impl<O: Owner> Pump<O> {
         cx: &mut Context<'_>,
         mut codec: impl FnMut(&mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
+        self.link.turn_frames.set(0);
         loop {
             let polled = codec(cx);
             // It never ends by itself.
@@ -385,7 +436,8 @@ impl<O: Owner> Pump<O> {
             return false;
         }
         let gathered = self.link.gathered.take();
-        let has_room = gathered.len() < GATHERED_BYTES_MAX;
+        let max = if self.link.is_scarce.get() { SCARCE_BYTES_MAX } else { GATHERED_BYTES_MAX };
+        let has_room = gathered.len() < max;
         self.link.gathered.set(gathered);
         self.link.is_blocked.set(!has_room);
         has_room

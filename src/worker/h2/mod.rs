@@ -6,12 +6,14 @@
 //!
 //! Bounds, for each connection: streams by `http2.streams`; data received and not taken by its
 //! windows; data not sent by [`piece::Outbox`]; streams that wait for the client to take data by
-//! [`WAITING_MAX`], then no further request is begun; frames that bring nothing by
-//! [`FrameBudget`]; what the codec bounds itself ends the connection as well. A panic costs one
-//! stream.
+//! [`WAITING_MAX`], then no further request is begun; streams that were given up for that by
+//! [`STALLED_STREAMS_MAX`]; frames that bring nothing by [`FrameBudget`]; what the codec bounds
+//! itself ends the connection as well. For all connections of a worker: [`crowd`]. A panic costs
+//! one stream.
 
 mod body;
 mod bridge;
+mod crowd;
 pub mod io;
 mod piece;
 mod sink;
@@ -27,8 +29,11 @@ use std::{
 use h2::{Reason, RecvStream, server};
 use piece::{Outbox, Piece};
 
+pub use self::crowd::Crowd;
+use self::crowd::{Pace, Progress};
 use super::{
     Worker,
+    alarm::Alarm,
     buffers::Buffer,
     client::Client,
     clock::{NEVER_MS, now_ms},
@@ -44,9 +49,16 @@ use crate::{
 /// Streams that may wait for the client to take data before no further request is begun: each
 /// holds buffers.
 const WAITING_MAX: u32 = 12;
-/// A client whose SETTINGS let a response send less than this gets no more than [`WAITING_MAX`]
+/// A client whose SETTINGS let a response send less than this gets no more than [`NARROW_STREAMS`]
 /// requests at once: all of them will wait.
 const NARROW_BYTES: u32 = 1024;
+const NARROW_STREAMS: u32 = 4;
+/// Streams given up because the client took nothing, and it has taken nothing since: so many end
+/// the connection.
+const STALLED_STREAMS_MAX: u32 = 4;
+/// What a stream holds beside its buffers: its task, its request, the codec's state, its share of
+/// the connection to the upstream.
+const STREAM_BYTES: u64 = 6 * 1024;
 /// Bytes of buffers that streams wait with before those that follow get small ones.
 const HELD_BYTES_MAX: usize = 64 * 1024;
 /// So many streams at once read so much at once; more of them read through small buffers.
@@ -86,6 +98,14 @@ pub struct Session {
     held_bytes: Cell<usize>,
     /// By its SETTINGS the client takes next to nothing.
     is_narrow: Rc<Cell<bool>>,
+    pace: Pace,
+    /// Wakes the connection's task when it is held up by others.
+    pace_alarm: RefCell<Option<Alarm>>,
+    pub progress: Progress,
+    /// Streams given up since the client took as many bytes in all.
+    stalled: Cell<(u32, u64)>,
+    /// It is to end, because it takes nothing.
+    is_shed: Cell<bool>,
     /// The connection's task, when it begins no further streams.
     waker: RefCell<Option<Waker>>,
 }
@@ -109,6 +129,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let session = self.session;
         session.waiting.set(session.waiting.get() - 1);
+        session.worker.crowd.waited();
         session.held_bytes.set(session.held_bytes.get() - self.held_bytes);
         session.wake_unless_full();
     }
@@ -132,7 +153,7 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
     let look = look(&rule, flood.clone(), is_narrow.clone());
     let (codec, pump) = io::pair(client.clone(), &worker.buffers, early, timeouts.write_ms, look);
     let session = Rc::new(Session {
-        outbox: Rc::new(Outbox::new(&worker.buffers)),
+        outbox: Rc::new(Outbox::new(&worker.buffers, &worker.crowd)),
         idle: pump.idle(),
         keep_alive_ms: timeouts.keep_alive_ms,
         streams_max: rule.streams_max,
@@ -140,6 +161,11 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
         waiting: Cell::new(0),
         held_bytes: Cell::new(0),
         is_narrow,
+        pace: Pace::default(),
+        pace_alarm: RefCell::default(),
+        progress: Progress::default(),
+        stalled: Cell::new((0, 0)),
+        is_shed: Cell::new(false),
         waker: RefCell::default(),
         worker: worker.clone(),
         client: client.clone(),
@@ -147,12 +173,14 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
     let builder = builder(&rule, snapshot.limits.head);
     drop(snapshot);
     pump.idle().begin(now_ms() + timeouts.head_ms);
+    let member = worker.crowd.join(&session);
     let mut task = Task { session, pump, flood, is_ending: false, is_aborted: false };
     let end = task.run(builder, codec).await;
     if let End::Failed(failure) = end {
         worker.metrics.http2_failures[failure as usize].count();
         tracing::debug!(reason = failure.name(), peer = ?client.peer, "HTTP/2 connection ended");
     }
+    drop(member);
     task.pump.finish().await;
     client.stream.finish_writing();
     let mut buf = worker.buffers.head();
@@ -160,21 +188,21 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
     worker.buffers.give(buf);
 }
 
-/// Counts frames as they come; `false` ends the connection.
+/// Counts frames as they come; `None` ends the connection.
 fn look(
     rule: &Http2,
     flood: Rc<Cell<Option<Flood>>>,
     is_narrow: Rc<Cell<bool>>,
-) -> impl FnMut(&[u8], u64) -> bool + 'static {
+) -> impl FnMut(&[u8], u64) -> Option<u32> + 'static {
     let mut budget = FrameBudget::new(rule.rates, now_ms());
     move |bytes, sent_bytes| match budget.received(bytes, now_ms(), sent_bytes) {
-        Ok(()) => {
+        Ok(frames) => {
             is_narrow.set(budget.initial_window() < NARROW_BYTES);
-            true
+            Some(frames)
         }
         Err(found) => {
             flood.set(Some(found));
-            false
+            None
         }
     }
 }
@@ -279,6 +307,7 @@ impl Task {
     fn begin_end(&mut self, codec: &mut Codec) -> bool {
         let why = match self.flood.get() {
             Some(_) => Some(Reason::ENHANCE_YOUR_CALM),
+            None if self.session.is_shed.get() => Some(Reason::ENHANCE_YOUR_CALM),
             None => self.pump.is_overdue().then_some(Reason::NO_ERROR),
         };
         // Also of one that is ending: nothing more is received, and so no last word of the client.
@@ -312,7 +341,7 @@ impl Task {
         let failure = match (self.flood.get(), error) {
             (Some(Flood::Resets), _) => Http2Failure::Resets,
             (Some(Flood::Control), _) => Http2Failure::Control,
-            _ if self.pump.is_stalled() => Http2Failure::Stalled,
+            _ if self.pump.is_stalled() || self.session.is_shed.get() => Http2Failure::Stalled,
             (None, None) => return End::Over,
             (None, Some(error)) => match error.reason() {
                 Some(Reason::ENHANCE_YOUR_CALM) if !error.is_remote() => Http2Failure::Calm,
@@ -336,6 +365,8 @@ impl Session {
         let activity = &self.client.activity;
         activity.requests.set(activity.requests.get() + 1);
         self.worker.metrics.http2_streams.count();
+        self.worker.crowd.begun();
+        self.pace.goes_on();
         if self.open.replace(self.open.get() + 1) == 0 {
             activity.since_ms.set(now_ms());
             self.idle.end();
@@ -355,6 +386,7 @@ impl Session {
 
     fn closed(&self) {
         self.open.set(self.open.get() - 1);
+        self.worker.crowd.ended();
         self.wake_unless_full();
         if self.open.get() == 0 {
             self.client.activity.since_ms.set(NEVER_MS);
@@ -372,13 +404,16 @@ impl Session {
     /// A stream waits for the client to take data, as long as the answer lives.
     fn waiting(&self, held_bytes: usize) -> Waiting<'_> {
         self.waiting.set(self.waiting.get() + 1);
+        self.worker.crowd.waits();
         self.held_bytes.set(self.held_bytes.get() + held_bytes);
         Waiting { session: self, held_bytes }
     }
 
     /// Bytes that one stream should read at once: less, the more of them may come to wait.
     fn reads_max(&self) -> u64 {
-        let is_laden = self.is_narrow.get() || self.held_bytes.get() >= HELD_BYTES_MAX;
+        let is_laden = self.is_narrow.get()
+            || self.worker.crowd.is_scarce()
+            || self.held_bytes.get() >= HELD_BYTES_MAX;
         match self.open.get() {
             0..=1 if !is_laden => u64::MAX,
             0..=FEW_STREAMS if !is_laden => FEW_READ_BYTES,
@@ -387,9 +422,57 @@ impl Session {
     }
 
     fn has_too_many(&self) -> bool {
-        let most = if self.is_narrow.get() { WAITING_MAX } else { self.streams_max };
+        let most = if self.is_narrow.get() { NARROW_STREAMS } else { self.streams_max };
         // The codec counts those that the client gave up no longer (CVE-2023-44487).
-        self.open.get() >= most || self.waiting.get() >= WAITING_MAX
+        let open = self.open.get();
+        open >= most
+            || self.is_shed.get()
+            || self.waiting.get() >= WAITING_MAX
+            || self.pace.holds_up(&self.worker.crowd, open)
+    }
+
+    /// The client has taken all of a response.
+    fn has_taken(&self) {
+        self.pace.taken();
+    }
+
+    /// A stream was given up because the client did not take its response.
+    fn has_stalled(&self) {
+        self.pace.stalled();
+        let taken = self.outbox.taken();
+        let (count, before) = self.stalled.get();
+        let count = if before == taken { count + 1 } else { 1 };
+        self.stalled.set((count, taken));
+        if count >= STALLED_STREAMS_MAX {
+            self.shed();
+        }
+    }
+
+    /// Bytes that the client has taken so far.
+    fn taken(&self) -> u64 {
+        self.outbox.taken()
+    }
+
+    /// Bytes held because the client takes none.
+    fn held_bytes(&self) -> u64 {
+        match u64::from(self.waiting.get()) {
+            0 => 0,
+            waiting => {
+                (self.held_bytes.get() + self.outbox.bytes()) as u64 + waiting * STREAM_BYTES
+            }
+        }
+    }
+
+    /// Ends the connection, because its client takes nothing.
+    fn shed(&self) {
+        if self.is_shed.replace(true) {
+            return;
+        }
+        if self.idle.is_writing() {
+            // It would not take our last words either.
+            self.client.stream.reset();
+        }
+        self.client.wake();
     }
 
     fn wake_unless_full(&self) {
@@ -402,10 +485,24 @@ impl Session {
 
     /// So many streams wait that no further one is begun; the task is woken when that changes.
     fn is_full(&self, cx: &Context<'_>) -> bool {
+        self.idle.save(self.worker.crowd.is_scarce());
         let is_full = self.has_too_many();
         if is_full {
             self.waker.replace(Some(cx.waker().clone()));
+            self.keep_pace(cx);
         }
         is_full
+    }
+
+    /// Has the task ask again, where others are what holds it up.
+    fn keep_pace(&self, cx: &Context<'_>) {
+        let open = self.open.get();
+        if !self.pace.holds_up(&self.worker.crowd, open) {
+            return;
+        }
+        let at_ms = self.pace.held_up(open, self.waiting.get() > 0, now_ms());
+        let mut alarm = self.pace_alarm.borrow_mut();
+        let alarm = alarm.get_or_insert_with(|| self.worker.alarms.alarm());
+        alarm.arm(at_ms, cx.waker());
     }
 }

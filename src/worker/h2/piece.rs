@@ -8,28 +8,49 @@ use std::{
 
 use bytes::{Buf, Bytes};
 
-use super::super::buffers::{Buffer, Buffers};
+use super::{
+    super::buffers::{Buffer, Buffers},
+    Crowd,
+};
 
 /// Bytes of one connection that may wait in the codec. A stream that has more data waits until the
 /// client has taken some, and meanwhile nothing is read for it.
 const UNSENT_BYTES_MAX: usize = 64 * 1024;
+/// The same where memory is scarce.
+const SCARCE_BYTES_MAX: usize = 16 * 1024;
 
 /// What one connection has to send.
 pub struct Outbox {
     buffers: Rc<Buffers>,
+    crowd: Rc<Crowd>,
     bytes: Cell<usize>,
+    /// Bytes that have left it, since the connection began.
+    taken: Cell<u64>,
     waiting: RefCell<Vec<Waker>>,
 }
 
 impl Outbox {
-    pub fn new(buffers: &Rc<Buffers>) -> Outbox {
+    pub fn new(buffers: &Rc<Buffers>, crowd: &Rc<Crowd>) -> Outbox {
         let (bytes, waiting) = (Cell::new(0), RefCell::default());
-        Outbox { buffers: buffers.clone(), bytes, waiting }
+        let (buffers, crowd) = (buffers.clone(), crowd.clone());
+        Outbox { buffers, crowd, bytes, taken: Cell::new(0), waiting }
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        bytes < SCARCE_BYTES_MAX || bytes < UNSENT_BYTES_MAX && !self.crowd.is_scarce()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    pub fn taken(&self) -> u64 {
+        self.taken.get()
     }
 
     /// Ready as soon as more may be handed to the codec.
     pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.bytes.get() < UNSENT_BYTES_MAX {
+        if self.has_room(self.bytes.get()) {
             return Poll::Ready(());
         }
         let mut waiting = self.waiting.borrow_mut();
@@ -42,7 +63,8 @@ impl Outbox {
     fn sent(&self, bytes: usize) {
         let left = self.bytes.get().saturating_sub(bytes);
         self.bytes.set(left);
-        if left < UNSENT_BYTES_MAX {
+        self.taken.set(self.taken.get() + bytes as u64);
+        if self.has_room(left) {
             // Outside the borrow: a waker may run anything.
             let waiting = self.waiting.take();
             waiting.into_iter().for_each(Waker::wake);

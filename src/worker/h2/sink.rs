@@ -16,10 +16,9 @@ use super::{
     piece::{Outbox, Piece},
 };
 use crate::{
-    config::Snapshot,
     policy::{Refusal, refusal, route::RouteId},
     telemetry::record::{Sent, Timing},
-    wire::{Field, ResponseHead, Span, Version},
+    wire::{Field, ResponseHead, Span},
     worker::{
         alarm::Alarm,
         buffers::Buffer,
@@ -27,6 +26,7 @@ use crate::{
         clock::{now_ms, now_ns},
         deadline::{Deadline, Deadlines, Slot},
         exchange::{OwnResponse, ResponseSink},
+        generation::Generation,
         h1::body::too_slow,
         net::{Stream, Wait},
         splice::Pipe,
@@ -164,7 +164,7 @@ impl Half {
 /// Where the response to one request goes.
 pub struct H2Sink<'s> {
     session: &'s Session,
-    snapshot: &'s Snapshot,
+    snapshot: &'s Generation,
     half: Rc<Half>,
     is_head: bool,
     begun: bool,
@@ -191,7 +191,7 @@ pub struct Connect {
 impl<'s> H2Sink<'s> {
     pub fn new(
         session: &'s Session,
-        snapshot: &'s Snapshot,
+        snapshot: &'s Generation,
         half: Rc<Half>,
         is_head: bool,
         wait: Wait,
@@ -231,9 +231,8 @@ impl<'s> H2Sink<'s> {
         Ok(())
     }
 
-    /// Waits until the client takes some of `bytes`, with a buffer of `held_bytes`. Answers how
-    /// many.
-    async fn room(&mut self, bytes: usize, held_bytes: usize) -> Result<usize, Refusal> {
+    /// Waits until the client takes some of `bytes`, which are in `buf`. Answers how many.
+    async fn room(&mut self, bytes: usize, buf: &mut Buffer) -> Result<usize, Refusal> {
         let half = self.half.clone();
         let poll = |cx: &mut Context<'_>| half.poll_room(cx, bytes);
         // Nearly always at once, which needs no alarm.
@@ -241,7 +240,8 @@ impl<'s> H2Sink<'s> {
         if let Poll::Ready(room) = now {
             return room;
         }
-        let _waiting = self.session.waiting(held_bytes);
+        self.session.worker.buffers.fit(buf);
+        let _waiting = self.session.waiting(buf.capacity());
         let (begun_ms, by_ms) = (now_ms(), self.wait.at());
         let alarm = self.alarm.get_or_insert_with(|| self.session.worker.alarms.alarm());
         let room = alarm.by(by_ms, std::future::poll_fn(poll)).await;
@@ -249,14 +249,17 @@ impl<'s> H2Sink<'s> {
         let rate_min = self.snapshot.limits.client_rate_min;
         match room {
             Ok(room) if !too_slow(self.sent.bytes, self.waited_ms, rate_min) => room,
-            _ => Err(refusal::CLIENT_STALLED.into()),
+            _ => {
+                self.session.has_stalled();
+                Err(refusal::CLIENT_STALLED.into())
+            }
         }
     }
 
     /// Sends the window of `buf`, which is empty afterwards and may have lost its memory.
     async fn send(&mut self, buf: &mut Buffer, end: bool) -> Result<(), Refusal> {
         while !buf.is_empty() {
-            let n = self.room(buf.len(), buf.capacity()).await?;
+            let n = self.room(buf.len(), buf).await?;
             let is_rest = n == buf.len();
             let piece = match is_rest {
                 true => Piece::lent(std::mem::take(buf), &self.half.outbox),
@@ -299,8 +302,7 @@ impl<'s> H2Sink<'s> {
     /// The fields this hop adds.
     fn hop_fields(&self, fields: &mut HeaderMap) {
         if !fields.contains_key(header::DATE) {
-            let date = self.session.worker.date.with(HeaderValue::from_bytes);
-            fields.extend(date.ok().map(|date| (header::DATE, date)));
+            fields.extend(self.session.worker.date.value().map(|date| (header::DATE, date)));
         }
         if let Some(timing) = &self.timing {
             let mut out = Vec::new();
@@ -328,15 +330,10 @@ impl<'s> H2Sink<'s> {
         head.fields.iter().filter(|field| !field.hop_by_hop).for_each(|field| {
             copy(fields, field, &text);
         });
-        self.via(fields, head.version);
-        response
-    }
-
-    fn via(&self, fields: &mut HeaderMap, received: Version) {
-        let name = &self.snapshot.forwarding.via;
-        if !name.is_empty() {
-            append(fields, header::VIA, format!("{} {name}", received.number()).as_bytes());
+        if let Some(via) = self.snapshot.via(head.version) {
+            fields.append(header::VIA, via.clone());
         }
+        response
     }
 }
 
@@ -439,7 +436,7 @@ impl ResponseSink for H2Sink<'_> {
     }
 
     async fn ready(&mut self) -> Result<(), Refusal> {
-        self.room(1, 0).await.map(drop)
+        self.room(1, &mut Buffer::default()).await.map(drop)
     }
 
     fn reads_max(&self) -> u64 {

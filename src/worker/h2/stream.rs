@@ -112,6 +112,8 @@ async fn exchange(
     if let Outcome::Broken(_) = outcome {
         // What the client has is not the whole.
         half.reset(if sink.begun() { Reason::INTERNAL_ERROR } else { Reason::CANCEL });
+    } else {
+        session.has_taken();
     }
     worker.give_request(Some(exchange.request));
 }

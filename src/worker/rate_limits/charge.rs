@@ -8,7 +8,7 @@ use std::task::Waker;
 
 use super::{LimitState, give_back, key_of, of};
 use crate::{
-    config::snapshot::{RateLimit, RouteLimits, UpstreamId},
+    config::snapshot::{Action, Policies, RateLimit},
     policy::{
         Refusal,
         limit::moment,
@@ -28,6 +28,7 @@ use crate::{
         generation::Generation,
         grpc_web, home,
         net::Stream,
+        shape,
         splice::Pipe,
     },
 };
@@ -35,23 +36,32 @@ use crate::{
 /// What a response may say that a request cost.
 const COST_MAX: u32 = 1_000_000_000;
 
-/// Forwards a request and settles with the limits what it cost.
-pub async fn forward<B: RequestBody, S: ResponseSink>(
+/// Forwards a request, as its policies have it, and settles with its limits what it cost.
+pub async fn act<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,
-    limits: &RouteLimits,
-    to: (&RouteMatch, UpstreamId, Permit),
+    (matched, permit): (&RouteMatch, Permit),
+    policies: &Policies,
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Refusal> {
-    let ids = limits.early.iter().chain(&limits.late);
+    let limits = policies.rate_limits.iter();
+    let ids = limits.flat_map(|limits| limits.early.iter().chain(&limits.late));
     let taken = ids.filter_map(|id| {
         let (rule, state) = of(snapshot, *id);
         rule.cost_from.as_ref()?;
         Some((rule, state, key_of(worker, snapshot, exchange, rule, state.number)?))
     });
     let mut sink = Settling { inner: sink, worker, taken: taken.collect() };
-    let rule = snapshot.route(to.0.route);
+    let rule = snapshot.route(matched.route);
+    let upstream = match rule.action {
+        Action::Forward(upstream) if !policies.shapes() => upstream,
+        _ => {
+            let (to, both) = ((matched, permit), (body, &mut sink));
+            return shape::act(worker, snapshot, exchange, to, policies, both).await;
+        }
+    };
+    let to = (matched, upstream, permit);
     if rule.grpc_web && exchange.grpc_kind().is_web() {
         let kind = exchange.grpc_kind();
         return grpc_web::forward(worker, snapshot, exchange, kind, to, (body, &mut sink)).await;

@@ -16,6 +16,7 @@ use std::{
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
+    hmac,
     signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
@@ -50,6 +51,8 @@ pub struct Ways {
     pub refuses: Option<(&'static str, &'static str, u64)>,
     /// Renewal is suggested from so many seconds ago on.
     pub suggests_since_s: Option<u64>,
+    /// Name and HMAC key of the account that new ones must be bound to.
+    pub external: Option<(&'static str, Vec<u8>)>,
     /// Where names lead without TLS, and with it.
     pub http: Option<SocketAddr>,
     pub tls: Option<SocketAddr>,
@@ -383,10 +386,38 @@ impl Desk {
         if signed.payload["termsOfServiceAgreed"] != true {
             return problem(403, "userActionRequired", "agree to the terms");
         }
+        let key = signed.key.clone().unwrap();
+        if let Some((name, hmac)) = self.ways().external {
+            let binding = &signed.payload["externalAccountBinding"];
+            if binding.is_null() {
+                return problem(403, "externalAccountRequired", "whose account is it?");
+            }
+            if let Err(why) = self.bound(binding, &key, name, &hmac) {
+                return problem(403, "unauthorized", &format!("the binding: {why}"));
+            }
+        }
         let mut books = self.books();
         books.accounts.push((signed.key.unwrap(), signed.payload["contact"].clone()));
         let location = format!("{}/account/{}", self.url, books.accounts.len() - 1);
         Answer(201, json!({ "status": "valid" }), vec![("Location", location)])
+    }
+
+    /// RFC 8555 §7.3.4.
+    fn bound(&self, binding: &Value, key: &Value, name: &str, hmac: &[u8]) -> Result<(), String> {
+        let text = |part: &str| binding[part].as_str().ok_or_else(|| part.to_owned());
+        let decoded = |part: &str| BASE64.decode(text(part)?).map_err(|e| e.to_string());
+        let json = |part: &str| -> Result<Value, String> {
+            serde_json::from_slice(&decoded(part)?).map_err(|e| e.to_string())
+        };
+        let wanted = json!({ "alg": "HS256", "kid": name, "url": format!("{}/account", self.url) });
+        let (header, payload) = (json("protected")?, json("payload")?);
+        if header != wanted || payload != *key {
+            return Err(format!("{header} {payload}"));
+        }
+        let signed = format!("{}.{}", text("protected")?, text("payload")?);
+        let hmac = hmac::Key::new(hmac::HMAC_SHA256, hmac);
+        let verified = hmac::verify(&hmac, signed.as_bytes(), &decoded("signature")?);
+        verified.map_err(|_| "the signature".to_owned())
     }
 
     fn new_order(&self, signed: &Signed) -> Answer {

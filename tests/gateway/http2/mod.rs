@@ -7,6 +7,7 @@ mod floods;
 mod listeners;
 mod served;
 mod smuggling;
+mod stalls;
 
 use std::{
     net::SocketAddr,

@@ -177,7 +177,7 @@ async fn begin(opener: &Opener) -> io::Result<Begun> {
     }
     let early = Buffer::default();
     let (io, pump) =
-        pair(Rc::new(stream), &opener.buffers, early, opener.idle_timeout_ms, |_, _| true);
+        pair(Rc::new(stream), &opener.buffers, early, opener.idle_timeout_ms, |_, _| Some(0));
     // Writes to memory: it does not wait.
     let (send, mut codec) =
         builder(opener).handshake(io).await.map_err(|_| io::ErrorKind::Unsupported)?;
@@ -226,6 +226,10 @@ impl Driver {
             match polled {
                 Poll::Ready(Err(e)) if !e.is_io() => {
                     Poll::Ready(Err(io::Error::new(io::ErrorKind::Unsupported, e)))
+                }
+                // An endpoint that speaks TLS 1.3 refuses this side after the handshake.
+                Poll::Ready(Err(e)) if is_tls_broken(&e) => {
+                    Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, e)))
                 }
                 Poll::Ready(_) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
                 Poll::Pending => Poll::Pending,
@@ -277,6 +281,11 @@ impl Driver {
         self.alarm.arm(next_ms, cx.waker());
         false
     }
+}
+
+/// Nothing but TLS finds what it reads invalid.
+fn is_tls_broken(error: &::h2::Error) -> bool {
+    error.get_io().is_some_and(|e| e.kind() == io::ErrorKind::InvalidData)
 }
 
 /// When a connection ends, however that comes, nobody takes it any more.

@@ -18,6 +18,7 @@ use super::{
     Broken, Forward,
     connect::{self, Acquired, InFlight, Seeking, UpstreamState, failed},
     request,
+    response::Relayed,
 };
 use crate::{
     config::snapshot::Protocol,
@@ -63,6 +64,8 @@ struct Search {
 struct Still<'b, B>(&'b mut B);
 
 impl<B: RequestBody> RequestBody for Still<'_, B> {
+    const IS_ONE_OF_MANY: bool = B::IS_ONE_OF_MANY;
+
     fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
         self.0.limit(bytes_max, until_ms)
     }
@@ -147,7 +150,7 @@ impl<'f> Forward<'f> {
         &self,
         acquired: Acquired<'_>,
         matched: &RouteMatch,
-        body: &mut B,
+        mut body: &mut B,
         sink: &mut S,
     ) -> Option<Broken> {
         let mut bytes = match request::compose(self, matched, &mut Still(body)) {
@@ -155,12 +158,18 @@ impl<'f> Forward<'f> {
             Err(refusal) => return Some(Broken::for_good(refusal)),
         };
         self.tries().stamp(bytes.bytes_mut());
-        let result = self.attempt(&acquired, &mut bytes, body, sink).await;
+        // A reference to the reference, and so code of its own: [`super::forward`] has the other
+        // inside it.
+        let result = self.attempt(&acquired, &mut bytes, &mut body, sink).await;
         self.worker.buffers.give(bytes);
         self.ended(acquired.shard(), result.as_ref().err());
         match result {
+            Ok(Relayed::Upgraded(switched)) => {
+                self.tunnel(&acquired.connection.stream, &switched, sink).await;
+                None
+            }
             Ok(relayed) => {
-                self.settle(acquired, relayed, sink).await;
+                self.settle(acquired, &relayed, sink);
                 None
             }
             Err(broken) => Some(broken),

@@ -1,0 +1,170 @@
+//! A request's body without its content coding, decoded as it comes.
+
+use super::coding::{Bad, Decoder};
+use crate::{
+    policy::{
+        Refusal,
+        compress::{Coding, Decompress},
+        refusal,
+    },
+    wire::{Field, FieldId, Framing, emit},
+    worker::{
+        Worker,
+        buffers::{Buffer, HEADROOM, TAILROOM},
+        exchange::{Exchange, RequestBody, ResponseSink},
+        generation::Generation,
+        received::Received,
+    },
+};
+
+/// Decoded bytes that are handed on at once.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Bodies that one worker decodes at once: each may need a window of 8 MiB.
+const DECODERS_MAX: u32 = 64;
+
+/// The body of a request that is forwarded decoded.
+pub struct Inflated<'b, B> {
+    worker: &'b Worker,
+    inner: &'b mut B,
+    flow: Flow,
+    /// Decoded, and from where on it was not handed on.
+    ready: (Vec<u8>, usize),
+    _place: Place<'b>,
+}
+
+/// A decoder and what has gone through it.
+struct Flow {
+    decoder: Decoder,
+    rule: Decompress,
+    received: u64,
+    produced: u64,
+}
+
+/// One of the [`DECODERS_MAX`].
+struct Place<'w>(&'w Worker);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let decoders = &self.0.coders.decoders;
+        decoders.set(decoders.get() - 1);
+    }
+}
+
+impl Flow {
+    fn decode(&mut self, data: &[u8], last: bool) -> Result<Vec<u8>, Refusal> {
+        self.received += data.len() as u64;
+        let left = self.rule.most(self.received).saturating_sub(self.produced);
+        let decoded = self.decoder.decode(data, left, last).map_err(|bad| match bad {
+            Bad::Malformed => refusal::DECOMPRESS_MALFORMED,
+            Bad::TooMuch => refusal::DECOMPRESS_TOO_MUCH,
+        })?;
+        self.produced += decoded.len() as u64;
+        Ok(decoded)
+    }
+}
+
+/// The coding of a request that has a body and one; `Err` for one that is not spoken here.
+pub fn coding<S: ResponseSink>(
+    exchange: &Exchange,
+    sink: &mut S,
+) -> Result<Option<Coding>, Refusal> {
+    let written = exchange.field(b"content-encoding").unwrap_or_default().trim_ascii();
+    let has_body = exchange.head().framing != Framing::None;
+    if !has_body || written.is_empty() || written.eq_ignore_ascii_case(b"identity") {
+        return Ok(None);
+    }
+    match Coding::named(written) {
+        Some(coding) => Ok(Some(coding)),
+        None => {
+            // RFC 9110 §15.5.16.
+            sink.add_fields(b"Accept-Encoding: zstd, br, gzip\r\n");
+            Err(refusal::DECOMPRESS_CODING.into())
+        }
+    }
+}
+
+/// Has the exchange forward the decoded body.
+pub fn begin<'b, B: RequestBody>(
+    worker: &'b Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    (coding, rule): (Coding, Decompress),
+    body: &'b mut B,
+) -> Result<(Received, Inflated<'b, B>), Refusal> {
+    let decoders = &worker.coders.decoders;
+    if decoders.get() >= DECODERS_MAX {
+        return Err(refusal::OVERLOADED.into());
+    }
+    decoders.set(decoders.get() + 1);
+    let place = Place(worker);
+    let decoder = Decoder::new(coding).map_err(|_| refusal::OVERLOADED)?;
+    let mut flow = Flow { decoder, rule, received: 0, produced: 0 };
+    let arrived = flow.decode(exchange.text(exchange.arrived), body.ended())?;
+    let text = rewritten(exchange, &arrived, body.ended());
+    let received = Received::replace(exchange, text, &snapshot.limits.head)?;
+    let body = Inflated { worker, inner: body, flow, ready: (Vec::new(), 0), _place: place };
+    Ok((received, body))
+}
+
+/// The client's head without the coding, and what is known of the body.
+fn rewritten(exchange: &Exchange, arrived: &[u8], is_all: bool) -> (Vec<u8>, usize) {
+    let (head, bytes) = (exchange.head(), exchange.bytes());
+    let mut out = Vec::with_capacity(head.len + arrived.len() + 64);
+    emit::request_line(&mut out, exchange.text(head.method_text), exchange.text(head.target), None);
+    emit::kept_fields(&mut out, bytes, &head.fields, |field: &Field| {
+        let name = field.name.of(bytes);
+        matches!(field.id, FieldId::ContentLength | FieldId::Expect)
+            || name.eq_ignore_ascii_case(b"content-encoding")
+            || super::request::is_digest(name)
+    });
+    match is_all {
+        true => emit::number_field(&mut out, b"content-length", arrived.len() as u64),
+        false => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    emit::end(&mut out);
+    let head_len = out.len();
+    out.extend_from_slice(arrived);
+    (out, head_len)
+}
+
+impl<B: RequestBody> RequestBody for Inflated<'_, B> {
+    const IS_ONE_OF_MANY: bool = B::IS_ONE_OF_MANY;
+
+    fn limit(&mut self, bytes_max: u64, until_ms: u64) -> Result<(), Refusal> {
+        self.inner.limit(bytes_max, until_ms)
+    }
+
+    fn ended(&self) -> bool {
+        self.inner.ended() && self.ready.1 >= self.ready.0.len()
+    }
+
+    fn left(&self) -> u64 {
+        0
+    }
+
+    fn append_arrived(&mut self, _: &mut Buffer) {}
+
+    async fn next(&mut self) -> Result<Buffer, Refusal> {
+        if self.ready.1 >= self.ready.0.len() {
+            let data = self.inner.next().await?;
+            let decoded = self.flow.decode(data.bytes(), self.inner.ended());
+            self.worker.buffers.give(data);
+            self.ready = (decoded?, 0);
+        }
+        let (ready, at) = (&self.ready.0, self.ready.1);
+        let piece = &ready[at..ready.len().min(at + PIECE_BYTES)];
+        let mut buf = self.worker.buffers.at_least(HEADROOM + piece.len() + TAILROOM);
+        buf.reset(HEADROOM);
+        buf.append(piece);
+        self.ready.1 += piece.len();
+        Ok(buf)
+    }
+
+    fn trailer_lines(&self) -> &[u8] {
+        self.inner.trailer_lines()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.inner.bytes()
+    }
+}

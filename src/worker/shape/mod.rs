@@ -1,0 +1,211 @@
+//! Requests and responses that are changed on their way, as a route's transformations say.
+//!
+//! Changes of a request's head are told to whoever composes it ([`request::head`]); changes of a
+//! response's head are made in a sink before the real one ([`response::Shaped`]), which passes the
+//! body on as it comes, pipes included. A body that is changed is held as a whole, within its
+//! bound; one that is compressed ([`coding`]) or decompressed ([`inflate`]) passes in pieces.
+//! Invariant: what cannot be held or coded within the bounds is refused, or stays as it is.
+
+mod coding;
+mod inflate;
+mod request;
+mod response;
+mod values;
+
+use std::cell::Cell;
+
+use super::{
+    Worker,
+    exchange::{Exchange, RequestBody, ResponseSink},
+    generation::Generation,
+    pipeline,
+    policies::UpstreamFields,
+};
+use crate::{
+    config::{
+        Snapshot,
+        snapshot::{ErrorFormat, Policies},
+    },
+    policy::{
+        Refusal,
+        compress::{Coding, Effort},
+        permit::Permit,
+        route::RouteMatch,
+    },
+};
+use coding::Encoder;
+use response::Shaped;
+pub use values::View;
+
+/// What the upstream is told of a request whose route has policies.
+pub fn request(
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    matched: &RouteMatch,
+    policies: &Policies,
+) -> Result<(), Refusal> {
+    if let Some(rule) = &policies.transform_request {
+        let view = View::of(snapshot, exchange, matched);
+        let told = request::head(&view, rule)?;
+        exchange.tell_upstream().extend(told);
+    }
+    if policies.changes_response_body() {
+        // A part of it, or one that is compressed, could not be changed.
+        let told = exchange.tell_upstream();
+        told.set(b"Accept-Encoding", b"identity");
+        told.dropped.push((*b"range").into());
+    }
+    Ok(())
+}
+
+/// The body of a refusal, in a format of the operator's.
+pub fn error(
+    snapshot: &Snapshot,
+    exchange: &Exchange,
+    refusal: Refusal,
+    format: &ErrorFormat,
+) -> Vec<u8> {
+    let refusal = Some(refusal);
+    let view = View { snapshot, exchange, matched: None, response: None, refusal };
+    let mut body = Vec::new();
+    // What there is no value for is empty: an error is told in any case.
+    format.body.fill(&view, format.place, &mut body);
+    body
+}
+
+/// Does what the route says, with what goes in and comes out changed.
+pub async fn act<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    to: (&RouteMatch, Permit),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let coded = match policies.decompress {
+        None => None,
+        Some(rule) => inflate::coding(exchange, sink)?.map(|coding| (coding, rule)),
+    };
+    match coded {
+        None => changed(worker, snapshot, exchange, to, policies, (body, sink)).await,
+        Some(coded) => {
+            request::go_on(exchange, body, sink).await?;
+            let (received, mut inflated) = inflate::begin(worker, snapshot, exchange, coded, body)?;
+            let both = (&mut inflated, sink);
+            let done = changed(worker, snapshot, exchange, to, policies, both).await;
+            received.put_back(exchange);
+            done
+        }
+    }
+}
+
+/// With the request's body changed.
+async fn changed<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    (matched, permit): (&RouteMatch, Permit),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let rule = policies.transform_request.as_ref().and_then(|rule| rule.body.as_ref());
+    match rule.filter(|rule| request::concerns(exchange, rule)) {
+        None => {
+            respond(worker, snapshot, exchange, (matched, permit), policies, (body, sink)).await
+        }
+        Some(rule) => {
+            let of = (snapshot, matched);
+            let (received, mut whole) = request::body(exchange, of, rule, body, sink).await?;
+            let to = (&mut whole, sink);
+            let done = respond(worker, snapshot, exchange, (matched, permit), policies, to).await;
+            received.put_back(exchange);
+            done
+        }
+    }
+}
+
+/// With the response changed.
+async fn respond<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &Exchange,
+    to: (&RouteMatch, Permit),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let (rule, compress) = (policies.transform_response.as_ref(), policies.compress.as_ref());
+    if rule.is_none() && compress.is_none() {
+        return pipeline::act(worker, snapshot, exchange, to, body, sink).await;
+    }
+    let mut sink = Shaped {
+        snapshot,
+        exchange,
+        matched: to.0,
+        worker,
+        rule,
+        compress,
+        inner: sink,
+        held: None,
+        coded: None,
+    };
+    pipeline::act(worker, snapshot, exchange, to, body, &mut sink).await
+}
+
+/// Bodies that one worker codes at once.
+#[derive(Default)]
+pub struct Coders {
+    encoders: Cell<u32>,
+    decoders: Cell<u32>,
+}
+
+/// Bodies that one worker compresses at once, each with up to 2 MiB; further ones stay as they are.
+const ENCODERS_MAX: u32 = 256;
+
+impl Coders {
+    fn has_room(&self) -> bool {
+        self.encoders.get() < ENCODERS_MAX
+    }
+}
+
+/// A body being compressed: one of the [`ENCODERS_MAX`].
+pub struct Coded<'w> {
+    encoder: Encoder,
+    _place: Place<'w>,
+}
+
+struct Place<'w>(&'w Coders);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.encoders.set(self.0.encoders.get() - 1);
+    }
+}
+
+impl<'w> Coded<'w> {
+    /// `None`: there is no room.
+    fn new(worker: &'w Worker, coding: Coding, effort: Effort) -> Option<Coded<'w>> {
+        let coders = &worker.coders;
+        if !coders.has_room() {
+            return None;
+        }
+        let encoder = Encoder::new(coding, effort).ok()?;
+        coders.encoders.set(coders.encoders.get() + 1);
+        Some(Coded { encoder, _place: Place(coders) })
+    }
+}
+
+/// Whether a media type is JSON, or built on it (RFC 6839 §3.1).
+fn is_json(media: &[u8]) -> bool {
+    let name = media.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    name.eq_ignore_ascii_case(b"application/json")
+        || name.len() > 5 && name[name.len() - 5..].eq_ignore_ascii_case(b"+json")
+}
+
+impl UpstreamFields {
+    fn extend(&mut self, more: UpstreamFields) {
+        self.dropped.extend(more.dropped);
+        self.lines.extend(more.lines);
+        self.target = more.target.or(self.target.take());
+        self.method = more.method.or(self.method.take());
+    }
+}
