@@ -19,6 +19,7 @@ mod flags;
 mod forward;
 mod hold;
 mod http1;
+mod limits;
 mod load;
 mod mix;
 mod origin;
@@ -54,6 +55,8 @@ enum Command {
     Load(Box<Flags>),
     /// Hold WebSockets and event streams, and report how they fare
     Hold(Box<hold::Flags>),
+    /// Ask for more than a rate limit allows, and compare what passes with what may
+    Limits(limits::Flags),
     /// Only answer requests, until killed
     Origin(Box<serve::flags::Flags>),
     /// Only pass bytes on, until killed: the least that a proxy can cost
@@ -86,6 +89,7 @@ fn run(command: Command) -> io::Result<()> {
     match command {
         Command::Load(flags) => flags.run(),
         Command::Hold(flags) => flags.run(),
+        Command::Limits(flags) => flags.run(),
         Command::Origin(flags) => flags.run(),
         Command::Forward { listen, to, buffer } => forward::run(listen, to, buffer.max(1)),
         Command::Report(report) => report.run(),
@@ -100,7 +104,8 @@ mod tests {
     #[test]
     fn documented_commands_are_understood() {
         let readme = include_str!("../README.md");
-        let texts = [readme, flags::EXAMPLES, hold::EXAMPLES, serve::flags::EXAMPLES];
+        let texts =
+            [readme, flags::EXAMPLES, hold::EXAMPLES, limits::EXAMPLES, serve::flags::EXAMPLES];
         let mut found = 0;
         for text in texts {
             let joined = text.replace("\\\n", " ");

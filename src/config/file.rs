@@ -27,6 +27,7 @@ pub use addresses::{AddressList, Addresses};
 pub use authorization::{AuthorizationRule, AuthorizeEntry, AuthorizeKey, RuleSet, Times};
 pub use compress::{Compress, Decompress};
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
+pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
 pub use transform::{
     CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
@@ -39,6 +40,7 @@ mod addresses;
 mod authorization;
 mod compress;
 mod policies;
+mod rate_limits;
 mod route;
 mod transform;
 mod upstream;
@@ -71,6 +73,8 @@ section! {
         address_lists: Named<AddressList> = Named::default();
         /// Rules of authorisation that routes share, by name. See docs/authorization.md.
         authorization: Named<RuleSet> = Named::default();
+        /// How many requests may pass, by name. See docs/rate-limits.md.
+        rate_limits: Named<RateLimit> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.

@@ -22,6 +22,7 @@ pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
 pub use policies::{ErrorFormat, Maintenance, Policies};
+pub use rate_limits::{LimitId, RateLimit, RouteLimits};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
@@ -29,6 +30,7 @@ pub use trace::{Export, Parent, ServerTiming, Tracing};
 mod access_log;
 pub mod acme;
 mod policies;
+mod rate_limits;
 mod tickets;
 mod tls;
 mod trace;
@@ -49,6 +51,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// By [`UpstreamId`].
     pub upstreams: Vec<Upstream>,
+    /// By [`LimitId`].
+    pub rate_limits: Vec<RateLimit>,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub http2: Http2,
@@ -82,6 +86,10 @@ pub struct Metrics {
 impl Snapshot {
     pub fn route(&self, id: RouteId) -> &Route {
         &self.routes[id as usize]
+    }
+
+    pub fn rate_limit(&self, id: LimitId) -> &RateLimit {
+        &self.rate_limits[id as usize]
     }
 
     /// How errors of a route are told; `None`: as problems (RFC 9457).

@@ -17,6 +17,7 @@ pub mod grpc;
 pub mod grpc_web;
 pub mod handshake_rate;
 pub mod identity;
+pub mod limit;
 pub mod passthrough;
 pub mod permit;
 pub mod refusal;

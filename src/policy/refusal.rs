@@ -33,6 +33,7 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     PASSTHROUGH_NO_NAME = "passthrough.no_name", 421, "The client asked for no name (SNI), and no entry of `passthrough` is for that.", "RFC 6066 §3";
     PASSTHROUGH_NAME = "passthrough.unknown_name", 421, "No entry of `passthrough` has the name (SNI) that the client asked for.", "RFC 6066 §3";
     MAINTENANCE = "route.maintenance", 503, "The route is closed for maintenance.", "RFC 9110 §15.6.4";
+    RATE_LIMITED = "limit.exhausted", 429, "The client has used up what its rate limit allows.", "RFC 6585 §4";
     TRANSFORM_VALUE = "transform.value", 400, "A value that the path for the upstream is made of is missing in the request.", "";
     TRANSFORM_JSON = "transform.json", 400, "The request body is not well-formed JSON, and the route changes it.", "RFC 8259";
     TRANSFORM_FORM = "transform.form", 400, "The request body has more than names and plain values, and the route makes a form of it.", "";

@@ -12,6 +12,7 @@ use http::HeaderValue;
 use super::{
     forward::UpstreamState,
     logs::{Logs, Outlet},
+    rate_limits::Limits,
 };
 use crate::{
     config::{
@@ -37,6 +38,7 @@ pub struct Generation {
     /// Where this worker leaves spans, when there is tracing.
     pub spans: Option<Arc<SpanQueue>>,
     pub logs: Logs,
+    pub rate_limits: Limits,
     /// What is written into the Via field of responses over HTTP/2, by the version they were
     /// received in. Made once, and each worker its own: the copies count references.
     vias: [Option<HeaderValue>; Version::ALL.len()],
@@ -56,11 +58,12 @@ impl Generation {
         series: Arc<Series>,
         outlets: Vec<Outlet>,
         spans: Option<Arc<SpanQueue>>,
+        rate_limits: Limits,
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
         let logs = Logs::first(outlets);
-        let vias = vias(snapshot.forwarding.via.name());
-        Generation { states: states.collect(), snapshot, series, logs, spans, vias }
+        let (states, vias) = (states.collect(), vias(snapshot.forwarding.via.name()));
+        Generation { states, snapshot, series, logs, spans, rate_limits, vias }
     }
 
     /// The generation after this one.
@@ -70,6 +73,7 @@ impl Generation {
         series: Arc<Series>,
         outlets: Vec<Outlet>,
         spans: Option<Arc<SpanQueue>>,
+        rate_limits: Limits,
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| match self.named(&rule.name) {
             Some((before, state)) if is_same_choice(before, rule) => state.clone(),
@@ -77,8 +81,8 @@ impl Generation {
             None => Rc::new(UpstreamState::new(rule)),
         });
         let logs = self.logs.next(outlets);
-        let vias = vias(snapshot.forwarding.via.name());
-        let next = Generation { states: states.collect(), snapshot, series, logs, spans, vias };
+        let (states, vias) = (states.collect(), vias(snapshot.forwarding.via.name()));
+        let next = Generation { states, snapshot, series, logs, spans, rate_limits, vias };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);

@@ -25,13 +25,14 @@ use super::{
     grpc_web,
     logs::{self, Malformed},
     policies::{self, Passed},
+    rate_limits::charge,
     respond::{self, Answer},
     shape, trace,
 };
 use crate::{
     config::{
         Snapshot,
-        snapshot::{Action, Ahead, Route},
+        snapshot::{Action, Ahead, Policies, Route, RouteLimits},
     },
     policy::{
         Refusal,
@@ -154,10 +155,17 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             bound(rule, exchange, body)?;
             let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
-                Passed::On(permit) if policies.shapes() => {
+                Passed::On(permit) if charging(rule, policies).is_some() => {
                     let to = (&matched, permit);
                     let both = (body, sink);
                     // Boxed: it must not enlarge the task of other requests.
+                    let act = charge::act(worker, snapshot, exchange, to, policies, both);
+                    return Box::pin(act).await;
+                }
+                Passed::On(permit) if policies.shapes() => {
+                    let to = (&matched, permit);
+                    let both = (body, sink);
+                    // Boxed, too.
                     let act = shape::act(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
@@ -210,6 +218,15 @@ fn bound<B: RequestBody>(rule: &Route, exchange: &Exchange, body: &mut B) -> Res
         return Err(refusal::CLIENT_CERTIFICATE.into());
     }
     body.limit(rule.body_bytes_max, exchange.until_ms)
+}
+
+/// The limits of a route whose upstream says what a request cost.
+#[inline]
+fn charging<'r>(rule: &Route, policies: &'r Policies) -> Option<&'r RouteLimits> {
+    if !matches!(rule.action, Action::Forward(_)) {
+        return None;
+    }
+    policies.rate_limits.as_deref().filter(|limits| limits.charges)
 }
 
 /// What a listener answers before anything is routed.

@@ -6,7 +6,9 @@
 //! address lists                        403
 //! CORS (preflights are answered here)  204 403
 //! User-Agent, CSRF                     403
+//! rate limits that need no identity    429
 //! authorise → Permit                   401 403
+//! rate limits of identities            429
 //! transform request                    400 413
 //! ```
 //!
@@ -21,6 +23,7 @@ use super::{
     Worker,
     exchange::{Exchange, OwnResponse, ResponseSink},
     generation::Generation,
+    rate_limits,
     reshape::Dropped,
     respond, shape,
 };
@@ -131,7 +134,13 @@ pub async fn before<S: ResponseSink>(
     {
         refuse_or_tell(worker, exchange, refusal::CSRF_ORIGIN, rule.shadow)?;
     }
+    if let Some(limits) = &policies.rate_limits {
+        rate_limits::admit(worker, snapshot, exchange, &limits.early, sink).await?;
+    }
     let permit = authorise(worker, exchange, matched, asked, sink)?;
+    if let Some(limits) = &policies.rate_limits {
+        rate_limits::admit(worker, snapshot, exchange, &limits.late, sink).await?;
+    }
     shape::request(snapshot, exchange, matched, policies)?;
     Ok(Passed::On(permit))
 }

@@ -27,6 +27,7 @@ mod certificates;
 mod crls;
 mod passthrough;
 mod policies;
+mod rate_limits;
 mod routes;
 mod rules;
 mod secrets;
@@ -65,6 +66,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         router: router?,
         routes,
         upstreams,
+        rate_limits: shared.rate_limits,
         limits: limits(&file.limits),
         timeouts: timeouts(&file.timeouts),
         errors: file.errors.some().and_then(|written| policies::errors(&written, sink)),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    TOP, addresses, authorize,
+    TOP, addresses, authorize, rate_limits,
     routes::{bodiless, body},
     rules::{PathCondition, no_such},
     transform, web,
@@ -13,7 +13,7 @@ use crate::{
         decode::{At, Sink},
         file::{self, Errors, File, PolicyKeys, Route},
         report::Problem,
-        snapshot::{ErrorFormat, Maintenance, Policies, Respond},
+        snapshot::{ErrorFormat, Maintenance, Policies, RateLimit, Respond},
     },
     policy::{
         compress::{Compress, Decompress},
@@ -28,13 +28,15 @@ pub(super) struct Shared<'f> {
     pub folder: &'f Path,
     pub lists: addresses::Known,
     pub rules: authorize::Known<'f>,
+    pub rate_limits: Vec<RateLimit>,
 }
 
 impl<'f> Shared<'f> {
     pub fn of(file: &'f File, folder: &'f Path, sink: &mut Sink) -> Shared<'f> {
         let lists = addresses::lists(file, folder, sink);
         let rules = authorize::Known::of(file, &lists, sink);
-        let shared = Shared { folder, lists, rules };
+        let rate_limits = rate_limits::rate_limits(file, sink);
+        let shared = Shared { folder, lists, rules, rate_limits };
         // Also those that no route names; what is reported again for a route is told once.
         for set in file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref()) {
             compiled(&set.policies(), file, &shared, Of::Set, sink);
@@ -101,6 +103,7 @@ fn compiled(
         authorization: shared.rules.policy(written.authorize, &shared.lists, of, sink),
         response_bytes_max: written.max_response_body.map(|bytes| bytes.0),
         security_lines: written.security_headers.as_ref().map(web::security),
+        rate_limits: rate_limits::of_route(file, &shared.rate_limits, written.rate_limits, sink),
         transform_request: request
             .as_ref()
             .zip(params)

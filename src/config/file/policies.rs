@@ -10,7 +10,7 @@ use crate::{
         decode::{At, Origin, Sink},
         report::{Place, Problem},
         units::{Millis, Size, bytes, hours, seconds},
-        values::{AddressSource, FieldValue},
+        values::{AddressSource, FieldValue, Name},
     },
     section,
 };
@@ -46,6 +46,8 @@ macro_rules! with_policies {
                     => Some(bytes(0))..=Some(BODY_MAX), eg "\"100MiB\"";
                 /// Response fields that make browsers careful.
                 security_headers: Option<SecurityHeaders> = None, eg "{}";
+                /// Limits that apply, as named in `[rate_limits]`. See docs/rate-limits.md.
+                rate_limits: Vec<At<Name>> = Vec::new();
                 /// Change requests before they are forwarded.
                 transform_request: Option<TransformRequest> = None,
                     eg "{ headers = { set = { X-From = \"${client}\" } } }";
@@ -77,6 +79,7 @@ macro_rules! policy_keys {
             authorize: Option<AuthorizeKey>,
             max_response_body: Option<Size>,
             security_headers: Option<SecurityHeaders>,
+            rate_limits: Vec<At<Name>>,
             transform_request: Option<TransformRequest>,
             transform_response: Option<TransformResponse>,
             errors: Option<Errors>,

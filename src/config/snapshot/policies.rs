@@ -1,6 +1,6 @@
 //! What the policies of one route are.
 
-use super::Respond;
+use super::{Respond, RouteLimits};
 use crate::policy::{
     addresses::{Addresses, Lists},
     authorize::Authorization,
@@ -31,6 +31,7 @@ pub struct Policies {
     pub response_bytes_max: Option<u64>,
     /// Lines of the response, each unless the upstream has a field of that name.
     pub security_lines: Option<Box<[u8]>>,
+    pub rate_limits: Option<Box<RouteLimits>>,
     pub transform_request: Option<RequestTransform>,
     pub transform_response: Option<ResponseTransform>,
     pub compress: Option<Compress>,
@@ -43,6 +44,7 @@ impl Policies {
     pub fn asks(&self) -> bool {
         let Policies {
             maintenance,
+            rate_limits,
             addresses,
             cors,
             user_agents,
@@ -57,6 +59,7 @@ impl Policies {
             decompress: _,
         } = self;
         maintenance.is_some()
+            || rate_limits.is_some()
             || addresses.is_some()
             || cors.is_some()
             || user_agents.is_some()

@@ -23,6 +23,7 @@ mod compress;
 mod conditions;
 mod json;
 mod paths;
+mod rate_limits;
 mod secret_source;
 mod times;
 mod trace;
@@ -38,6 +39,7 @@ pub use compress::{MediaType, default_media_types};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use json::{AnyValue, FormUse};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use rate_limits::{LimitKey, Rate};
 pub use secret_source::SecretSource;
 pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
@@ -194,6 +196,8 @@ written_as_text!(
     PathRegex,
     ValueRegex,
     FieldValue,
+    HeaderName,
+    Rate,
     Network,
     AddressSource,
     Days,
@@ -286,6 +290,26 @@ impl FromText for FieldValue {
             return bad("has a blank at an end", format!("write {}", quoted(text.trim())));
         }
         Ok(FieldValue(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// The name of a field (RFC 9110 §5.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderName(pub String);
+
+impl FromText for HeaderName {
+    const WHAT: &'static str = "the name of a field";
+    const EXAMPLE: &'static str = "X-Cost";
+
+    fn read(text: &str) -> Result<Self, Bad> {
+        if !is_token(text) {
+            return bad("has a character that no such name has", "write \"X-Cost\"");
+        }
+        Ok(HeaderName(text.to_owned()))
     }
 
     fn show(&self) -> String {

@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     cell::Summed,
     shards::{
-        EndpointShard, ListenerShard, RouteShard, Series, UpstreamSeries, UpstreamShard,
-        WorkerShard,
+        EndpointShard, LimitShard, ListenerShard, RouteShard, Series, UpstreamSeries,
+        UpstreamShard, WorkerShard,
     },
 };
 
@@ -16,6 +16,7 @@ pub struct Names {
     pub listeners: Vec<String>,
     pub routes: Vec<String>,
     pub upstreams: Vec<UpstreamNames>,
+    pub limits: Vec<String>,
     /// Routes, and endpoints, that have series of their own; the rest share one called
     /// [`OTHER`].
     pub series_max: usize,
@@ -45,6 +46,7 @@ pub struct Registry {
     /// The first is requests without route; its name is empty.
     pub routes: Vec<(String, Shards<RouteShard>)>,
     pub upstreams: Vec<UpstreamShards>,
+    pub limits: Vec<(String, Shards<LimitShard>)>,
 }
 
 impl Registry {
@@ -54,6 +56,7 @@ impl Registry {
             listeners: Vec::new(),
             routes: vec![(String::new(), shards(workers))],
             upstreams: Vec::new(),
+            limits: Vec::new(),
         }
     }
 
@@ -66,6 +69,7 @@ impl Registry {
             listeners: self.listeners.drain(..).collect(),
             routes: self.routes.drain(..).collect(),
             upstreams: HashMap::new(),
+            limits: self.limits.drain(..).collect(),
             endpoints: HashMap::new(),
         };
         for (upstream, shards, endpoints) in self.upstreams.drain(..) {
@@ -80,6 +84,7 @@ impl Registry {
         self.adopt_listeners(names, &mut known, &mut building);
         self.adopt_routes(names, &mut known, &mut building);
         self.adopt_upstreams(names, &mut known, &mut building);
+        self.adopt_limits(names, &mut known, &mut building);
         building.into_iter().map(Arc::new).collect()
     }
 
@@ -91,6 +96,7 @@ impl Registry {
             routes: Vec::new(),
             unrouted: unrouted[worker].clone(),
             upstreams: Vec::new(),
+            limits: Vec::new(),
             is_off: false,
         }
     }
@@ -113,6 +119,16 @@ impl Registry {
                 known.routes.remove(name).unwrap_or_else(|| shards(known.workers))
             });
             hand_out(building, &shards, |series| &mut series.routes);
+        }
+    }
+
+    fn adopt_limits(&mut self, names: &Names, known: &mut Known, building: &mut [Series]) {
+        let mut places = HashMap::new();
+        for name in &names.limits {
+            let shards = take(&mut self.limits, &mut places, name, || {
+                known.limits.remove(name).unwrap_or_else(|| shards(known.workers))
+            });
+            hand_out(building, &shards, |series| &mut series.limits);
         }
     }
 
@@ -165,6 +181,7 @@ struct Known {
     listeners: HashMap<String, Shards<ListenerShard>>,
     routes: HashMap<String, Shards<RouteShard>>,
     upstreams: HashMap<String, Shards<UpstreamShard>>,
+    limits: HashMap<String, Shards<LimitShard>>,
     endpoints: HashMap<(String, String), Shards<EndpointShard>>,
 }
 
@@ -211,6 +228,7 @@ mod tests {
             listeners: vec!["l".to_owned()],
             routes: owned(routes),
             upstreams: vec![UpstreamNames { name: "u".to_owned(), endpoints: owned(endpoints) }],
+            limits: Vec::new(),
             series_max,
             is_off: false,
         }

@@ -1,0 +1,214 @@
+//! Requests whose cost only the upstream knows (`rate_limits.cost_from`): its response says it, and
+//! what is beyond the cost that was taken before is taken then, or what is less given back.
+//!
+//! The response passes as it is. Invariant: a request is settled once, by its final response; one
+//! whose response does not say it has cost what was taken.
+
+use std::task::Waker;
+
+use super::{LimitState, give_back, key_of, of};
+use crate::{
+    config::snapshot::{Action, Policies, RateLimit},
+    policy::{
+        Refusal,
+        limit::moment,
+        permit::Permit,
+        route::{RouteId, RouteMatch},
+    },
+    telemetry::record::{Sent, Timing},
+    wire::ResponseHead,
+    worker::{
+        Worker,
+        buffers::Buffer,
+        client::Client,
+        clock::now_ns,
+        deadline::Deadline,
+        exchange::{Exchange, OwnResponse, RequestBody, ResponseSink},
+        forward,
+        generation::Generation,
+        grpc_web, home,
+        net::Stream,
+        reshape::Reshape,
+        shape,
+        splice::Pipe,
+    },
+};
+
+/// What a response may say that a request cost.
+const COST_MAX: u32 = 1_000_000_000;
+
+/// Forwards a request, as its policies have it, and settles with its limits what it cost.
+pub async fn act<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    (matched, permit): (&RouteMatch, Permit),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let limits = policies.rate_limits.iter();
+    let ids = limits.flat_map(|limits| limits.early.iter().chain(&limits.late));
+    let taken = ids.filter_map(|id| {
+        let (rule, state) = of(snapshot, *id);
+        rule.cost_from.as_ref()?;
+        Some((rule, state, key_of(worker, snapshot, exchange, rule, state.number)?))
+    });
+    let mut sink = Settling { inner: sink, worker, taken: taken.collect() };
+    let rule = snapshot.route(matched.route);
+    let upstream = match rule.action {
+        Action::Forward(upstream) if !policies.shapes() => upstream,
+        _ => {
+            let (to, both) = ((matched, permit), (body, &mut sink));
+            return shape::act(worker, snapshot, exchange, to, policies, both).await;
+        }
+    };
+    let to = (matched, upstream, permit);
+    if rule.grpc_web && exchange.grpc_kind().is_web() {
+        let kind = exchange.grpc_kind();
+        return grpc_web::forward(worker, snapshot, exchange, kind, to, (body, &mut sink)).await;
+    }
+    forward::forward(worker, snapshot, exchange, to, body, &mut sink).await
+}
+
+/// The client's sink, and what is to be settled when a response begins.
+struct Settling<'s, S> {
+    inner: &'s mut S,
+    worker: &'s Worker,
+    /// Limits with the key of the request.
+    taken: Vec<(&'s RateLimit, &'s LimitState, u64)>,
+}
+
+impl<S> Settling<'_, S> {
+    fn settle(&mut self, head: &ResponseHead, bytes: &[u8]) {
+        for (rule, state, key) in self.taken.drain(..) {
+            let name = rule.cost_from.as_deref().unwrap_or_default().as_bytes();
+            let field = head.fields.iter().find(|f| f.name.of(bytes).eq_ignore_ascii_case(name));
+            let text = field.and_then(|field| std::str::from_utf8(field.value.of(bytes)).ok());
+            let cost = text.and_then(|text| text.trim().parse::<u32>().ok());
+            let Some(cost) = cost.map(|cost| cost.min(COST_MAX)) else { continue };
+            if cost < rule.cost {
+                give_back(self.worker, state, key, rule.cost - cost);
+            } else if cost > rule.cost {
+                charge(self.worker, state, key, cost - rule.cost);
+            }
+        }
+    }
+}
+
+/// Takes from a bucket whether it has that much or not.
+pub(super) fn charge(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
+    let home = worker.homes.of(key);
+    if home == worker.index {
+        return state.buckets.borrow_mut().charge(key, tokens, moment(now_ns()));
+    }
+    let letter = super::Letter::Charge { limit: state.number, key, tokens };
+    // One that does not get there is not charged.
+    let _ = worker.homes.leave(home, home::Letter::Limit(letter));
+}
+
+impl<S: ResponseSink> ResponseSink for Settling<'_, S> {
+    fn routed(&mut self, route: RouteId) {
+        self.inner.routed(route);
+    }
+
+    fn begun(&self) -> bool {
+        self.inner.begun()
+    }
+
+    fn sent(&self) -> Sent {
+        self.inner.sent()
+    }
+
+    fn limit(&mut self, until_ms: u64) {
+        self.inner.limit(until_ms);
+    }
+
+    fn tell_timing(&mut self, timing: Timing) {
+        self.inner.tell_timing(timing);
+    }
+
+    fn add_fields(&mut self, lines: &[u8]) {
+        self.inner.add_fields(lines);
+    }
+
+    fn reshape(&mut self) -> &mut Reshape {
+        self.inner.reshape()
+    }
+
+    async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
+        self.inner.interim(head, bytes).await
+    }
+
+    async fn head(
+        &mut self,
+        head: &ResponseHead,
+        buf: &mut Buffer,
+        last: bool,
+        trailer_lines: &[u8],
+    ) -> Result<(), Refusal> {
+        self.settle(head, buf.bytes());
+        self.inner.head(head, buf, last, trailer_lines).await
+    }
+
+    async fn ready(&mut self) -> Result<(), Refusal> {
+        self.inner.ready().await
+    }
+
+    fn reads_max(&self) -> u64 {
+        self.inner.reads_max()
+    }
+
+    async fn data(
+        &mut self,
+        buf: &mut Buffer,
+        last: bool,
+        trailer_lines: &[u8],
+    ) -> Result<(), Refusal> {
+        self.inner.data(buf, last, trailer_lines).await
+    }
+
+    fn takes_pipes(&self) -> bool {
+        self.inner.takes_pipes()
+    }
+
+    async fn splice(&mut self, pipe: &mut Pipe, last: bool) -> Result<(), Refusal> {
+        self.inner.splice(pipe, last).await
+    }
+
+    fn close_after(&mut self) {
+        self.inner.close_after();
+    }
+
+    async fn own(&mut self, response: OwnResponse<'_>) -> Result<(), Refusal> {
+        self.inner.own(response).await
+    }
+
+    async fn switch(&mut self, head: &ResponseHead, buf: &Buffer) -> Result<(), Refusal> {
+        self.settle(head, buf.bytes());
+        self.inner.switch(head, buf).await
+    }
+
+    fn watch(&self, upstream: &Deadline, fin_is_gone: bool) {
+        self.inner.watch(upstream, fin_is_gone);
+    }
+
+    fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool) {
+        self.inner.watch_for(waker, since_ms, fin_is_gone);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.inner.is_gone()
+    }
+
+    fn watched_gone(&self) -> bool {
+        self.inner.watched_gone()
+    }
+
+    fn connection(&self) -> Option<&Client> {
+        self.inner.connection()
+    }
+
+    fn client(&self) -> Option<&Stream> {
+        self.inner.client()
+    }
+}

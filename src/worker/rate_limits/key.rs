@@ -1,0 +1,82 @@
+//! What a request is counted by: the number of its key, from the parts that its limit names.
+
+use crate::{
+    config::snapshot::RateLimit,
+    policy::limit::{Key, KeyPart, cookie_value, query_value},
+    worker::{Worker, exchange::Exchange, generation::Generation},
+};
+
+/// The key of a request; `None` when the limit is not for it.
+#[inline]
+pub(super) fn key_of(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &Exchange,
+    rule: &RateLimit,
+    number: u64,
+) -> Option<u64> {
+    if let Some(ip) = exchange.client.ip
+        && rule.exempt_networks.iter().any(|network| network.contains(&ip))
+    {
+        return None;
+    }
+    let mut key = Key::of(&worker.homes.random, number);
+    for part in &rule.key {
+        match part {
+            KeyPart::Client => key.client(exchange.client.ip),
+            part => {
+                let is_exempt = with_value(snapshot, exchange, part, |value| {
+                    key.value(value);
+                    let exempt = &rule.exempt_values;
+                    value.is_some_and(|value| exempt.iter().any(|one| **one == *value))
+                });
+                if is_exempt {
+                    return None;
+                }
+            }
+        }
+    }
+    Some(key.finish())
+}
+
+/// Calls `look` with the value of a part that is a text.
+fn with_value<R>(
+    snapshot: &Generation,
+    exchange: &Exchange,
+    part: &KeyPart,
+    look: impl FnOnce(Option<&[u8]>) -> R,
+) -> R {
+    let identity = exchange.identity.as_ref();
+    match part {
+        KeyPart::Client => look(None),
+        KeyPart::Consumer => {
+            // The name of the consumer, where it is one.
+            let known = identity.filter(|identity| identity.consumer.is_some());
+            look(known.map(|identity| identity.subject.as_bytes()))
+        }
+        KeyPart::Subject => look(identity.map(|identity| identity.subject.as_bytes())),
+        KeyPart::Claim(name) => match identity.and_then(|identity| identity.claim(name)) {
+            Some(serde_json::Value::String(text)) => look(Some(text.as_bytes())),
+            Some(other) => look(Some(other.to_string().as_bytes())),
+            None => look(None),
+        },
+        KeyPart::Header(name) => look(field(exchange, name.as_bytes()).next()),
+        KeyPart::Query(name) => look(query_value(exchange.query(), name).as_deref()),
+        KeyPart::Cookie(name) => {
+            look(field(exchange, b"cookie").find_map(|field| cookie_value(field, name)))
+        }
+        KeyPart::Route => {
+            let route = exchange.route.map(|id| snapshot.route(id).name.as_bytes());
+            look(route)
+        }
+        KeyPart::Host => look(Some(&exchange.host().to_ascii_lowercase())),
+    }
+}
+
+/// The values of a field, whether the codec has a number for it or not.
+fn field<'e>(exchange: &'e Exchange, name: &'e [u8]) -> impl Iterator<Item = &'e [u8]> {
+    let fields = exchange.head().fields.iter();
+    let is_it =
+        move |field: &&crate::wire::Field| exchange.text(field.name).eq_ignore_ascii_case(name);
+    fields.filter(is_it).map(|field| exchange.text(field.value))
+}
