@@ -7,6 +7,7 @@ use rustls::pki_types::ServerName;
 
 use crate::{
     policy::{
+        auth::WayId,
         balance::{Balance, State},
         frames::FrameRates,
         passthrough::Names,
@@ -20,6 +21,7 @@ use crate::{
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
+pub use auth::{Authenticate, ClaimField, Way, WayKind};
 pub use policies::{Maintenance, Policies};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
@@ -27,6 +29,7 @@ pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;
 pub mod acme;
+mod auth;
 mod policies;
 mod tickets;
 mod tls;
@@ -48,6 +51,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// By [`UpstreamId`].
     pub upstreams: Vec<Upstream>,
+    /// Ways by which clients show who they are, by [`crate::policy::auth::WayId`].
+    pub ways: Vec<Way>,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub http2: Http2,
@@ -79,6 +84,10 @@ pub struct Metrics {
 impl Snapshot {
     pub fn route(&self, id: RouteId) -> &Route {
         &self.routes[id as usize]
+    }
+
+    pub fn way(&self, id: WayId) -> &Way {
+        &self.ways[usize::from(id)]
     }
 
     pub fn upstream(&self, id: UpstreamId) -> &Upstream {

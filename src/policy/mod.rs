@@ -4,6 +4,7 @@
 //! value that the worker owns and indexes by id. Nothing here knows about sockets.
 
 pub mod admit;
+pub mod auth;
 pub mod balance;
 pub mod client;
 pub mod client_cert;

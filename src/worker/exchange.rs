@@ -151,6 +151,29 @@ impl Exchange {
         self.head().query.map(|q| self.text(q))
     }
 
+    /// The query as forwarded.
+    pub fn upstream_query(&self) -> Option<&[u8]> {
+        match self.upstream_fields.as_ref().and_then(|own| own.query.as_deref()) {
+            Some(query) => Some(query).filter(|query| !query.is_empty()),
+            None => self.query(),
+        }
+    }
+
+    /// The cookies as forwarded, in one line.
+    pub fn upstream_cookies(&self) -> Vec<u8> {
+        if let Some(cookies) = self.upstream_fields.as_ref().and_then(|own| own.cookies.as_ref()) {
+            return cookies.clone();
+        }
+        let fields = self.head().fields.iter();
+        let own = fields.filter(|field| self.text(field.name).eq_ignore_ascii_case(b"cookie"));
+        own.map(|field| self.text(field.value)).collect::<Vec<_>>().join(&b"; "[..])
+    }
+
+    /// What policies have to tell the upstream.
+    pub fn upstream_fields(&mut self) -> &mut UpstreamFields {
+        self.upstream_fields.get_or_insert_default()
+    }
+
     /// The host, without port.
     pub fn host(&self) -> &[u8] {
         // The codec has checked it.

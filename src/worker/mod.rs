@@ -10,6 +10,7 @@
 pub mod alarm;
 mod announce;
 pub mod arrival;
+pub mod auth;
 pub mod beat;
 pub mod bell;
 #[doc(hidden)]

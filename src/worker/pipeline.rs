@@ -140,7 +140,8 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     body.limit(rule.body_bytes_max, exchange.until_ms)?;
     let permit = match &rule.policies {
         None => Permit::of_open_route(),
-        Some(policies) => match policies::before(exchange, policies)? {
+        Some(policies) => match policies::before(worker, snapshot, exchange, policies, sink).await?
+        {
             Passed::On(permit) => permit,
             Passed::Answered => return Ok(()),
         },

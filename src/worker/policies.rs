@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! maintenance                          503
+//! authenticate → Identity              401
 //! authorise → Permit
 //! ```
 //!
@@ -11,7 +12,11 @@
 //! adds to the sink (`ResponseSink::add_fields`); what it tells the upstream, to the exchange
 //! ([`UpstreamFields`]).
 
-use super::exchange::Exchange;
+use super::{
+    Worker, auth,
+    exchange::{Exchange, ResponseSink},
+    generation::Generation,
+};
 use crate::{
     config::snapshot::Policies,
     policy::{Refusal, permit::Permit, refusal},
@@ -33,12 +38,23 @@ pub struct UpstreamFields {
     pub dropped: Vec<Box<[u8]>>,
     /// Whole lines.
     pub lines: Vec<u8>,
+    /// The query, where it is not the request's own; empty: none.
+    pub query: Option<Vec<u8>>,
+    /// What is left of the request's cookies, where a policy takes some out; empty: none.
+    pub cookies: Option<Vec<u8>>,
 }
 
 impl UpstreamFields {
     /// Whether a field of the client's is left out.
     pub fn drops(&self, name: &[u8]) -> bool {
-        self.dropped.iter().any(|dropped| dropped.eq_ignore_ascii_case(name))
+        self.dropped.iter().any(|dropped| is_same_field(dropped, name))
+    }
+
+    /// Leaves a field of the client's out; its name in lower case.
+    pub fn drop_field(&mut self, name: &[u8]) {
+        if !self.dropped.iter().any(|dropped| &**dropped == name) {
+            self.dropped.push(name.into());
+        }
     }
 
     /// Has the upstream get this field, and no other of its name.
@@ -48,11 +64,27 @@ impl UpstreamFields {
     }
 }
 
+/// Whether an upstream may take one field for the other: gateways to programs (CGI, WSGI) write
+/// dashes as underscores. `own` is in lower case.
+pub fn is_same_field(own: &[u8], name: &[u8]) -> bool {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    own.len() == name.len() && own.iter().zip(name).all(|(a, b)| folded(*a) == folded(*b))
+}
+
 /// The phases of a route that has policies.
-pub fn before(_: &mut Exchange, policies: &Policies) -> Result<Passed, Refusal> {
+pub async fn before<S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    policies: &Policies,
+    sink: &mut S,
+) -> Result<Passed, Refusal> {
     if let Some(maintenance) = &policies.maintenance {
         let retry_after_s = maintenance.retry_after_s;
         return Err(Refusal { retry_after_s, ..refusal::MAINTENANCE.into() });
+    }
+    if let Some(rule) = &policies.authenticate {
+        auth::authenticate(worker, snapshot, exchange, rule, sink).await?;
     }
     Ok(Passed::On(Permit::of_open_route()))
 }

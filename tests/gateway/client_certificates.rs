@@ -16,19 +16,19 @@ use rustls::{
 use crate::harness::{Client, Gateway, Launch, Papers, Socket, Upstream, eventually};
 
 /// An authority that issues certificates to clients.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 /// A client's certificate and key.
-struct Badge {
+pub struct Badge {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Authority {
+    pub fn new(name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -38,7 +38,11 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), pem }
     }
 
-    fn issue(&self, serial: u64, last_year: i32) -> Badge {
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    pub fn issue(&self, serial: u64, last_year: i32) -> Badge {
         let mut params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
         params.serial_number = Some(SerialNumber::from(serial));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -77,7 +81,7 @@ fn gateway(upstream: &Upstream, papers: &Papers, authority: &Authority, more: &s
     Gateway::before(upstream.address(), &papers.listener(&["gw"], &asks))
 }
 
-fn client(gateway: &Gateway, papers: &Papers, badge: Option<&Badge>) -> Client {
+pub fn client(gateway: &Gateway, papers: &Papers, badge: Option<&Badge>) -> Client {
     let mut roots = RootCertStore::empty();
     roots.add(papers.certificate("gw")).unwrap();
     let builder = ClientConfig::builder().with_root_certificates(roots);

@@ -13,6 +13,7 @@ mod harness;
 mod access_log;
 mod acme;
 mod admin;
+mod authentication;
 mod balance;
 mod certificates;
 mod client_certificates;

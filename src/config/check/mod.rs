@@ -21,6 +21,7 @@ use crate::{
 
 mod access_logs;
 mod acme;
+mod auth;
 mod certificates;
 mod passthrough;
 mod policies;
@@ -48,7 +49,8 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     let upstreams = upstreams::upstreams(file, around, sink);
     let tracing = trace::tracing(file, sink);
     let access_logs = access_logs::access_logs(file, around.look_up, sink);
-    let (routes, router) = routes::routes(file, around.folder, sink);
+    let ways = auth::ways(file, sink);
+    let (routes, router) = routes::routes(file, &ways, around.folder, sink);
     Some(Snapshot {
         generation: 1,
         runtime: runtime(&file.runtime, &file.shutdown),
@@ -57,6 +59,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         router: router?,
         routes,
         upstreams,
+        ways,
         limits: limits(&file.limits),
         timeouts: timeouts(&file.timeouts),
         http2: http2(&file.http2, sink),

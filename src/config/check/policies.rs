@@ -1,18 +1,29 @@
 //! The policies of a route, gathered from itself and its sets, and compiled.
 
-use super::{TOP, rules::no_such};
+use super::{TOP, auth, rules::no_such};
 use crate::config::{
     decode::Sink,
     file::{self, File, PolicyKeys, Route},
-    snapshot::{Maintenance, Policies},
+    snapshot::{Maintenance, Policies, Way},
 };
 
 /// Those of `route`; `None` when there are none.
-pub(super) fn policies(file: &File, route: &Route, sink: &mut Sink) -> Option<Box<Policies>> {
+pub(super) fn policies(
+    file: &File,
+    route: &Route,
+    ways: &[Way],
+    sink: &mut Sink,
+) -> Option<Box<Policies>> {
     let written = gathered(file, route, sink);
-    let policies = Policies { maintenance: written.maintenance.as_ref().map(maintenance) };
-    let Policies { maintenance } = &policies;
-    maintenance.is_some().then(|| Box::new(policies))
+    let authenticate = auth::authenticate(file, &written, ways, sink);
+    let own_fields = authenticate.as_ref().map(|asked| auth::own_fields(asked, ways));
+    let policies = Policies {
+        maintenance: written.maintenance.as_ref().map(maintenance),
+        authenticate,
+        own_fields: own_fields.unwrap_or_default(),
+    };
+    let Policies { maintenance, authenticate, own_fields: _ } = &policies;
+    (maintenance.is_some() || authenticate.is_some()).then(|| Box::new(policies))
 }
 
 /// What the route says, and else its sets.

@@ -12,7 +12,7 @@ use crate::{
         decode::{At, Sink, nearest, quoted, short},
         file::{File, Listener, Redirect, Respond, Route},
         report::{Place, Problem, Severity},
-        snapshot::{self, Action},
+        snapshot::{self, Action, Policies, Way},
         values::{ClientCertificate, MatchValue, Matches, Name, PathText, Scheme, is_token},
     },
     policy::{
@@ -24,6 +24,7 @@ use crate::{
 /// Routes by id, and the router; no router when routes are wrong or contradict each other.
 pub(super) fn routes(
     file: &File,
+    ways: &[Way],
     folder: &Path,
     sink: &mut Sink,
 ) -> (Vec<snapshot::Route>, Option<Router>) {
@@ -42,7 +43,8 @@ pub(super) fn routes(
         let place = route.place().unwrap_or(TOP);
         let condition = rules::path_condition(route, sink);
         let name = names.of(route, &condition, sink);
-        routes.push(checked(file, route, place, &condition, &name, folder, sink));
+        let policies = policies::policies(file, route, ways, sink);
+        routes.push(checked(file, route, policies, &condition, &name, folder, sink));
         if field_names_are_sound(route, sink) && conditions_are_sound(route, &condition) {
             places.push(condition.place.unwrap_or(place));
             rules.push(rule(route, condition, name));
@@ -191,12 +193,13 @@ fn matches(matches: &Matches, name_of: impl Fn(&str) -> String) -> Vec<ValueMatc
 fn checked(
     file: &File,
     route: &At<Route>,
-    place: Place,
+    policies: Option<Box<Policies>>,
     condition: &PathCondition,
     name: &str,
     folder: &Path,
     sink: &mut Sink,
 ) -> snapshot::Route {
+    let place = route.place().unwrap_or(TOP);
     let action = action(file, route, place, condition, folder, sink);
     if !matches!(action, Action::Forward(_)) {
         refuse_forwarding_keys(route, sink);
@@ -213,7 +216,7 @@ fn checked(
         pattern: rules::pattern_text(route),
         trace_sampling: trace::sampling(&route.trace_sample),
         needs_certificate: needs_certificate(file, route, sink),
-        policies: policies::policies(file, route, sink),
+        policies,
         access_log: *route.access_log,
     }
 }

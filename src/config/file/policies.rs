@@ -9,6 +9,7 @@ use crate::{
         decode::{At, Origin, Sink},
         report::{Place, Problem},
         units::{Millis, hours, seconds},
+        values::WayNames,
     },
     section,
 };
@@ -22,6 +23,15 @@ macro_rules! with_policies {
                 $($own)*
                 /// Answer every request with 503, until this is taken out.
                 maintenance: Option<Maintenance> = None, eg "{ retry_after = \"10m\" }";
+                /// Ask who a request is from: names of ways to show it, any one of which
+                /// will do, looked at in this order; with `+` between names, all of these are
+                /// needed. A way is a section such as `[jwt.NAME]`, or `certificate`, which is
+                /// the client's certificate in the TLS handshake. Default, and `[]`: nobody is
+                /// asked. See docs/authentication.md.
+                authenticate: Vec<At<WayNames>> = Vec::new(), eg "[\"certificate\"]";
+                /// With `authenticate`: let requests pass that show nothing at all. What is
+                /// shown and wrong is refused in any case.
+                anonymous: bool = false;
             }
         }
         $crate::config::file::policies::policy_keys!(@of $name);
@@ -34,6 +44,8 @@ macro_rules! policy_keys {
     ($($with:tt)*) => {
         $crate::config::file::policies::each_policy! { $($with)*
             maintenance: Option<Maintenance>,
+            authenticate: Vec<At<WayNames>>,
+            anonymous: bool,
         }
     };
 }

@@ -1,9 +1,14 @@
 //! What the policies of one route are.
 
+use super::Authenticate;
+
 /// The policies of a route that has any.
 #[derive(Clone, Debug)]
 pub struct Policies {
     pub maintenance: Option<Maintenance>,
+    pub authenticate: Option<Authenticate>,
+    /// Names, in lower case, of fields that only the gateway writes: the client's are left out.
+    pub own_fields: Vec<Box<[u8]>>,
 }
 
 /// Every request is refused.

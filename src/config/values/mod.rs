@@ -19,6 +19,7 @@ mod access_log;
 mod acme;
 mod addresses;
 mod admin;
+mod auth;
 mod conditions;
 mod paths;
 mod trace;
@@ -27,6 +28,7 @@ pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use acme::{AcmeChallenge, DirectoryUrl, DomainName, Email};
 pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, Network};
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
+pub use auth::{ClaimPath, CredentialSource, WayNames};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use trace::CollectorUrl;
@@ -191,6 +193,9 @@ written_as_text!(
     DomainName,
     DirectoryUrl,
     Email,
+    WayNames,
+    CredentialSource,
+    ClaimPath,
 );
 
 /// A name given by the operator.
