@@ -22,10 +22,12 @@ use super::{
 };
 use crate::{config::decode::At, section};
 
+pub use consumers::{ApiKeys, Basic, Consumer};
 pub use policies::{Maintenance, PolicyKeys, PolicySet};
 pub use route::{Redirect, Respond, Route};
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
 
+mod consumers;
 mod policies;
 mod route;
 mod upstream;
@@ -53,6 +55,13 @@ section! {
         routes: Vec<At<Route>> = Vec::new();
         /// Policies that several routes share, by name. See docs/policies.md.
         policies: Named<PolicySet> = Named::default();
+        /// Who uses what is served here, by name. See docs/consumers.md.
+        consumers: Named<Consumer> = Named::default();
+        /// Ways to authenticate by an API key, by name. See docs/api-keys.md.
+        api_keys: Named<ApiKeys> = Named::default();
+        /// Ways to authenticate by a name and a password (HTTP Basic), by name. See
+        /// docs/basic-auth.md.
+        basic: Named<Basic> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.

@@ -21,7 +21,8 @@ use crate::{
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
-pub use auth::{Authenticate, ClaimField, Way, WayKind};
+pub use auth::{Authenticate, CONSUMER_FIELDS, ClaimField, Way, WayKind};
+pub use consumers::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, User, Users};
 pub use policies::{Maintenance, Policies};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
@@ -30,6 +31,7 @@ pub use trace::{Export, Parent, ServerTiming, Tracing};
 mod access_log;
 pub mod acme;
 mod auth;
+mod consumers;
 mod policies;
 mod tickets;
 mod tls;
@@ -53,6 +55,7 @@ pub struct Snapshot {
     pub upstreams: Vec<Upstream>,
     /// Ways by which clients show who they are, by [`crate::policy::auth::WayId`].
     pub ways: Vec<Way>,
+    pub consumers: Consumers,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub http2: Http2,

@@ -531,7 +531,12 @@ fn names(snapshot: &Snapshot) -> Names {
         name: upstream.name.clone(),
         endpoints: upstream.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect(),
     };
+    let (consumers, series_max) = (&snapshot.consumers.all, snapshot.metrics.series_max);
+    // Bounded by the maximum of consumers.
+    let all = consumers.len() as u32;
     Names {
+        consumers: (0..all.min(series_max)).map(|at| consumers.name(at).to_owned()).collect(),
+        has_more_consumers: all > series_max,
         listeners: snapshot.listeners.iter().map(|listener| listener.name.clone()).collect(),
         routes: snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         upstreams: snapshot.upstreams.iter().map(upstream).collect(),

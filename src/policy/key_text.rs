@@ -111,6 +111,10 @@ pub fn read_own(text: &str) -> Result<Line<'_>, String> {
 }
 
 fn read(line: &str, has_consumer: bool) -> Result<Option<Line<'_>>, String> {
+    // Names go into fields of requests.
+    if line.trim_ascii_end().chars().any(|c| c.is_control() && c != '\t') {
+        return Err("has a control character".to_owned());
+    }
     let mut words = line.split_ascii_whitespace().take_while(|word| !word.starts_with('#'));
     let Some(first) = words.next() else { return Ok(None) };
     let digest = read_digest(first)?;
@@ -251,6 +255,8 @@ mod tests {
             (format!("{DIGEST} # app"), "names no consumer"),
             (format!("{DIGEST} scopes=a"), "names no consumer"),
             (format!("{DIGEST} app scope=a"), "has `scope`; what may be said are expires"),
+            (format!("{DIGEST} a\u{b}pp"), "has a control character"),
+            (format!("{DIGEST} app groups=a\0b"), "has a control character"),
             (format!("{DIGEST} app gold"), "has `gold`, which is no NAME=VALUE"),
             (format!("{DIGEST} app plan="), "has `plan=`, which is no NAME=VALUE"),
             (format!("{DIGEST} app expires=2027-02-30"), "has `expires=2027-02-30`; write"),

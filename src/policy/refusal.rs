@@ -27,6 +27,8 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     MAINTENANCE = "route.maintenance", 503, "The route is closed for maintenance.", "RFC 9110 §15.6.4";
     AUTH_MISSING = "auth.missing", 401, "The route asks who the request is from, and it does not show enough of that.", "RFC 9110 §15.5.2";
     AUTH_INVALID = "auth.invalid", 401, "What the request shows of who it is from is malformed, forged or unknown.", "RFC 9110 §15.5.2";
+    AUTH_EXPIRED = "auth.expired", 401, "What the request shows of who it is from has expired.", "RFC 6750 §3.1";
+    AUTH_CONSUMER = "auth.consumer", 403, "What the request shows of who it is from is good, but not of a consumer that the way takes.", "RFC 9110 §15.5.4";
     AUTH_ISSUER = "auth.issuer", 401, "The token is of an issuer that the route does not know.", "RFC 7519 §4.1.1";
     AUTH_UNAVAILABLE = "auth.unavailable", 503, "Who the request is from cannot be verified now.", "RFC 9110 §15.6.4";
     REQUEST_TIMEOUT = "route.timeout", 504, "The exchange took longer than the route allows.", "RFC 9110 §15.6.5";

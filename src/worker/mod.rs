@@ -81,6 +81,7 @@ use crate::{
     wire::ResponseHead,
 };
 use alarm::Alarms;
+use auth::{known::Known, passwords::Passwords};
 use beat::{Beat, Doing};
 use buffers::Buffers;
 use clients::{Clients, Places};
@@ -128,6 +129,9 @@ pub struct Worker {
     pub slowest: Slowest,
     /// What others do for it.
     pub errands: Errands,
+    /// Identities made lately, and passwords verified lately.
+    pub known: Known,
+    pub passwords: Passwords,
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
     pub draining: Cell<bool>,
@@ -207,6 +211,8 @@ impl Worker {
             roster: Rc::default(),
             slowest: Slowest::default(),
             errands,
+            known: Known::default(),
+            passwords: Passwords::default(),
             shedding: Cell::new(0),
             draining: Cell::new(false),
             is_cut: Cell::new(false),
@@ -245,6 +251,7 @@ impl Worker {
         self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
         let _previous = self.generation.replace(next);
+        self.known.clear();
         self.beat.set(Doing::Waiting);
         done(failed);
     }

@@ -2,13 +2,16 @@
 //!
 //! Invariant: [`names`] and [`ways`] have the same order, which is what numbers them.
 
-use super::{Once, TOP};
+use super::{
+    Once, TOP,
+    consumers::{self, Credentials},
+};
 use crate::{
     config::{
         decode::{At, Sink, list, nearest, quoted, short},
         file::{File, PolicyKeys},
         report::Problem,
-        snapshot::{Authenticate, ClaimField, Way, WayKind},
+        snapshot::{Authenticate, CONSUMER_FIELDS, ClaimField, Way, WayKind},
         values::{ClaimPath, is_token},
     },
     policy::auth::{Asked, Source, WayId},
@@ -19,20 +22,24 @@ const CERTIFICATE: &str = "certificate";
 
 /// Names of all ways, with their places in the file.
 fn names(file: &File) -> Vec<At<String>> {
-    let _ = file;
-    vec![At::default_of(CERTIFICATE.to_owned())]
+    let mut names = vec![At::default_of(CERTIFICATE.to_owned())];
+    names.extend(file.api_keys.value.0.iter().map(|(name, _)| name.clone()));
+    names.extend(file.basic.value.0.iter().map(|(name, _)| name.clone()));
+    names
 }
 
 /// All ways.
-pub(super) fn ways(file: &File, sink: &mut Sink) -> Vec<Way> {
+pub(super) fn ways(file: &File, credentials: Credentials, sink: &mut Sink) -> Vec<Way> {
     check_names(file, sink);
-    vec![Way {
+    let mut ways = vec![Way {
         name: CERTIFICATE.to_owned(),
         kind: WayKind::Certificate,
         sources: Vec::new(),
         forward_credential: true,
         forward: Vec::new(),
-    }]
+    }];
+    ways.extend(consumers::ways(file, credentials));
+    ways
 }
 
 /// Every name is that of one way, whatever its kind, and can be written in `authenticate`.
@@ -70,6 +77,14 @@ pub(super) fn authenticate(
                 Problem::error(place, title).fix("add authenticate = [\"NAME\"], or remove it"),
             );
         }
+        if let Some(place) = written.consumer_fields.place()
+            && **written.consumer_fields
+            && !keys.is_wrong()
+        {
+            let title = "`consumer_fields` has no effect: nobody is asked to authenticate";
+            let fix = "add authenticate = [\"NAME\"], or remove it";
+            sink.push(Problem::error(place, title).fix(fix));
+        }
         return None;
     }
     let known = names(file);
@@ -102,7 +117,8 @@ pub(super) fn authenticate(
             removed.push(source.clone());
         }
     }
-    Some(Authenticate { asked: Asked { alternatives, anonymous: **anonymous }, removed })
+    let asked = Asked { alternatives, anonymous: **anonymous };
+    Some(Authenticate { asked, tells_consumer: **written.consumer_fields, removed })
 }
 
 /// Names of fields that only the gateway writes on a route.
@@ -110,6 +126,7 @@ pub(super) fn own_fields(authenticate: &Authenticate, ways: &[Way]) -> Vec<Box<[
     let used = authenticate.asked.alternatives.iter().flatten();
     let fields = used.filter_map(|way| ways.get(usize::from(*way))).flat_map(|way| &way.forward);
     let mut names: Vec<Box<[u8]>> = fields.map(|field| field.name.clone()).collect();
+    names.extend(CONSUMER_FIELDS.map(Box::from));
     names.sort();
     names.dedup();
     names

@@ -22,7 +22,10 @@ use crate::{
 mod access_logs;
 mod acme;
 mod auth;
+mod basic;
 mod certificates;
+mod consumers;
+mod key_file;
 mod passthrough;
 mod policies;
 mod routes;
@@ -49,7 +52,8 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     let upstreams = upstreams::upstreams(file, around, sink);
     let tracing = trace::tracing(file, sink);
     let access_logs = access_logs::access_logs(file, around.look_up, sink);
-    let ways = auth::ways(file, sink);
+    let (consumers, credentials) = consumers::check(file, around.folder, sink);
+    let ways = auth::ways(file, credentials, sink);
     let (routes, router) = routes::routes(file, &ways, around.folder, sink);
     Some(Snapshot {
         generation: 1,
@@ -60,6 +64,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         routes,
         upstreams,
         ways,
+        consumers,
         limits: limits(&file.limits),
         timeouts: timeouts(&file.timeouts),
         http2: http2(&file.http2, sink),
@@ -84,7 +89,11 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         admin: admin(&file.admin),
         acme,
         reload_watch: *file.reload.watch,
-        files: tls::files(file, around.folder),
+        files: {
+            let mut files = tls::files(file, around.folder);
+            files.extend(consumers::files(file, around.folder));
+            files
+        },
         // Whoever has the text puts it in.
         text: Arc::from(""),
     })

@@ -32,6 +32,10 @@ macro_rules! with_policies {
                 /// With `authenticate`: let requests pass that show nothing at all. What is
                 /// shown and wrong is refused in any case.
                 anonymous: bool = false;
+                /// With `authenticate`: tell the upstream which consumer a request is from
+                /// (X-Consumer-Name), and its groups, separated by commas (X-Consumer-Groups).
+                /// What clients write into these fields is left out wherever `authenticate` is.
+                consumer_fields: bool = false;
             }
         }
         $crate::config::file::policies::policy_keys!(@of $name);
@@ -46,6 +50,7 @@ macro_rules! policy_keys {
             maintenance: Option<Maintenance>,
             authenticate: Vec<At<WayNames>>,
             anonymous: bool,
+            consumer_fields: bool,
         }
     };
 }

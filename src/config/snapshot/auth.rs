@@ -1,5 +1,6 @@
 //! Ways by which clients show who they are, and which of them a route asks for.
 
+use super::{BasicRule, KeyRule};
 use crate::policy::auth::{Asked, Source};
 
 /// One way, by [`crate::policy::auth::WayId`].
@@ -21,6 +22,8 @@ pub struct Way {
 pub enum WayKind {
     /// The client's verified certificate.
     Certificate,
+    ApiKey(KeyRule),
+    Password(BasicRule),
 }
 
 impl WayKind {
@@ -28,6 +31,8 @@ impl WayKind {
     pub fn words(&self) -> &'static str {
         match self {
             WayKind::Certificate => "the client's certificate",
+            WayKind::ApiKey(_) => "an API key",
+            WayKind::Password(_) => "a name and password",
         }
     }
 }
@@ -41,10 +46,16 @@ pub struct ClaimField {
     pub path: String,
 }
 
+/// Fields that only the gateway writes where it asks who a request is from, in lower case: the
+/// consumer's name, and its groups.
+pub const CONSUMER_FIELDS: [&[u8]; 2] = [b"x-consumer-name", b"x-consumer-groups"];
+
 /// Key `authenticate` of a route.
 #[derive(Clone, Debug)]
 pub struct Authenticate {
     pub asked: Asked,
+    /// Upstreams are told of the consumer ([`CONSUMER_FIELDS`]).
+    pub tells_consumer: bool,
     /// Credentials that the upstream does not get.
     pub removed: Vec<Source>,
 }

@@ -1,7 +1,9 @@
 //! What the keys of authentication may hold.
 
+use std::borrow::Cow;
+
 use super::{Bad, FromText, bad, is_token};
-use crate::policy::auth::Source;
+use crate::{config::decode::At, policy::auth::Source};
 
 /// Ways that must all give an identity, by name: `main`, or `main + certificate`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,13 +35,20 @@ impl FromText for WayNames {
 pub struct CredentialSource(pub Source);
 
 impl CredentialSource {
+    /// Where keys usually are.
+    pub fn api_key() -> Vec<At<CredentialSource>> {
+        let source = Source::Header(b"x-api-key".as_slice().into());
+        vec![At::default_of(CredentialSource(source))]
+    }
+
     /// `Authorization: Bearer`.
-    pub const BEARER: CredentialSource = CredentialSource(Source::Authorization("Bearer"));
+    pub const BEARER: CredentialSource =
+        CredentialSource(Source::Authorization(Cow::Borrowed("Bearer")));
 }
 
 impl FromText for CredentialSource {
     const WHAT: &'static str = "where a credential is: \"bearer\", \"header:NAME\", \
-                                \"cookie:NAME\" or \"query:NAME\"";
+                                \"cookie:NAME\", \"query:NAME\" or \"scheme:NAME\"";
     const EXAMPLE: &'static str = "bearer";
 
     fn read(text: &str) -> Result<Self, Bad> {
@@ -50,11 +59,13 @@ impl FromText for CredentialSource {
         let example = match kind {
             "header" => "X-Token",
             "cookie" => "token",
+            "scheme" => "ApiKey",
             _ => "access_token",
         };
-        if !matches!(kind, "header" | "cookie" | "query") {
+        if !matches!(kind, "header" | "cookie" | "query" | "scheme") {
             let fix = "write \"bearer\" (Authorization: Bearer ...), \"header:X-Token\", \
-                       \"cookie:token\" or \"query:access_token\"";
+                       \"cookie:token\", \"query:access_token\" or \"scheme:ApiKey\" \
+                       (Authorization: ApiKey ...)";
             return bad("no such place", fix);
         }
         let is_good = match kind {
@@ -71,13 +82,15 @@ impl FromText for CredentialSource {
         Ok(CredentialSource(match kind {
             "header" => Source::Header(name.to_ascii_lowercase().into_bytes().into()),
             "cookie" => Source::Cookie(name.as_bytes().into()),
+            "scheme" => Source::Authorization(name.to_owned().into()),
             _ => Source::Query(name.as_bytes().into()),
         }))
     }
 
     fn show(&self) -> String {
         let (kind, name) = match &self.0 {
-            Source::Authorization(scheme) => return scheme.to_ascii_lowercase(),
+            Source::Authorization(scheme) if scheme == "Bearer" => return "bearer".to_owned(),
+            Source::Authorization(scheme) => return format!("scheme:{scheme}"),
             Source::Header(name) => ("header", name),
             Source::Cookie(name) => ("cookie", name),
             Source::Query(name) => ("query", name),
@@ -127,7 +140,9 @@ mod tests {
 
     #[test]
     fn places() {
-        for text in ["bearer", "header:x-token", "cookie:token", "query:access_token"] {
+        for text in
+            ["bearer", "header:x-token", "cookie:token", "query:access_token", "scheme:ApiKey"]
+        {
             let source = CredentialSource::read(text).map_err(|bad| bad.label).expect(text);
             assert_eq!(source.show(), text);
         }

@@ -21,6 +21,7 @@ mod addresses;
 mod admin;
 mod auth;
 mod conditions;
+mod credentials;
 mod paths;
 mod trace;
 
@@ -30,6 +31,7 @@ pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, 
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
 pub use auth::{ClaimPath, CredentialSource, WayNames};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
+pub use credentials::{Fingerprint, Group, PasswordHash, StoredKey, UserName};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use trace::CollectorUrl;
 
@@ -196,6 +198,11 @@ written_as_text!(
     WayNames,
     CredentialSource,
     ClaimPath,
+    StoredKey,
+    PasswordHash,
+    UserName,
+    Fingerprint,
+    Group,
 );
 
 /// A name given by the operator.

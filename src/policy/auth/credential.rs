@@ -8,7 +8,7 @@ use crate::wire::{Field, FieldId, RequestHead};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Behind this scheme in the field Authorization (RFC 9110 §11.6.2).
-    Authorization(&'static str),
+    Authorization(Cow<'static, str>),
     /// The whole value of a field; its name in lower case.
     Header(Box<[u8]>),
     /// A cookie (RFC 6265 §5.4).
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn credentials_are_found_where_they_are() {
-        let bearer = || Source::Authorization("Bearer");
+        let bearer = || Source::Authorization("Bearer".into());
         let header = || Source::Header(b"x-token".as_slice().into());
         let cookie = || Source::Cookie(b"token".as_slice().into());
         let query = || Source::Query(b"token".as_slice().into());

@@ -41,6 +41,7 @@ pub struct Line<'a> {
     pub client_cert_fingerprint: &'a str,
     pub auth_by: &'a str,
     pub subject: &'a str,
+    pub consumer: &'a str,
     /// What was understood of the request; `None` when its head was refused.
     pub request: Option<Request<'a>>,
     /// The first line as received, perhaps cut off, when `request` is `None`.
@@ -83,6 +84,7 @@ impl Default for Line<'_> {
             client_cert_fingerprint: "",
             auth_by: "",
             subject: "",
+            consumer: "",
             request: None,
             first_line: b"",
             status: 0,

@@ -28,6 +28,7 @@ fn forwarded(time: &Stamp) -> Line<'_> {
         client_cert_fingerprint: "",
         auth_by: "",
         subject: "",
+        consumer: "",
         request: Some(Request {
             method: b"GET",
             host: b"api.example:8080",

@@ -90,6 +90,10 @@ families! {
     ROUTE_RECEIVED = Counter Bytes "ringway_route_received" ["route"] "Request bodies received, by route";
     ROUTE_SENT = Counter Bytes "ringway_route_sent" ["route"] "Response bodies sent, by route";
     ROUTE_DURATION = Histogram Seconds "ringway_route_duration" ["route"] "From a request's head to the last byte of its response, by route";
+    CONSUMER_REQUESTS = Counter One "ringway_consumer_requests" ["consumer", "class"] "Requests of a consumer ([consumers.md](consumers.md)) by first digit of the response's status (`none`: no response began); consumers beyond the first `metrics.series` are counted together as `(other)`";
+    CONSUMER_RECEIVED = Counter Bytes "ringway_consumer_received" ["consumer"] "Request bodies received, by consumer";
+    CONSUMER_SENT = Counter Bytes "ringway_consumer_sent" ["consumer"] "Response bodies sent, by consumer";
+    PASSWORDS = Counter One "ringway_passwords_verified" ["outcome"] "Passwords of HTTP Basic that were verified: `right` or `wrong`; `busy`: those that nobody had time for. What a worker remembers (`basic.remember`) is not verified again";
     PASSED = Counter One "ringway_passthrough_connections" ["upstream"] "Connections whose TLS was passed through (`listeners.passthrough`), by upstream";
     PASSED_BYTES = Counter Bytes "ringway_passthrough" ["upstream", "from"] "Bytes of those connections, by upstream and sender (`client` or `upstream`)";
     RETRIES = Counter One "ringway_upstream_retries" ["upstream"] "Tries beyond a request's first";

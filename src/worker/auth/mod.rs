@@ -5,7 +5,11 @@
 //! it can; what has to wait is boxed ([`Outcome::Wait`]), so that it costs nobody else anything. A
 //! wait does nothing before it is polled: it may be dropped and made again.
 
+mod basic;
 mod certificate;
+mod keys;
+pub mod known;
+pub mod passwords;
 mod upstream;
 
 use std::{future::Future, pin::Pin, rc::Rc};
@@ -35,6 +39,16 @@ pub enum Outcome<'a> {
     Wait(Slow<'a>),
 }
 
+impl From<Seen> for Outcome<'_> {
+    fn from(seen: Seen) -> Self {
+        match seen {
+            Seen::Identity(identity) => Outcome::Identity(identity),
+            Seen::NotShown => Outcome::NotShown,
+            Seen::Refused(refusal) => Outcome::Refused(refusal),
+        }
+    }
+}
+
 /// The part of a check that takes time.
 pub type Slow<'a> = Pin<Box<dyn Future<Output = Seen> + 'a>>;
 
@@ -50,6 +64,8 @@ pub struct Asking<'a> {
 fn now(asking: Asking<'_>, id: WayId) -> Outcome<'_> {
     match &asking.snapshot.way(id).kind {
         WayKind::Certificate => certificate::now(asking),
+        WayKind::ApiKey(rule) => keys::now(asking, id, rule),
+        WayKind::Password(rule) => basic::now(asking, id, rule),
     }
 }
 
@@ -162,5 +178,8 @@ fn challenge(way: &Way, refusal: Refusal) -> String {
     match &way.kind {
         // No scheme is registered for what a handshake shows, and there must be a challenge.
         WayKind::Certificate => format!("Certificate realm=\"{name}\""),
+        // Nor for what is in a field, a cookie or the query.
+        WayKind::ApiKey(_) => format!("ApiKey realm=\"{name}\""),
+        WayKind::Password(rule) => basic::challenge(rule),
     }
 }

@@ -9,6 +9,7 @@ use crate::{
         auth::{self, Entry, Found, Source},
         identity::Identity,
     },
+    wire::emit,
     worker::{exchange::Exchange, generation::Generation},
 };
 
@@ -21,8 +22,24 @@ pub fn tell(snapshot: &Generation, exchange: &mut Exchange, rule: &Authenticate,
             }
         }
     }
+    if let Entry::Known(identity, _) = entry
+        && rule.tells_consumer
+    {
+        tell_consumer(snapshot, exchange, identity);
+    }
     for source in &rule.removed {
         remove(exchange, source);
+    }
+}
+
+/// The consumer's name and groups, which have neither line end nor comma in them.
+fn tell_consumer(snapshot: &Generation, exchange: &mut Exchange, identity: &Identity) {
+    let Some(consumer) = identity.consumer else { return };
+    let lines = &mut exchange.upstream_fields().lines;
+    emit::field(lines, b"X-Consumer-Name", snapshot.consumers.all.name(consumer).as_bytes());
+    let groups = &snapshot.consumers.all.kind(consumer).groups;
+    if !groups.is_empty() {
+        emit::field(lines, b"X-Consumer-Groups", groups.join(",").as_bytes());
     }
 }
 
