@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! rw_ and 32 letters or digits of chance (190 bits) and 6 of a checksum
-//! sha256:<64 hexadecimal digits> CONSUMER [expires=TIME] [scopes=A,B] [groups=A,B] [plan=NAME] [# ...]
+//! sha256:<64 hexadecimal digits> CONSUMER [expires=TIME] [scopes=A,B] [groups=A,B] [plan=NAME]
 //! ```
 //!
 //! The prefix lets scanners of secrets find keys that leaked, the checksum lets them be sure.

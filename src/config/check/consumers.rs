@@ -1,7 +1,7 @@
 //! Consumers, and the ways that take their keys and passwords.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,7 +18,7 @@ use crate::{
     policy::{
         auth::Source,
         consumers::{self, Kind, NAME_BYTES_MAX},
-        key_text,
+        key_text::{self, Line},
         keys::{self, KeyTable},
     },
 };
@@ -33,6 +33,15 @@ impl Gathered<'_> {
     /// Whether the consumer of this name has a section of its own.
     pub fn is_own(&self, name: &str) -> bool {
         self.consumers.find(name).is_some_and(|consumer| self.consumers.is_own(consumer))
+    }
+
+    /// Nothing is wrong with the consumers' keys.
+    fn has_sound_keys(&self) -> bool {
+        let is_sound = |consumer: &Option<Consumer>| {
+            consumer.as_ref().is_some_and(|consumer| !consumer.keys.is_wrong())
+        };
+        !self.file.consumers.is_wrong()
+            && self.file.consumers.value.0.iter().all(|(_, consumer)| is_sound(consumer))
     }
 
     /// Users of HTTP Basic among those that have, with their places.
@@ -66,8 +75,9 @@ pub(super) fn check(file: &File, folder: &Path, sink: &mut Sink) -> (Consumers, 
     for (name, consumer) in &file.consumers.value.0 {
         add(name, consumer.as_ref(), &mut gathered, sink);
     }
+    let own_keys = own_keys(&gathered, sink);
     let certificates = Arc::new(certificates(&gathered, sink));
-    let mut tables = Tables { folder, known: BTreeMap::new() };
+    let mut tables = Tables { folder, own_keys, known: BTreeMap::new() };
     let mut keys = Vec::new();
     for (name, way) in &file.api_keys.value.0 {
         let place = name.place().unwrap_or(TOP);
@@ -199,7 +209,14 @@ fn certificates(gathered: &Gathered<'_>, sink: &mut Sink) -> CertificateNames {
 /// Tables of keys, made once for each file.
 struct Tables<'f> {
     folder: &'f Path,
+    own_keys: Vec<OwnKey<'f>>,
     known: BTreeMap<Option<PathBuf>, Option<Arc<KeyTable>>>,
+}
+
+/// A key of a consumer with a section of its own.
+struct OwnKey<'f> {
+    line: Line<'f>,
+    consumer: u32,
 }
 
 impl Tables<'_> {
@@ -217,7 +234,11 @@ impl Tables<'_> {
         if let Some(known) = self.known.get(&path) {
             return known.clone();
         }
-        let keys = own_keys(gathered);
+        let mut keys = keys::Gathering::default();
+        for OwnKey { line, consumer } in &self.own_keys {
+            // There is room for what a configuration can hold.
+            let _ = keys.add(line.digest, (*consumer, line.expires_s), &line.scopes, 0);
+        }
         let place = way.file.place().unwrap_or(place);
         let name = way.file.value.as_deref().unwrap_or_default();
         let table = match &path {
@@ -228,7 +249,7 @@ impl Tables<'_> {
                 key_file::table(keys, &key_file::Named { name, path: Path::new(""), place }, sink)
             }
         };
-        if path.is_none() && table.as_ref().is_some_and(KeyTable::is_empty) {
+        if path.is_none() && self.own_keys.is_empty() && gathered.has_sound_keys() {
             let title = "there is no API key: no consumer has `keys`, and no `file` is named";
             let fix = "make one with `ringway key create`, and add its digest to `keys` of a \
                        consumer or to a `file`";
@@ -238,16 +259,22 @@ impl Tables<'_> {
     }
 }
 
-/// The keys of consumers with sections of their own.
-fn own_keys(gathered: &Gathered<'_>) -> keys::Gathering {
-    let mut keys = keys::Gathering::default();
-    for (name, consumer) in &gathered.file.consumers.value.0 {
+/// The keys of consumers with sections of their own, each once.
+fn own_keys<'f>(gathered: &Gathered<'f>, sink: &mut Sink) -> Vec<OwnKey<'f>> {
+    let mut keys = Vec::new();
+    let mut once = Once::default();
+    let mut seen = HashSet::new();
+    let file: &'f File = gathered.file;
+    for (name, consumer) in &file.consumers.value.0 {
         let Some(number) = gathered.consumers.find(&name.value) else { continue };
         for key in consumer.iter().flat_map(|consumer| consumer.keys.iter()) {
-            // It was read when the configuration was decoded, and there is room for what a
-            // configuration can hold.
-            if let Ok(line) = key_text::read_own(&key.value.0) {
-                let _ = keys.add(line.digest, (number, line.expires_s), &line.scopes, 0);
+            // It was read when the configuration was decoded.
+            let Ok(line) = key_text::read_own(&key.value.0) else { continue };
+            let fix = "a key is one consumer's: remove it from one of them";
+            let text = key_text::digest_text(&line.digest);
+            once.check(&text, key.place().unwrap_or(TOP), "the key", fix, sink);
+            if seen.insert(line.digest) {
+                keys.push(OwnKey { line, consumer: number });
             }
         }
     }

@@ -76,13 +76,13 @@ pub(super) fn read(
     table(keys, file, sink)
 }
 
-/// The table of keys. `place` numbers are lines of the file; 0 is the configuration.
+/// The table of keys. Places are lines of the file; 0 is the configuration, where each is there
+/// once.
 pub(super) fn table(keys: keys::Gathering, file: &Named<'_>, sink: &mut Sink) -> Option<KeyTable> {
     match keys.done() {
         Ok(table) => Some(table),
         Err(keys::Twice { first, again }) => {
             let title = match (first, again) {
-                (0, 0) => "one key is there twice among the consumers' `keys`".to_owned(),
                 (0, again) => format!(
                     "`{}`, line {again}: the key is there already, among a consumer's `keys`",
                     file.name

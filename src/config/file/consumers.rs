@@ -14,8 +14,9 @@ use crate::{
 };
 
 section! {
-    /// Somebody who uses what is served here: a person, an application, a customer. Its name, groups
-    /// and plan are what keys, passwords and certificates of it stand for. See docs/consumers.md.
+    /// Somebody who uses what is served here: a person, an application, a customer. Its name,
+    /// groups and plan are what keys, passwords and certificates of it stand for. See
+    /// docs/consumers.md.
     pub struct Consumer {
         /// Digests of its API keys, as `ringway key create` prints them; every `[api_keys.NAME]`
         /// takes them. Behind a digest may be `expires=2027-01-31` and `scopes=read,write`.
@@ -23,15 +24,15 @@ section! {
             eg "[\"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"]";
         /// Its name in HTTP Basic. Default: its name here.
         username: Option<UserName> = None, eg "\"alice\"";
-        /// Hash of its password in HTTP Basic, of bcrypt (`htpasswd -nBC 10 alice`) or Argon2; every
-        /// `[basic.NAME]` takes it.
+        /// Hash of its password in HTTP Basic, of bcrypt (`htpasswd -nBC 10 alice`) or Argon2;
+        /// every `[basic.NAME]` takes it.
         password: Option<Secret<PasswordHash>> = None,
             eg "\"$2y$10$abcdefghijklmnopqrstuuzc8fWM0hJhG9fYlH7EuNLvJd5PrL3Zq\"";
-        /// Subjects of its certificates, written as access logs write them (RFC 4514), the last part
-        /// first.
+        /// Subjects of its certificates, written as access logs write them (RFC 4514), the last
+        /// part first.
         certificate_subjects: Vec<At<String>> = Vec::new(), eg "[\"CN=alice,O=Example\"]";
-        /// Other names in its certificates (subjectAltName): DNS names, URIs (`spiffe://...`), email
-        /// or IP addresses.
+        /// Other names in its certificates (subjectAltName): DNS names, URIs (`spiffe://...`),
+        /// email or IP addresses.
         certificate_names: Vec<At<String>> = Vec::new(), eg "[\"alice.example.com\"]";
         /// SHA-256 fingerprints of its certificates.
         certificate_fingerprints: Vec<At<Fingerprint>> = Vec::new(),
@@ -48,8 +49,8 @@ section! {
         from: Vec<At<CredentialSource>> = CredentialSource::api_key(),
             eg "[\"header:X-API-Key\", \"query:api_key\"]";
         /// File with digests of keys, one on each line, of up to 20,000,000: DIGEST CONSUMER, then
-        /// `expires=`, `scopes=`, `groups=` if need be. Relative to this configuration; read when it
-        /// is loaded, by every reload, and with `reload.watch` when it changes.
+        /// `expires=`, `scopes=`, `groups=` if need be. Relative to this configuration; read when
+        /// it is loaded, by every reload, and with `reload.watch` when it changes.
         file: Option<String> = None, eg "\"api-keys.txt\"";
         /// Take keys of these consumers only, and of `groups`. Default: of any.
         consumers: Vec<At<Name>> = Vec::new(), eg "[\"alice\"]";
@@ -75,7 +76,8 @@ section! {
         /// For so long a worker remembers that a password was right, or wrong: verifying one takes
         /// milliseconds of a core. What the file says counts at once all the same.
         remember: Millis = minutes(5) => seconds(0)..=hours(24);
-        /// Passwords that each worker has verified at a time. Further requests that need it get 503.
+        /// Passwords that each worker has verified at a time. Further requests that need it get
+        /// 503.
         verify_at_once: u32 = 16 => 1..=256;
         /// Let upstreams have the name and password. Otherwise they are taken out of what they get.
         forward_password: bool = false;

@@ -12,7 +12,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::json;
 
 use super::failed;
-use crate::{control::cli::print, policy::key_text};
+use crate::{config::decode::quoted, control::cli::print, policy::key_text};
 
 pub const HELP: &str = "\
 A key is shown once, when it is made. What is stored is its SHA-256, from which nobody
@@ -141,7 +141,8 @@ impl About {
         if is_made {
             let _ = writeln!(text, "The key, which nobody can show again:\n  {key}\n");
         }
-        let name = crate::config::decode::quoted(consumer);
+        let is_bare = consumer.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        let name = if is_bare { consumer.to_owned() } else { quoted(consumer) };
         let _ = writeln!(text, "Store this line in a file of keys (api_keys.file):\n  {line}\n");
         let _ = writeln!(
             text,

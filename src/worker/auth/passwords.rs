@@ -5,8 +5,8 @@
 //! under a keyed digest of the password and the hash it was compared with: the key is
 //! the process's own and never leaves it, and another hash is another digest.
 //!
-//! **Bounds.** [`PLACES`] right ones and as many wrong ones, in tables of their own, so that a flood
-//! of wrong ones makes nobody verify a right one again; as many errands as the way says.
+//! **Bounds.** [`PLACES`] right ones and as many wrong ones, in tables of their own, so that a
+//! flood of wrong ones makes nobody verify a right one again; as many errands as the way says.
 
 use std::{
     cell::{Cell, RefCell},
