@@ -24,11 +24,13 @@ use crate::{config::decode::At, section};
 
 pub use consumers::{ApiKeys, Basic, Consumer};
 pub use policies::{Maintenance, PolicyKeys, PolicySet};
+pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
 
 mod consumers;
 mod policies;
+mod rate_limits;
 mod route;
 mod upstream;
 
@@ -62,6 +64,8 @@ section! {
         /// Ways to authenticate by a name and a password (HTTP Basic), by name. See
         /// docs/basic-auth.md.
         basic: Named<Basic> = Named::default();
+        /// How many requests may pass, by name. See docs/rate-limits.md.
+        rate_limits: Named<RateLimit> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.

@@ -24,6 +24,7 @@ pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
 pub use auth::{Authenticate, CONSUMER_FIELDS, ClaimField, Way, WayKind};
 pub use consumers::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, User, Users};
 pub use policies::{Maintenance, Policies};
+pub use rate_limits::{LimitId, RateLimit, RouteLimits};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
@@ -33,6 +34,7 @@ pub mod acme;
 mod auth;
 mod consumers;
 mod policies;
+mod rate_limits;
 mod tickets;
 mod tls;
 mod trace;
@@ -56,6 +58,8 @@ pub struct Snapshot {
     /// Ways by which clients show who they are, by [`crate::policy::auth::WayId`].
     pub ways: Vec<Way>,
     pub consumers: Consumers,
+    /// By [`LimitId`].
+    pub rate_limits: Vec<RateLimit>,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub http2: Http2,
@@ -91,6 +95,10 @@ impl Snapshot {
 
     pub fn way(&self, id: WayId) -> &Way {
         &self.ways[usize::from(id)]
+    }
+
+    pub fn rate_limit(&self, id: LimitId) -> &RateLimit {
+        &self.rate_limits[id as usize]
     }
 
     pub fn upstream(&self, id: UpstreamId) -> &Upstream {

@@ -540,6 +540,7 @@ fn names(snapshot: &Snapshot) -> Names {
         listeners: snapshot.listeners.iter().map(|listener| listener.name.clone()).collect(),
         routes: snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         upstreams: snapshot.upstreams.iter().map(upstream).collect(),
+        limits: snapshot.rate_limits.iter().map(|limit| limit.name.clone()).collect(),
         series_max: snapshot.metrics.series_max as usize,
         is_off: !snapshot.metrics.enabled,
     }

@@ -17,6 +17,7 @@ use crate::worker::{
     beat::Beat,
     clients::Places,
     errand::Desk,
+    home::Homes,
     listener::Bound,
     logs::Outlet,
     mailbox::{self, Done, Message, Opening, Sender},
@@ -33,6 +34,8 @@ pub struct Workers {
     slots: Vec<Slot>,
     /// As they see each other. Stays when one is started again.
     siblings: Arc<[Sibling]>,
+    /// The same for keys that they share.
+    homes: Homes,
     places: Places,
     /// Where they leave errands.
     desk: Desk,
@@ -75,7 +78,8 @@ impl Workers {
         });
         let siblings = siblings.collect::<io::Result<_>>().map_err(|e| format!("workers: {e}"))?;
         let desk = errands::begin().map_err(|e| format!("errands: {e}"))?;
-        let mut workers = Workers { slots, siblings, places, desk, tell };
+        let homes = Homes::new(slots.len()).map_err(|e| format!("workers: {e}"))?;
+        let mut workers = Workers { slots, siblings, homes, places, desk, tell };
         for (index, (copy, outlets)) in shares.into_iter().enumerate() {
             workers.spawn(index, copy, outlets).map_err(|e| format!("worker {index}: {e}"))?;
         }
@@ -84,7 +88,7 @@ impl Workers {
 
     fn spawn(&mut self, index: usize, copy: WorkerCopy, outlets: Vec<Outlet>) -> io::Result<()> {
         let (mailbox, receiver) = mailbox::mailbox()?;
-        let siblings = self.siblings.clone();
+        let (siblings, homes) = (self.siblings.clone(), self.homes.clone());
         let slot = &mut self.slots[index];
         let (core, beat, tell) = (slot.core, slot.beat.clone(), self.tell.clone());
         let (places, own) = (self.places.clone(), beat.clone());
@@ -100,6 +104,7 @@ impl Workers {
             beat,
             places,
             siblings,
+            homes,
             desk,
         };
         let body = move || {

@@ -16,6 +16,7 @@ pub mod handshake_rate;
 pub mod identity;
 pub mod key_text;
 pub mod keys;
+pub mod limit;
 pub mod passthrough;
 pub mod password;
 pub mod permit;

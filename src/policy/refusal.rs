@@ -31,6 +31,7 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     AUTH_CONSUMER = "auth.consumer", 403, "What the request shows of who it is from is good, but not of a consumer that the way takes.", "RFC 9110 §15.5.4";
     AUTH_ISSUER = "auth.issuer", 401, "The token is of an issuer that the route does not know.", "RFC 7519 §4.1.1";
     AUTH_UNAVAILABLE = "auth.unavailable", 503, "Who the request is from cannot be verified now.", "RFC 9110 §15.6.4";
+    RATE_LIMITED = "limit.exhausted", 429, "The client has used up what its rate limit allows.", "RFC 6585 §4";
     REQUEST_TIMEOUT = "route.timeout", 504, "The exchange took longer than the route allows.", "RFC 9110 §15.6.5";
     REWRITE_UNSAFE = "route.unsafe_rewrite", 400, "Part of the path would become a dot segment in the path the route rewrites it to.", "RFC 3986 §5.2.4";
     UPSTREAM_CONNECT = "upstream.connect", 503, "No endpoint of the upstream could be connected.", "RFC 9110 §15.6.4";

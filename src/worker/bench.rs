@@ -26,6 +26,7 @@ use super::{
     forward::{Forward, request},
     generation::Generation,
     h1::sink::H1Sink,
+    home::Homes,
     logs::{Outlet, Queue},
     mailbox::mailbox,
     net::{Stream, Wait},
@@ -183,6 +184,7 @@ fn worker(snapshot: Snapshot, queues: &[Arc<Queue>]) -> Worker {
         upstreams: snapshot.upstreams.iter().map(upstream).collect(),
         consumers: Vec::new(),
         has_more_consumers: false,
+        limits: snapshot.rate_limits.iter().map(|limit| limit.name.clone()).collect(),
         series_max: snapshot.metrics.series_max as usize,
         is_off: !snapshot.metrics.enabled,
     };
@@ -200,6 +202,7 @@ fn worker(snapshot: Snapshot, queues: &[Arc<Queue>]) -> Worker {
         beat: Arc::default(),
         places: Places::new(1),
         siblings: [alone].into(),
+        homes: Homes::new(1).expect("an eventfd"),
         desk: super::errand::desk().0,
     };
     Worker::new(seed, true).expect("an eventfd").0

@@ -10,6 +10,7 @@ use std::{ops::Deref, rc::Rc, sync::Arc};
 use super::{
     forward::UpstreamState,
     logs::{Logs, Outlet},
+    rate_limits::Limits,
 };
 use crate::{
     config::{
@@ -34,6 +35,7 @@ pub struct Generation {
     /// Where this worker leaves spans, when there is tracing.
     pub spans: Option<Arc<SpanQueue>>,
     pub logs: Logs,
+    pub rate_limits: Limits,
 }
 
 impl Deref for Generation {
@@ -50,10 +52,11 @@ impl Generation {
         series: Arc<Series>,
         outlets: Vec<Outlet>,
         spans: Option<Arc<SpanQueue>>,
+        rate_limits: Limits,
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
         let logs = Logs::first(outlets);
-        Generation { states: states.collect(), snapshot, series, logs, spans }
+        Generation { states: states.collect(), snapshot, series, logs, spans, rate_limits }
     }
 
     /// The generation after this one.
@@ -63,6 +66,7 @@ impl Generation {
         series: Arc<Series>,
         outlets: Vec<Outlet>,
         spans: Option<Arc<SpanQueue>>,
+        rate_limits: Limits,
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| match self.named(&rule.name) {
             Some((before, state)) if is_same_choice(before, rule) => state.clone(),
@@ -70,7 +74,8 @@ impl Generation {
             None => Rc::new(UpstreamState::new(rule)),
         });
         let logs = self.logs.next(outlets);
-        let next = Generation { states: states.collect(), snapshot, series, logs, spans };
+        let states = states.collect();
+        let next = Generation { states, snapshot, series, logs, spans, rate_limits };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);

@@ -33,6 +33,7 @@ pub mod grpc_web;
 pub mod h1;
 pub mod h2;
 pub mod heap;
+pub mod home;
 pub mod isolate;
 pub mod listener;
 pub mod logs;
@@ -43,6 +44,7 @@ pub mod pipeline;
 pub mod policies;
 pub mod pool;
 mod proxied;
+pub mod rate_limits;
 mod removed;
 pub mod report;
 pub mod respond;
@@ -89,6 +91,7 @@ use deadline::{Deadlines, TICK_MS};
 use errand::{Desk, Errands};
 use exchange::Request;
 use generation::Generation;
+use home::Homes;
 use listener::{Bound, Listening};
 use logs::Outlet;
 use mailbox::{Adoption, Mailbox, Message};
@@ -124,6 +127,10 @@ pub struct Worker {
     pub clients: Rc<Clients>,
     /// The other workers, to which it may give connections.
     pub siblings: Siblings,
+    /// The homes of keys that all workers share.
+    pub homes: Homes,
+    /// Requests that wait for the home of their key.
+    pub limit_waits: rate_limits::Waits,
     /// Every client connection, for whoever asks.
     pub roster: Rc<Roster>,
     pub slowest: Slowest,
@@ -162,6 +169,7 @@ pub struct Seed {
     pub places: Places,
     /// All workers, by their number.
     pub siblings: Arc<[Sibling]>,
+    pub homes: Homes,
     /// Where it leaves errands.
     pub desk: Desk,
 }
@@ -181,10 +189,11 @@ const SLOW_TICKS: u64 = 1000 / TICK_MS;
 impl Worker {
     fn new(seed: Seed, is_epoll: bool) -> io::Result<(Worker, Mailbox)> {
         let Seed { index, snapshot, series, spans, outlets, mailbox, beat, places, .. } = seed;
-        let siblings = seed.siblings;
+        let (siblings, homes) = (seed.siblings, seed.homes);
         let errands = Errands::new(seed.desk)?;
         let siblings = Siblings::new(siblings, index);
-        let first = Generation::first(snapshot, series, outlets, spans);
+        let limits = rate_limits::Limits::first(&snapshot, &homes, index);
+        let first = Generation::first(snapshot, series, outlets, spans, limits);
         let limits = &first.limits;
         let (own_max, all_max) = (limits.connections_per_worker_max, limits.connections_max);
         let pipe_bytes = limits.splice_bytes as usize;
@@ -208,6 +217,8 @@ impl Worker {
             random: Random::default(),
             clients,
             siblings,
+            homes,
+            limit_waits: rate_limits::Waits::default(),
             roster: Rc::default(),
             slowest: Slowest::default(),
             errands,
@@ -245,7 +256,8 @@ impl Worker {
             .resize(limits.relay_buffer_bytes as usize, limits.relay_buffer_large_bytes as usize);
         self.pipes.resize(limits.splice_bytes as usize);
         let Adoption { snapshot, series, outlets, spans, listeners, done } = adoption;
-        let next = Rc::new(self.snapshot().next(snapshot, series, outlets, spans));
+        let limits = self.snapshot().rate_limits.next(&snapshot, &self.homes);
+        let next = Rc::new(self.snapshot().next(snapshot, series, outlets, spans, limits));
         self.keep_listeners_of(&next);
         let failed = self.listen(&next, listeners);
         self.serve_with(&next);
@@ -261,7 +273,10 @@ impl Worker {
         self.metrics.generation.set(generation.generation);
         let times_responses = generation.server_timing != ServerTiming::Off;
         let is_recorded = !generation.logs.is_empty() || generation.spans.is_some();
-        clock::set_precise(!generation.series.is_off || is_recorded || times_responses);
+        let is_limited = !generation.rate_limits.is_empty();
+        clock::set_precise(
+            !generation.series.is_off || is_recorded || times_responses || is_limited,
+        );
     }
 
     /// Stops listeners that `snapshot` does not have.
@@ -334,6 +349,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     let work = work(worker.clone(), mailbox, driver.ring.clone());
     let error = match catch_unwind(AssertUnwindSafe(|| driver.block_on(work))) {
         Ok(Ok(drained)) => {
+            worker.homes.close(worker.index);
             let end = end::end(worker.clone());
             if !matches!(catch_unwind(AssertUnwindSafe(|| driver.block_on(end))), Ok(true)) {
                 // As below.
@@ -345,6 +361,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
         Err(_) => io::Error::other("a panic outside of a connection"),
     };
     worker.siblings.close();
+    worker.homes.close(worker.index);
     let last = end::last_moment(worker.clone());
     let _ = catch_unwind(AssertUnwindSafe(|| driver.block_on(last)));
     worker.clients.abandon();
@@ -362,6 +379,7 @@ async fn work(
     monoio::spawn(tick(worker.clone()));
     monoio::spawn(siblings::serve(worker.clone()));
     monoio::spawn(errand::receive(worker.clone()));
+    monoio::spawn(home::serve(worker.clone()));
     spin::begin(ring, worker.snapshot().runtime.spin);
     obey(worker, mailbox).await
 }
@@ -378,6 +396,7 @@ async fn tick(worker: Rc<Worker>) {
         worker.deadlines.sweep(clock::refresh());
         worker.alarms.sweep(clock::now_ms());
         worker.generation.borrow().logs.tick();
+        rate_limits::sweep(&worker);
         ticks += 1;
         if ticks.is_multiple_of(siblings::LOOK_TICKS) {
             siblings::look(&worker);
@@ -390,6 +409,7 @@ async fn tick(worker: Rc<Worker>) {
             worker.slowest.turn(clock::now_ms());
             let snapshot = worker.snapshot();
             snapshot.sweep(clock::now_ms());
+            rate_limits::measure(&snapshot);
             worker.listening.borrow().iter().for_each(Listening::measure);
         }
         worker.beat.set(Doing::Waiting);

@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! maintenance                          503
+//! rate limits that need no identity    429
 //! authenticate → Identity              401
 //! authorise → Permit
+//! rate limits of identities            429
 //! ```
 //!
 //! A phase that can be decided at once does not wait; what may wait is boxed, so that it costs the
@@ -16,6 +18,7 @@ use super::{
     Worker, auth,
     exchange::{Exchange, ResponseSink},
     generation::Generation,
+    rate_limits,
 };
 use crate::{
     config::snapshot::Policies,
@@ -83,8 +86,15 @@ pub async fn before<S: ResponseSink>(
         let retry_after_s = maintenance.retry_after_s;
         return Err(Refusal { retry_after_s, ..refusal::MAINTENANCE.into() });
     }
+    if let Some(limits) = &policies.rate_limits {
+        rate_limits::admit(worker, snapshot, exchange, &limits.early, sink).await?;
+    }
     if let Some(rule) = &policies.authenticate {
         auth::authenticate(worker, snapshot, exchange, rule, sink).await?;
     }
-    Ok(Passed::On(Permit::of_open_route()))
+    let permit = Permit::of_open_route();
+    if let Some(limits) = &policies.rate_limits {
+        rate_limits::admit(worker, snapshot, exchange, &limits.late, sink).await?;
+    }
+    Ok(Passed::On(permit))
 }

@@ -28,6 +28,7 @@ mod consumers;
 mod key_file;
 mod passthrough;
 mod policies;
+mod rate_limits;
 mod routes;
 mod rules;
 mod staples;
@@ -54,7 +55,8 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     let access_logs = access_logs::access_logs(file, around.look_up, sink);
     let (consumers, credentials) = consumers::check(file, around.folder, sink);
     let ways = auth::ways(file, credentials, sink);
-    let (routes, router) = routes::routes(file, &ways, around.folder, sink);
+    let rate_limits = rate_limits::rate_limits(file, sink);
+    let (routes, router) = routes::routes(file, (&ways, &rate_limits), around.folder, sink);
     Some(Snapshot {
         generation: 1,
         runtime: runtime(&file.runtime, &file.shutdown),
@@ -65,6 +67,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         upstreams,
         ways,
         consumers,
+        rate_limits,
         limits: limits(&file.limits),
         timeouts: timeouts(&file.timeouts),
         http2: http2(&file.http2, sink),

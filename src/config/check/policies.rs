@@ -1,17 +1,17 @@
 //! The policies of a route, gathered from itself and its sets, and compiled.
 
-use super::{TOP, auth, rules::no_such};
+use super::{TOP, auth, rate_limits, rules::no_such};
 use crate::config::{
     decode::Sink,
     file::{self, File, PolicyKeys, Route},
-    snapshot::{Maintenance, Policies, Way},
+    snapshot::{Maintenance, Policies, RateLimit, Way},
 };
 
 /// Those of `route`; `None` when there are none.
 pub(super) fn policies(
     file: &File,
     route: &Route,
-    ways: &[Way],
+    (ways, limits): (&[Way], &[RateLimit]),
     sink: &mut Sink,
 ) -> Option<Box<Policies>> {
     let written = gathered(file, route, sink);
@@ -21,9 +21,11 @@ pub(super) fn policies(
         maintenance: written.maintenance.as_ref().map(maintenance),
         authenticate,
         own_fields: own_fields.unwrap_or_default(),
+        rate_limits: rate_limits::of_route(file, limits, written.rate_limits, sink),
     };
-    let Policies { maintenance, authenticate, own_fields: _ } = &policies;
-    (maintenance.is_some() || authenticate.is_some()).then(|| Box::new(policies))
+    let Policies { maintenance, authenticate, own_fields: _, rate_limits } = &policies;
+    (maintenance.is_some() || authenticate.is_some() || rate_limits.is_some())
+        .then(|| Box::new(policies))
 }
 
 /// What the route says, and else its sets.

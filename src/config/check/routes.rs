@@ -12,7 +12,7 @@ use crate::{
         decode::{At, Sink, nearest, quoted, short},
         file::{File, Listener, Redirect, Respond, Route},
         report::{Place, Problem, Severity},
-        snapshot::{self, Action, Policies, Way},
+        snapshot::{self, Action, Policies, RateLimit, Way},
         values::{ClientCertificate, MatchValue, Matches, Name, PathText, Scheme, is_token},
     },
     policy::{
@@ -24,7 +24,7 @@ use crate::{
 /// Routes by id, and the router; no router when routes are wrong or contradict each other.
 pub(super) fn routes(
     file: &File,
-    ways: &[Way],
+    known: (&[Way], &[RateLimit]),
     folder: &Path,
     sink: &mut Sink,
 ) -> (Vec<snapshot::Route>, Option<Router>) {
@@ -43,7 +43,7 @@ pub(super) fn routes(
         let place = route.place().unwrap_or(TOP);
         let condition = rules::path_condition(route, sink);
         let name = names.of(route, &condition, sink);
-        let policies = policies::policies(file, route, ways, sink);
+        let policies = policies::policies(file, route, known, sink);
         routes.push(checked(file, route, policies, &condition, &name, folder, sink));
         if field_names_are_sound(route, sink) && conditions_are_sound(route, &condition) {
             places.push(condition.place.unwrap_or(place));

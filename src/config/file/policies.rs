@@ -9,7 +9,7 @@ use crate::{
         decode::{At, Origin, Sink},
         report::{Place, Problem},
         units::{Millis, hours, seconds},
-        values::WayNames,
+        values::{Name, WayNames},
     },
     section,
 };
@@ -36,6 +36,8 @@ macro_rules! with_policies {
                 /// (X-Consumer-Name), and its groups, separated by commas (X-Consumer-Groups).
                 /// What clients write into these fields is left out wherever `authenticate` is.
                 consumer_fields: bool = false;
+                /// Limits that apply, as named in `[rate_limits]`. See docs/rate-limits.md.
+                rate_limits: Vec<At<Name>> = Vec::new();
             }
         }
         $crate::config::file::policies::policy_keys!(@of $name);
@@ -51,6 +53,7 @@ macro_rules! policy_keys {
             authenticate: Vec<At<WayNames>>,
             anonymous: bool,
             consumer_fields: bool,
+            rate_limits: Vec<At<Name>>,
         }
     };
 }

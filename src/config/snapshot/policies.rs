@@ -1,6 +1,6 @@
 //! What the policies of one route are.
 
-use super::Authenticate;
+use super::{Authenticate, RouteLimits};
 
 /// The policies of a route that has any.
 #[derive(Clone, Debug)]
@@ -9,6 +9,7 @@ pub struct Policies {
     pub authenticate: Option<Authenticate>,
     /// Names, in lower case, of fields that only the gateway writes: the client's are left out.
     pub own_fields: Vec<Box<[u8]>>,
+    pub rate_limits: Option<Box<RouteLimits>>,
 }
 
 /// Every request is refused.

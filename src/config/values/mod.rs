@@ -23,6 +23,7 @@ mod auth;
 mod conditions;
 mod credentials;
 mod paths;
+mod rate_limits;
 mod trace;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
@@ -33,6 +34,7 @@ pub use auth::{ClaimPath, CredentialSource, WayNames};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use credentials::{Fingerprint, Group, PasswordHash, StoredKey, UserName};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use rate_limits::{LimitKey, Rate};
 pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
@@ -186,6 +188,8 @@ written_as_text!(
     PathRegex,
     ValueRegex,
     FieldValue,
+    HeaderName,
+    Rate,
     Network,
     Pseudonym,
     CollectorUrl,
@@ -276,6 +280,26 @@ impl FromText for FieldValue {
             return bad("has a blank at an end", format!("write {}", quoted(text.trim())));
         }
         Ok(FieldValue(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// The name of a field (RFC 9110 §5.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderName(pub String);
+
+impl FromText for HeaderName {
+    const WHAT: &'static str = "the name of a field";
+    const EXAMPLE: &'static str = "X-Cost";
+
+    fn read(text: &str) -> Result<Self, Bad> {
+        if !is_token(text) {
+            return bad("has a character that no such name has", "write \"X-Cost\"");
+        }
+        Ok(HeaderName(text.to_owned()))
     }
 
     fn show(&self) -> String {

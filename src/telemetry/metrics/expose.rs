@@ -14,8 +14,9 @@ use super::{
     families::{self as f, Family, Kind, Unit},
     registry::{Registry, Shards, sum, summed},
     shards::{
-        Classes, ConsumerShard, EndpointShard, FAILURES, Http2Failure, ListenerShard, ProxyFailure,
-        RouteShard, STATUS_FIRST, STATUSES, TLS_SIDES, TlsBreak, TlsFailure, WorkerShard, reasons,
+        Classes, ConsumerShard, EndpointShard, FAILURES, Http2Failure, LimitShard, ListenerShard,
+        ProxyFailure, RouteShard, STATUS_FIRST, STATUSES, TLS_SIDES, TlsBreak, TlsFailure,
+        WorkerShard, reasons,
     },
     tunnels::{End, TunnelEnd, WebSocketCounts, WebSocketShard, close_codes},
 };
@@ -259,6 +260,7 @@ impl Scrape {
         let mut scrape = Scrape(Vec::with_capacity(f::ALL.len()));
         scrape.workers(registry);
         scrape.routes(registry);
+        scrape.limits(registry);
         scrape.upstreams(registry);
         scrape.process(registry, process);
         scrape
@@ -435,6 +437,34 @@ impl Scrape {
         self.counts(f::PASSWORDS, outcomes.filter(|(_, count)| *count > 0).collect());
     }
 
+    fn limits(&mut self, registry: &Registry) {
+        let outcomes: [(_, Figure<LimitShard>); 4] = [
+            ("passed", |l| l.passed.get()),
+            ("refused", |l| l.refused.get()),
+            ("shadow", |l| l.shadow.get()),
+            ("exempt", |l| l.exempt.get()),
+        ];
+        let requests = registry.limits.iter().flat_map(|(name, shards)| {
+            outcomes.map(|(outcome, figure)| {
+                (vec![text_of(name), Cow::Borrowed(outcome)], sum(shards, figure))
+            })
+        });
+        self.counts(f::LIMIT_REQUESTS, requests.collect());
+        let figures: [(_, Figure<LimitShard>); 6] = [
+            (f::LIMIT_WAITS, |l| l.waits.get()),
+            (f::LIMIT_ALONE, |l| l.alone.get()),
+            (f::LIMIT_FORGOTTEN, |l| l.forgotten.get()),
+            (f::LIMIT_KEYS, |l| l.keys.get()),
+            (f::LIMIT_LEASES, |l| l.leases.get()),
+            (f::LIMIT_MEMORY, |l| l.bytes.get()),
+        ];
+        for (family, figure) in figures {
+            let limits = registry.limits.iter();
+            let samples = limits.map(|(name, shards)| (vec![text_of(name)], sum(shards, figure)));
+            self.counts(family, samples.collect());
+        }
+    }
+
     fn upstreams(&mut self, registry: &Registry) {
         let upstreams = &registry.upstreams;
         let passed = upstreams.iter().map(|(name, shards, _)| {
@@ -590,6 +620,7 @@ mod tests {
             }],
             consumers: vec!["c".to_owned()],
             has_more_consumers: false,
+            limits: vec!["per-client".to_owned()],
             series_max: 10,
             is_off: false,
         });

@@ -94,6 +94,13 @@ families! {
     CONSUMER_RECEIVED = Counter Bytes "ringway_consumer_received" ["consumer"] "Request bodies received, by consumer";
     CONSUMER_SENT = Counter Bytes "ringway_consumer_sent" ["consumer"] "Response bodies sent, by consumer";
     PASSWORDS = Counter One "ringway_passwords_verified" ["outcome"] "Passwords of HTTP Basic that were verified: `right` or `wrong`; `busy`: those that nobody had time for. What a worker remembers (`basic.remember`) is not verified again";
+    LIMIT_REQUESTS = Counter One "ringway_rate_limit_requests" ["limit", "outcome"] "Requests that a rate limit was asked about: `passed`, `refused`, `shadow` (would have been refused, `rate_limits.shadow`), or `exempt`";
+    LIMIT_WAITS = Counter One "ringway_rate_limit_waits" ["limit"] "Requests that waited for the worker that holds the bucket of their key";
+    LIMIT_ALONE = Counter One "ringway_rate_limit_alone" ["limit"] "Requests that a worker decided about by its own share of the rate, because the one that holds the bucket did not answer";
+    LIMIT_FORGOTTEN = Counter One "ringway_rate_limit_keys_forgotten" ["limit"] "Keys that were forgotten while they counted, because there were more than `rate_limits.keys_max`";
+    LIMIT_KEYS = Gauge One "ringway_rate_limit_keys" ["limit"] "Keys that are remembered, as of the last second; idle ones are forgotten when room is needed";
+    LIMIT_LEASES = Gauge One "ringway_rate_limit_leases" ["limit"] "Keys of which workers other than the one that holds the bucket know something, as of the last second";
+    LIMIT_MEMORY = Gauge Bytes "ringway_rate_limit_memory" ["limit"] "Memory of the tables of keys, as of the last second";
     PASSED = Counter One "ringway_passthrough_connections" ["upstream"] "Connections whose TLS was passed through (`listeners.passthrough`), by upstream";
     PASSED_BYTES = Counter Bytes "ringway_passthrough" ["upstream", "from"] "Bytes of those connections, by upstream and sender (`client` or `upstream`)";
     RETRIES = Counter One "ringway_upstream_retries" ["upstream"] "Tries beyond a request's first";

@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     cell::Summed,
     shards::{
-        ConsumerShard, EndpointShard, ListenerShard, RouteShard, Series, UpstreamSeries,
-        UpstreamShard, WorkerShard,
+        ConsumerShard, EndpointShard, LimitShard, ListenerShard, RouteShard, Series,
+        UpstreamSeries, UpstreamShard, WorkerShard,
     },
 };
 
@@ -16,6 +16,7 @@ pub struct Names {
     pub listeners: Vec<String>,
     pub routes: Vec<String>,
     pub upstreams: Vec<UpstreamNames>,
+    pub limits: Vec<String>,
     /// The first of them, at most `series_max`.
     pub consumers: Vec<String>,
     pub has_more_consumers: bool,
@@ -49,6 +50,7 @@ pub struct Registry {
     pub routes: Vec<(String, Shards<RouteShard>)>,
     pub consumers: Vec<(String, Shards<ConsumerShard>)>,
     pub upstreams: Vec<UpstreamShards>,
+    pub limits: Vec<(String, Shards<LimitShard>)>,
 }
 
 impl Registry {
@@ -59,6 +61,7 @@ impl Registry {
             routes: vec![(String::new(), shards(workers))],
             consumers: Vec::new(),
             upstreams: Vec::new(),
+            limits: Vec::new(),
         }
     }
 
@@ -72,6 +75,7 @@ impl Registry {
             routes: self.routes.drain(..).collect(),
             consumers: self.consumers.drain(..).collect(),
             upstreams: HashMap::new(),
+            limits: self.limits.drain(..).collect(),
             endpoints: HashMap::new(),
         };
         for (upstream, shards, endpoints) in self.upstreams.drain(..) {
@@ -87,6 +91,7 @@ impl Registry {
         self.adopt_routes(names, &mut known, &mut building);
         self.adopt_consumers(names, &mut known, &mut building);
         self.adopt_upstreams(names, &mut known, &mut building);
+        self.adopt_limits(names, &mut known, &mut building);
         building.into_iter().map(Arc::new).collect()
     }
 
@@ -99,6 +104,7 @@ impl Registry {
             unrouted: unrouted[worker].clone(),
             consumers: Vec::new(),
             upstreams: Vec::new(),
+            limits: Vec::new(),
             is_off: false,
         }
     }
@@ -132,6 +138,16 @@ impl Registry {
                 known.consumers.remove(name).unwrap_or_else(|| shards(known.workers))
             });
             hand_out(building, &shards, |series| &mut series.consumers);
+        }
+    }
+
+    fn adopt_limits(&mut self, names: &Names, known: &mut Known, building: &mut [Series]) {
+        let mut places = HashMap::new();
+        for name in &names.limits {
+            let shards = take(&mut self.limits, &mut places, name, || {
+                known.limits.remove(name).unwrap_or_else(|| shards(known.workers))
+            });
+            hand_out(building, &shards, |series| &mut series.limits);
         }
     }
 
@@ -185,6 +201,7 @@ struct Known {
     routes: HashMap<String, Shards<RouteShard>>,
     consumers: HashMap<String, Shards<ConsumerShard>>,
     upstreams: HashMap<String, Shards<UpstreamShard>>,
+    limits: HashMap<String, Shards<LimitShard>>,
     endpoints: HashMap<(String, String), Shards<EndpointShard>>,
 }
 
@@ -233,6 +250,7 @@ mod tests {
             upstreams: vec![UpstreamNames { name: "u".to_owned(), endpoints: owned(endpoints) }],
             consumers: owned(&["c", "d"]),
             has_more_consumers: true,
+            limits: Vec::new(),
             series_max,
             is_off: false,
         }

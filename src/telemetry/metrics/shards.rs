@@ -420,6 +420,28 @@ pub struct EndpointShard {
     pub duration: Durations,
 }
 
+/// What is counted for a rate limit.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+pub struct LimitShard {
+    pub passed: Cell,
+    pub refused: Cell,
+    /// Would have been refused.
+    pub shadow: Cell,
+    /// It does not apply to them.
+    pub exempt: Cell,
+    /// Waited for the home of their key.
+    pub waits: Cell,
+    /// Were decided without it.
+    pub alone: Cell,
+    /// Keys of this worker that had to go although they counted.
+    pub forgotten: Cell,
+    /// As of the last second: keys whose home it is, bytes of their table, and keys of others'.
+    pub keys: Cell,
+    pub bytes: Cell,
+    pub leases: Cell,
+}
+
 /// One worker's shards for one configuration, by the ids of its snapshot.
 #[derive(Debug)]
 pub struct Series {
@@ -434,6 +456,8 @@ pub struct Series {
     pub consumers: Vec<Arc<ConsumerShard>>,
     /// By `UpstreamId`.
     pub upstreams: Vec<UpstreamSeries>,
+    /// By `LimitId`.
+    pub limits: Vec<Arc<LimitShard>>,
     /// Only the worker as a whole is counted.
     pub is_off: bool,
 }

@@ -1,0 +1,194 @@
+//! Rate limits, compiled, and which of them a route has.
+
+use super::{TOP, rules::no_such};
+use crate::{
+    config::{
+        decode::{At, Sink},
+        file::{self, File},
+        report::{Place, Problem},
+        snapshot::{RateLimit, RouteLimits},
+        values::{Name, Rate},
+    },
+    policy::limit::{KeyPart, WINDOWS_MAX, Window, fields::Names},
+};
+
+/// A bucket that takes longer to fill is no rate any more.
+const FILL_NS_MAX: u128 = 366 * 86_400 * 1_000_000_000;
+
+/// All limits, in the order of the file.
+pub(super) fn rate_limits(file: &File, sink: &mut Sink) -> Vec<RateLimit> {
+    let mut limits = Vec::new();
+    for (name, written) in &file.rate_limits.value.0 {
+        if !name.value.bytes().all(|b| (b' '..=b'~').contains(&b) && !matches!(b, b'"' | b'\\')) {
+            let title = "the name of a rate limit stands in the field RateLimit, in ASCII";
+            let problem = Problem::error(name.place().unwrap_or(TOP), title);
+            sink.push(problem.fix("write letters, digits and -, such as [rate_limits.per-client]"));
+        }
+        // Wrong ones stand in for themselves, so that the numbers of the others hold.
+        limits.push(match written {
+            Some(written) => rate_limit(&name.value, name.place().unwrap_or(TOP), written, sink),
+            None => stand_in(&name.value),
+        });
+    }
+    limits
+}
+
+fn rate_limit(name: &str, place: Place, written: &file::RateLimit, sink: &mut Sink) -> RateLimit {
+    let windows = windows(place, written, sink);
+    check_cost(written, &windows, sink);
+    let key: Box<[KeyPart]> = written.key.0.clone().into();
+    let (mut networks, mut values) = (Vec::new(), Vec::new());
+    for text in written.exempt.iter() {
+        match (text.value.parse::<ipnet::IpNet>(), text.value.parse::<std::net::IpAddr>()) {
+            (Ok(network), _) => networks.push(network.trunc()),
+            (_, Ok(address)) => networks.push(address.into()),
+            _ => {
+                if key.iter().all(|part| *part == KeyPart::Client) {
+                    let title = format!(
+                        "`{}` is no address, and nothing else is counted by in this limit",
+                        text.value
+                    );
+                    let problem = Problem::error(text.place().unwrap_or(TOP), title);
+                    sink.push(problem.fix("write an address or a network, such as \"10.0.0.0/8\""));
+                }
+                values.push(text.value.clone().into_bytes().into());
+            }
+        }
+    }
+    RateLimit {
+        name: name.to_owned(),
+        names: Names::new(name, &windows),
+        windows,
+        key,
+        cost: *written.cost,
+        cost_from: written.cost_from.value.as_ref().map(|field| field.0.to_lowercase().into()),
+        exempt_networks: networks,
+        exempt_values: values,
+        shadow: *written.shadow,
+        keys_max: *written.keys_max as usize,
+        tells: *written.fields,
+        tells_old: *written.x_fields,
+    }
+}
+
+fn stand_in(name: &str) -> RateLimit {
+    let windows = vec![Window::new(1, 1_000_000_000, 1)];
+    RateLimit {
+        name: name.to_owned(),
+        names: Names::new(name, &windows),
+        windows,
+        key: Box::default(),
+        cost: 1,
+        cost_from: None,
+        exempt_networks: Vec::new(),
+        exempt_values: Vec::new(),
+        shadow: false,
+        keys_max: 1,
+        tells: false,
+        tells_old: false,
+    }
+}
+
+/// At least one, whatever is wrong.
+fn windows(place: Place, written: &file::RateLimit, sink: &mut Sink) -> Vec<Window> {
+    let several = &written.windows;
+    let mut windows = Vec::new();
+    match (written.rate.place(), several.place()) {
+        (Some(rate), Some(all)) => {
+            let title = "a limit has one `rate` or several `windows`, not both";
+            let problem = Problem::error(rate, title).related(all, "the windows");
+            sink.push(problem.fix("remove `rate`, and write it as one of the windows"));
+        }
+        (None, None) => {
+            let title = "the limit has no rate";
+            sink.push(Problem::error(place, title).fix("add rate = \"100/s\""));
+        }
+        _ => {}
+    }
+    if let (Some(burst), Some(all)) = (written.burst.place(), several.place()) {
+        let title = "each of several `windows` has its own `burst`";
+        let problem = Problem::error(burst, title).related(all, "the windows");
+        sink.push(problem.fix("write burst in each window"));
+    }
+    if let Some(rate) = written.rate.some() {
+        windows.push(window(&rate, &written.burst, sink));
+    }
+    windows.extend(several.iter().map(|one| window(&one.rate, &one.burst, sink)));
+    if windows.len() > WINDOWS_MAX {
+        let title = format!("a limit has at most {WINDOWS_MAX} windows");
+        let problem = Problem::error(several.place().unwrap_or(place), title);
+        sink.push(problem.fix("remove some, or make two limits of it"));
+    }
+    if windows.is_empty() {
+        if let Some(all) = several.place().filter(|_| !several.is_wrong()) {
+            let title = "`windows` is empty: the limit has no rate";
+            sink.push(Problem::error(all, title).fix("write windows = [{ rate = \"100/s\" }]"));
+        }
+        windows.push(Window::new(1, 1_000_000_000, 1));
+    }
+    windows.truncate(WINDOWS_MAX);
+    windows
+}
+
+fn window(rate: &At<Rate>, burst: &At<Option<u32>>, sink: &mut Sink) -> Window {
+    let Rate { count, period_ms } = rate.value;
+    let tokens = burst.value.unwrap_or(count);
+    let period_ns = u128::from(period_ms) * 1_000_000;
+    if period_ns * u128::from(tokens) > FILL_NS_MAX * u128::from(count) {
+        let title = format!("a burst of {tokens} at this rate takes more than a year to come back");
+        let place = burst.place().or(rate.place()).unwrap_or(TOP);
+        let most = FILL_NS_MAX * u128::from(count) / period_ns;
+        sink.push(Problem::error(place, title).fix(format!("write burst = {most} or less")));
+        return Window::new(count, period_ms * 1_000_000, 1);
+    }
+    Window::new(count, period_ms * 1_000_000, tokens)
+}
+
+/// A request that costs more than a window holds would never pass.
+fn check_cost(written: &file::RateLimit, windows: &[Window], sink: &mut Sink) {
+    let least = windows.iter().map(|window| window.burst).min().unwrap_or(1);
+    if let Some(place) = written.cost.place().filter(|_| *written.cost > least)
+        && !written.rate.is_wrong()
+        && !written.burst.is_wrong()
+        && !written.windows.is_wrong()
+    {
+        let title = format!(
+            "a request would cost {}, more than the burst of {least}, and never pass",
+            *written.cost
+        );
+        let fix = format!("write burst = {} or more, or a lower cost", *written.cost);
+        sink.push(Problem::error(place, title).fix(fix));
+    }
+}
+
+/// Those of a route.
+pub(super) fn of_route(
+    file: &File,
+    limits: &[RateLimit],
+    names: &At<Vec<At<Name>>>,
+    sink: &mut Sink,
+) -> Option<Box<RouteLimits>> {
+    let known = &file.rate_limits;
+    let (mut early, mut late, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    for name in names.iter() {
+        let place = name.place().unwrap_or(TOP);
+        let Some(id) = limits.iter().position(|limit| limit.name == name.value.0) else {
+            if !known.is_wrong() {
+                let all: Vec<&str> = known.value.0.iter().map(|(n, _)| n.value.as_str()).collect();
+                sink.push(no_such("rate limit", "rate_limits", &name.value.0, place, &all));
+            }
+            continue;
+        };
+        if ids.contains(&id) {
+            let title = format!("the rate limit `{}` is there twice", name.value.0);
+            sink.push(Problem::error(place, title).fix("remove one of them"));
+            continue;
+        }
+        ids.push(id);
+        let phase = if limits[id].needs_identity() { &mut late } else { &mut early };
+        phase.push(id as u32);
+    }
+    let charges = ids.iter().any(|id| limits[*id].cost_from.is_some());
+    let limits = RouteLimits { early: early.into(), late: late.into(), charges };
+    (!ids.is_empty()).then(|| Box::new(limits))
+}

@@ -1,0 +1,35 @@
+//! Rate limits: how many requests of one key may pass, exactly, on many workers that share nothing.
+//!
+//! Each key (a client's address, say) has a bucket for each of its limit's windows, and a **home**:
+//! the one worker that holds them ([`Buckets`]). The home takes from the buckets directly. Another
+//! worker has a [`Shard`]: it spends tokens that the home has *leased* to it, and asks for more when
+//! it has none. What it asks is answered by [`Buckets::ask`]; what it does not use it gives back.
+//!
+//! Invariants, for every key:
+//!
+//! - A token that is spent was taken out of the bucket before. So from any moment at which nothing
+//!   is on lease, no more requests pass than `burst + rate * time`, however many workers there are,
+//!   and however long messages take.
+//! - A lease beyond what waits for it is at most [`Buckets`]'s tokens divided by twice the number of
+//!   workers: it shrinks to nothing as the bucket empties, so that no worker refuses what another
+//!   one has tokens for. What is not used within [`LEASE_SWEEPS`] sweeps goes back.
+//! - A shard that was told "empty until" refuses by itself until then.
+//!
+//! Time is counted in 64ths of a nanosecond ([`Moment`]), so that the interval between two tokens
+//! is exact to a millionth at 1,000,000 a second; it is rounded up, never in the client's favour.
+
+mod bucket;
+pub mod fields;
+mod key;
+mod shard;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use bucket::{Left, Moment, Window, moment, nanos};
+pub use key::{Key, KeyPart, cookie_value, query_value};
+pub use shard::{LEASE_SWEEPS, LEASES_MAX, Shard, Took};
+pub use table::{Ask, Buckets, Grant};
+
+/// Windows of one limit, at most.
+pub const WINDOWS_MAX: usize = 4;

@@ -1,0 +1,606 @@
+//! Rate limits of routes: who decides about a request, and what becomes of it.
+//!
+//! The decisions are `policy::limit`'s. Here is which worker takes them: the key's home by itself,
+//! any other from what the home has leased to it. A request that has to wait for the home does so
+//! no longer than [`WAIT_MS`] and a tick; when there is no answer (its worker ended or stands still,
+//! or its queue is full) this worker decides alone, from a bucket of its own that fills at its share
+//! of the rate and has no burst. What passes in this way is settled with the home when it answers
+//! after all: taken from what it grants, or charged to the bucket.
+//!
+//! Invariants: with one worker no letter is sent and nobody waits. What a request took is given
+//! back when another limit refuses it, and when it is gone before the answer. State is carried over
+//! by the limit's name; a reload refills nothing.
+
+use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, task::Waker};
+
+use ahash::AHashMap;
+use slab::Slab;
+
+use super::{
+    Worker,
+    clock::{now_ms, now_ns},
+    exchange::{Exchange, ResponseSink},
+    generation::Generation,
+    home::{self, Homes},
+};
+use crate::{
+    config::{
+        Snapshot,
+        snapshot::{LimitId, RateLimit},
+    },
+    policy::{
+        Refusal,
+        limit::{
+            Ask, Buckets, Grant, Key, KeyPart, Left, Moment, Shard, Took, cookie_value, fields,
+            moment, nanos, query_value,
+        },
+        refusal,
+    },
+    telemetry::metrics::shards::LimitShard,
+};
+
+/// A request waits so long for the home of its key, and up to a tick longer.
+const WAIT_MS: u64 = 200;
+
+/// Requests that wait or that have passed and are not settled, at most: beyond, nothing is settled.
+const OWED_MAX: usize = 64 * 1024;
+
+/// What the workers tell each other. `limit` is the number of its name.
+#[derive(Clone, Copy, Debug)]
+pub enum Letter {
+    Ask {
+        limit: u64,
+        from: u32,
+        ask: Ask,
+    },
+    Grant {
+        limit: u64,
+        grant: Grant,
+    },
+    /// Tokens that were leased and not used.
+    Return {
+        limit: u64,
+        key: u64,
+        tokens: u32,
+    },
+    /// What requests cost beyond what was taken.
+    Charge {
+        limit: u64,
+        key: u64,
+        tokens: u32,
+    },
+}
+
+impl Letter {
+    pub fn returned(limit: u64, key: u64, tokens: u32) -> Letter {
+        Letter::Return { limit, key, tokens }
+    }
+}
+
+/// One worker's state of one limit. It outlives configurations.
+struct LimitState {
+    /// Of its name.
+    number: u64,
+    /// Of the keys whose home this worker is, and of others while their home does not answer.
+    buckets: RefCell<Buckets>,
+    shard: RefCell<Shard<Ticket>>,
+}
+
+/// The limits of a generation, by [`LimitId`].
+#[derive(Default)]
+pub struct Limits {
+    states: Vec<Rc<LimitState>>,
+    by_number: AHashMap<u64, LimitId>,
+}
+
+impl Limits {
+    /// Of a worker that is started. One that takes another's place does not know what its keys
+    /// have used, and lets their buckets fill from empty.
+    pub fn first(snapshot: &Snapshot, homes: &Homes, worker: usize) -> Limits {
+        let empty_at = if homes.begin(worker) { moment(now_ns()).max(1) } else { 0 };
+        Limits::of(snapshot, homes, |rule, number| {
+            Rc::new(LimitState::new(rule, number, homes, empty_at))
+        })
+    }
+
+    /// Of the next configuration: limits that it also has keep their state.
+    pub fn next(&self, snapshot: &Snapshot, homes: &Homes) -> Limits {
+        Limits::of(snapshot, homes, |rule, number| match self.find(number) {
+            Some((_, state)) => {
+                let (keys_max, now) = (keys_max(rule, homes), moment(now_ns()));
+                state.buckets.borrow_mut().change(&rule.windows, keys_max, now);
+                state.clone()
+            }
+            None => Rc::new(LimitState::new(rule, number, homes, 0)),
+        })
+    }
+
+    fn of(
+        snapshot: &Snapshot,
+        homes: &Homes,
+        state: impl Fn(&RateLimit, u64) -> Rc<LimitState>,
+    ) -> Limits {
+        let numbered = |rule: &RateLimit| homes.random.hash_one(&rule.name);
+        let states: Vec<_> =
+            snapshot.rate_limits.iter().map(|rule| state(rule, numbered(rule))).collect();
+        let by_number = states.iter().zip(0..).map(|(state, id)| (state.number, id)).collect();
+        Limits { states, by_number }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    fn find(&self, number: u64) -> Option<(LimitId, &Rc<LimitState>)> {
+        let id = *self.by_number.get(&number)?;
+        Some((id, &self.states[id as usize]))
+    }
+}
+
+/// A worker's part of the keys, with room for an uneven share.
+fn keys_max(rule: &RateLimit, homes: &Homes) -> usize {
+    let share = rule.keys_max.div_ceil(homes.workers());
+    if homes.workers() == 1 { share } else { share + share / 16 + 64 }
+}
+
+impl LimitState {
+    fn new(rule: &RateLimit, number: u64, homes: &Homes, empty_at: Moment) -> LimitState {
+        let buckets = Buckets::new(&rule.windows, keys_max(rule, homes), empty_at);
+        LimitState { number, buckets: RefCell::new(buckets), shard: RefCell::default() }
+    }
+}
+
+/// A place in the table of waits, and its user: a place is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    place: usize,
+    serial: u64,
+}
+
+/// Requests of one worker that wait for the home of their key.
+#[derive(Default)]
+pub struct Waits(RefCell<Slab<Wait>>);
+
+#[derive(Default)]
+struct Wait {
+    serial: u64,
+    waker: Option<Waker>,
+    result: Option<Result<Left, Moment>>,
+    /// The request has passed without an answer: what is granted for it is used.
+    has_passed: bool,
+}
+
+/// What becomes of what the home said about one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// The request goes by it.
+    Used,
+    /// There is no such request any more.
+    Unwanted,
+    /// It has passed before, whatever was said.
+    Owed,
+}
+
+impl Waits {
+    fn begin(&self) -> Ticket {
+        thread_local! { static SERIAL: std::cell::Cell<u64> = const { std::cell::Cell::new(0) }; }
+        let serial = SERIAL.get() + 1;
+        SERIAL.set(serial);
+        let place = self.0.borrow_mut().insert(Wait { serial, ..Wait::default() });
+        Ticket { place, serial }
+    }
+
+    /// Nothing will be settled with a request that has passed.
+    fn forget(&self, ticket: Ticket) {
+        let mut waits = self.0.borrow_mut();
+        let wait = waits.get(ticket.place);
+        if wait.is_some_and(|wait| wait.serial == ticket.serial && wait.has_passed) {
+            waits.remove(ticket.place);
+        }
+    }
+
+    /// The home has said what becomes of a request.
+    fn end(&self, ticket: Ticket, result: Result<Left, Moment>) -> Told {
+        let mut waits = self.0.borrow_mut();
+        let waker = match waits.get_mut(ticket.place) {
+            Some(wait) if wait.serial == ticket.serial => {
+                if wait.has_passed {
+                    waits.remove(ticket.place);
+                    return if result.is_ok() { Told::Used } else { Told::Owed };
+                }
+                wait.result = Some(result);
+                wait.waker.take()
+            }
+            _ => return Told::Unwanted,
+        };
+        // Outside the borrow: a waker may run anything.
+        drop(waits);
+        waker.into_iter().for_each(Waker::wake);
+        Told::Used
+    }
+}
+
+/// A request that waits; one that is dropped gives back what it was granted.
+struct Waiting<'w> {
+    worker: &'w Worker,
+    state: &'w LimitState,
+    shard: &'w LimitShard,
+    key: u64,
+    cost: u32,
+    ticket: Ticket,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waits = self.worker.limit_waits.0.borrow_mut();
+        if waits[self.ticket.place].has_passed {
+            // Stays until the home has answered.
+            return;
+        }
+        let wait = waits.remove(self.ticket.place);
+        drop(waits);
+        if let Some(Ok(_)) = wait.result {
+            give_back(self.worker, self.state, self.key, self.cost);
+        }
+    }
+}
+
+impl Waiting<'_> {
+    async fn result(self) -> Result<Left, Moment> {
+        let (worker, ticket) = (self.worker, self.ticket);
+        let answered = poll_fn(|cx| {
+            let mut waits = worker.limit_waits.0.borrow_mut();
+            let wait = &mut waits[ticket.place];
+            match wait.result.take() {
+                Some(result) => Poll::Ready(result),
+                None => {
+                    wait.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        });
+        let alarm = worker.alarms.alarm();
+        match alarm.by(now_ms() + WAIT_MS, answered).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.shard.alone.count();
+                let (now, workers) = (moment(now_ns()), worker.homes.workers() as u32);
+                let mut shard = self.state.shard.borrow_mut();
+                shard.unanswered(self.key);
+                let mut buckets = self.state.buckets.borrow_mut();
+                let result = buckets.take_alone(self.key, self.cost, workers, now);
+                let mut waits = worker.limit_waits.0.borrow_mut();
+                let is_owed = result.is_ok() && shard.knows(self.key);
+                waits[self.ticket.place].has_passed = is_owed && waits.len() <= OWED_MAX;
+                result
+            }
+        }
+    }
+}
+
+/// What became of a request at once.
+enum Decided {
+    Now(Result<Left, Moment>),
+    /// The home of its key will say.
+    Later(Ticket),
+}
+
+fn decide(
+    worker: &Worker,
+    state: &LimitState,
+    shard: &LimitShard,
+    (key, cost): (u64, u32),
+) -> Decided {
+    let (homes, now) = (&worker.homes, moment(now_ns()));
+    let home = homes.of(key);
+    if home == worker.index {
+        return Decided::Now(state.buckets.borrow_mut().take(key, cost, now));
+    }
+    let took = state.shard.borrow_mut().take(key, cost, now);
+    match took {
+        Took::Yes(left, None) => Decided::Now(Ok(left)),
+        Took::Yes(left, Some(ask)) => {
+            if !send(worker, state, home, ask) {
+                state.shard.borrow_mut().unanswered(key);
+            }
+            Decided::Now(Ok(left))
+        }
+        Took::No(until) => Decided::Now(Err(until)),
+        Took::Ask(ask) if !send(worker, state, home, ask) => {
+            state.shard.borrow_mut().unanswered(key);
+            shard.alone.count();
+            let workers = homes.workers() as u32;
+            Decided::Now(state.buckets.borrow_mut().take_alone(key, cost, workers, now))
+        }
+        Took::Ask(_) | Took::Wait => {
+            let ticket = worker.limit_waits.begin();
+            state.shard.borrow_mut().wait(key, cost, ticket);
+            Decided::Later(ticket)
+        }
+    }
+}
+
+fn send(worker: &Worker, state: &LimitState, home: usize, ask: Ask) -> bool {
+    let letter = Letter::Ask { limit: state.number, from: worker.index as u32, ask };
+    worker.homes.leave(home, home::Letter::Limit(letter)).is_ok()
+}
+
+/// Puts tokens back that a request took and does not need.
+fn give_back(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
+    let home = worker.homes.of(key);
+    if home == worker.index {
+        state.buckets.borrow_mut().give(key, tokens, moment(now_ns()));
+    } else if !state.shard.borrow_mut().give(key, tokens) {
+        let letter = Letter::Return { limit: state.number, key, tokens };
+        // What does not get there is lost to the key, and never too much.
+        let _ = worker.homes.leave(home, home::Letter::Limit(letter));
+    }
+}
+
+/// Asks the limits of a route, one after the other. The one that refuses says why; what the others
+/// took goes back.
+#[inline]
+pub async fn admit<S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &Exchange,
+    limits: &[LimitId],
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    for (at, id) in limits.iter().enumerate() {
+        let (rule, state) = of(snapshot, *id);
+        let shard = &snapshot.series.limits[*id as usize];
+        let Some(key) = key_of(worker, snapshot, exchange, rule, state) else {
+            shard.exempt.count();
+            continue;
+        };
+        let result = match decide(worker, state, shard, (key, rule.cost)) {
+            Decided::Now(result) => result,
+            Decided::Later(ticket) => {
+                shard.waits.count();
+                let waiting = Waiting { worker, state, shard, key, cost: rule.cost, ticket };
+                // Boxed: rare, and must not enlarge every connection's task.
+                Box::pin(waiting.result()).await
+            }
+        };
+        match result {
+            Ok(left) => passed(worker, rule, shard, left, sink),
+            Err(_) if rule.shadow => shard.shadow.count(),
+            Err(until) => {
+                shard.refused.count();
+                give_back_all(worker, snapshot, exchange, &limits[..at]);
+                return Err(refused(rule, until, sink));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn of(snapshot: &Generation, id: LimitId) -> (&RateLimit, &LimitState) {
+    // Both have the same ids.
+    let limits = &snapshot.rate_limits;
+    (snapshot.rate_limit(id), &limits.states[id as usize])
+}
+
+#[cold]
+fn give_back_all(worker: &Worker, snapshot: &Generation, exchange: &Exchange, ids: &[LimitId]) {
+    for id in ids {
+        let (rule, state) = of(snapshot, *id);
+        // One in shadow mode counts on.
+        if let Some(key) = key_of(worker, snapshot, exchange, rule, state).filter(|_| !rule.shadow)
+        {
+            give_back(worker, state, key, rule.cost);
+        }
+    }
+}
+
+#[inline]
+fn passed<S: ResponseSink>(
+    worker: &Worker,
+    rule: &RateLimit,
+    shard: &LimitShard,
+    left: Left,
+    sink: &mut S,
+) {
+    shard.passed.count();
+    if rule.tells || rule.tells_old {
+        tell(worker, rule, left, sink);
+    }
+}
+
+fn tell<S: ResponseSink>(worker: &Worker, rule: &RateLimit, left: Left, sink: &mut S) {
+    let mut lines = worker.scratch.take();
+    lines.clear();
+    if rule.tells {
+        rule.names.write(left, &mut lines);
+    }
+    if rule.tells_old {
+        fields::write_old(&rule.windows, left, &mut lines);
+    }
+    sink.add_fields(&lines);
+    worker.scratch.set(lines);
+}
+
+/// The refusal of a request whose key has enough again at `until`.
+#[cold]
+fn refused<S: ResponseSink>(rule: &RateLimit, until: Moment, sink: &mut S) -> Refusal {
+    let wait_ns = nanos(until.saturating_sub(moment(now_ns())));
+    let retry_after_s = wait_ns.div_ceil(1_000_000_000).clamp(1, u64::from(u32::MAX)) as u32;
+    let left = Left { tokens: 0, full_in_ns: wait_ns, window: 0 };
+    let mut lines = Vec::with_capacity(128);
+    rule.names.write(left, &mut lines);
+    if rule.tells_old {
+        fields::write_old(&rule.windows, left, &mut lines);
+    }
+    sink.add_fields(&lines);
+    Refusal { retry_after_s, ..refusal::RATE_LIMITED.into() }
+}
+
+/// The key of a request; `None` when the limit is not for it.
+#[inline]
+fn key_of(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &Exchange,
+    rule: &RateLimit,
+    state: &LimitState,
+) -> Option<u64> {
+    if let Some(ip) = exchange.client.ip
+        && rule.exempt_networks.iter().any(|network| network.contains(&ip))
+    {
+        return None;
+    }
+    let mut key = Key::of(&worker.homes.random, state.number);
+    for part in &rule.key {
+        match part {
+            KeyPart::Client => key.client(exchange.client.ip),
+            part => {
+                let is_exempt = with_value(snapshot, exchange, part, |value| {
+                    key.value(value);
+                    let exempt = &rule.exempt_values;
+                    value.is_some_and(|value| exempt.iter().any(|one| **one == *value))
+                });
+                if is_exempt {
+                    return None;
+                }
+            }
+        }
+    }
+    Some(key.finish())
+}
+
+/// Calls `look` with the value of a part that is a text.
+fn with_value<R>(
+    snapshot: &Generation,
+    exchange: &Exchange,
+    part: &KeyPart,
+    look: impl FnOnce(Option<&[u8]>) -> R,
+) -> R {
+    let identity = exchange.identity.as_ref();
+    match part {
+        KeyPart::Client => look(None),
+        KeyPart::Consumer => {
+            // The name of the consumer, where it is one.
+            let known = identity.filter(|identity| identity.consumer.is_some());
+            look(known.map(|identity| identity.subject.as_bytes()))
+        }
+        KeyPart::Subject => look(identity.map(|identity| identity.subject.as_bytes())),
+        KeyPart::Claim(name) => match identity.and_then(|identity| identity.claim(name)) {
+            Some(serde_json::Value::String(text)) => look(Some(text.as_bytes())),
+            Some(other) => look(Some(other.to_string().as_bytes())),
+            None => look(None),
+        },
+        KeyPart::Header(name) => look(field(exchange, name.as_bytes()).next()),
+        KeyPart::Query(name) => look(query_value(exchange.query(), name).as_deref()),
+        KeyPart::Cookie(name) => {
+            look(field(exchange, b"cookie").find_map(|field| cookie_value(field, name)))
+        }
+        KeyPart::Route => {
+            let route = exchange.route.map(|id| snapshot.route(id).name.as_bytes());
+            look(route)
+        }
+        KeyPart::Host => look(Some(&exchange.host().to_ascii_lowercase())),
+    }
+}
+
+/// The values of a field, whether the codec has a number for it or not.
+fn field<'e>(exchange: &'e Exchange, name: &'e [u8]) -> impl Iterator<Item = &'e [u8]> {
+    let fields = exchange.head().fields.iter();
+    let is_it =
+        move |field: &&crate::wire::Field| exchange.text(field.name).eq_ignore_ascii_case(name);
+    fields.filter(is_it).map(|field| exchange.text(field.value))
+}
+
+/// A letter for this worker.
+pub fn receive(worker: &Worker, letter: Letter) {
+    let (snapshot, now) = (worker.snapshot(), moment(now_ns()));
+    let limits = &snapshot.rate_limits;
+    match letter {
+        Letter::Ask { limit, from, ask } => {
+            // A limit that is not known here yet, or not any more: whoever asks decides alone.
+            let Some((_, state)) = limits.find(limit) else { return };
+            let workers = worker.homes.workers() as u32;
+            let grant = state.buckets.borrow_mut().ask(ask, workers, now);
+            let letter = home::Letter::Limit(Letter::Grant { limit, grant });
+            if worker.homes.leave(from as usize, letter).is_err() && grant.tokens > 0 {
+                state.buckets.borrow_mut().give(ask.key, grant.tokens, now);
+            }
+        }
+        Letter::Grant { limit, grant } => {
+            if let Some((_, state)) = limits.find(limit) {
+                granted(worker, state, &grant, now);
+            }
+        }
+        Letter::Return { limit, key, tokens } => {
+            if let Some((_, state)) = limits.find(limit) {
+                state.buckets.borrow_mut().give(key, tokens, now);
+            }
+        }
+        Letter::Charge { limit, key, tokens } => {
+            if let Some((_, state)) = limits.find(limit) {
+                state.buckets.borrow_mut().charge(key, tokens, now);
+            }
+        }
+    }
+}
+
+fn granted(worker: &Worker, state: &LimitState, grant: &Grant, now: Moment) {
+    let home = worker.homes.of(grant.key);
+    let (mut unwanted, mut owed) = (0, 0);
+    let (is_known, ask) = {
+        let mut shard = state.shard.borrow_mut();
+        let ask = shard.granted(grant, now, |ticket, tokens, result| {
+            // Wakes tasks, and runs none.
+            match worker.limit_waits.end(ticket, result) {
+                Told::Unwanted if result.is_ok() => unwanted += tokens,
+                Told::Owed => owed += tokens,
+                Told::Used | Told::Unwanted => {}
+            }
+        });
+        (shard.knows(grant.key), ask)
+    };
+    if !is_known {
+        unwanted += grant.tokens;
+    }
+    if unwanted > 0 {
+        give_back(worker, state, grant.key, unwanted);
+    }
+    if owed > 0 {
+        let letter = Letter::Charge { limit: state.number, key: grant.key, tokens: owed };
+        let _ = worker.homes.leave(home, home::Letter::Limit(letter));
+    }
+    if let Some(ask) = ask
+        && !send(worker, state, home, ask)
+    {
+        // Those who wait decide alone when their time is up.
+        state.shard.borrow_mut().unanswered(grant.key);
+    }
+}
+
+/// Gives leases back that are not used. Called on every tick.
+pub fn sweep(worker: &Worker) {
+    let snapshot = worker.snapshot();
+    if snapshot.rate_limits.is_empty() || worker.homes.workers() == 1 {
+        return;
+    }
+    let now = moment(now_ns());
+    for state in &snapshot.rate_limits.states {
+        let give_back = |key, tokens| {
+            let letter = Letter::Return { limit: state.number, key, tokens };
+            worker.homes.leave(worker.homes.of(key), home::Letter::Limit(letter)).is_ok()
+        };
+        let forget = |ticket| worker.limit_waits.forget(ticket);
+        state.shard.borrow_mut().sweep(now, give_back, forget);
+    }
+}
+
+/// Notes how many keys there are, and how much memory they take. Called every second or so.
+pub fn measure(snapshot: &Generation) {
+    for (state, shard) in snapshot.rate_limits.states.iter().zip(&snapshot.series.limits) {
+        let buckets = state.buckets.borrow();
+        shard.keys.set(buckets.keys() as u64);
+        shard.bytes.set(buckets.bytes() as u64);
+        shard.leases.set(state.shard.borrow().len() as u64);
+        shard.forgotten.set(buckets.forgotten());
+    }
+}
