@@ -331,14 +331,21 @@ fn files_of_keys_and_users_are_reported_by_line() {
         ),
         (
             format!("{one} a groups=x\n{two} a groups=y\n"),
-            vec!["`keys.txt`, line 2: says other groups of the consumer `a` than an earlier line"],
+            vec![
+                "`keys.txt`, line 2: says other groups, or another plan, of the consumer `a` than an \
+                 earlier line",
+            ],
         ),
         (
             format!("{one} own groups=x\n"),
             vec![
-                "`keys.txt`, line 1: says groups of the consumer `own`, which has a section of its \
+                "`keys.txt`, line 1: says groups or a plan of the consumer `own`, which has a section of its \
                  own in the configuration",
             ],
+        ),
+        (
+            format!("{one} a plan=gold\n"),
+            vec!["`keys.txt`, line 1: names the plan `gold`, which there is not"],
         ),
         (long, vec!["`keys.txt`, line 1: is longer than 4096 bytes"]),
         (

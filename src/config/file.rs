@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{config::decode::At, section};
 
-pub use consumers::{ApiKeys, Basic, Consumer};
+pub use consumers::{ApiKeys, Basic, Consumer, Plan};
 pub use policies::{Maintenance, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
@@ -59,6 +59,8 @@ section! {
         policies: Named<PolicySet> = Named::default();
         /// Who uses what is served here, by name. See docs/consumers.md.
         consumers: Named<Consumer> = Named::default();
+        /// What consumers may use, by name. See docs/consumers.md.
+        plans: Named<Plan> = Named::default();
         /// Ways to authenticate by an API key, by name. See docs/api-keys.md.
         api_keys: Named<ApiKeys> = Named::default();
         /// Ways to authenticate by a name and a password (HTTP Basic), by name. See

@@ -22,7 +22,7 @@ pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
 pub use auth::{Authenticate, CONSUMER_FIELDS, ClaimField, Way, WayKind};
-pub use consumers::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, User, Users};
+pub use consumers::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, Plan, User, Users};
 pub use policies::{Maintenance, Policies};
 pub use rate_limits::{LimitId, RateLimit, RouteLimits};
 pub use tickets::SharedTickets;

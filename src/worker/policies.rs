@@ -6,13 +6,15 @@
 //! rate limits that need no identity    429
 //! authenticate → Identity              401
 //! authorise → Permit
-//! rate limits of identities            429
+//! rate limits of identities, and plans 429
 //! ```
 //!
 //! A phase that can be decided at once does not wait; what may wait is boxed, so that it costs the
 //! others nothing. What a policy has to tell the client with the response, whoever makes that, it
 //! adds to the sink (`ResponseSink::add_fields`); what it tells the upstream, to the exchange
 //! ([`UpstreamFields`]).
+
+use std::borrow::Cow;
 
 use super::{
     Worker, auth,
@@ -21,7 +23,7 @@ use super::{
     rate_limits,
 };
 use crate::{
-    config::snapshot::Policies,
+    config::snapshot::{LimitId, Policies},
     policy::{Refusal, permit::Permit, refusal},
 };
 
@@ -74,6 +76,24 @@ pub fn is_same_field(own: &[u8], name: &[u8]) -> bool {
     own.len() == name.len() && own.iter().zip(name).all(|(a, b)| folded(*a) == folded(*b))
 }
 
+/// Rate limits of the plan of the consumer that the request is from, but for those that the route
+/// has asked already.
+fn plan_limits<'s>(
+    snapshot: &'s Generation,
+    exchange: &Exchange,
+    policies: &Policies,
+) -> Option<Cow<'s, [LimitId]>> {
+    let consumer = exchange.identity.as_ref()?.consumer?;
+    let limits = &*snapshot.consumers.plan(consumer)?.rate_limits;
+    let own = policies.rate_limits.as_deref();
+    let is_asked =
+        |id: &LimitId| own.is_some_and(|own| own.early.contains(id) || own.late.contains(id));
+    match limits.iter().any(is_asked) {
+        false => Some(Cow::Borrowed(limits)),
+        true => Some(limits.iter().copied().filter(|id| !is_asked(id)).collect()),
+    }
+}
+
 /// The phases of a route that has policies.
 pub async fn before<S: ResponseSink>(
     worker: &Worker,
@@ -95,6 +115,9 @@ pub async fn before<S: ResponseSink>(
     let permit = Permit::of_open_route();
     if let Some(limits) = &policies.rate_limits {
         rate_limits::admit(worker, snapshot, exchange, &limits.late, sink).await?;
+    }
+    if let Some(limits) = plan_limits(snapshot, exchange, policies) {
+        rate_limits::admit(worker, snapshot, exchange, &limits, sink).await?;
     }
     Ok(Passed::On(permit))
 }

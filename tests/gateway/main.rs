@@ -20,6 +20,7 @@ mod basic_auth;
 mod certificates;
 mod client_certificates;
 mod commands;
+mod consumers;
 mod forwarding;
 mod framing;
 mod grpc;

@@ -28,6 +28,14 @@ fn names(file: &File) -> Vec<At<String>> {
     names
 }
 
+/// Whether a route, or a set of policies, names the way.
+pub(super) fn is_asked_for(file: &File, name: &str) -> bool {
+    let routes = file.routes.iter().map(|route| &route.value.authenticate);
+    let sets = file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref());
+    let all = routes.chain(sets.map(|set| &set.authenticate));
+    all.flat_map(|keys| keys.iter()).any(|ways| ways.value.0.iter().any(|own| own == name))
+}
+
 /// All ways.
 pub(super) fn ways(file: &File, credentials: Credentials, sink: &mut Sink) -> Vec<Way> {
     check_names(file, sink);

@@ -52,7 +52,7 @@ pub(super) fn users(
         let place = file.place().unwrap_or(TOP);
         is_sound &= read(&file.value, &folder.join(&file.value), place, gathered, &mut users, sink);
     }
-    if is_sound && users.all.is_empty() {
+    if is_sound && users.all.is_empty() && gathered.is_asked_for(&name.value) {
         let title = "nobody could pass: no consumer has a `password`, and no `file` has a user";
         let fix = "give a consumer a `password`, or add file = \"users.htpasswd\"";
         sink.push(Problem::error(name.place().unwrap_or(TOP), title).fix(fix));

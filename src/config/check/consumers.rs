@@ -6,13 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use super::{Once, TOP, basic, key_file, rules::no_such};
+use super::{Once, TOP, auth, basic, key_file, plans, rules::no_such};
 use crate::{
     config::{
         decode::{At, Sink},
         file::{ApiKeys, Consumer, File},
         report::{Place, Problem},
-        snapshot::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, User, Way, WayKind},
+        snapshot::{
+            Accepted, BasicRule, CertificateNames, Consumers, KeyRule, RateLimit, User, Way,
+            WayKind,
+        },
         values::{Group, Name},
     },
     policy::{
@@ -30,9 +33,20 @@ pub(super) struct Gathered<'f> {
 }
 
 impl Gathered<'_> {
+    /// The number of a plan.
+    pub fn plan(&self, name: &str) -> Option<u32> {
+        let at = self.file.plans.value.0.iter().position(|(plan, _)| plan.value == name)?;
+        u32::try_from(at).ok()
+    }
+
     /// Whether the consumer of this name has a section of its own.
     pub fn is_own(&self, name: &str) -> bool {
         self.consumers.find(name).is_some_and(|consumer| self.consumers.is_own(consumer))
+    }
+
+    /// Whether anybody is asked by the way of this name.
+    pub fn is_asked_for(&self, name: &str) -> bool {
+        auth::is_asked_for(self.file, name)
     }
 
     /// Nothing is wrong with the consumers' keys.
@@ -70,7 +84,13 @@ pub(super) struct Credentials {
     basic: Vec<Option<BasicRule>>,
 }
 
-pub(super) fn check(file: &File, folder: &Path, sink: &mut Sink) -> (Consumers, Credentials) {
+pub(super) fn check(
+    file: &File,
+    limits: &[RateLimit],
+    folder: &Path,
+    sink: &mut Sink,
+) -> (Consumers, Credentials) {
+    let plans = plans::plans(file, limits, sink).into();
     let mut gathered = Gathered { consumers: consumers::Gathering::default(), file };
     for (name, consumer) in &file.consumers.value.0 {
         add(name, consumer.as_ref(), &mut gathered, sink);
@@ -82,6 +102,16 @@ pub(super) fn check(file: &File, folder: &Path, sink: &mut Sink) -> (Consumers, 
     for (name, way) in &file.api_keys.value.0 {
         let place = name.place().unwrap_or(TOP);
         let table = way.as_ref().and_then(|way| tables.of(way, place, &mut gathered, sink));
+        if table.as_ref().is_some_and(|table| table.is_empty())
+            && way.as_ref().is_some_and(|way| way.file.value.is_none())
+            && gathered.has_sound_keys()
+            && gathered.is_asked_for(&name.value)
+        {
+            let title = "there is no API key: no consumer has `keys`, and no `file` is named";
+            let fix = "make one with `ringway key create`, and add its digest to `keys` of a \
+                       consumer or to a `file`";
+            sink.push(Problem::warning(place, title).fix(fix));
+        }
         // The file has been read, so that the consumers that it has are known.
         let accepts = way.as_ref().map(|way| accepts(&way.consumers, &way.groups, &gathered, sink));
         keys.push(table.zip(accepts));
@@ -103,7 +133,7 @@ pub(super) fn check(file: &File, folder: &Path, sink: &mut Sink) -> (Consumers, 
     let basic_rule =
         |(rule, accepts): (_, Accepts)| BasicRule { accepted: accepts.among(&all), ..rule };
     let basic = basic.into_iter().map(|rule| rule.map(basic_rule)).collect();
-    (Consumers { all, certificates }, Credentials { keys, basic })
+    (Consumers { all, certificates, plans }, Credentials { keys, basic })
 }
 
 /// The ways that take them. One that is wrong has its place all the same, since ways are numbered.
@@ -151,8 +181,10 @@ fn add(
         return;
     }
     let groups = consumer.iter().flat_map(|consumer| consumer.groups.iter());
+    let plan = consumer.and_then(|consumer| consumer.plan.some());
+    let plan = plan.and_then(|plan| plans::find(gathered.file, &plan, sink));
     let mut kind =
-        Kind { groups: groups.map(|group| group.value.0.as_str().into()).collect(), plan: None };
+        Kind { groups: groups.map(|group| group.value.0.as_str().into()).collect(), plan };
     if let Some(again) =
         (1..kind.groups.len()).find(|at| kind.groups[..*at].contains(&kind.groups[*at]))
     {
@@ -249,12 +281,6 @@ impl Tables<'_> {
                 key_file::table(keys, &key_file::Named { name, path: Path::new(""), place }, sink)
             }
         };
-        if path.is_none() && self.own_keys.is_empty() && gathered.has_sound_keys() {
-            let title = "there is no API key: no consumer has `keys`, and no `file` is named";
-            let fix = "make one with `ringway key create`, and add its digest to `keys` of a \
-                       consumer or to a `file`";
-            sink.push(Problem::warning(place, title).fix(fix));
-        }
         self.known.entry(path).or_insert(table.map(Arc::new)).clone()
     }
 }

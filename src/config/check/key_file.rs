@@ -30,7 +30,8 @@ const WRONG_MAX: usize = 5;
 /// A digest and a short name: no line with a key is shorter.
 const LINE_BYTES_MIN: u64 = 66;
 const FIX: &str = "write on each line sha256:DIGEST CONSUMER, as `ringway key create` prints it; \
-                   behind them may be expires=2027-01-31, scopes=a,b, groups=a,b and a # comment";
+                   behind them may be expires=2027-01-31, scopes=a,b, groups=a,b, plan=NAME and a \
+                   # comment";
 
 /// A file of keys, and where the configuration names it.
 pub(super) struct Named<'n> {
@@ -164,24 +165,30 @@ fn one(
 
 fn consumer(line: &Line<'_>, gathered: &mut Gathered<'_>) -> Result<u32, String> {
     let name = line.consumer;
-    let kind = match &line.groups {
+    let plan = match line.plan {
         None => None,
-        Some(groups) => {
-            let groups = groups.iter().map(|group| (*group).into()).collect();
-            Some(Kind { groups, plan: None })
+        Some(plan) => {
+            let known = gathered.plan(plan);
+            Some(known.ok_or_else(|| format!("names the plan `{plan}`, which there is not"))?)
         }
     };
+    let groups = line.groups.iter().flatten().map(|group| (*group).into()).collect();
+    // A line that says neither says nothing of its consumer.
+    let is_said = line.groups.is_some() || plan.is_some();
+    let kind = is_said.then_some(Kind { groups, plan });
     gathered.consumers.add(name, kind).map_err(|not| match not {
         consumers::Not::Otherwise if gathered.is_own(name) => format!(
-            "says groups of the consumer `{name}`, which has a section of its own in the \
+            "says groups or a plan of the consumer `{name}`, which has a section of its own in the \
              configuration"
         ),
         consumers::Not::Otherwise => {
-            format!("says other groups of the consumer `{name}` than an earlier line")
+            format!(
+                "says other groups, or another plan, of the consumer `{name}` than an earlier line"
+            )
         }
         consumers::Not::Full => format!("has one consumer more than {}", consumers::CONSUMERS_MAX),
         consumers::Not::Kinds => {
-            format!("has one more combination of groups than {}", consumers::KINDS_MAX)
+            format!("has one more combination of groups and plan than {}", consumers::KINDS_MAX)
         }
         consumers::Not::Name => {
             format!("names a consumer with more than {} bytes", consumers::NAME_BYTES_MAX)

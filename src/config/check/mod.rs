@@ -27,6 +27,7 @@ mod certificates;
 mod consumers;
 mod key_file;
 mod passthrough;
+mod plans;
 mod policies;
 mod rate_limits;
 mod routes;
@@ -53,9 +54,9 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     let upstreams = upstreams::upstreams(file, around, sink);
     let tracing = trace::tracing(file, sink);
     let access_logs = access_logs::access_logs(file, around.look_up, sink);
-    let (consumers, credentials) = consumers::check(file, around.folder, sink);
-    let ways = auth::ways(file, credentials, sink);
     let rate_limits = rate_limits::rate_limits(file, sink);
+    let (consumers, credentials) = consumers::check(file, &rate_limits, around.folder, sink);
+    let ways = auth::ways(file, credentials, sink);
     let (routes, router) = routes::routes(file, (&ways, &rate_limits), around.folder, sink);
     Some(Snapshot {
         generation: 1,

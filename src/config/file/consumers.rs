@@ -39,6 +39,17 @@ section! {
             eg "[\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"]";
         /// Groups that it belongs to.
         groups: Vec<At<Group>> = Vec::new(), eg "[\"partners\"]";
+        /// What it may use, as named in `[plans]`. Default: nothing is counted for it.
+        plan: Option<Name> = None, eg "\"gold\"";
+    }
+
+    /// What consumers may use. A consumer names its plan (`plan`), or a line of a file of keys
+    /// does. See docs/consumers.md.
+    pub struct Plan {
+        /// Rate limits, as named in `[rate_limits]`, for requests of its consumers on every route
+        /// that asks who they are from (`authenticate`). One with `key = "consumer"` counts each
+        /// consumer for itself.
+        rate_limits: Vec<At<Name>> = Vec::new(), eg "[\"gold\"]";
     }
 
     /// API keys: a way to authenticate. See docs/api-keys.md.
@@ -49,8 +60,8 @@ section! {
         from: Vec<At<CredentialSource>> = CredentialSource::api_key(),
             eg "[\"header:X-API-Key\", \"query:api_key\"]";
         /// File with digests of keys, one on each line, of up to 20,000,000: DIGEST CONSUMER, then
-        /// `expires=`, `scopes=`, `groups=` if need be. Relative to this configuration; read when
-        /// it is loaded, by every reload, and with `reload.watch` when it changes.
+        /// `expires=`, `scopes=`, `groups=`, `plan=` if need be. Relative to this configuration;
+        /// read when it is loaded, by every reload, and with `reload.watch` when it changes.
         file: Option<String> = None, eg "\"api-keys.txt\"";
         /// Take keys of these consumers only, and of `groups`. Default: of any.
         consumers: Vec<At<Name>> = Vec::new(), eg "[\"alice\"]";

@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use super::LimitId;
 use crate::policy::{
     client_cert::{ClientCert, SubjectName},
     consumers, key_text,
@@ -17,6 +18,22 @@ use crate::policy::{
 pub struct Consumers {
     pub all: Arc<consumers::Consumers>,
     pub certificates: Arc<CertificateNames>,
+    pub plans: Arc<[Plan]>,
+}
+
+/// What consumers may use.
+#[derive(Debug)]
+pub struct Plan {
+    pub name: String,
+    /// For each request of one of its consumers.
+    pub rate_limits: Box<[LimitId]>,
+}
+
+impl Consumers {
+    /// The plan of a consumer that has one.
+    pub fn plan(&self, consumer: u32) -> Option<&Plan> {
+        self.plans.get(self.all.kind(consumer).plan? as usize)
+    }
 }
 
 /// Which certificates are whose.

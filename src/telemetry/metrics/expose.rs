@@ -14,12 +14,13 @@ use super::{
     families::{self as f, Family, Kind, Unit},
     registry::{Registry, Shards, sum, summed},
     shards::{
-        Classes, ConsumerShard, EndpointShard, FAILURES, Http2Failure, LimitShard, ListenerShard,
-        ProxyFailure, RouteShard, STATUS_FIRST, STATUSES, TLS_SIDES, TlsBreak, TlsFailure,
-        WorkerShard, reasons,
+        Classes, EndpointShard, FAILURES, Http2Failure, LimitShard, ListenerShard, ProxyFailure,
+        RouteShard, STATUS_FIRST, STATUSES, TLS_SIDES, TlsBreak, TlsFailure, WorkerShard, reasons,
     },
     tunnels::{End, TunnelEnd, WebSocketCounts, WebSocketShard, close_codes},
 };
+
+mod consumers;
 
 /// Upper bounds of every histogram, in seconds.
 const BOUNDS: [f64; 17] = [
@@ -416,25 +417,6 @@ impl Scrape {
             .filter(|(_, durations)| durations.count() > 0);
         self.durations(f::ROUTE_DURATION, durations.collect());
         self.consumers(registry);
-    }
-
-    fn consumers(&mut self, registry: &Registry) {
-        let consumers = &registry.consumers;
-        let requests = consumers.iter().flat_map(|(name, shards)| {
-            classes(shards, |c| &c.responses)
-                .map(|(class, count)| (vec![text_of(name), Cow::Borrowed(class)], count))
-        });
-        self.counts(f::CONSUMER_REQUESTS, requests.filter(|(_, count)| *count > 0).collect());
-        let by_consumer = |figure: Figure<ConsumerShard>| {
-            let one = |(name, shards): &(String, _)| (vec![text_of(name)], sum(shards, figure));
-            consumers.iter().map(one).filter(|(_, count)| *count > 0).collect()
-        };
-        self.counts(f::CONSUMER_RECEIVED, by_consumer(|c| c.request_bytes.get()));
-        self.counts(f::CONSUMER_SENT, by_consumer(|c| c.response_bytes.get()));
-        let outcomes = ["right", "wrong", "busy"].into_iter().enumerate().map(|(at, outcome)| {
-            (vec![Cow::Borrowed(outcome)], registry.sum(|w| w.passwords[at].get()))
-        });
-        self.counts(f::PASSWORDS, outcomes.filter(|(_, count)| *count > 0).collect());
     }
 
     fn limits(&mut self, registry: &Registry) {
