@@ -23,12 +23,14 @@ use super::{
 use crate::{config::decode::At, section};
 
 pub use consumers::{ApiKeys, Basic, Consumer, Plan};
+pub use forward_auth::ForwardAuth;
 pub use policies::{Maintenance, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
 
 mod consumers;
+mod forward_auth;
 mod policies;
 mod rate_limits;
 mod route;
@@ -66,6 +68,8 @@ section! {
         /// Ways to authenticate by a name and a password (HTTP Basic), by name. See
         /// docs/basic-auth.md.
         basic: Named<Basic> = Named::default();
+        /// Ways to authenticate by asking a service, by name. See docs/forward-auth.md.
+        forward_auth: Named<ForwardAuth> = Named::default();
         /// How many requests may pass, by name. See docs/rate-limits.md.
         rate_limits: Named<RateLimit> = Named::default();
         /// Where requests are forwarded to, by name.

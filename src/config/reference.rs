@@ -19,6 +19,7 @@ fn sample_name(section: &str) -> &'static str {
         "basic" => "people",
         "consumers" => "alice",
         "plans" => "gold",
+        "forward_auth" => "service",
         _ => "orders",
     }
 }

@@ -29,6 +29,7 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     AUTH_INVALID = "auth.invalid", 401, "What the request shows of who it is from is malformed, forged or unknown.", "RFC 9110 §15.5.2";
     AUTH_EXPIRED = "auth.expired", 401, "What the request shows of who it is from has expired.", "RFC 6750 §3.1";
     AUTH_CONSUMER = "auth.consumer", 403, "What the request shows of who it is from is good, but not of a consumer that the way takes.", "RFC 9110 §15.5.4";
+    AUTH_DENIED = "auth.denied", 403, "The service that decides for the route denies the request.", "RFC 9110 §15.5.4";
     AUTH_ISSUER = "auth.issuer", 401, "The token is of an issuer that the route does not know.", "RFC 7519 §4.1.1";
     AUTH_UNAVAILABLE = "auth.unavailable", 503, "Who the request is from cannot be verified now.", "RFC 9110 §15.6.4";
     RATE_LIMITED = "limit.exhausted", 429, "The client has used up what its rate limit allows.", "RFC 6585 §4";

@@ -55,6 +55,7 @@ pub mod siblings;
 pub mod slowest;
 pub mod spin;
 pub mod splice;
+pub mod subrequest;
 pub mod tls;
 pub mod trace;
 pub mod tunnel;

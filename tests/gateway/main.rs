@@ -21,6 +21,7 @@ mod certificates;
 mod client_certificates;
 mod commands;
 mod consumers;
+mod forward_auth;
 mod forwarding;
 mod framing;
 mod grpc;

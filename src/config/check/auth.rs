@@ -5,6 +5,7 @@
 use super::{
     Once, TOP,
     consumers::{self, Credentials},
+    forward_auth,
 };
 use crate::{
     config::{
@@ -25,6 +26,7 @@ fn names(file: &File) -> Vec<At<String>> {
     let mut names = vec![At::default_of(CERTIFICATE.to_owned())];
     names.extend(file.api_keys.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.basic.value.0.iter().map(|(name, _)| name.clone()));
+    names.extend(file.forward_auth.value.0.iter().map(|(name, _)| name.clone()));
     names
 }
 
@@ -47,6 +49,7 @@ pub(super) fn ways(file: &File, credentials: Credentials, sink: &mut Sink) -> Ve
         forward: Vec::new(),
     }];
     ways.extend(consumers::ways(file, credentials));
+    ways.extend(forward_auth::ways(file, sink));
     ways
 }
 

@@ -25,6 +25,7 @@ mod auth;
 mod basic;
 mod certificates;
 mod consumers;
+mod forward_auth;
 mod key_file;
 mod passthrough;
 mod plans;
@@ -65,6 +66,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         access_logs,
         router: router?,
         routes,
+        aside: Box::new(snapshot::Route::aside()),
         upstreams,
         ways,
         consumers,

@@ -1,6 +1,6 @@
 //! Ways by which clients show who they are, and which of them a route asks for.
 
-use super::{BasicRule, KeyRule};
+use super::{BasicRule, KeyRule, ServiceRule};
 use crate::policy::auth::{Asked, Source};
 
 /// One way, by [`crate::policy::auth::WayId`].
@@ -24,6 +24,7 @@ pub enum WayKind {
     Certificate,
     ApiKey(KeyRule),
     Password(BasicRule),
+    Service(ServiceRule),
 }
 
 impl WayKind {
@@ -33,6 +34,7 @@ impl WayKind {
             WayKind::Certificate => "the client's certificate",
             WayKind::ApiKey(_) => "an API key",
             WayKind::Password(_) => "a name and password",
+            WayKind::Service(_) => "a service says who it is",
         }
     }
 }

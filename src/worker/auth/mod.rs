@@ -10,6 +10,7 @@ mod certificate;
 mod keys;
 pub mod known;
 pub mod passwords;
+mod service;
 mod upstream;
 
 use std::{future::Future, pin::Pin, rc::Rc};
@@ -66,6 +67,7 @@ fn now(asking: Asking<'_>, id: WayId) -> Outcome<'_> {
         WayKind::Certificate => certificate::now(asking),
         WayKind::ApiKey(rule) => keys::now(asking, id, rule),
         WayKind::Password(rule) => basic::now(asking, id, rule),
+        WayKind::Service(rule) => service::now(asking, id, rule),
     }
 }
 
@@ -181,5 +183,7 @@ fn challenge(way: &Way, refusal: Refusal) -> String {
         // Nor for what is in a field, a cookie or the query.
         WayKind::ApiKey(_) => format!("ApiKey realm=\"{name}\""),
         WayKind::Password(rule) => basic::challenge(rule),
+        // Only the service knows what it takes.
+        WayKind::Service(_) => format!("Service realm=\"{name}\""),
     }
 }
