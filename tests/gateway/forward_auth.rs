@@ -146,7 +146,7 @@ fn a_yes_is_remembered_for_the_same_request() {
     let gateway = gateway(&upstream, &service, "remember = \"1h\"");
     let asked = |token: &str| {
         let is_it =
-            |request: &Received| request.field("authorization") == Some(&format!("Bearer {token}"));
+            |request: &Received| request.field("authorization") == Some(&*format!("Bearer {token}"));
         service.requests().iter().filter(|request| is_it(request)).count()
     };
     for n in 0..3 {

@@ -110,7 +110,10 @@ fn question(asking: Asking<'_>, rule: &ServiceRule) -> Question {
     for field in head.fields.iter().filter(|field| is_forwarding(field.id)) {
         text.extend_from_slice(exchange.text(field.line));
     }
-    emit::field(&mut text, b"X-Request-Id", exchange.id.text(exchange.bytes()));
+    let id = exchange.id.text(exchange.bytes());
+    if !id.is_empty() {
+        emit::field(&mut text, b"X-Request-Id", id);
+    }
     text.extend_from_slice(b"\r\n");
     let mut lines = Vec::with_capacity(256);
     emit::field(&mut lines, b"X-Forwarded-Method", exchange.text(head.method_text));
