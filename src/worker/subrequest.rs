@@ -1,7 +1,7 @@
 //! A request of the gateway's own to an upstream, made while another one waits for the answer. It
 //! takes the same way as every forwarded request: pools, balancing, tries, TLS, HTTP/2.
 //!
-//! **Bounds.** The answer's body is kept up to what the caller says, and what is longer is a failure;
+//! **Bounds.** The answer's body is kept up to what the caller says, what is longer is a failure;
 //! nothing is awaited beyond the deadline. It is not recorded as an exchange: only its endpoint
 //! counts it.
 

@@ -145,8 +145,9 @@ fn a_yes_is_remembered_for_the_same_request() {
     let (upstream, service) = (Upstream::ok(), service());
     let gateway = gateway(&upstream, &service, "remember = \"1h\"");
     let asked = |token: &str| {
-        let is_it =
-            |request: &Received| request.field("authorization") == Some(&*format!("Bearer {token}"));
+        let is_it = |request: &Received| {
+            request.field("authorization") == Some(&*format!("Bearer {token}"))
+        };
         service.requests().iter().filter(|request| is_it(request)).count()
     };
     for n in 0..3 {

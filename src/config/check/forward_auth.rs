@@ -28,7 +28,8 @@ fn of(name: &At<String>, kind: WayKind, forward: Vec<ClaimField>) -> Way {
 
 fn way(file: &File, name: &At<String>, written: &ForwardAuth, sink: &mut Sink) -> Way {
     let upstream = routes::upstream_id(file, &written.upstream, sink);
-    if let Some((_, Some(rule))) = file.upstreams.value.0.get(upstream as usize)
+    if let Some((known, Some(rule))) = file.upstreams.value.0.get(upstream as usize)
+        && known.value == written.upstream.value.0
         && *rule.proxy_protocol != ProxyHeader::Off
     {
         let title = "an upstream with `proxy_protocol` cannot be asked by the gateway itself";
