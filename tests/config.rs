@@ -283,3 +283,100 @@ proptest! {
         survives(&lines.join("\n"))?;
     }
 }
+
+/// What is wrong in a file that a configuration names, by its lines.
+#[test]
+fn files_of_keys_and_users_are_reported_by_line() {
+    let digest = |n: u32| format!("sha256:{n:064x}");
+    let (one, two, three) = (digest(1), digest(2), digest(3));
+    let listed = |file: &str, lines: &str, section: &str| {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join(file), lines).expect("written");
+        let path = dir.path().join("ringway.toml");
+        let text = format!(
+            "[[listeners]]\nbind = \"127.0.0.1:0\"\n[[routes]]\nrespond = {{ status = 200 }}\n\
+             authenticate = [\"w\"]\n[{section}.w]\nfile = \"{file}\"\n[consumers.own]\n\
+             keys = [\"{three}\"]\n"
+        );
+        std::fs::write(&path, text).expect("written");
+        match config::load(&path) {
+            Ok(_) => Vec::new(),
+            Err(report) => {
+                let report = report.to_string();
+                let errors = report.lines().filter_map(|line| line.strip_prefix("error: "));
+                errors.map(str::to_owned).collect()
+            }
+        }
+    };
+    let long = format!("{one} {}", "n".repeat(5000));
+    for (lines, expected) in [
+        (format!("# none\n\n{one} a\r\n{two} own scopes=x"), vec![]),
+        (
+            format!("{one}\n{two} a plan\nrw_secret a\n{three} b expires=soon\n"),
+            vec![
+                "`keys.txt`, line 1: names no consumer behind the digest",
+                "`keys.txt`, line 2: has `plan`, which is no NAME=VALUE",
+                "`keys.txt`, line 3: has a key itself; store its digest, as `ringway key hash` tells",
+                "`keys.txt`, line 4: has `expires=soon`; write 2027-01-31 or 2027-01-31T12:00:00Z, \
+                 in UTC",
+            ],
+        ),
+        (
+            format!("{one} a\n{two} b\n{one} c\n"),
+            vec!["`keys.txt`, line 3: the key is there already, on line 1"],
+        ),
+        (
+            format!("{one} a\n{three} c\n"),
+            vec!["`keys.txt`, line 2: the key is there already, among a consumer's `keys`"],
+        ),
+        (
+            format!("{one} a groups=x\n{two} a groups=y\n"),
+            vec![
+                "`keys.txt`, line 2: says other groups, or another plan, of the consumer `a` than an \
+                 earlier line",
+            ],
+        ),
+        (
+            format!("{one} own groups=x\n"),
+            vec![
+                "`keys.txt`, line 1: says groups or a plan of the consumer `own`, which has a section of its \
+                 own in the configuration",
+            ],
+        ),
+        (
+            format!("{one} a plan=gold\n"),
+            vec!["`keys.txt`, line 1: names the plan `gold`, which there is not"],
+        ),
+        (long, vec!["`keys.txt`, line 1: is longer than 4096 bytes"]),
+        (
+            format!("{one} {}\n", "n".repeat(200)),
+            vec!["`keys.txt`, line 1: names a consumer with more than 128 bytes"],
+        ),
+        (
+            "x\n".repeat(100),
+            vec![
+                "`keys.txt`, line 1: does not begin with a digest: sha256: and 64 hexadecimal digits",
+            ],
+        ),
+    ] {
+        let errors = listed("keys.txt", &lines, "api_keys");
+        let told: Vec<&str> = errors.iter().map(String::as_str).take(expected.len()).collect();
+        assert_eq!(told, expected, "{lines:.300}");
+        assert!(errors.len() <= 5, "{errors:?}");
+        assert_eq!(errors.is_empty(), expected.is_empty());
+    }
+    let hash = "$2y$10$abcdefghijklmnopqrstuuwmjOOgyx/jknFqeF8sHrF2cGgSECl/q";
+    let lines = format!("a:{hash}\nb\n:x\na:{hash}\nc:$apr1$x$y\n");
+    let errors = listed("users", &lines, "basic");
+    let begin = |error: &String| error.chars().take(40).collect::<String>();
+    assert_eq!(
+        errors.iter().map(begin).collect::<Vec<_>>(),
+        [
+            "`users`, line 2: has no colon between na",
+            "`users`, line 3: has no name before the ",
+            "`users`, line 4: its name is somebody's ",
+            "`users`, line 5: the password is MD5, wh",
+        ]
+    );
+    assert!(listed("users", &format!("a:{hash}\n"), "basic").is_empty());
+}

@@ -15,6 +15,7 @@
 
 mod balance;
 mod exchange;
+mod keys;
 mod measure;
 mod parse;
 mod route;
@@ -33,5 +34,6 @@ fn main() {
         exchange::cases(cases);
         trace::cases(cases);
         balance::cases(cases);
+        keys::cases(cases);
     });
 }

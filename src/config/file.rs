@@ -26,6 +26,8 @@ pub use acme::{Acme, ExternalAccount};
 pub use addresses::{AddressList, Addresses};
 pub use authorization::{AuthorizationRule, AuthorizeEntry, AuthorizeKey, RuleSet, Times};
 pub use compress::{Compress, Decompress};
+pub use consumers::{ApiKeys, Basic, Consumer, Plan};
+pub use forward_auth::ForwardAuth;
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
@@ -39,6 +41,8 @@ mod acme;
 mod addresses;
 mod authorization;
 mod compress;
+mod consumers;
+mod forward_auth;
 mod policies;
 mod rate_limits;
 mod route;
@@ -73,6 +77,17 @@ section! {
         address_lists: Named<AddressList> = Named::default();
         /// Rules of authorisation that routes share, by name. See docs/authorization.md.
         authorization: Named<RuleSet> = Named::default();
+        /// Who uses what is served here, by name. See docs/consumers.md.
+        consumers: Named<Consumer> = Named::default();
+        /// What consumers may use, by name. See docs/consumers.md.
+        plans: Named<Plan> = Named::default();
+        /// Ways to authenticate by an API key, by name. See docs/api-keys.md.
+        api_keys: Named<ApiKeys> = Named::default();
+        /// Ways to authenticate by a name and a password (HTTP Basic), by name. See
+        /// docs/basic-auth.md.
+        basic: Named<Basic> = Named::default();
+        /// Ways to authenticate by asking a service, by name. See docs/forward-auth.md.
+        forward_auth: Named<ForwardAuth> = Named::default();
         /// How many requests may pass, by name. See docs/rate-limits.md.
         rate_limits: Named<RateLimit> = Named::default();
         /// Where requests are forwarded to, by name.

@@ -15,11 +15,21 @@ use super::{
 /// Column at which comments are wrapped.
 const WIDTH: usize = 96;
 
-/// Name given to sections whose names are the operator's.
-const SAMPLE_NAME: &str = "orders";
+/// Name given to a section whose name is the operator's. Those of ways to authenticate differ.
+fn sample_name(section: &str) -> &'static str {
+    match section {
+        "api_keys" => "keys",
+        "basic" => "people",
+        "consumers" => "alice",
+        "plans" => "gold",
+        "forward_auth" => "service",
+        _ => "orders",
+    }
+}
 
 /// Keys without default that the reference file sets, since something has to be done with requests.
-const SET_THOUGH_OPTIONAL: [&str; 3] = ["routes.path", "routes.upstream", "routes.redirect.scheme"];
+const SET_THOUGH_OPTIONAL: [&str; 4] =
+    ["routes.path", "routes.upstream", "routes.redirect.scheme", "rate_limits.orders.rate"];
 
 const FILE_HEAD: &str = "\
 Every key of a Ringway configuration, at its default. A file needs none of them but `bind`,
@@ -36,7 +46,7 @@ pub fn file() -> String {
                 table(&mut out, &format!("[{}]", key.name), key.name, &section());
             }
             Shape::Named(section) => {
-                let path = format!("{}.{SAMPLE_NAME}", key.name);
+                let path = format!("{}.{}", key.name, sample_name(key.name));
                 table(&mut out, &format!("[{path}]"), &path, &section());
             }
             Shape::Sections(section) => {

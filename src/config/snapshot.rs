@@ -7,6 +7,7 @@ use rustls::pki_types::ServerName;
 
 use crate::{
     policy::{
+        auth::WayId,
         balance::{Balance, State},
         frames::FrameRates,
         passthrough::Names,
@@ -21,6 +22,9 @@ use crate::{
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
+pub use auth::{Authenticate, CONSUMER_FIELDS, ClaimField, Way, WayKind};
+pub use consumers::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, Plan, User, Users};
+pub use forward_auth::ServiceRule;
 pub use policies::{ErrorFormat, Maintenance, Policies};
 pub use rate_limits::{LimitId, RateLimit, RouteLimits};
 pub use tickets::SharedTickets;
@@ -29,11 +33,17 @@ pub use trace::{Export, Parent, ServerTiming, Tracing};
 
 mod access_log;
 pub mod acme;
+mod auth;
+mod consumers;
+mod forward_auth;
 mod policies;
 mod rate_limits;
 mod tickets;
 mod tls;
 mod trace;
+
+/// The route of requests that the gateway makes itself.
+pub const ASIDE: RouteId = RouteId::MAX;
 
 /// Index of an upstream in `Snapshot::upstreams`.
 pub type UpstreamId = u32;
@@ -49,8 +59,13 @@ pub struct Snapshot {
     pub router: Router,
     /// By [`RouteId`].
     pub routes: Vec<Route>,
+    /// How requests are forwarded that the gateway makes itself ([`ASIDE`]).
+    pub aside: Box<Route>,
     /// By [`UpstreamId`].
     pub upstreams: Vec<Upstream>,
+    /// Ways by which clients show who they are, by [`crate::policy::auth::WayId`].
+    pub ways: Vec<Way>,
+    pub consumers: Consumers,
     /// By [`LimitId`].
     pub rate_limits: Vec<RateLimit>,
     pub limits: Limits,
@@ -85,7 +100,11 @@ pub struct Metrics {
 
 impl Snapshot {
     pub fn route(&self, id: RouteId) -> &Route {
-        &self.routes[id as usize]
+        self.routes.get(id as usize).unwrap_or(&self.aside)
+    }
+
+    pub fn way(&self, id: WayId) -> &Way {
+        &self.ways[usize::from(id)]
     }
 
     pub fn rate_limit(&self, id: LimitId) -> &RateLimit {
@@ -289,6 +308,29 @@ pub struct Route {
     pub policies: Gate<Policies>,
     /// Its exchanges are in the access logs, where the listener's are.
     pub access_log: bool,
+}
+
+impl Route {
+    /// Of requests that the gateway makes itself: they go as they are, where whoever makes them
+    /// says.
+    pub fn aside(policies: Gate<Policies>) -> Route {
+        Route {
+            name: String::new(),
+            action: Action::Forward(0),
+            rewrite: Rewrite::default(),
+            body_bytes_max: 0,
+            timeout_ms: None,
+            upgrade: false,
+            grpc_web: false,
+            tries_max: 2,
+            pattern: String::new(),
+            needs_certificate: false,
+            trace_sampling: None,
+            policies,
+            websocket_ping_ms: None,
+            access_log: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

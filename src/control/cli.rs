@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    commands::{diff, endpoint, log, reload, status, top, upgrade},
+    commands::{diff, endpoint, key, log, reload, status, top, upgrade},
     demo, explain, run,
 };
 use crate::{
@@ -77,6 +77,9 @@ enum Command {
     /// Read or change what the running gateway logs.
     #[command(after_help = log::HELP)]
     Log(log::Log),
+    /// Make an API key, or tell what to store of one.
+    #[command(after_help = key::HELP)]
+    Key(key::Key),
     /// Run two sample upstreams and the gateway in one process.
     Demo,
     /// Print a JSON Schema of the configuration, for completion in editors.
@@ -182,6 +185,7 @@ fn obey(command: Command) -> ExitCode {
         Command::Endpoint(endpoint) => endpoint.run(),
         Command::Drain(drain) => drain.run(),
         Command::Log(log) => log.run(),
+        Command::Key(key) => key.run(),
         Command::Demo => demo::demo(),
         Command::Schema => schema(),
         Command::Version => print(&format!("ringway {}\n", env!("CARGO_PKG_VERSION"))),

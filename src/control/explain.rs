@@ -10,8 +10,8 @@ use crate::{
     config::{
         Snapshot,
         snapshot::{
-            Action, Bind, ForwardedFields, Forwarding, Redirect, RedirectedRequest, RequestId,
-            Respond, Route, Upstream, split_port,
+            Action, Authenticate, Bind, ForwardedFields, Forwarding, Redirect, RedirectedRequest,
+            RequestId, Respond, Route, Upstream, split_port,
         },
         units::{Millis, Size},
     },
@@ -237,6 +237,9 @@ impl Told<'_> {
         if matches!(self.head.framing, Framing::Length(length) if length > route.body_bytes_max) {
             return Err(refusal::BODY_TOO_LARGE.into());
         }
+        if let Some(asked) = route.policies.policies().and_then(|own| own.authenticate.as_ref()) {
+            authenticates(snapshot, asked, text);
+        }
         if self.policies(snapshot, route, found, text)? {
             return Ok(());
         }
@@ -300,6 +303,21 @@ impl Told<'_> {
         to.location(&request, &mut location)?;
         line(text, "redirects", &format!("{} to {}", to.status, shown(&location)));
         Ok(())
+    }
+}
+
+/// The ways that a route asks for, one alternative on each line.
+fn authenticates(snapshot: &Snapshot, rule: &Authenticate, text: &mut String) {
+    for (at, ways) in rule.asked.alternatives.iter().enumerate() {
+        let names = ways.iter().map(|id| {
+            let way = snapshot.way(*id);
+            format!("{} ({})", way.name, way.kind.words())
+        });
+        let title = if at == 0 { "asks for" } else { "or" };
+        line(text, title, &names.collect::<Vec<_>>().join(" and "));
+    }
+    if rule.asked.anonymous {
+        line(text, "or", "nothing: anonymous requests pass");
     }
 }
 

@@ -54,6 +54,9 @@ use crate::{
 /// A reload waits for a worker this many times as long as it takes to call one stuck.
 const PATIENCE: u32 = 5;
 
+/// Of the thread that reads a configuration, so that a worker on the same core goes first.
+const RELOAD_NICENESS: i32 = 10;
+
 /// What control knows of the configuration in force.
 pub struct Reloads {
     /// Where it is read from; `None` when it is no file.
@@ -248,6 +251,8 @@ impl Reloads {
         let own = tell.clone();
         // Looking names up may take long, and signals must be heeded meanwhile.
         let load = move || {
+            // A large file of keys takes a core for a second: not from the workers.
+            let _ = rustix::process::setpriority_process(None, RELOAD_NICENESS);
             let loaded = cli::load_and_tell(&file).map(|(new, warnings)| (Box::new(new), warnings));
             let _ = own.send(Event::Loaded(loaded));
         };
@@ -531,7 +536,12 @@ fn names(snapshot: &Snapshot) -> Names {
         name: upstream.name.clone(),
         endpoints: upstream.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect(),
     };
+    let (consumers, series_max) = (&snapshot.consumers.all, snapshot.metrics.series_max);
+    // Bounded by the maximum of consumers.
+    let all = consumers.len() as u32;
     Names {
+        consumers: (0..all.min(series_max)).map(|at| consumers.name(at).to_owned()).collect(),
+        has_more_consumers: all > series_max,
         listeners: snapshot.listeners.iter().map(|listener| listener.name.clone()).collect(),
         routes: snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         upstreams: snapshot.upstreams.iter().map(upstream).collect(),

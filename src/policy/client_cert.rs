@@ -5,20 +5,25 @@
 //! key the client has. What of it cannot be read is left out, never guessed.
 
 use std::{
+    cell::OnceCell,
     fmt::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    rc::Rc,
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::Value;
 use x509_parser::{
     asn1_rs::ToDer,
     prelude::{FromDer, GeneralName, X509Certificate},
     x509::{AttributeTypeAndValue, X509Name},
 };
 
+use super::identity::{Claims, Identity, Shown};
+
 /// A client's verified certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct ClientCert {
     /// The certificate as the field Client-Cert has it (RFC 9440 §2).
     pub field: String,
@@ -28,6 +33,7 @@ pub struct ClientCert {
     pub names: Vec<SubjectName>,
     /// SHA-256 of the whole certificate, as 64 lower-case hexadecimal digits.
     pub sha256: String,
+    identity: OnceCell<Rc<Identity>>,
 }
 
 /// One of the subject's other names.
@@ -56,6 +62,34 @@ impl ClientCert {
             read.names = names.filter_map(name).collect();
         }
         read
+    }
+
+    /// The identity that the certificate gives, made once: its subject, and as claims `subject`,
+    /// `sha256`, and of each kind of other names (`dns`, `uri`, `email`, `ip`) a list.
+    pub fn identity(&self) -> Rc<Identity> {
+        self.identity.get_or_init(|| Rc::new(self.make_identity())).clone()
+    }
+
+    fn make_identity(&self) -> Identity {
+        let subject = Rc::from(self.subject.as_str());
+        let mut identity = Identity::plain(Shown::Certificate, "certificate".into(), subject);
+        let mut claims = Claims::new();
+        claims.insert("subject".to_owned(), self.subject.clone().into());
+        claims.insert("sha256".to_owned(), self.sha256.clone().into());
+        for name in &self.names {
+            let (kind, text) = match name {
+                SubjectName::Dns(name) => ("dns", name.clone()),
+                SubjectName::Uri(uri) => ("uri", uri.clone()),
+                SubjectName::Email(address) => ("email", address.clone()),
+                SubjectName::Ip(address) => ("ip", address.to_string()),
+            };
+            let list = claims.entry(kind).or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(list) = list {
+                list.push(text.into());
+            }
+        }
+        identity.claims = Rc::new(claims);
+        identity
     }
 }
 

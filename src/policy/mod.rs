@@ -5,11 +5,13 @@
 
 pub mod addresses;
 pub mod admit;
+pub mod auth;
 pub mod authorize;
 pub mod balance;
 pub mod client;
 pub mod client_cert;
 pub mod compress;
+pub mod consumers;
 pub mod cors;
 pub mod csrf;
 pub mod frames;
@@ -17,8 +19,11 @@ pub mod grpc;
 pub mod grpc_web;
 pub mod handshake_rate;
 pub mod identity;
+pub mod key_text;
+pub mod keys;
 pub mod limit;
 pub mod passthrough;
+pub mod password;
 pub mod permit;
 pub mod refusal;
 pub mod retry;

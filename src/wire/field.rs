@@ -76,6 +76,11 @@ pub enum FieldId {
 }
 
 impl FieldId {
+    /// Nothing in the gateway depends on it.
+    pub fn is_free(self) -> bool {
+        self == FieldId::Other
+    }
+
     /// The number of the field called `name`, a token, in any letter case.
     #[inline]
     pub fn recognise(name: &[u8]) -> FieldId {

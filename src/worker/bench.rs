@@ -182,6 +182,8 @@ fn worker(snapshot: Snapshot, queues: &[Arc<Queue>]) -> Worker {
         listeners: snapshot.listeners.iter().map(|rule| rule.name.clone()).collect(),
         routes: snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         upstreams: snapshot.upstreams.iter().map(upstream).collect(),
+        consumers: Vec::new(),
+        has_more_consumers: false,
         limits: snapshot.rate_limits.iter().map(|limit| limit.name.clone()).collect(),
         series_max: snapshot.metrics.series_max as usize,
         is_off: !snapshot.metrics.enabled,

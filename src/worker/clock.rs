@@ -72,6 +72,11 @@ pub fn now_ms() -> u64 {
     NOW_MS.get()
 }
 
+/// Seconds since 1970, of the coarse clock.
+pub fn unix_s() -> u64 {
+    u64::try_from(clock_gettime(ClockId::RealtimeCoarse).tv_sec).unwrap_or(0)
+}
+
 /// Reads the clock. This or [`completed`] is called wherever a task goes on after waiting, so that
 /// what runs in between asks no clock.
 #[inline]

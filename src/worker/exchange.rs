@@ -117,11 +117,6 @@ impl Exchange {
         }
     }
 
-    /// What the upstream is told beside what the client says.
-    pub fn tell_upstream(&mut self) -> &mut UpstreamFields {
-        self.upstream_fields.get_or_insert_default()
-    }
-
     /// The method that the upstream gets.
     pub fn sent_method(&self) -> Method {
         let other = self.upstream_fields.as_ref().and_then(|told| told.method.as_deref());
@@ -158,6 +153,29 @@ impl Exchange {
 
     pub fn query(&self) -> Option<&[u8]> {
         self.head().query.map(|q| self.text(q))
+    }
+
+    /// The query as forwarded.
+    pub fn upstream_query(&self) -> Option<&[u8]> {
+        match self.upstream_fields.as_ref().and_then(|own| own.query.as_deref()) {
+            Some(query) => Some(query).filter(|query| !query.is_empty()),
+            None => self.query(),
+        }
+    }
+
+    /// The cookies as forwarded, in one line.
+    pub fn upstream_cookies(&self) -> Vec<u8> {
+        if let Some(cookies) = self.upstream_fields.as_ref().and_then(|own| own.cookies.as_ref()) {
+            return cookies.clone();
+        }
+        let fields = self.head().fields.iter();
+        let own = fields.filter(|field| self.text(field.name).eq_ignore_ascii_case(b"cookie"));
+        own.map(|field| self.text(field.value)).collect::<Vec<_>>().join(&b"; "[..])
+    }
+
+    /// What policies have to tell the upstream.
+    pub fn upstream_fields(&mut self) -> &mut UpstreamFields {
+        self.upstream_fields.get_or_insert_default()
     }
 
     /// The host, without port.

@@ -289,6 +289,8 @@ pub fn exchange(worker: &Worker, snapshot: &Generation, exchange: &Exchange, don
     let traced = exchange.trace.as_ref().map(|trace| trace.own().text());
     let (trace_id, span_id) = traced.as_ref().map_or((&[][..], &[][..]), parent::ids);
     let certificate = exchange.client_cert.as_deref();
+    let identity = exchange.identity.as_deref();
+    let consumer = identity.and_then(|identity| identity.consumer);
     let (received_bytes, tunnelled_bytes) = record.tunnelled.get();
     // Every field is named, so that a line is made where it stays.
     let line = Line {
@@ -303,6 +305,9 @@ pub fn exchange(worker: &Worker, snapshot: &Generation, exchange: &Exchange, don
         span_id,
         client_cert_subject: certificate.map_or("", |certificate| &certificate.subject),
         client_cert_fingerprint: certificate.map_or("", |certificate| &certificate.sha256),
+        auth_by: identity.map_or("", |identity| &identity.by),
+        subject: identity.map_or("", |identity| &identity.subject),
+        consumer: consumer.map_or("", |consumer| snapshot.consumers.all.name(consumer)),
         request: Some(request(exchange)),
         first_line: b"",
         status,

@@ -10,6 +10,7 @@
 pub mod alarm;
 mod announce;
 pub mod arrival;
+pub mod auth;
 pub mod beat;
 pub mod bell;
 #[doc(hidden)]
@@ -57,6 +58,7 @@ pub mod siblings;
 pub mod slowest;
 pub mod spin;
 pub mod splice;
+pub mod subrequest;
 pub mod tls;
 pub mod trace;
 pub mod tunnel;
@@ -85,6 +87,7 @@ use crate::{
     wire::ResponseHead,
 };
 use alarm::Alarms;
+use auth::{known::Known, passwords::Passwords};
 use beat::{Beat, Doing};
 use buffers::Buffers;
 use clients::{Clients, Places};
@@ -142,6 +145,9 @@ pub struct Worker {
     pub errands: Errands,
     /// Bodies that it compresses and decompresses.
     pub coders: Coders,
+    /// Identities made lately, and passwords verified lately.
+    pub known: Known,
+    pub passwords: Passwords,
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
     pub draining: Cell<bool>,
@@ -227,6 +233,8 @@ impl Worker {
             slowest: Slowest::default(),
             errands,
             coders: Coders::default(),
+            known: Known::default(),
+            passwords: Passwords::default(),
             shedding: Cell::new(0),
             draining: Cell::new(false),
             is_cut: Cell::new(false),
@@ -266,6 +274,7 @@ impl Worker {
         self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
         let _previous = self.generation.replace(next);
+        self.known.clear();
         self.beat.set(Doing::Waiting);
         done(failed);
     }

@@ -323,6 +323,13 @@ pub(super) fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange
     if let Some(overhead_ns) = record.overhead_ns(sent) {
         series.worker.overhead.record(overhead_ns);
     }
+    if let Some(consumer) = exchange.identity.as_ref().and_then(|identity| identity.consumer)
+        && let Some(shard) = series.consumer(consumer)
+    {
+        shard.responses[usize::from(sent.status / 100)].count();
+        shard.request_bytes.add(done.received_bytes);
+        shard.response_bytes.add(sent.body_bytes);
+    }
     let route = series.route(exchange.route);
     route.responses[usize::from(sent.status / 100)].count();
     route.request_bytes.add(done.received_bytes);

@@ -7,8 +7,9 @@
 //! CORS (preflights are answered here)  204 403
 //! User-Agent, CSRF                     403
 //! rate limits that need no identity    429
+//! authenticate → Identity              401
 //! authorise → Permit                   401 403
-//! rate limits of identities            429
+//! rate limits of identities, and plans 429
 //! transform request                    400 413
 //! ```
 //!
@@ -17,10 +18,12 @@
 //! adds to the sink (`ResponseSink::add_fields`); what it tells the upstream, to the exchange
 //! ([`UpstreamFields`]).
 
+use std::borrow::Cow;
+
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    Worker,
+    Worker, auth,
     exchange::{Exchange, OwnResponse, ResponseSink},
     generation::Generation,
     rate_limits,
@@ -28,7 +31,7 @@ use super::{
     respond, shape,
 };
 use crate::{
-    config::snapshot::{Maintenance, Policies},
+    config::snapshot::{LimitId, Maintenance, Policies},
     policy::{
         Refusal,
         addresses::{Addresses, Verdict},
@@ -64,12 +67,23 @@ pub struct UpstreamFields {
     pub method: Option<Box<[u8]>>,
     /// Path and query, when they are others.
     pub target: Option<Vec<u8>>,
+    /// The query, where it is not the request's own; empty: none.
+    pub query: Option<Vec<u8>>,
+    /// What is left of the request's cookies, where a policy takes some out; empty: none.
+    pub cookies: Option<Vec<u8>>,
 }
 
 impl UpstreamFields {
     /// Whether a field of the client's is left out.
     pub fn drops(&self, name: &[u8]) -> bool {
-        self.dropped.iter().any(|dropped| dropped.eq_ignore_ascii_case(name))
+        self.dropped.iter().any(|dropped| is_same_field(dropped, name))
+    }
+
+    /// Leaves a field of the client's out; its name in lower case.
+    pub fn drop_field(&mut self, name: &[u8]) {
+        if !self.dropped.iter().any(|dropped| &**dropped == name) {
+            self.dropped.push(name.into());
+        }
     }
 
     /// Has the upstream get this field, and no other of its name.
@@ -97,6 +111,31 @@ pub fn tell<S: ResponseSink>(exchange: &Exchange, policies: &Policies, sink: &mu
     }
     if let Some(lines) = &policies.security_lines {
         sink.reshape().unless_named.extend_from_slice(lines);
+    }
+}
+
+/// Whether an upstream may take one field for the other: gateways to programs (CGI, WSGI) write
+/// dashes as underscores. `own` is in lower case.
+pub fn is_same_field(own: &[u8], name: &[u8]) -> bool {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    own.len() == name.len() && own.iter().zip(name).all(|(a, b)| folded(*a) == folded(*b))
+}
+
+/// Rate limits of the plan of the consumer that the request is from, but for those that the route
+/// has asked already.
+fn plan_limits<'s>(
+    snapshot: &'s Generation,
+    exchange: &Exchange,
+    policies: &Policies,
+) -> Option<Cow<'s, [LimitId]>> {
+    let consumer = exchange.identity.as_ref()?.consumer?;
+    let limits = &*snapshot.consumers.plan(consumer)?.rate_limits;
+    let own = policies.rate_limits.as_deref();
+    let is_asked =
+        |id: &LimitId| own.is_some_and(|own| own.early.contains(id) || own.late.contains(id));
+    match limits.iter().any(is_asked) {
+        false => Some(Cow::Borrowed(limits)),
+        true => Some(limits.iter().copied().filter(|id| !is_asked(id)).collect()),
     }
 }
 
@@ -137,9 +176,15 @@ pub async fn before<S: ResponseSink>(
     if let Some(limits) = &policies.rate_limits {
         rate_limits::admit(worker, snapshot, exchange, &limits.early, sink).await?;
     }
-    let permit = authorise(worker, exchange, matched, asked, sink)?;
+    if let Some(rule) = &policies.authenticate {
+        auth::authenticate(worker, snapshot, exchange, rule, sink).await?;
+    }
+    let permit = authorise(worker, snapshot, exchange, matched, asked, sink)?;
     if let Some(limits) = &policies.rate_limits {
         rate_limits::admit(worker, snapshot, exchange, &limits.late, sink).await?;
+    }
+    if let Some(limits) = plan_limits(snapshot, exchange, policies) {
+        rate_limits::admit(worker, snapshot, exchange, &limits, sink).await?;
     }
     shape::request(snapshot, exchange, matched, policies)?;
     Ok(Passed::On(permit))
@@ -203,6 +248,7 @@ async fn answer<S: ResponseSink>(
 #[inline]
 fn authorise<S: ResponseSink>(
     worker: &Worker,
+    snapshot: &Generation,
     exchange: &Exchange,
     matched: &RouteMatch,
     asked: Asked<'_, Policies>,
@@ -211,8 +257,9 @@ fn authorise<S: ResponseSink>(
     let identity = exchange.identity.as_deref();
     let facts = || Facts {
         identity,
-        // A consumer is shown by its name.
-        consumer: identity.filter(|known| known.consumer.is_some()).map(|known| &*known.subject),
+        consumer: identity
+            .and_then(|known| known.consumer)
+            .map(|consumer| snapshot.consumers.all.name(consumer)),
         request: exchange.view(),
         matched,
         scheme: exchange.scheme(),

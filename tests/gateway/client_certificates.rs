@@ -20,7 +20,7 @@ fn gateway(upstream: &Upstream, papers: &Papers, authority: &Issuer, more: &str)
     Gateway::before(upstream.address(), &papers.listener(&["gw"], &asks))
 }
 
-fn client(gateway: &Gateway, papers: &Papers, badge: Option<&Badge>) -> Client {
+pub fn client(gateway: &Gateway, papers: &Papers, badge: Option<&Badge>) -> Client {
     let mut roots = RootCertStore::empty();
     roots.add(papers.certificate("gw")).unwrap();
     let builder = ClientConfig::builder().with_root_certificates(roots);

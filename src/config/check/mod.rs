@@ -22,10 +22,16 @@ use crate::{
 mod access_logs;
 mod acme;
 mod addresses;
+mod auth;
 mod authorize;
+mod basic;
 mod certificates;
+mod consumers;
 mod crls;
+mod forward_auth;
+mod key_file;
 mod passthrough;
+mod plans;
 mod policies;
 mod rate_limits;
 mod routes;
@@ -65,8 +71,11 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         access_logs,
         router: router?,
         routes,
+        aside: Box::new(policies::aside()),
         upstreams,
         rate_limits: shared.rate_limits,
+        ways: shared.ways,
+        consumers: shared.consumers,
         limits: limits(&file.limits),
         timeouts: timeouts(&file.timeouts),
         errors: file.errors.some().and_then(|written| policies::errors(&written, sink)),
@@ -92,7 +101,11 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         admin: admin(&file.admin),
         acme,
         reload_watch: *file.reload.watch,
-        files: tls::files(file, around.folder),
+        files: {
+            let mut files = tls::files(file, around.folder);
+            files.extend(consumers::files(file, around.folder));
+            files
+        },
         // Whoever has the text puts it in.
         text: Arc::from(""),
     })

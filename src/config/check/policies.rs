@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    TOP, addresses, authorize, rate_limits,
+    TOP, addresses, auth, authorize, consumers, rate_limits,
     routes::{bodiless, body},
     rules::{PathCondition, no_such},
     transform, web,
@@ -13,7 +13,7 @@ use crate::{
         decode::{At, Sink},
         file::{self, Errors, File, PolicyKeys, Route},
         report::Problem,
-        snapshot::{ErrorFormat, Maintenance, Policies, RateLimit, Respond},
+        snapshot::{self, Consumers, ErrorFormat, Maintenance, Policies, RateLimit, Respond, Way},
     },
     policy::{
         compress::{Compress, Decompress},
@@ -29,6 +29,8 @@ pub(super) struct Shared<'f> {
     pub lists: addresses::Known,
     pub rules: authorize::Known<'f>,
     pub rate_limits: Vec<RateLimit>,
+    pub ways: Vec<Way>,
+    pub consumers: Consumers,
 }
 
 impl<'f> Shared<'f> {
@@ -36,13 +38,20 @@ impl<'f> Shared<'f> {
         let lists = addresses::lists(file, folder, sink);
         let rules = authorize::Known::of(file, &lists, sink);
         let rate_limits = rate_limits::rate_limits(file, sink);
-        let shared = Shared { folder, lists, rules, rate_limits };
+        let (consumers, credentials) = consumers::check(file, &rate_limits, folder, sink);
+        let ways = auth::ways(file, credentials, sink);
+        let shared = Shared { folder, lists, rules, rate_limits, ways, consumers };
         // Also those that no route names; what is reported again for a route is told once.
         for set in file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref()) {
             compiled(&set.policies(), file, &shared, Of::Set, sink);
         }
         shared
     }
+}
+
+/// The route of requests that the gateway makes itself: nothing is asked of them.
+pub(super) fn aside() -> snapshot::Route {
+    snapshot::Route::aside(Gate::of(None))
 }
 
 /// Those of `route`.
@@ -94,7 +103,11 @@ fn compiled(
 ) -> Policies {
     let (request, response) = (&written.transform_request, &written.transform_response);
     let params = of.params();
+    let authenticate = auth::authenticate(file, written, &shared.ways, sink);
+    let own_fields = authenticate.as_ref().map(|asked| auth::own_fields(asked, &shared.ways));
     Policies {
+        authenticate,
+        own_fields: own_fields.unwrap_or_default(),
         maintenance: maintenance(written, shared, sink),
         addresses: shared.lists.policy(written.addresses, sink),
         cors: web::cors(written.cors, of, sink),

@@ -5,7 +5,7 @@ use crate::{
     config::{
         LookUp, Surroundings,
         decode::{At, Sink, quoted},
-        file::{File, Route, Upstream, UpstreamHttp2},
+        file::{File, ForwardAuth, Route, Upstream, UpstreamHttp2},
         report::{Place, Problem},
         snapshot::{self, Endpoint, EndpointAddress, ProxyHeader},
         values::{EndpointName, EndpointText, Protocol},
@@ -39,6 +39,10 @@ pub(super) fn upstreams(
 /// Nothing leads there, and nothing was probably meant to: a route whose upstream does not exist
 /// (reported with the nearest name) may have meant any.
 fn is_unused(file: &File, name: &str) -> bool {
+    let asks = |way: &ForwardAuth| way.upstream.value.0 == name;
+    if file.forward_auth.value.0.iter().any(|(_, way)| way.as_ref().is_none_or(asks)) {
+        return false;
+    }
     let known = &file.upstreams.value.0;
     let may_mean = |route: &At<Route>| match &route.upstream.value {
         Some(to) => to.0 == name || !known.iter().any(|(upstream, _)| upstream.value == to.0),

@@ -10,7 +10,7 @@ use crate::{
         decode::{At, Origin, Sink},
         report::{Place, Problem},
         units::{Millis, Size, bytes, hours, seconds},
-        values::{AddressSource, FieldValue, Name},
+        values::{AddressSource, FieldValue, Name, WayNames},
     },
     section,
 };
@@ -46,6 +46,19 @@ macro_rules! with_policies {
                     => Some(bytes(0))..=Some(BODY_MAX), eg "\"100MiB\"";
                 /// Response fields that make browsers careful.
                 security_headers: Option<SecurityHeaders> = None, eg "{}";
+                /// Ask who a request is from: names of ways to show it, any one of which
+                /// will do, looked at in this order; with `+` between names, all of these are
+                /// needed. A way is a section such as `[jwt.NAME]`, or `certificate`, which is
+                /// the client's certificate in the TLS handshake. Default, and `[]`: nobody is
+                /// asked. See docs/authentication.md.
+                authenticate: Vec<At<WayNames>> = Vec::new(), eg "[\"certificate\"]";
+                /// With `authenticate`: let requests pass that show nothing at all. What is
+                /// shown and wrong is refused in any case.
+                anonymous: bool = false;
+                /// With `authenticate`: tell the upstream which consumer a request is from
+                /// (X-Consumer-Name), and its groups, separated by commas (X-Consumer-Groups).
+                /// What clients write into these fields is left out wherever `authenticate` is.
+                consumer_fields: bool = false;
                 /// Limits that apply, as named in `[rate_limits]`. See docs/rate-limits.md.
                 rate_limits: Vec<At<Name>> = Vec::new();
                 /// Change requests before they are forwarded.
@@ -79,6 +92,9 @@ macro_rules! policy_keys {
             authorize: Option<AuthorizeKey>,
             max_response_body: Option<Size>,
             security_headers: Option<SecurityHeaders>,
+            authenticate: Vec<At<WayNames>>,
+            anonymous: bool,
+            consumer_fields: bool,
             rate_limits: Vec<At<Name>>,
             transform_request: Option<TransformRequest>,
             transform_response: Option<TransformResponse>,

@@ -7,7 +7,7 @@ use crate::{
         units::{MillisOrOff, Size, bytes, hours, millis},
         values::{
             BareHost, ClientCertificate, FieldValue, HostName, HostPattern, Matches, MethodName,
-            Name, PathRegex, PathTemplate, PathText, Ratio, Scheme,
+            Name, PathRegex, PathTemplate, PathText, Ratio, Scheme, WayNames,
         },
     },
     section,

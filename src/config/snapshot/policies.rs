@@ -1,6 +1,6 @@
 //! What the policies of one route are.
 
-use super::{Respond, RouteLimits};
+use super::{Authenticate, Respond, RouteLimits};
 use crate::policy::{
     addresses::{Addresses, Lists},
     authorize::Authorization,
@@ -31,6 +31,9 @@ pub struct Policies {
     pub response_bytes_max: Option<u64>,
     /// Lines of the response, each unless the upstream has a field of that name.
     pub security_lines: Option<Box<[u8]>>,
+    pub authenticate: Option<Authenticate>,
+    /// Names, in lower case, of fields that only the gateway writes: the client's are left out.
+    pub own_fields: Vec<Box<[u8]>>,
     pub rate_limits: Option<Box<RouteLimits>>,
     pub transform_request: Option<RequestTransform>,
     pub transform_response: Option<ResponseTransform>,
@@ -44,6 +47,8 @@ impl Policies {
     pub fn asks(&self) -> bool {
         let Policies {
             maintenance,
+            authenticate,
+            own_fields: _,
             rate_limits,
             addresses,
             cors,
@@ -59,6 +64,7 @@ impl Policies {
             decompress: _,
         } = self;
         maintenance.is_some()
+            || authenticate.is_some()
             || rate_limits.is_some()
             || addresses.is_some()
             || cors.is_some()

@@ -19,8 +19,10 @@ mod access_log;
 mod acme;
 mod addresses;
 mod admin;
+mod auth;
 mod compress;
 mod conditions;
+mod credentials;
 mod json;
 mod paths;
 mod rate_limits;
@@ -35,8 +37,10 @@ pub use addresses::{
     AddressSource, BareHost, BindAddress, EndpointName, HostName, HostPattern, Network,
 };
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
+pub use auth::{ClaimPath, CredentialSource, WayNames};
 pub use compress::{MediaType, default_media_types};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
+pub use credentials::{Fingerprint, Group, PasswordHash, StoredKey, UserName};
 pub use json::{AnyValue, FormUse};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use rate_limits::{LimitKey, Rate};
@@ -217,6 +221,14 @@ written_as_text!(
     DirectoryUrl,
     Email,
     MediaType,
+    WayNames,
+    CredentialSource,
+    ClaimPath,
+    StoredKey,
+    PasswordHash,
+    UserName,
+    Fingerprint,
+    Group,
 );
 
 /// A name given by the operator.

@@ -32,7 +32,9 @@ use crate::{
         cell::{Kept, Summed},
         expose::SpanCounts,
         registry::{Registry, Shards, UpstreamShards, sum, summed},
-        shards::{Classes, EndpointShard, RouteShard, STATUS_FIRST, STATUSES, reasons},
+        shards::{
+            Classes, ConsumerShard, EndpointShard, RouteShard, STATUS_FIRST, STATUSES, reasons,
+        },
     },
 };
 
@@ -54,6 +56,9 @@ pub struct Status {
     pub workers: Vec<Worker>,
     pub listeners: Vec<Listener>,
     pub routes: Vec<Route>,
+    /// Those that made requests; not there without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consumers: Vec<Consumer>,
     pub upstreams: Vec<UpstreamStatus>,
     pub access_logs: Vec<AccessLog>,
     /// Not there without tracing.
@@ -154,6 +159,18 @@ pub struct Route {
     pub requests: u64,
     pub responses: Responses,
     pub latency: Latency,
+}
+
+/// Somebody who uses what is served here.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Consumer {
+    /// `(other)` for consumers beyond `metrics.series`.
+    pub name: String,
+    pub requests: u64,
+    pub responses: Responses,
+    /// Of bodies.
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -272,6 +289,7 @@ fn status(desk: &Desk) -> Status {
         workers: look.workers(),
         listeners: look.listeners(),
         routes: look.routes(),
+        consumers: look.consumers(),
         upstreams: look.upstreams(),
         access_logs: desk.logs.totals().into_iter().map(access_log).collect(),
         spans: view.snapshot.tracing.is_some().then(|| spans(desk.spans.counts())),
@@ -431,6 +449,21 @@ impl Look<'_> {
         // Requests without route come first, and are no route.
         let all = self.registry.routes.iter().map(route);
         all.filter(|route| !route.name.is_empty() || route.requests > 0).collect()
+    }
+
+    fn consumers(&self) -> Vec<Consumer> {
+        let consumer = |(name, shards): &(String, Shards<ConsumerShard>)| {
+            let by_class = classes(shards, |consumer| &consumer.responses);
+            Consumer {
+                name: name.clone(),
+                requests: by_class.iter().sum(),
+                responses: responses(by_class),
+                received_bytes: sum(shards, |consumer| consumer.request_bytes.get()),
+                sent_bytes: sum(shards, |consumer| consumer.response_bytes.get()),
+            }
+        };
+        let all = self.registry.consumers.iter().map(consumer);
+        all.filter(|consumer| consumer.requests > 0).collect()
     }
 
     fn upstreams(&self) -> Vec<UpstreamStatus> {

@@ -3,11 +3,12 @@
 //!
 //! Each but `top` makes one call of the admin interface ([`call`]) and prints what came of it. 0 is
 //! success, 1 means that the gateway refused or that none answers, 2 that the command line is
-//! wrong; `diff` has the codes of diff(1).
+//! wrong; `diff` has the codes of diff(1). `key` asks nobody.
 
 mod call;
 pub mod diff;
 pub mod endpoint;
+pub mod key;
 pub mod log;
 pub mod reload;
 pub mod status;

@@ -25,6 +25,8 @@ Examples:
 
 /// Routes shown, those with the most requests.
 const ROUTES_SHOWN: usize = 10;
+/// Consumers shown, those with the most requests.
+const CONSUMERS_SHOWN: usize = 10;
 /// Refusals shown, the most frequent.
 const REFUSALS_SHOWN: usize = 5;
 
@@ -69,6 +71,7 @@ fn text(status: &shown::Status) -> String {
     workers(status, &mut out);
     listeners(status, &mut out);
     routes(status, &mut out);
+    consumers(status, &mut out);
     upstreams(status, &mut out);
     out
 }
@@ -270,6 +273,35 @@ fn routes(status: &shown::Status, out: &mut String) {
     let _ = write!(out, "\n{}", table(&columns, &rows));
     if routes.len() > ROUTES_SHOWN {
         let _ = writeln!(out, "and {} more: --json", routes.len() - ROUTES_SHOWN);
+    }
+}
+
+fn consumers(status: &shown::Status, out: &mut String) {
+    if status.consumers.is_empty() {
+        return;
+    }
+    let columns = [
+        ("consumer", Left),
+        ("requests", Right),
+        ("responses", Left),
+        ("received", Right),
+        ("sent", Right),
+    ];
+    let mut consumers: Vec<_> = status.consumers.iter().collect();
+    consumers.sort_by_key(|consumer| std::cmp::Reverse(consumer.requests));
+    let row = |consumer: &&shown::Consumer| {
+        vec![
+            consumer.name.clone(),
+            count(consumer.requests),
+            classes(&consumer.responses),
+            bytes(consumer.received_bytes),
+            bytes(consumer.sent_bytes),
+        ]
+    };
+    let rows: Vec<_> = consumers.iter().take(CONSUMERS_SHOWN).map(row).collect();
+    let _ = write!(out, "\n{}", table(&columns, &rows));
+    if consumers.len() > CONSUMERS_SHOWN {
+        let _ = writeln!(out, "and {} more: --json", consumers.len() - CONSUMERS_SHOWN);
     }
 }
 

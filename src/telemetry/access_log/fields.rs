@@ -76,6 +76,9 @@ fields! {
     SpanId = "span_id", String, Known, "The gateway's own span in that trace.";
     ClientCertSubject = "client_cert_subject", String, Known, "Subject of the client's verified certificate (RFC 4514): `CN=alice,O=Example`.";
     ClientCertFingerprint = "client_cert_fingerprint", String, Known, "SHA-256 of that certificate, in lower-case hexadecimal.";
+    AuthBy = "auth", String, Known, "Way by which the request showed who it is from: a section's name, or `certificate`.";
+    Subject = "subject", String, Known, "Who it is from, as that way verified it: `sub` of a token, subject of a certificate.";
+    Consumer = "consumer", String, Known, "The consumer whose credentials it showed (docs/consumers.md).";
     Method = "method", String, Known, "Request method.";
     Host = "host", String, Known, "Host asked for, with its port if one was given; where TLS passes through, the name (SNI).";
     Target = "target", String, Known, "Path and query as received, or the whole request target where that is no path.";
@@ -159,6 +162,9 @@ impl Field {
             Field::TraceId => own(line.trace_id),
             Field::SpanId => own(line.span_id),
             Field::ClientCertSubject => known(line.client_cert_subject.as_bytes()),
+            Field::AuthBy => known(line.auth_by.as_bytes()),
+            Field::Consumer => known(line.consumer.as_bytes()),
+            Field::Subject => known(line.subject.as_bytes()),
             Field::ClientCertFingerprint => own(line.client_cert_fingerprint.as_bytes()),
             // A token, RFC 9110 §5.6.2: it has no character that is special here.
             Field::Method => request.map_or(Value::None, |request| own(request.method)),

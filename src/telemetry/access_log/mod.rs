@@ -39,6 +39,9 @@ pub struct Line<'a> {
     /// Of the client's verified certificate; the fingerprint is written as it is.
     pub client_cert_subject: &'a str,
     pub client_cert_fingerprint: &'a str,
+    pub auth_by: &'a str,
+    pub subject: &'a str,
+    pub consumer: &'a str,
     /// What was understood of the request; `None` when its head was refused.
     pub request: Option<Request<'a>>,
     /// The first line as received, perhaps cut off, when `request` is `None`.
@@ -81,6 +84,9 @@ impl Default for Line<'_> {
             span_id: b"",
             client_cert_subject: "",
             client_cert_fingerprint: "",
+            auth_by: "",
+            subject: "",
+            consumer: "",
             request: None,
             first_line: b"",
             status: 0,

@@ -26,6 +26,9 @@ fn forwarded(time: &Stamp) -> Line<'_> {
         span_id: b"b7ad6b7169203331",
         client_cert_subject: "",
         client_cert_fingerprint: "",
+        auth_by: "",
+        subject: "",
+        consumer: "",
         request: Some(Request {
             method: b"GET",
             host: b"api.example:8080",

@@ -20,6 +20,8 @@ use super::{
     tunnels::{End, TunnelEnd, WebSocketCounts, WebSocketShard, close_codes},
 };
 
+mod consumers;
+
 /// Upper bounds of every histogram, in seconds.
 const BOUNDS: [f64; 17] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -419,6 +421,7 @@ impl Scrape {
             .map(|(name, shards)| (vec![text_of(name)], summed(shards, |r| &r.duration)))
             .filter(|(_, durations)| durations.count() > 0);
         self.durations(f::ROUTE_DURATION, durations.collect());
+        self.consumers(registry);
     }
 
     fn limits(&mut self, registry: &Registry) {
@@ -602,6 +605,8 @@ mod tests {
                 name: "u".to_owned(),
                 endpoints: vec!["10.0.0.1:80".to_owned()],
             }],
+            consumers: vec!["c".to_owned()],
+            has_more_consumers: false,
             limits: vec!["per-client".to_owned()],
             series_max: 10,
             is_off: false,

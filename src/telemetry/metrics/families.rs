@@ -91,6 +91,10 @@ families! {
     ROUTE_RECEIVED = Counter Bytes "ringway_route_received" ["route"] "Request bodies received, by route";
     ROUTE_SENT = Counter Bytes "ringway_route_sent" ["route"] "Response bodies sent, by route";
     ROUTE_DURATION = Histogram Seconds "ringway_route_duration" ["route"] "From a request's head to the last byte of its response, by route";
+    CONSUMER_REQUESTS = Counter One "ringway_consumer_requests" ["consumer", "class"] "Requests of a consumer ([consumers.md](consumers.md)) by first digit of the response's status (`none`: no response began); consumers beyond the first `metrics.series` are counted together as `(other)`";
+    CONSUMER_RECEIVED = Counter Bytes "ringway_consumer_received" ["consumer"] "Request bodies received, by consumer";
+    CONSUMER_SENT = Counter Bytes "ringway_consumer_sent" ["consumer"] "Response bodies sent, by consumer";
+    PASSWORDS = Counter One "ringway_passwords_verified" ["outcome"] "Passwords of HTTP Basic that were verified: `right` or `wrong`; `busy`: those that nobody had time for. What a worker remembers (`basic.remember`) is not verified again";
     LIMIT_REQUESTS = Counter One "ringway_rate_limit_requests" ["limit", "outcome"] "Requests that a rate limit was asked about: `passed`, `refused`, `shadow` (would have been refused, `rate_limits.shadow`), or `exempt`";
     LIMIT_WAITS = Counter One "ringway_rate_limit_waits" ["limit"] "Requests that waited for the worker that holds the bucket of their key";
     LIMIT_ALONE = Counter One "ringway_rate_limit_alone" ["limit"] "Requests that a worker decided about by its own share of the rate, because the one that holds the bucket did not answer";

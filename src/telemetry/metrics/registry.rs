@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     cell::Summed,
     shards::{
-        EndpointShard, LimitShard, ListenerShard, RouteShard, Series, UpstreamSeries,
-        UpstreamShard, WorkerShard,
+        ConsumerShard, EndpointShard, LimitShard, ListenerShard, RouteShard, Series,
+        UpstreamSeries, UpstreamShard, WorkerShard,
     },
 };
 
@@ -17,7 +17,10 @@ pub struct Names {
     pub routes: Vec<String>,
     pub upstreams: Vec<UpstreamNames>,
     pub limits: Vec<String>,
-    /// Routes, and endpoints, that have series of their own; the rest share one called
+    /// The first of them, at most `series_max`.
+    pub consumers: Vec<String>,
+    pub has_more_consumers: bool,
+    /// Routes, endpoints and consumers that have series of their own; the rest share one called
     /// [`OTHER`].
     pub series_max: usize,
     /// Only the workers as such are counted.
@@ -45,6 +48,7 @@ pub struct Registry {
     pub listeners: Vec<(String, Shards<ListenerShard>)>,
     /// The first is requests without route; its name is empty.
     pub routes: Vec<(String, Shards<RouteShard>)>,
+    pub consumers: Vec<(String, Shards<ConsumerShard>)>,
     pub upstreams: Vec<UpstreamShards>,
     pub limits: Vec<(String, Shards<LimitShard>)>,
 }
@@ -55,6 +59,7 @@ impl Registry {
             workers: shards(workers),
             listeners: Vec::new(),
             routes: vec![(String::new(), shards(workers))],
+            consumers: Vec::new(),
             upstreams: Vec::new(),
             limits: Vec::new(),
         }
@@ -68,6 +73,7 @@ impl Registry {
             workers,
             listeners: self.listeners.drain(..).collect(),
             routes: self.routes.drain(..).collect(),
+            consumers: self.consumers.drain(..).collect(),
             upstreams: HashMap::new(),
             limits: self.limits.drain(..).collect(),
             endpoints: HashMap::new(),
@@ -83,6 +89,7 @@ impl Registry {
         building.iter_mut().for_each(|series| series.is_off = names.is_off);
         self.adopt_listeners(names, &mut known, &mut building);
         self.adopt_routes(names, &mut known, &mut building);
+        self.adopt_consumers(names, &mut known, &mut building);
         self.adopt_upstreams(names, &mut known, &mut building);
         self.adopt_limits(names, &mut known, &mut building);
         building.into_iter().map(Arc::new).collect()
@@ -95,6 +102,7 @@ impl Registry {
             listeners: Vec::new(),
             routes: Vec::new(),
             unrouted: unrouted[worker].clone(),
+            consumers: Vec::new(),
             upstreams: Vec::new(),
             limits: Vec::new(),
             is_off: false,
@@ -119,6 +127,17 @@ impl Registry {
                 known.routes.remove(name).unwrap_or_else(|| shards(known.workers))
             });
             hand_out(building, &shards, |series| &mut series.routes);
+        }
+    }
+
+    fn adopt_consumers(&mut self, names: &Names, known: &mut Known, building: &mut [Series]) {
+        let mut places = HashMap::new();
+        let others = names.has_more_consumers.then_some(OTHER);
+        for name in names.consumers.iter().map(String::as_str).chain(others) {
+            let shards = take(&mut self.consumers, &mut places, name, || {
+                known.consumers.remove(name).unwrap_or_else(|| shards(known.workers))
+            });
+            hand_out(building, &shards, |series| &mut series.consumers);
         }
     }
 
@@ -180,6 +199,7 @@ struct Known {
     workers: usize,
     listeners: HashMap<String, Shards<ListenerShard>>,
     routes: HashMap<String, Shards<RouteShard>>,
+    consumers: HashMap<String, Shards<ConsumerShard>>,
     upstreams: HashMap<String, Shards<UpstreamShard>>,
     limits: HashMap<String, Shards<LimitShard>>,
     endpoints: HashMap<(String, String), Shards<EndpointShard>>,
@@ -228,10 +248,30 @@ mod tests {
             listeners: vec!["l".to_owned()],
             routes: owned(routes),
             upstreams: vec![UpstreamNames { name: "u".to_owned(), endpoints: owned(endpoints) }],
+            consumers: owned(&["c", "d"]),
+            has_more_consumers: true,
             limits: Vec::new(),
             series_max,
             is_off: false,
         }
+    }
+
+    #[test]
+    fn consumers_beyond_the_first_share_series() {
+        let mut registry = Registry::new(2);
+        let first = registry.adopt(&names(&[], &[], 2));
+        for consumer in [1, 2, 3, 1000] {
+            first[1].consumer(consumer).expect("one").responses[2].count();
+        }
+        assert_eq!(first[0].consumer(1).expect("one").responses[2].get(), 0);
+        let second = registry.adopt(&Names {
+            consumers: vec!["d".to_owned(), "c".to_owned()],
+            ..names(&[], &[], 2)
+        });
+        let counts = [0, 1, 2, 7].map(|c| second[1].consumer(c).expect("one").responses[2].get());
+        assert_eq!(counts, [1, 0, 3, 3]);
+        let none = Names { consumers: vec![], has_more_consumers: false, ..names(&[], &[], 2) };
+        assert!(registry.adopt(&none)[0].consumer(0).is_none());
     }
 
     #[test]

@@ -270,6 +270,8 @@ pub struct WorkerShard {
     /// Those that ended, by [`TunnelEnd`].
     pub tunnel_ends: [Cell; TunnelEnd::ALL.len()],
     pub websockets: WebSocketShard,
+    /// Passwords verified: right ones, wrong ones, and those nobody had time for.
+    pub passwords: [Cell; 3],
     /// Requests answered, refused or cut off.
     pub requests: Cell,
     /// Exchanges the gateway answered or cut off itself, by reason, see [`reasons`].
@@ -318,6 +320,7 @@ impl Default for WorkerShard {
             tunnels_open: Cell::default(),
             tunnel_ends: Default::default(),
             websockets: WebSocketShard::default(),
+            passwords: Default::default(),
             requests: Cell::default(),
             reasons: std::array::from_fn(|_| Cell::default()),
             shadowed: std::array::from_fn(|_| Cell::default()),
@@ -380,6 +383,15 @@ pub struct RouteShard {
     pub response_bytes: Cell,
     pub websockets: WebSocketCounts,
     pub duration: Durations,
+}
+
+/// What is counted for a consumer.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+pub struct ConsumerShard {
+    pub responses: Classes,
+    pub request_bytes: Cell,
+    pub response_bytes: Cell,
 }
 
 /// What is counted for an upstream.
@@ -457,6 +469,8 @@ pub struct Series {
     pub routes: Vec<Arc<RouteShard>>,
     /// Requests that match no route.
     pub unrouted: Arc<RouteShard>,
+    /// The first consumers, by their number; then one for all others.
+    pub consumers: Vec<Arc<ConsumerShard>>,
     /// By `UpstreamId`.
     pub upstreams: Vec<UpstreamSeries>,
     /// By `LimitId`.
@@ -478,6 +492,12 @@ impl Series {
             Some(id) => &self.routes[id as usize],
             None => &self.unrouted,
         }
+    }
+
+    /// `None` only when there is no consumer at all.
+    pub fn consumer(&self, consumer: u32) -> Option<&ConsumerShard> {
+        let own = self.consumers.get(consumer as usize).or(self.consumers.last());
+        own.map(|shard| &**shard)
     }
 
     pub fn endpoint(&self, upstream: u32, endpoint: usize) -> &EndpointShard {

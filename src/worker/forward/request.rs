@@ -11,6 +11,7 @@ use crate::{
         body::{chunk_head, chunk_tail},
         buffers::{Buffer, HEADROOM, TAILROOM},
         exchange::{Exchange, RequestBody},
+        policies::is_same_field,
     },
 };
 
@@ -86,12 +87,12 @@ fn request_line(
     let route = forward.snapshot.route(matched.route);
     match &route.rewrite.path {
         PathRewrite::Keep => {
-            emit::request_line(out, method, exchange.forward_path(), exchange.query());
+            emit::request_line(out, method, exchange.forward_path(), exchange.upstream_query());
         }
         rewrite => {
             let mut path = Vec::with_capacity(256);
             rewrite.apply(exchange.forward_path(), matched, exchange.matched_path(), &mut path)?;
-            emit::request_line(out, method, &path, exchange.query());
+            emit::request_line(out, method, &path, exchange.upstream_query());
         }
     }
     Ok(())
@@ -122,8 +123,10 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     let told = told_certificate(exchange);
     let made_id = matches!(exchange.id, RequestId::Made(_));
     let own = exchange.upstream_fields.as_deref();
+    let own_fields = route.policies.policies().map_or(&[][..], |policies| &policies.own_fields);
     emit::kept_fields(out, bytes, &head.fields, |field: &Field| match field.id {
         _ if own.is_some_and(|own| own.drops(field.name.of(bytes))) => true,
+        _ if own_fields.iter().any(|own| is_same_field(own, field.name.of(bytes))) => true,
         FieldId::Other => false,
         FieldId::Host => true,
         FieldId::XRequestId => made_id,
@@ -153,6 +156,9 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
         emit::field(out, b"Client-Cert", certificate.field.as_bytes());
     }
     if let Some(own) = own {
+        if let Some(cookies) = own.cookies.as_ref().filter(|cookies| !cookies.is_empty()) {
+            emit::field(out, b"Cookie", cookies);
+        }
         out.extend_from_slice(&own.lines);
     }
     if let Some(trace) = &exchange.trace {

@@ -50,9 +50,9 @@ fn with_value<R>(
     match part {
         KeyPart::Client => look(None),
         KeyPart::Consumer => {
-            // The name of the consumer, where it is one.
-            let known = identity.filter(|identity| identity.consumer.is_some());
-            look(known.map(|identity| identity.subject.as_bytes()))
+            // By name, which stays when the consumers are numbered anew.
+            let consumer = identity.and_then(|identity| identity.consumer);
+            look(consumer.map(|consumer| snapshot.consumers.all.name(consumer).as_bytes()))
         }
         KeyPart::Subject => look(identity.map(|identity| identity.subject.as_bytes())),
         KeyPart::Claim(name) => match identity.and_then(|identity| identity.claim(name)) {

@@ -47,11 +47,11 @@ pub fn request(
     if let Some(rule) = &policies.transform_request {
         let view = View::of(snapshot, exchange, matched);
         let told = request::head(&view, rule)?;
-        exchange.tell_upstream().extend(told);
+        exchange.upstream_fields().extend(told);
     }
     if policies.changes_response_body() {
         // A part of it, or one that is compressed, could not be changed.
-        let told = exchange.tell_upstream();
+        let told = exchange.upstream_fields();
         told.set(b"Accept-Encoding", b"identity");
         told.dropped.push((*b"range").into());
     }
@@ -207,6 +207,7 @@ impl UpstreamFields {
         self.dropped.extend(more.dropped);
         self.lines.extend(more.lines);
         self.target = more.target.or(self.target.take());
+        self.cookies = more.cookies.or(self.cookies.take());
         self.method = more.method.or(self.method.take());
     }
 }

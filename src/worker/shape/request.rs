@@ -27,7 +27,7 @@ pub fn head(view: &View<'_>, rule: &RequestTransform) -> Result<UpstreamFields, 
     rule.fields.write(&head.fields, bytes, view, &mut told.lines);
     if !rule.cookies.is_none() {
         told.dropped.push((*b"cookie").into());
-        cookie_field(view, &rule.cookies, &mut told.lines);
+        told.cookies = Some(cookie_text(view, &rule.cookies));
     }
     if rule.changes_target() {
         target(view, rule, &mut told)?;
@@ -52,7 +52,7 @@ fn target(
         }
     }
     let query_at = target.len();
-    rule.query.apply(exchange.query().unwrap_or_default(), view, &mut target);
+    rule.query.apply(exchange.upstream_query().unwrap_or_default(), view, &mut target);
     if target.len() > query_at {
         target.insert(query_at, b'?');
     }
@@ -83,19 +83,17 @@ fn path(view: &View<'_>, template: &Template, out: &mut Vec<u8>) -> Result<(), R
     Ok(())
 }
 
-/// One field with all cookies that stay, and those that are set (RFC 6265 §5.4).
-fn cookie_field(view: &View<'_>, rule: &CookieChanges, out: &mut Vec<u8>) {
+/// The cookies that stay, and those that are set (RFC 6265 §5.4).
+fn cookie_text(view: &View<'_>, rule: &CookieChanges) -> Vec<u8> {
     let exchange = view.exchange;
     let mut value = Vec::new();
-    let is_named = |field: &&Field| exchange.text(field.name).eq_ignore_ascii_case(b"cookie");
     let is_gone = |name: &[u8]| {
         rule.remove.iter().any(|gone| gone.as_bytes() == name)
             || rule.set.iter().any(|(gone, _)| gone.as_bytes() == name)
     };
-    for field in exchange.head().fields.iter().filter(is_named) {
-        let kept = cookies(exchange.text(field.value)).filter(|(name, _)| !is_gone(name));
-        kept.for_each(|(name, text)| cookie(&mut value, name, text));
-    }
+    let known = exchange.upstream_cookies();
+    let kept = cookies(&known).filter(|(name, _)| !is_gone(name));
+    kept.for_each(|(name, text)| cookie(&mut value, name, text));
     let mut text = Vec::new();
     for (name, template) in &rule.set {
         text.clear();
@@ -105,9 +103,7 @@ fn cookie_field(view: &View<'_>, rule: &CookieChanges, out: &mut Vec<u8>) {
             cookie(&mut value, name.as_bytes(), &text);
         }
     }
-    if !value.is_empty() {
-        emit::field(out, b"Cookie", &value);
-    }
+    value
 }
 
 fn cookie(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

@@ -45,8 +45,10 @@ impl Values for View<'_> {
             }
             Variable::UnixTime => return written(out, Some(unix_ms() / 1000)),
             Variable::Subject => exchange.identity.as_ref().map(|id| id.subject.as_bytes()),
-            // No consumers are configured yet.
-            Variable::Consumer => None,
+            Variable::Consumer => {
+                let consumer = exchange.identity.as_ref().and_then(|identity| identity.consumer);
+                consumer.map(|consumer| self.snapshot.consumers.all.name(consumer).as_bytes())
+            }
             Variable::Claim(path) => return self.claim(path, out),
             Variable::Param(at) => self.param(*at),
             Variable::Field(name) => {
