@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod grpc_web;
 pub mod handshake_rate;
 pub mod identity;
+pub mod jwt;
 pub mod passthrough;
 pub mod permit;
 pub mod refusal;
