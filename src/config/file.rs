@@ -22,10 +22,12 @@ use super::{
 };
 use crate::{config::decode::At, section};
 
+pub use jwt::Jwt;
 pub use policies::{Maintenance, PolicyKeys, PolicySet};
 pub use route::{Redirect, Respond, Route};
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
 
+mod jwt;
 mod policies;
 mod route;
 mod upstream;
@@ -53,6 +55,8 @@ section! {
         routes: Vec<At<Route>> = Vec::new();
         /// Policies that several routes share, by name. See docs/policies.md.
         policies: Named<PolicySet> = Named::default();
+        /// Ways to authenticate by JSON Web Tokens, by name. See docs/jwt.md.
+        jwt: Named<Jwt> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.

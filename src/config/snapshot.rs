@@ -21,7 +21,8 @@ use crate::{
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
-pub use auth::{Authenticate, ClaimField, Way, WayKind};
+pub use auth::{Authenticate, ClaimField, JwtWay, KeySource, Way, WayKind};
+pub use jwks::{Origin, Provider};
 pub use policies::{Maintenance, Policies};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
@@ -30,6 +31,7 @@ pub use trace::{Export, Parent, ServerTiming, Tracing};
 mod access_log;
 pub mod acme;
 mod auth;
+pub mod jwks;
 mod policies;
 mod tickets;
 mod tls;

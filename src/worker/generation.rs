@@ -8,6 +8,7 @@
 use std::{ops::Deref, rc::Rc, sync::Arc};
 
 use super::{
+    auth::States,
     forward::UpstreamState,
     logs::{Logs, Outlet},
 };
@@ -34,6 +35,8 @@ pub struct Generation {
     /// Where this worker leaves spans, when there is tracing.
     pub spans: Option<Arc<SpanQueue>>,
     pub logs: Logs,
+    /// What is kept of ways to authenticate.
+    pub auth: States,
 }
 
 impl Deref for Generation {
@@ -53,7 +56,8 @@ impl Generation {
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
         let logs = Logs::first(outlets);
-        Generation { states: states.collect(), snapshot, series, logs, spans }
+        let auth = States::first(&snapshot);
+        Generation { states: states.collect(), snapshot, series, logs, spans, auth }
     }
 
     /// The generation after this one.
@@ -70,7 +74,8 @@ impl Generation {
             None => Rc::new(UpstreamState::new(rule)),
         });
         let logs = self.logs.next(outlets);
-        let next = Generation { states: states.collect(), snapshot, series, logs, spans };
+        let auth = self.auth.next(&self.snapshot, &snapshot);
+        let next = Generation { states: states.collect(), snapshot, series, logs, spans, auth };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);

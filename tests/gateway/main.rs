@@ -25,6 +25,7 @@ mod grpc_web;
 mod handshake_rate;
 mod http2;
 mod http2_upstream;
+mod jwt;
 mod lifecycle;
 mod limits;
 mod mailbox;

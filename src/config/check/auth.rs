@@ -2,7 +2,9 @@
 //!
 //! Invariant: [`names`] and [`ways`] have the same order, which is what numbers them.
 
-use super::{Once, TOP};
+use std::path::Path;
+
+use super::{Once, TOP, jwt};
 use crate::{
     config::{
         decode::{At, Sink, list, nearest, quoted, short},
@@ -19,20 +21,31 @@ const CERTIFICATE: &str = "certificate";
 
 /// Names of all ways, with their places in the file.
 fn names(file: &File) -> Vec<At<String>> {
-    let _ = file;
-    vec![At::default_of(CERTIFICATE.to_owned())]
+    let own = [At::default_of(CERTIFICATE.to_owned())];
+    let jwt = file.jwt.value.0.iter().map(|(name, _)| name.clone());
+    own.into_iter().chain(jwt).collect()
 }
 
 /// All ways.
-pub(super) fn ways(file: &File, sink: &mut Sink) -> Vec<Way> {
+pub(super) fn ways(file: &File, folder: &Path, sink: &mut Sink) -> Vec<Way> {
     check_names(file, sink);
-    vec![Way {
+    let mut ways = vec![certificate()];
+    ways.extend(file.jwt.value.0.iter().map(|(name, written)| match written {
+        Some(jwt) => jwt::way(name, jwt, folder, sink),
+        // It was reported; its number counts.
+        None => certificate(),
+    }));
+    ways
+}
+
+fn certificate() -> Way {
+    Way {
         name: CERTIFICATE.to_owned(),
         kind: WayKind::Certificate,
         sources: Vec::new(),
         forward_credential: true,
         forward: Vec::new(),
-    }]
+    }
 }
 
 /// Every name is that of one way, whatever its kind, and can be written in `authenticate`.
@@ -134,7 +147,6 @@ fn asks_for_certificates(file: &File) -> bool {
         })
 }
 
-#[expect(dead_code, reason = "sections of ways come next")]
 /// Fields that tell the upstream of claims, from a table of names and paths.
 pub(super) fn claim_fields(
     written: &[(At<String>, Option<ClaimPath>)],

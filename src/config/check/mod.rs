@@ -3,7 +3,12 @@
 //! Runs to the end whatever it finds, so that all problems of a file are reported together. The
 //! snapshot it makes counts only when no error was reported.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Surroundings,
@@ -23,6 +28,7 @@ mod access_logs;
 mod acme;
 mod auth;
 mod certificates;
+mod jwt;
 mod passthrough;
 mod policies;
 mod routes;
@@ -49,7 +55,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
     let upstreams = upstreams::upstreams(file, around, sink);
     let tracing = trace::tracing(file, sink);
     let access_logs = access_logs::access_logs(file, around.look_up, sink);
-    let ways = auth::ways(file, sink);
+    let ways = auth::ways(file, around.folder, sink);
     let (routes, router) = routes::routes(file, &ways, around.folder, sink);
     Some(Snapshot {
         generation: 1,
@@ -84,10 +90,16 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         admin: admin(&file.admin),
         acme,
         reload_watch: *file.reload.watch,
-        files: tls::files(file, around.folder),
+        files: files(file, around.folder),
         // Whoever has the text puts it in.
         text: Arc::from(""),
     })
+}
+
+/// Files whose content is a part of the configuration.
+fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
+    let keys = jwt::files(file).into_iter().map(|name| folder.join(name));
+    tls::files(file, folder).into_iter().chain(keys).collect()
 }
 
 /// Never a listener's address: there the world could read what is the operator's.

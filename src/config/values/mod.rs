@@ -21,7 +21,9 @@ mod addresses;
 mod admin;
 mod auth;
 mod conditions;
+mod jwt;
 mod paths;
+mod secrets;
 mod trace;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
@@ -30,7 +32,9 @@ pub use addresses::{BareHost, BindAddress, EndpointName, HostName, HostPattern, 
 pub use admin::{REDACTED, Secret, StatusHost, TcpAddress};
 pub use auth::{ClaimPath, CredentialSource, WayNames};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
+pub use jwt::{ClaimValues, KeysUrl, trusted_url};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use secrets::SecretSource;
 pub use trace::CollectorUrl;
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
@@ -196,6 +200,8 @@ written_as_text!(
     WayNames,
     CredentialSource,
     ClaimPath,
+    KeysUrl,
+    SecretSource,
 );
 
 /// A name given by the operator.

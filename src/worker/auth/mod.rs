@@ -6,7 +6,11 @@
 //! wait does nothing before it is polled: it may be dropped and made again.
 
 mod certificate;
+mod jwt;
+mod state;
 mod upstream;
+
+pub use state::States;
 
 use std::{future::Future, pin::Pin, rc::Rc};
 
@@ -38,6 +42,16 @@ pub enum Outcome<'a> {
 /// The part of a check that takes time.
 pub type Slow<'a> = Pin<Box<dyn Future<Output = Seen> + 'a>>;
 
+impl From<Seen> for Outcome<'_> {
+    fn from(seen: Seen) -> Self {
+        match seen {
+            Seen::Identity(identity) => Outcome::Identity(identity),
+            Seen::NotShown => Outcome::NotShown,
+            Seen::Refused(refusal) => Outcome::Refused(refusal),
+        }
+    }
+}
+
 /// A request that is looked at, and what by.
 #[derive(Clone, Copy)]
 pub struct Asking<'a> {
@@ -50,6 +64,7 @@ pub struct Asking<'a> {
 fn now(asking: Asking<'_>, id: WayId) -> Outcome<'_> {
     match &asking.snapshot.way(id).kind {
         WayKind::Certificate => certificate::now(asking),
+        WayKind::Jwt(rule) => jwt::now(asking, id, rule),
     }
 }
 
@@ -157,10 +172,19 @@ fn challenges(snapshot: &Generation, rule: &Authenticate, refusal: Refusal) -> V
 
 /// What one way asks for. The name of a way needs no escaping: it is a token.
 fn challenge(way: &Way, refusal: Refusal) -> String {
-    let _ = refusal;
     let name = &way.name;
     match &way.kind {
         // No scheme is registered for what a handshake shows, and there must be a challenge.
         WayKind::Certificate => format!("Certificate realm=\"{name}\""),
+        // RFC 6750 §3: nothing of errors where no token was shown.
+        WayKind::Jwt(_) if refusal.reason == refusal::AUTH_MISSING => {
+            format!("Bearer realm=\"{name}\"")
+        }
+        WayKind::Jwt(_) => {
+            let meaning = refusal.reason.meaning;
+            format!(
+                "Bearer realm=\"{name}\", error=\"invalid_token\", error_description=\"{meaning}\""
+            )
+        }
     }
 }

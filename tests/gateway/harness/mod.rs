@@ -6,6 +6,7 @@ mod gateway;
 pub mod http2;
 pub mod http2_client;
 pub mod http2_server;
+pub mod issuer;
 mod message;
 mod papers;
 mod server;
