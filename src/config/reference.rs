@@ -16,7 +16,8 @@ const WIDTH: usize = 96;
 const SAMPLE_NAME: &str = "orders";
 
 /// Keys without default that the reference file sets, since something has to be done with requests.
-const SET_THOUGH_OPTIONAL: [&str; 3] = ["routes.path", "routes.upstream", "routes.redirect.scheme"];
+const SET_THOUGH_OPTIONAL: [&str; 4] =
+    ["routes.path", "routes.upstream", "routes.redirect.scheme", "jwt.orders.issuer"];
 
 const FILE_HEAD: &str = "\
 Every key of a Ringway configuration, at its default. A file needs none of them but `bind`,

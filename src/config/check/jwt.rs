@@ -107,7 +107,7 @@ fn keys(
 ) -> KeySource {
     let written = [
         ("secret", jwt.secret.place()),
-        ("keys", jwt.keys.place()),
+        ("keys", jwt.keys.place().filter(|_| !jwt.keys.is_empty() || jwt.keys.is_wrong())),
         ("keys_file", jwt.keys_file.place()),
         ("jwks", jwt.jwks.place()),
     ];
@@ -133,7 +133,8 @@ fn keys(
                 _ => from_file(jwt.keys_file.value.as_deref().unwrap_or_default(), folder),
             };
             let set = read.and_then(|keys| fixed(keys, rule)).unwrap_or_else(|why| {
-                if !sink.problems.iter().any(|problem| problem.place == Some(place)) {
+                // Without algorithms nothing can be said of keys; that was reported.
+                if !rule.algorithms.is_empty() {
                     let title = format!("`{key}` cannot be used: {why}");
                     sink.push(Problem::error(place, title).fix(fix_of(key, rule)));
                 }
@@ -159,7 +160,7 @@ fn fix_of(key: &str, rule: &Rule) -> &'static str {
 
 fn secret(jwt: &Jwt, rule: &Rule, folder: &Path) -> Result<Vec<Key>, String> {
     let Some(source) = &jwt.secret.value else { return Ok(Vec::new()) };
-    if !rule.algorithms.iter().all(|algorithm| is_of_secret(*algorithm)) {
+    if !rule.algorithms.iter().any(|algorithm| is_of_secret(*algorithm)) {
         return Err("`algorithms` has no algorithm of secrets".to_owned());
     }
     let secret = source.0.get(folder)?;

@@ -75,8 +75,8 @@ section! {
         groups: ClaimPath = ClaimPath("groups".to_owned());
         /// Claim with what the token is good for: a text with blanks, or an array.
         scopes: ClaimPath = ClaimPath("scope".to_owned());
-        /// Memory, for each worker, for tokens that were verified, so that they need not be verified
-        /// again. `"0B"`: none.
+        /// Memory, for each worker, for tokens that were verified, so that they need not be
+        /// verified again. `"0B"`: none.
         cache: Size = mib(16) => bytes(0)..=mib(1024);
     }
 }

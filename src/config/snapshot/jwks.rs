@@ -1,8 +1,8 @@
 //! Keys that are fetched from a provider: what control puts there and workers read.
 //!
 //! A [`Cell`] is one section's, the same in every snapshot of the process, so that keys outlive a
-//! reload. Control writes keys, and only it; workers look at a number before each use, which changes
-//! with the keys, and ask for a fetch by a flag, without a lock.
+//! reload. Control writes keys, and only it; workers look at a number before each use, which
+//! changes with the keys, and ask for a fetch by a flag, without a lock.
 
 use std::{
     collections::HashMap,

@@ -119,7 +119,8 @@ pub fn trusted_url(text: &str) -> Result<(), &'static str> {
         Some("https") => Ok(()),
         Some("http") if matches!(host, "localhost" | "127.0.0.1" | "[::1]") => Ok(()),
         Some("http") => Err("without TLS anybody on the way could put other keys there"),
-        _ => Err("another scheme"),
+        Some(_) => Err("another scheme"),
+        None => Err("no URL"),
     }
 }
 

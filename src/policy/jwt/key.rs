@@ -131,10 +131,10 @@ impl Key {
     pub fn from_pem(pem: &[u8]) -> Result<Vec<Key>, Unusable> {
         let mut keys = Vec::new();
         for spki in SubjectPublicKeyInfoDer::pem_slice_iter(pem) {
-            keys.push(Key::from_spki(&spki.map_err(|e| e.to_string())?)?);
+            keys.push(Key::from_spki(&spki.map_err(not_pem)?)?);
         }
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            let der = certificate.map_err(|e| e.to_string())?;
+            let der = certificate.map_err(not_pem)?;
             let (_, parsed) =
                 X509Certificate::from_der(&der).map_err(|_| "a certificate is not well-formed")?;
             keys.push(Key::from_spki(parsed.public_key().raw)?);
@@ -187,6 +187,10 @@ impl Key {
         let shares = |(own, _): &(Algorithm, _)| other.verifiers.iter().any(|(its, _)| its == own);
         self.kid.is_some() && self.kid == other.kid && self.verifiers.iter().any(shares)
     }
+}
+
+fn not_pem(_: rustls::pki_types::pem::Error) -> Unusable {
+    "it is not well-formed PEM".to_owned()
 }
 
 fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, Unusable> {

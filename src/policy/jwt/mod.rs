@@ -5,8 +5,8 @@
 //!      → key → signature → exp, nbf → typ, audience, claims → Identity
 //! ```
 //!
-//! Only the issuer is looked at before the signature: it says whose token it is, where a route knows
-//! several, and spares the search for keys. Everything follows RFC 8725 (best current practices).
+//! Only the issuer is looked at before the signature: it says whose token it is, where a route
+//! knows several, and spares the search for keys. Everything follows RFC 8725 (best current practices).
 
 mod algorithm;
 mod claims;
