@@ -375,7 +375,7 @@ fn a_start_without_provider_has_the_keys_of_the_disk() {
     assert_eq!(response.field("www-authenticate"), None);
     // What is there is looked at as what is fetched.
     std::fs::write(&file, "{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}").unwrap();
-    let launch = Launch { toml: toml.clone(), ..Launch::default() };
+    let launch = Launch { toml, ..Launch::default() };
     let gateway = launch.start().unwrap();
     gateway.wait_for_log("cannot be used");
     issuer.set(Mood::Up);

@@ -51,7 +51,7 @@ impl std::fmt::Debug for Key {
 }
 
 enum Verifier {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -67,7 +67,7 @@ impl Key {
     ) -> Result<Key, Unusable> {
         let fits = algorithms.iter().filter_map(|algorithm| {
             let (hash, bytes_min) = algorithm.code()?;
-            let key = || Verifier::Secret(hmac::Key::new(hash, secret));
+            let key = || Verifier::Secret(Box::new(hmac::Key::new(hash, secret)));
             (secret.len() >= bytes_min).then(|| (*algorithm, key()))
         });
         let verifiers: Vec<_> = fits.collect();

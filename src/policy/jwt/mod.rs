@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Only the issuer is looked at before the signature: it says whose token it is, where a route
-//! knows several, and spares the search for keys. Everything follows RFC 8725 (best current practices).
+//! knows several, and spares the search for keys. Everything follows RFC 8725 (best current
+//! practices).
 
 mod algorithm;
 mod claims;

@@ -44,10 +44,11 @@ fn claims() -> Value {
 
 fn with(change: Value) -> Value {
     let mut claims = claims();
-    for (name, value) in change.as_object().expect("an object") {
+    let Value::Object(change) = change else { panic!("no object") };
+    for (name, value) in change {
         match value {
-            Value::Null => drop(claims.as_object_mut().map(|claims| claims.remove(name))),
-            value => claims[name] = value.clone(),
+            Value::Null => drop(claims.as_object_mut().map(|claims| claims.remove(&name))),
+            value => claims[name] = value,
         }
     }
     claims
