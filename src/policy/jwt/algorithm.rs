@@ -1,6 +1,7 @@
 //! Algorithms of signatures (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2). `none` is not one.
 
-use aws_lc_rs::{hmac, signature as sign};
+use aws_lc_rs::signature as sign;
+use jsonwebtoken::Algorithm as Decoded;
 
 /// How a token is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,38 +80,44 @@ impl Algorithm {
         }
     }
 
-    /// The hash of a code over a secret, and the shortest secret for it (RFC 7518 §3.2).
-    pub(super) fn code(self) -> Option<(hmac::Algorithm, usize)> {
+    /// As jsonwebtoken knows it, which verifies it; all but ES512.
+    pub(super) fn decoded(self) -> Option<Decoded> {
+        Some(match self {
+            Hs256 => Decoded::HS256,
+            Hs384 => Decoded::HS384,
+            Hs512 => Decoded::HS512,
+            Rs256 => Decoded::RS256,
+            Rs384 => Decoded::RS384,
+            Rs512 => Decoded::RS512,
+            Ps256 => Decoded::PS256,
+            Ps384 => Decoded::PS384,
+            Ps512 => Decoded::PS512,
+            Es256 => Decoded::ES256,
+            Es384 => Decoded::ES384,
+            Es512 => return None,
+            EdDsa => Decoded::EdDSA,
+        })
+    }
+
+    /// The shortest secret for it (RFC 7518 §3.2).
+    pub(super) fn secret_min(self) -> Option<usize> {
         match self {
-            Hs256 => Some((hmac::HMAC_SHA256, 32)),
-            Hs384 => Some((hmac::HMAC_SHA384, 48)),
-            Hs512 => Some((hmac::HMAC_SHA512, 64)),
+            Hs256 => Some(32),
+            Hs384 => Some(48),
+            Hs512 => Some(64),
             _ => None,
         }
     }
 
-    /// How a signature by a private key is verified; RSA keys of 2048 bits and more.
-    pub(super) fn signature(self) -> Option<&'static dyn sign::VerificationAlgorithm> {
-        Some(match self {
-            Hs256 | Hs384 | Hs512 => return None,
-            Es256 => &sign::ECDSA_P256_SHA256_FIXED,
-            Es384 => &sign::ECDSA_P384_SHA384_FIXED,
-            Es512 => &sign::ECDSA_P521_SHA512_FIXED,
-            EdDsa => &sign::ED25519,
-            rsa => rsa.rsa()?,
-        })
-    }
-
-    pub(super) fn rsa(self) -> Option<&'static sign::RsaParameters> {
-        Some(match self {
-            Rs256 => &sign::RSA_PKCS1_2048_8192_SHA256,
-            Rs384 => &sign::RSA_PKCS1_2048_8192_SHA384,
-            Rs512 => &sign::RSA_PKCS1_2048_8192_SHA512,
-            Ps256 => &sign::RSA_PSS_2048_8192_SHA256,
-            Ps384 => &sign::RSA_PSS_2048_8192_SHA384,
-            Ps512 => &sign::RSA_PSS_2048_8192_SHA512,
-            _ => return None,
-        })
+    /// What says whether a public key is a point of its curve.
+    pub(super) fn point(self) -> Option<&'static dyn sign::VerificationAlgorithm> {
+        match self {
+            Es256 => Some(&sign::ECDSA_P256_SHA256_FIXED),
+            Es384 => Some(&sign::ECDSA_P384_SHA384_FIXED),
+            Es512 => Some(&sign::ECDSA_P521_SHA512_FIXED),
+            EdDsa => Some(&sign::ED25519),
+            _ => None,
+        }
     }
 
     /// Curve of a key (RFC 7518 §6.2.1.1), and bytes of one coordinate.
@@ -133,8 +140,10 @@ mod tests {
         for (algorithm, name) in Algorithm::ALL {
             assert_eq!(Algorithm::named(name), Some(algorithm));
             assert_eq!(algorithm.name(), name);
-            assert_eq!(algorithm.code().is_some(), algorithm.family() == Family::Secret);
-            assert_eq!(algorithm.signature().is_some(), algorithm.family() != Family::Secret);
+            let is_of_curve = matches!(algorithm.family(), Family::Ec | Family::Ed);
+            assert_eq!(algorithm.secret_min().is_some(), algorithm.family() == Family::Secret);
+            assert_eq!(algorithm.point().is_some(), is_of_curve);
+            assert_eq!(algorithm.decoded(), name.parse().ok());
         }
         for name in ["none", "None", "", "hs256", "RS256 ", "ES256K", "RSA1_5", "A256KW", "dir"] {
             assert_eq!(Algorithm::named(name), None, "{name}");

@@ -1,15 +1,21 @@
 //! Keys that signatures are verified with, from JSON (JWK, RFC 7517) or PEM.
 //!
+//! jsonwebtoken decodes them and verifies. Here is what it leaves open: what a key may be used
+//! for, and whether it is a good one, which is found out when it is read and not with a token.
+//!
 //! Invariants: a key verifies only what it was made for. What it is says which algorithms it may
 //! be used with, before any token is seen, so that a public key is never a secret; a set has
 //! secrets or public keys, never both; a name (`kid`) stands for one key of an algorithm.
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
-    hmac,
-    signature::{ParsedPublicKey, RsaPublicKeyComponents},
+    signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents},
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{
+    DecodingKey, DecodingKeyKind,
+    crypto::aws_lc::DEFAULT_PROVIDER,
+    jwk::{AlgorithmParameters, Jwk, OctetKeyParameters, OctetKeyType},
+};
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, pem::PemObject};
 use serde_json::{Map, Value};
 use x509_parser::{
@@ -39,8 +45,9 @@ impl PartialEq for KeySet {
 /// One key.
 pub struct Key {
     kid: Option<Box<str>>,
-    /// By algorithm that it may be used with.
-    verifiers: Vec<(Algorithm, Verifier)>,
+    /// That it may be used with.
+    algorithms: Vec<Algorithm>,
+    material: Material,
     print: Vec<u8>,
 }
 
@@ -50,9 +57,10 @@ impl std::fmt::Debug for Key {
     }
 }
 
-enum Verifier {
-    Secret(Box<hmac::Key>),
-    Public(ParsedPublicKey),
+enum Material {
+    Decoded(DecodingKey),
+    /// A key for ES512, which jsonwebtoken lacks.
+    P521(ParsedPublicKey),
 }
 
 /// Why a key, or a set, cannot be used.
@@ -65,22 +73,24 @@ impl Key {
         kid: Option<&str>,
         algorithms: &[Algorithm],
     ) -> Result<Key, Unusable> {
-        let fits = algorithms.iter().filter_map(|algorithm| {
-            let (hash, bytes_min) = algorithm.code()?;
-            let key = || Verifier::Secret(Box::new(hmac::Key::new(hash, secret)));
-            (secret.len() >= bytes_min).then(|| (*algorithm, key()))
-        });
-        let verifiers: Vec<_> = fits.collect();
-        if verifiers.is_empty() {
+        let long_enough = |a: &Algorithm| a.secret_min().is_some_and(|min| secret.len() >= min);
+        let fits: Vec<_> = algorithms.iter().copied().filter(long_enough).collect();
+        if fits.is_empty() {
             let n = secret.len();
             return Err(format!("the secret has {n} bytes, fewer than the hash (RFC 7518 §3.2)"));
         }
-        Ok(Key::new(kid, verifiers, secret))
+        let key = DecodingKey::from_secret(secret).map_err(|_| "the secret is empty")?;
+        Ok(Key::new(kid, fits, Material::Decoded(key), secret))
     }
 
-    fn new(kid: Option<&str>, verifiers: Vec<(Algorithm, Verifier)>, material: &[u8]) -> Key {
-        let print = digest(&SHA256, material).as_ref().to_vec();
-        Key { kid: kid.map(Box::from), verifiers, print }
+    fn new(
+        kid: Option<&str>,
+        algorithms: Vec<Algorithm>,
+        material: Material,
+        printed: &[u8],
+    ) -> Key {
+        let print = digest(&SHA256, printed).as_ref().to_vec();
+        Key { kid: kid.map(Box::from), algorithms, material, print }
     }
 
     /// A JWK; `None`: it is not for signatures.
@@ -112,18 +122,13 @@ impl Key {
             fits.filter(|algorithm| own.is_none_or(|own| own == *algorithm)).collect::<Vec<_>>()
         };
         let key = match text("kty") {
-            Some("oct") => Key::secret(&bytes(jwk, "k")?, kid, &of(Family::Secret))?,
-            Some("RSA") => rsa(&bytes(jwk, "n")?, &bytes(jwk, "e")?, kid, &of(Family::Rsa))?,
+            Some("oct") => oct(jwk, kid, &of(Family::Secret))?,
+            Some("RSA") => rsa(jwk, kid, of(Family::Rsa))?,
             Some("EC") => ec(jwk, kid, &of(Family::Ec))?,
-            Some("OKP") if text("crv") == Some("Ed25519") => {
-                public(&bytes(jwk, "x")?, kid, &of(Family::Ed))?
-            }
+            Some("OKP") if text("crv") == Some("Ed25519") => ed(jwk, kid, &of(Family::Ed))?,
             Some("OKP") => return Err("its curve (`crv`) is not served".to_owned()),
             _ => return Err("its kind (`kty`) is not served".to_owned()),
         };
-        if key.verifiers.is_empty() {
-            return Err("it is of another kind than its algorithm (`alg`)".to_owned());
-        }
         Ok(Some(key))
     }
 
@@ -147,30 +152,42 @@ impl Key {
 
     /// A public key in DER (SubjectPublicKeyInfo): of whichever kind can be read from it.
     fn from_spki(der: &[u8]) -> Result<Key, Unusable> {
-        if let Ok((_, info)) = SubjectPublicKeyInfo::from_der(der)
-            && let Ok(PublicKey::RSA(key)) = info.parsed()
-        {
-            return rsa(key.modulus, key.exponent, None, &Family::Rsa.algorithms());
+        let (_, info) =
+            SubjectPublicKeyInfo::from_der(der).map_err(|_| "a public key is not well-formed")?;
+        if let Ok(PublicKey::RSA(key)) = info.parsed() {
+            return rsa_of(key.modulus, key.exponent, None, Family::Rsa.algorithms());
         }
-        let all = Algorithm::ALL.iter().map(|(algorithm, _)| *algorithm);
-        let verifiers: Vec<_> = all
-            .filter_map(|algorithm| {
-                let key = ParsedPublicKey::new(algorithm.signature()?, der).ok()?;
-                Some((algorithm, Verifier::Public(key)))
-            })
-            .collect();
-        match verifiers.is_empty() {
-            true => Err("a public key is not RSA, P-256, P-384, P-521 or Ed25519".to_owned()),
-            false => Ok(Key::new(None, verifiers, der)),
-        }
+        let mut all = Algorithm::ALL.iter().map(|(algorithm, _)| *algorithm);
+        let fits =
+            |a: &Algorithm| a.point().is_some_and(|how| ParsedPublicKey::new(how, der).is_ok());
+        let Some(algorithm) = all.find(fits) else {
+            return Err("a public key is not RSA, P-256, P-384, P-521 or Ed25519".to_owned());
+        };
+        let bytes = &info.subject_public_key.data;
+        let key = match algorithm.family() {
+            Family::Ed => DecodingKey::from_ed_der(bytes),
+            _ => DecodingKey::from_ec_der(bytes),
+        };
+        point(key, None, algorithm)
     }
 
     /// Whether `signature` over `message` is this key's; `None`: it is not for that algorithm.
-    pub fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> Option<bool> {
-        let (_, verifier) = self.verifiers.iter().find(|(own, _)| *own == algorithm)?;
-        Some(match verifier {
-            Verifier::Secret(key) => hmac::verify(key, message, signature).is_ok(),
-            Verifier::Public(key) => key.verify_sig(message, signature).is_ok(),
+    pub fn verifies(
+        &self,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &Vec<u8>,
+    ) -> Option<bool> {
+        if !self.algorithms.contains(&algorithm) {
+            return None;
+        }
+        Some(match &self.material {
+            Material::P521(key) => key.verify_sig(message, signature).is_ok(),
+            // As `jsonwebtoken::crypto::verify` does for a signature in base64url.
+            Material::Decoded(key) => algorithm.decoded().is_some_and(|algorithm| {
+                let verifier = (DEFAULT_PROVIDER.verifier_factory)(&algorithm, key);
+                verifier.is_ok_and(|verifier| verifier.verify(message, signature).is_ok())
+            }),
         })
     }
 
@@ -179,13 +196,13 @@ impl Key {
     }
 
     fn is_secret(&self) -> bool {
-        self.verifiers.iter().any(|(algorithm, _)| algorithm.family() == Family::Secret)
+        self.algorithms.iter().any(|algorithm| algorithm.family() == Family::Secret)
     }
 
     /// Whether a token of `kid` could mean both.
     fn is_ambiguous_with(&self, other: &Key) -> bool {
-        let shares = |(own, _): &(Algorithm, _)| other.verifiers.iter().any(|(its, _)| its == own);
-        self.kid.is_some() && self.kid == other.kid && self.verifiers.iter().any(shares)
+        let shares = |own: &Algorithm| other.algorithms.contains(own);
+        self.kid.is_some() && self.kid == other.kid && self.algorithms.iter().any(shares)
     }
 }
 
@@ -193,23 +210,71 @@ fn not_pem(_: rustls::pki_types::pem::Error) -> Unusable {
     "it is not well-formed PEM".to_owned()
 }
 
-fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, Unusable> {
+/// A member in base64url.
+fn text<'j>(jwk: &'j Map<String, Value>, name: &str) -> Result<&'j str, Unusable> {
     let text = jwk.get(name).and_then(Value::as_str);
-    let decoded = text.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-    decoded.ok_or_else(|| format!("its `{name}` is not there, or not base64url"))
+    text.ok_or_else(|| format!("its `{name}` is not there, or no text"))
 }
 
-fn public(der: &[u8], kid: Option<&str>, algorithms: &[Algorithm]) -> Result<Key, Unusable> {
-    let mut verifiers = Vec::with_capacity(algorithms.len());
-    for algorithm in algorithms {
-        let Some(how) = algorithm.signature() else { continue };
-        let key = ParsedPublicKey::new(how, der).map_err(|_| "it is no public key of its kind")?;
-        verifiers.push((*algorithm, Verifier::Public(key)));
+fn not_base64(_: jsonwebtoken::errors::Error) -> Unusable {
+    "it is empty, or not base64url".to_owned()
+}
+
+fn none_of_its_kind<E>(_: E) -> Unusable {
+    "it is no public key of its kind".to_owned()
+}
+
+/// Of the algorithms of a kind that its `alg` leaves, at least one.
+fn another_kind() -> Unusable {
+    "it is of another kind than its algorithm (`alg`)".to_owned()
+}
+
+fn oct(jwk: &Map<String, Value>, kid: Option<&str>, own: &[Algorithm]) -> Result<Key, Unusable> {
+    if own.is_empty() {
+        return Err(another_kind());
     }
-    Ok(Key::new(kid, verifiers, der))
+    let value = text(jwk, "k")?.to_owned();
+    let secret = OctetKeyParameters { key_type: OctetKeyType::Octet, value };
+    let algorithm = AlgorithmParameters::OctetKey(secret);
+    let key = DecodingKey::from_jwk(&Jwk { common: Default::default(), algorithm });
+    let key = key.map_err(not_base64)?;
+    Key::secret(key.try_get_as_bytes().map_err(not_base64)?, kid, own)
 }
 
-fn rsa(n: &[u8], e: &[u8], kid: Option<&str>, algorithms: &[Algorithm]) -> Result<Key, Unusable> {
+fn ed(jwk: &Map<String, Value>, kid: Option<&str>, own: &[Algorithm]) -> Result<Key, Unusable> {
+    let algorithm = *own.first().ok_or_else(another_kind)?;
+    let key = DecodingKey::from_ed_components(text(jwk, "x")?).map_err(not_base64)?;
+    match key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == 32) {
+        true => point(key, kid, algorithm),
+        false => Err(none_of_its_kind(())),
+    }
+}
+
+/// A point of a curve. Whether it is one jsonwebtoken would find out with each token.
+fn point(key: DecodingKey, kid: Option<&str>, algorithm: Algorithm) -> Result<Key, Unusable> {
+    let bytes = key.try_get_as_bytes().map_err(none_of_its_kind)?;
+    let how = algorithm.point().ok_or_else(another_kind)?;
+    let parsed = ParsedPublicKey::new(how, bytes).map_err(none_of_its_kind)?;
+    let bytes = bytes.to_vec();
+    let material = match algorithm.decoded() {
+        Some(_) => Material::Decoded(key),
+        None => Material::P521(parsed),
+    };
+    Ok(Key::new(kid, vec![algorithm], material, &bytes))
+}
+
+fn rsa(jwk: &Map<String, Value>, kid: Option<&str>, own: Vec<Algorithm>) -> Result<Key, Unusable> {
+    if own.is_empty() {
+        return Err(another_kind());
+    }
+    let key = DecodingKey::from_rsa_components(text(jwk, "n")?, text(jwk, "e")?);
+    match key.map_err(not_base64)?.kind() {
+        DecodingKeyKind::RsaModulusExponent { n, e } => rsa_of(n, e, kid, own),
+        DecodingKeyKind::SecretOrDer(_) => Err(none_of_its_kind(())),
+    }
+}
+
+fn rsa_of(n: &[u8], e: &[u8], kid: Option<&str>, own: Vec<Algorithm>) -> Result<Key, Unusable> {
     let n = strip_zeros(n);
     let bits = n.len() * 8 - n.first().map_or(0, |first| first.leading_zeros() as usize);
     if !(2048..=8192).contains(&bits) {
@@ -222,14 +287,11 @@ fn rsa(n: &[u8], e: &[u8], kid: Option<&str>, algorithms: &[Algorithm]) -> Resul
     if is_roca(n) {
         return Err("it was made by a chip whose keys can be guessed (CVE-2017-15361)".to_owned());
     }
-    let mut verifiers = Vec::with_capacity(algorithms.len());
-    for algorithm in algorithms {
-        let Some(how) = algorithm.rsa() else { continue };
-        let key = RsaPublicKeyComponents { n, e }.to_parsed_public_key(how);
-        let key = key.map_err(|_| "it is no public key of its kind")?;
-        verifiers.push((*algorithm, Verifier::Public(key)));
-    }
-    Ok(Key::new(kid, verifiers, &[n, b"|", e].concat()))
+    // What jsonwebtoken would find out with each token.
+    let parsed = RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256);
+    parsed.map_err(none_of_its_kind)?;
+    let material = Material::Decoded(DecodingKey::from_rsa_raw_components(n, e));
+    Ok(Key::new(kid, own, material, &[n, b"|", e].concat()))
 }
 
 fn strip_zeros(number: &[u8]) -> &[u8] {
@@ -254,16 +316,18 @@ fn is_roca(n: &[u8]) -> bool {
 
 fn ec(jwk: &Map<String, Value>, kid: Option<&str>, own: &[Algorithm]) -> Result<Key, Unusable> {
     let curve = jwk.get("crv").and_then(Value::as_str).unwrap_or_default();
-    let fits = own.iter().filter(|algorithm| algorithm.curve().is_some_and(|(c, _)| c == curve));
-    let fits: Vec<Algorithm> = fits.copied().collect();
-    let Some((_, size)) = fits.first().and_then(|algorithm| algorithm.curve()) else {
+    let mut own = own.iter().filter_map(|algorithm| Some((*algorithm, algorithm.curve()?)));
+    let Some((algorithm, (_, size))) = own.find(|(_, (name, _))| *name == curve) else {
         return Err(format!("its curve `{curve}` is not that of its algorithm, or not served"));
     };
-    let (x, y) = (bytes(jwk, "x")?, bytes(jwk, "y")?);
-    if x.len() != size || y.len() != size {
+    let (x, y) = (text(jwk, "x")?, text(jwk, "y")?);
+    let key = DecodingKey::from_ec_components(x, y).map_err(not_base64)?;
+    // Texts without padding that are as long have as many bytes.
+    let is_whole = key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == 1 + 2 * size);
+    if x.len() != y.len() || !is_whole {
         return Err("its point does not have the length of its curve".to_owned());
     }
-    public(&[&[4][..], &x, &y].concat(), kid, &fits)
+    point(key, kid, algorithm)
 }
 
 impl KeySet {
@@ -352,7 +416,7 @@ impl KeySet {
 
     /// Whether a key may be used with one of these.
     pub fn serves(&self, algorithms: &[Algorithm]) -> bool {
-        let of = |key: &Key| key.verifiers.iter().any(|(own, _)| algorithms.contains(own));
+        let of = |key: &Key| key.algorithms.iter().any(|own| algorithms.contains(own));
         self.keys.iter().any(of)
     }
 
@@ -373,7 +437,7 @@ impl Key {
     fn whole_print(&self) -> Vec<u8> {
         let mut print = self.print.clone();
         print.extend_from_slice(self.kid().unwrap_or_default().as_bytes());
-        print.extend(self.verifiers.iter().map(|(algorithm, _)| *algorithm as u8));
+        print.extend(self.algorithms.iter().map(|algorithm| *algorithm as u8));
         print.push(0xff);
         print
     }

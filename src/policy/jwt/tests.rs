@@ -1,6 +1,7 @@
 //! Tokens that are accepted, and the traps.
 
 use aws_lc_rs::{
+    encoding::AsDer,
     hmac,
     rand::SystemRandom,
     rsa::{KeyPair as RsaPair, KeySize},
@@ -10,7 +11,10 @@ use aws_lc_rs::{
         RSA_PSS_SHA512, RsaPublicKeyComponents,
     },
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::json;
 
 use super::{key::Key, *};
@@ -267,6 +271,11 @@ fn keys_verify_what_they_are_for() {
     }
 }
 
+fn ed25519_in_der() -> Vec<u8> {
+    let pair = Ed25519KeyPair::generate().expect("a key");
+    pair.public_key().as_der().expect("DER").as_ref().to_vec()
+}
+
 #[test]
 fn keys_that_are_none() {
     let x = b64([1; 32]);
@@ -276,6 +285,8 @@ fn keys_that_are_none() {
         (json!({}), "kind"),
         (json!({ "kty": "EC", "crv": "P-256", "x": x, "y": x }), "no public key"),
         (json!({ "kty": "EC", "crv": "P-256", "x": x, "y": b64([1; 31]) }), "length"),
+        // As long as both together have to be.
+        (json!({ "kty": "EC", "crv": "P-256", "x": b64([1; 33]), "y": b64([1; 31]) }), "length"),
         (json!({ "kty": "EC", "crv": "P-256", "x": x }), "`y`"),
         (json!({ "kty": "EC", "crv": "secp256k1", "x": x, "y": x }), "curve"),
         (json!({ "kty": "EC", "crv": "P-384", "alg": "ES256", "x": x, "y": x }), "curve"),
@@ -292,9 +303,14 @@ fn keys_that_are_none() {
         ),
         (json!({ "kty": "RSA", "key_ops": "verify", "n": n, "e": "AQAB" }), "for something else"),
         (json!({ "kty": "oct", "k": b64([7; 31]) }), "31 bytes"),
+        (json!({ "kty": "oct", "k": "" }), "empty"),
+        (json!({ "kty": "oct", "alg": "RS256", "k": b64([7; 64]) }), "another kind"),
+        (json!({ "kty": "OKP", "alg": "ES256", "crv": "Ed25519", "x": x }), "another kind"),
         (json!({ "kty": "oct", "alg": "HS512", "k": b64([7; 63]) }), "63 bytes"),
         (json!({ "kty": "OKP", "crv": "X25519", "x": x }), "curve"),
         (json!({ "kty": "OKP", "crv": "Ed25519", "x": b64([1; 31]) }), "no public key"),
+        // Not the point, but a whole SubjectPublicKeyInfo.
+        (json!({ "kty": "OKP", "crv": "Ed25519", "x": b64(ed25519_in_der()) }), "no public key"),
         (json!({ "kty": "oct", "k": b64([7; 64]), "kid": 7 }), "kid"),
     ] {
         let why = match Key::from_jwk(jwk.as_object().expect("an object")) {
@@ -346,5 +362,45 @@ fn keys_in_pem() {
     assert_eq!(same, Ok(keys));
     for text in [pair.serialize_pem(), "-----BEGIN PUBLIC KEY-----".to_owned(), String::new()] {
         assert!(Key::from_pem(text.as_bytes()).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn keys_in_pem_verify() {
+    let pem = |der: &[u8]| {
+        let text = STANDARD.encode(der);
+        format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n")
+    };
+    let random = SystemRandom::new();
+    let message = b"message";
+    let rsa = RsaPair::generate(KeySize::Rsa2048).expect("a key");
+    let mut by_rsa = vec![0; rsa.public_modulus_len()];
+    rsa.sign(&RSA_PSS_SHA512, &random, message, &mut by_rsa).expect("a signature");
+    let ed = Ed25519KeyPair::generate().expect("a key");
+    let der = |der: Result<aws_lc_rs::encoding::PublicKeyX509Der<'_>, _>| {
+        let der: Result<_, aws_lc_rs::error::Unspecified> = der;
+        der.expect("DER").as_ref().to_vec()
+    };
+    let mut table = vec![
+        (Algorithm::Ps512, der(rsa.public_key().as_der()), by_rsa),
+        (Algorithm::EdDsa, der(ed.public_key().as_der()), ed.sign(message).as_ref().to_vec()),
+    ];
+    for (algorithm, how) in [
+        (Algorithm::Es256, &ECDSA_P256_SHA256_FIXED_SIGNING),
+        (Algorithm::Es384, &ECDSA_P384_SHA384_FIXED_SIGNING),
+        (Algorithm::Es512, &ECDSA_P521_SHA512_FIXED_SIGNING),
+    ] {
+        let pair = EcdsaKeyPair::generate(how).expect("a key");
+        let signature = pair.sign(&random, message).expect("a signature").as_ref().to_vec();
+        table.push((algorithm, der(pair.public_key().as_der()), signature));
+    }
+    for (algorithm, der, mut signature) in table {
+        let keys = Key::from_pem(pem(&der).as_bytes()).expect("a key");
+        let [key] = keys.as_slice() else { panic!("{algorithm:?}: {keys:?}") };
+        assert_eq!(key.verifies(algorithm, message, &signature), Some(true), "{algorithm:?}");
+        assert_eq!(key.verifies(algorithm, b"another", &signature), Some(false), "{algorithm:?}");
+        assert_eq!(key.verifies(Algorithm::Hs256, message, &signature), None, "{algorithm:?}");
+        signature[7] ^= 1;
+        assert_eq!(key.verifies(algorithm, message, &signature), Some(false), "{algorithm:?}");
     }
 }
