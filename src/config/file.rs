@@ -28,6 +28,7 @@ pub use authorization::{AuthorizationRule, AuthorizeEntry, AuthorizeKey, RuleSet
 pub use compress::{Compress, Decompress};
 pub use consumers::{ApiKeys, Basic, Consumer, Plan};
 pub use forward_auth::ForwardAuth;
+pub use jwt::Jwt;
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
@@ -43,6 +44,7 @@ mod authorization;
 mod compress;
 mod consumers;
 mod forward_auth;
+mod jwt;
 mod policies;
 mod rate_limits;
 mod route;
@@ -90,6 +92,8 @@ section! {
         forward_auth: Named<ForwardAuth> = Named::default();
         /// How many requests may pass, by name. See docs/rate-limits.md.
         rate_limits: Named<RateLimit> = Named::default();
+        /// Ways to authenticate by JSON Web Tokens, by name. See docs/jwt.md.
+        jwt: Named<Jwt> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.

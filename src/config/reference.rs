@@ -28,8 +28,13 @@ fn sample_name(section: &str) -> &'static str {
 }
 
 /// Keys without default that the reference file sets, since something has to be done with requests.
-const SET_THOUGH_OPTIONAL: [&str; 4] =
-    ["routes.path", "routes.upstream", "routes.redirect.scheme", "rate_limits.orders.rate"];
+const SET_THOUGH_OPTIONAL: [&str; 5] = [
+    "routes.path",
+    "routes.upstream",
+    "routes.redirect.scheme",
+    "rate_limits.orders.rate",
+    "jwt.orders.issuer",
+];
 
 const FILE_HEAD: &str = "\
 Every key of a Ringway configuration, at its default. A file needs none of them but `bind`,

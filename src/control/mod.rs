@@ -12,6 +12,7 @@ pub mod explain;
 mod file_watch;
 mod handover;
 pub mod history;
+pub mod jwks;
 pub mod logs;
 pub mod process;
 pub mod ready;

@@ -19,6 +19,7 @@ use super::{
     cli,
     endpoints::{NotGranted, Obeyed, Overrides, Wish},
     file_watch::FileWatch,
+    jwks::Jwks,
     logs::Logs,
     ready::{Life, Readiness},
     reload::{Loaded, Refused, Reloads, Running},
@@ -152,6 +153,7 @@ pub struct Gateway {
     pub ending: Ending,
     pub logs: Logs,
     pub acme: Acme,
+    pub jwks: Jwks,
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
     pub connections_cut: u32,
@@ -173,6 +175,7 @@ impl Gateway {
     fn wait(mut self) -> ExitCode {
         while self.workers.running() > 0 {
             self.follow_acme();
+            self.jwks.follow(self.reloads.current());
             let event = self.next_event();
             if let Some(event) = event {
                 self.handle(event);

@@ -19,6 +19,7 @@ pub mod grpc;
 pub mod grpc_web;
 pub mod handshake_rate;
 pub mod identity;
+pub mod jwt;
 pub mod key_text;
 pub mod keys;
 pub mod limit;

@@ -10,6 +10,7 @@ use std::{ops::Deref, rc::Rc, sync::Arc};
 use http::HeaderValue;
 
 use super::{
+    auth::States,
     forward::UpstreamState,
     logs::{Logs, Outlet},
     rate_limits::Limits,
@@ -42,6 +43,8 @@ pub struct Generation {
     /// What is written into the Via field of responses over HTTP/2, by the version they were
     /// received in. Made once, and each worker its own: the copies count references.
     vias: [Option<HeaderValue>; Version::ALL.len()],
+    /// What is kept of ways to authenticate.
+    pub auth: States,
 }
 
 impl Deref for Generation {
@@ -63,7 +66,8 @@ impl Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
         let logs = Logs::first(outlets);
         let (states, vias) = (states.collect(), vias(snapshot.forwarding.via.name()));
-        Generation { states, snapshot, series, logs, spans, rate_limits, vias }
+        let auth = States::first(&snapshot);
+        Generation { states, snapshot, series, logs, spans, rate_limits, vias, auth }
     }
 
     /// The generation after this one.
@@ -82,7 +86,8 @@ impl Generation {
         });
         let logs = self.logs.next(outlets);
         let (states, vias) = (states.collect(), vias(snapshot.forwarding.via.name()));
-        let next = Generation { states, snapshot, series, logs, spans, rate_limits, vias };
+        let auth = self.auth.next(&self.snapshot, &snapshot);
+        let next = Generation { states, snapshot, series, logs, spans, rate_limits, vias, auth };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);

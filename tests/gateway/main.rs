@@ -33,6 +33,7 @@ mod grpc_web;
 mod handshake_rate;
 mod http2;
 mod http2_upstream;
+mod jwt;
 mod lifecycle;
 mod limits;
 mod limits_exact;

@@ -2,10 +2,12 @@
 //!
 //! Invariant: [`names`] and [`ways`] have the same order, which is what numbers them.
 
+use std::path::Path;
+
 use super::{
     Once, TOP,
     consumers::{self, Credentials},
-    forward_auth,
+    forward_auth, jwt,
 };
 use crate::{
     config::{
@@ -24,6 +26,7 @@ const CERTIFICATE: &str = "certificate";
 /// Names of all ways, with their places in the file.
 fn names(file: &File) -> Vec<At<String>> {
     let mut names = vec![At::default_of(CERTIFICATE.to_owned())];
+    names.extend(file.jwt.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.api_keys.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.basic.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.forward_auth.value.0.iter().map(|(name, _)| name.clone()));
@@ -39,18 +42,32 @@ pub(super) fn is_asked_for(file: &File, name: &str) -> bool {
 }
 
 /// All ways.
-pub(super) fn ways(file: &File, credentials: Credentials, sink: &mut Sink) -> Vec<Way> {
+pub(super) fn ways(
+    file: &File,
+    credentials: Credentials,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Vec<Way> {
     check_names(file, sink);
-    let mut ways = vec![Way {
+    let mut ways = vec![certificate()];
+    ways.extend(file.jwt.value.0.iter().map(|(name, written)| match written {
+        Some(jwt) => jwt::way(name, jwt, folder, sink),
+        // It was reported; its number counts.
+        None => certificate(),
+    }));
+    ways.extend(consumers::ways(file, credentials));
+    ways.extend(forward_auth::ways(file, sink));
+    ways
+}
+
+fn certificate() -> Way {
+    Way {
         name: CERTIFICATE.to_owned(),
         kind: WayKind::Certificate,
         sources: Vec::new(),
         forward_credential: true,
         forward: Vec::new(),
-    }];
-    ways.extend(consumers::ways(file, credentials));
-    ways.extend(forward_auth::ways(file, sink));
-    ways
+    }
 }
 
 /// Every name is that of one way, whatever its kind, and can be written in `authenticate`.
@@ -162,7 +179,6 @@ fn asks_for_certificates(file: &File) -> bool {
         })
 }
 
-#[expect(dead_code, reason = "sections of ways come next")]
 /// Fields that tell the upstream of claims, from a table of names and paths.
 pub(super) fn claim_fields(
     written: &[(At<String>, Option<ClaimPath>)],

@@ -3,7 +3,12 @@
 //! Runs to the end whatever it finds, so that all problems of a file are reported together. The
 //! snapshot it makes counts only when no error was reported.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Surroundings,
@@ -29,6 +34,7 @@ mod certificates;
 mod consumers;
 mod crls;
 mod forward_auth;
+mod jwt;
 mod key_file;
 mod passthrough;
 mod plans;
@@ -101,14 +107,19 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         admin: admin(&file.admin),
         acme,
         reload_watch: *file.reload.watch,
-        files: {
-            let mut files = tls::files(file, around.folder);
-            files.extend(consumers::files(file, around.folder));
-            files
-        },
+        files: files(file, around.folder),
         // Whoever has the text puts it in.
         text: Arc::from(""),
     })
+}
+
+/// Files whose content is a part of the configuration.
+fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
+    let keys = jwt::files(file).into_iter().map(|name| folder.join(name));
+    let mut files = tls::files(file, folder);
+    files.extend(consumers::files(file, folder));
+    files.extend(keys);
+    files
 }
 
 /// Never a listener's address: there the world could read what is the operator's.

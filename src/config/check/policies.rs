@@ -39,7 +39,7 @@ impl<'f> Shared<'f> {
         let rules = authorize::Known::of(file, &lists, sink);
         let rate_limits = rate_limits::rate_limits(file, sink);
         let (consumers, credentials) = consumers::check(file, &rate_limits, folder, sink);
-        let ways = auth::ways(file, credentials, sink);
+        let ways = auth::ways(file, credentials, folder, sink);
         let shared = Shared { folder, lists, rules, rate_limits, ways, consumers };
         // Also those that no route names; what is reported again for a route is told once.
         for set in file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref()) {

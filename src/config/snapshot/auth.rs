@@ -1,7 +1,12 @@
 //! Ways by which clients show who they are, and which of them a route asks for.
 
-use super::{BasicRule, KeyRule, ServiceRule};
-use crate::policy::auth::{Asked, Source};
+use std::sync::Arc;
+
+use super::{BasicRule, KeyRule, ServiceRule, jwks::Provider};
+use crate::policy::{
+    auth::{Asked, Source},
+    jwt::{KeySet, Rule},
+};
 
 /// One way, by [`crate::policy::auth::WayId`].
 #[derive(Clone, Debug)]
@@ -25,6 +30,38 @@ pub enum WayKind {
     ApiKey(KeyRule),
     Password(BasicRule),
     Service(ServiceRule),
+    /// JSON Web Tokens.
+    Jwt(Box<JwtWay>),
+}
+
+/// A section `[jwt.NAME]`.
+#[derive(Clone, Debug)]
+pub struct JwtWay {
+    pub rule: Rule,
+    pub keys: KeySource,
+    /// For verified tokens, in each worker.
+    pub cache_bytes: u64,
+}
+
+/// Where keys come from.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    Fixed(Arc<KeySet>),
+    Remote(Arc<Provider>),
+}
+
+impl JwtWay {
+    /// A token that one of them accepts is accepted by the other.
+    pub fn is_same(&self, other: &JwtWay) -> bool {
+        self.rule == other.rule
+            && match (&self.keys, &other.keys) {
+                (KeySource::Fixed(own), KeySource::Fixed(its)) => own == its,
+                (KeySource::Remote(own), KeySource::Remote(its)) => {
+                    Arc::ptr_eq(&own.cell, &its.cell)
+                }
+                _ => false,
+            }
+    }
 }
 
 impl WayKind {
@@ -35,6 +72,7 @@ impl WayKind {
             WayKind::ApiKey(_) => "an API key",
             WayKind::Password(_) => "a name and password",
             WayKind::Service(_) => "a service says who it is",
+            WayKind::Jwt(_) => "JSON Web Token",
         }
     }
 }

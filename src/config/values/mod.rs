@@ -24,9 +24,11 @@ mod compress;
 mod conditions;
 mod credentials;
 mod json;
+mod jwt;
 mod paths;
 mod rate_limits;
 mod secret_source;
+mod secret_text;
 mod times;
 mod trace;
 mod web;
@@ -42,9 +44,11 @@ pub use compress::{MediaType, default_media_types};
 pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint};
 pub use credentials::{Fingerprint, Group, PasswordHash, StoredKey, UserName};
 pub use json::{AnyValue, FormUse};
+pub use jwt::{ClaimValues, KeysUrl, trusted_url};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use rate_limits::{LimitKey, Rate};
 pub use secret_source::SecretSource;
+pub use secret_text::SecretText;
 pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
 pub use web::{CorsOrigin, FieldName, FieldNameOrAny, Origin, OriginPattern, UserAgent};
@@ -229,6 +233,8 @@ written_as_text!(
     UserName,
     Fingerprint,
     Group,
+    KeysUrl,
+    SecretText,
 );
 
 /// A name given by the operator.

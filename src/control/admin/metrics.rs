@@ -8,13 +8,17 @@ use axum::{
 
 use super::State;
 use crate::{
+    config::snapshot::Provider,
     control::{
         acme::{Key, Line, unix},
+        jwks,
         logs::Total,
         process,
         view::{ListenerView, Shared, View},
     },
-    telemetry::metrics::expose::{self, AcmeFigures, Format, LogLines, Process, WorkerProcess},
+    telemetry::metrics::expose::{
+        self, AcmeFigures, Format, JwksFigures, LogLines, Process, WorkerProcess,
+    },
 };
 
 /// As Prometheus text, or as OpenMetrics where the Accept field names it.
@@ -33,6 +37,17 @@ fn lines(total: Total) -> LogLines {
 fn acme(((name, authority), line): (Key, Line)) -> AcmeFigures {
     let expires_s = line.expires.map(|at| unix(at) as f64);
     AcmeFigures { name, authority, expires_s, issued: line.issued, failed: line.failed }
+}
+
+fn keys(provider: &Provider) -> JwksFigures {
+    let cell = &provider.cell;
+    let (failed, fetched_s) = (cell.failed(), cell.fetched_s());
+    JwksFigures {
+        way: provider.name.clone(),
+        fetched: cell.ended().saturating_sub(failed),
+        failed,
+        fetched_s: (fetched_s > 0).then_some(fetched_s as f64),
+    }
 }
 
 fn expiry(listener: &ListenerView) -> Option<(String, f64)> {
@@ -65,6 +80,7 @@ fn of_process(shared: &Shared, view: &View) -> Process {
         certificates: view.listeners.iter().filter_map(expiry).collect(),
         access_logs: shared.logs.totals().into_iter().map(lines).collect(),
         spans: shared.spans.counts(),
+        jwks: jwks::providers(&view.snapshot).map(|provider| keys(provider)).collect(),
         acme: shared.acme.all().into_iter().map(acme).collect(),
     }
 }

@@ -193,7 +193,7 @@ mod tests {
         use Seen::{NotShown, Refused};
         let known = |name: &str| Seen::Identity(identity(name));
         let wrong = || Refused(refusal::AUTH_INVALID.into());
-        let expired = || Refused(refusal::CLIENT_CERTIFICATE.into());
+        let expired = || Refused(refusal::AUTH_EXPIRED.into());
         let other = || Refused(refusal::AUTH_ISSUER.into());
         let down = || Refused(refusal::AUTH_UNAVAILABLE.into());
         let (missing, invalid) = (Err(Some("auth.missing")), Err(Some("auth.invalid")));
@@ -208,8 +208,8 @@ mod tests {
             (any, true, [NotShown, NotShown], Ok("anonymous")),
             (any, true, [NotShown, wrong()], invalid),
             (any, true, [wrong(), NotShown], invalid),
-            (any, false, [wrong(), expired()], Err(Some("client.certificate"))),
-            (any, false, [expired(), wrong()], Err(Some("client.certificate"))),
+            (any, false, [wrong(), expired()], Err(Some("auth.expired"))),
+            (any, false, [expired(), wrong()], Err(Some("auth.expired"))),
             (any, false, [other(), wrong()], invalid),
             (any, false, [wrong(), other()], invalid),
             (any, false, [expired(), down()], Err(Some("auth.unavailable"))),

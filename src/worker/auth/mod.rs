@@ -7,11 +7,15 @@
 
 mod basic;
 mod certificate;
+mod jwt;
 mod keys;
 pub mod known;
 pub mod passwords;
 mod service;
+mod state;
 mod upstream;
+
+pub use state::States;
 
 use std::{future::Future, pin::Pin, rc::Rc};
 
@@ -40,6 +44,9 @@ pub enum Outcome<'a> {
     Wait(Slow<'a>),
 }
 
+/// The part of a check that takes time.
+pub type Slow<'a> = Pin<Box<dyn Future<Output = Seen> + 'a>>;
+
 impl From<Seen> for Outcome<'_> {
     fn from(seen: Seen) -> Self {
         match seen {
@@ -49,9 +56,6 @@ impl From<Seen> for Outcome<'_> {
         }
     }
 }
-
-/// The part of a check that takes time.
-pub type Slow<'a> = Pin<Box<dyn Future<Output = Seen> + 'a>>;
 
 /// A request that is looked at, and what by.
 #[derive(Clone, Copy)]
@@ -68,6 +72,7 @@ fn now(asking: Asking<'_>, id: WayId) -> Outcome<'_> {
         WayKind::ApiKey(rule) => keys::now(asking, id, rule),
         WayKind::Password(rule) => basic::now(asking, id, rule),
         WayKind::Service(rule) => service::now(asking, id, rule),
+        WayKind::Jwt(rule) => jwt::now(asking, id, rule),
     }
 }
 
@@ -175,7 +180,6 @@ fn challenges(snapshot: &Generation, rule: &Authenticate, refusal: Refusal) -> V
 
 /// What one way asks for. The name of a way needs no escaping: it is a token.
 fn challenge(way: &Way, refusal: Refusal) -> String {
-    let _ = refusal;
     let name = &way.name;
     match &way.kind {
         // No scheme is registered for what a handshake shows, and there must be a challenge.
@@ -185,5 +189,15 @@ fn challenge(way: &Way, refusal: Refusal) -> String {
         WayKind::Password(rule) => basic::challenge(rule),
         // Only the service knows what it takes.
         WayKind::Service(_) => format!("Service realm=\"{name}\""),
+        // RFC 6750 §3: nothing of errors where no token was shown.
+        WayKind::Jwt(_) if refusal.reason == refusal::AUTH_MISSING => {
+            format!("Bearer realm=\"{name}\"")
+        }
+        WayKind::Jwt(_) => {
+            let meaning = refusal.reason.meaning;
+            format!(
+                "Bearer realm=\"{name}\", error=\"invalid_token\", error_description=\"{meaning}\""
+            )
+        }
     }
 }

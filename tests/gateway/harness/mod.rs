@@ -10,6 +10,7 @@ mod issuer;
 mod message;
 mod papers;
 mod server;
+pub mod token_issuer;
 mod upstream;
 
 use std::{
