@@ -14,13 +14,14 @@ use super::{
     families::{self as f, Family, Kind, Unit},
     registry::{Registry, Shards, sum, summed},
     shards::{
-        Classes, EndpointShard, FAILURES, Http2Failure, LimitShard, ListenerShard, ProxyFailure,
-        RouteShard, STATUS_FIRST, STATUSES, TLS_SIDES, TlsBreak, TlsFailure, WorkerShard, reasons,
+        Classes, EndpointShard, FAILURES, Http2Failure, ListenerShard, ProxyFailure, RouteShard,
+        STATUS_FIRST, STATUSES, TLS_SIDES, TlsBreak, TlsFailure, WorkerShard, reasons,
     },
     tunnels::{End, TunnelEnd, WebSocketCounts, WebSocketShard, close_codes},
 };
 
 mod consumers;
+mod limits;
 
 /// Upper bounds of every histogram, in seconds.
 const BOUNDS: [f64; 17] = [
@@ -433,34 +434,6 @@ impl Scrape {
             .filter(|(_, durations)| durations.count() > 0);
         self.durations(f::ROUTE_DURATION, durations.collect());
         self.consumers(registry);
-    }
-
-    fn limits(&mut self, registry: &Registry) {
-        let outcomes: [(_, Figure<LimitShard>); 4] = [
-            ("passed", |l| l.passed.get()),
-            ("refused", |l| l.refused.get()),
-            ("shadow", |l| l.shadow.get()),
-            ("exempt", |l| l.exempt.get()),
-        ];
-        let requests = registry.limits.iter().flat_map(|(name, shards)| {
-            outcomes.map(|(outcome, figure)| {
-                (vec![text_of(name), Cow::Borrowed(outcome)], sum(shards, figure))
-            })
-        });
-        self.counts(f::LIMIT_REQUESTS, requests.collect());
-        let figures: [(_, Figure<LimitShard>); 6] = [
-            (f::LIMIT_WAITS, |l| l.waits.get()),
-            (f::LIMIT_ALONE, |l| l.alone.get()),
-            (f::LIMIT_FORGOTTEN, |l| l.forgotten.get()),
-            (f::LIMIT_KEYS, |l| l.keys.get()),
-            (f::LIMIT_LEASES, |l| l.leases.get()),
-            (f::LIMIT_MEMORY, |l| l.bytes.get()),
-        ];
-        for (family, figure) in figures {
-            let limits = registry.limits.iter();
-            let samples = limits.map(|(name, shards)| (vec![text_of(name)], sum(shards, figure)));
-            self.counts(family, samples.collect());
-        }
     }
 
     fn upstreams(&mut self, registry: &Registry) {
