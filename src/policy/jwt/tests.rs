@@ -1,7 +1,8 @@
 //! Tokens that are accepted, and the traps.
 
 use aws_lc_rs::{
-    encoding::AsDer,
+    encoding::{AsDer, PublicKeyX509Der},
+    error::Unspecified,
     hmac,
     rand::SystemRandom,
     rsa::{KeyPair as RsaPair, KeySize},
@@ -349,6 +350,10 @@ fn sets_are_of_one_kind_and_names_of_one_key() {
     assert!(remote(vec![twin; key::KEYS_MAX + 1]).is_err());
 }
 
+fn in_pem(base64: &str) -> String {
+    format!("-----BEGIN PUBLIC KEY-----\n{base64}\n-----END PUBLIC KEY-----\n")
+}
+
 #[test]
 fn keys_in_pem() {
     let pair = rcgen::KeyPair::generate().expect("a key");
@@ -363,24 +368,26 @@ fn keys_in_pem() {
     for text in [pair.serialize_pem(), "-----BEGIN PUBLIC KEY-----".to_owned(), String::new()] {
         assert!(Key::from_pem(text.as_bytes()).is_err(), "{text}");
     }
+    // X25519, whose keys are as long as those of Ed25519, and secp256k1, as long as P-256.
+    for der in [
+        "MCowBQYDK2VuAyEAolDtjETM2QgDy8nHSQoDACYMDTVr+PbEBTJFJa6ltDc=",
+        "MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAE1f7LOYIXW8mQux9zDsmMNFpIrzi4hCWTQWJP9rrIvEOzSh8tVBpLrnw1RO6p\
+         Oa95wdoRItvRx3/nwtbAn22GGA==",
+    ] {
+        let why = Key::from_pem(in_pem(der).as_bytes()).expect_err("other kinds");
+        assert!(why.contains("is not RSA"), "{why}");
+    }
 }
 
 #[test]
 fn keys_in_pem_verify() {
-    let pem = |der: &[u8]| {
-        let text = STANDARD.encode(der);
-        format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n")
-    };
     let random = SystemRandom::new();
     let message = b"message";
     let rsa = RsaPair::generate(KeySize::Rsa2048).expect("a key");
     let mut by_rsa = vec![0; rsa.public_modulus_len()];
     rsa.sign(&RSA_PSS_SHA512, &random, message, &mut by_rsa).expect("a signature");
     let ed = Ed25519KeyPair::generate().expect("a key");
-    let der = |der: Result<aws_lc_rs::encoding::PublicKeyX509Der<'_>, _>| {
-        let der: Result<_, aws_lc_rs::error::Unspecified> = der;
-        der.expect("DER").as_ref().to_vec()
-    };
+    let der = |der: Result<PublicKeyX509Der<'_>, Unspecified>| der.expect("DER").as_ref().to_vec();
     let mut table = vec![
         (Algorithm::Ps512, der(rsa.public_key().as_der()), by_rsa),
         (Algorithm::EdDsa, der(ed.public_key().as_der()), ed.sign(message).as_ref().to_vec()),
@@ -395,7 +402,7 @@ fn keys_in_pem_verify() {
         table.push((algorithm, der(pair.public_key().as_der()), signature));
     }
     for (algorithm, der, mut signature) in table {
-        let keys = Key::from_pem(pem(&der).as_bytes()).expect("a key");
+        let keys = Key::from_pem(in_pem(&STANDARD.encode(&der)).as_bytes()).expect("a key");
         let [key] = keys.as_slice() else { panic!("{algorithm:?}: {keys:?}") };
         assert_eq!(key.verifies(algorithm, message, &signature), Some(true), "{algorithm:?}");
         assert_eq!(key.verifies(algorithm, b"another", &signature), Some(false), "{algorithm:?}");
