@@ -154,7 +154,7 @@ mod tests {
         let uri = |text: &str| SubjectName::Uri(text.to_owned());
         assert_eq!(certificate("ff", "CN=a", std::slice::from_ref(&dns)), Some(1));
         assert_eq!(certificate("00", "CN=a", std::slice::from_ref(&dns)), Some(2));
-        assert_eq!(certificate("00", "CN=b", &[ip.clone(), dns.clone()]), Some(4));
+        assert_eq!(certificate("00", "CN=b", &[ip, dns.clone()]), Some(4));
         assert_eq!(certificate("00", "", &[uri("spiffe://x/a"), dns]), Some(3));
         assert_eq!(certificate("00", "", &[uri("spiffe://x/A")]), Some(5));
         assert_eq!(certificate("00", "a.example", &[]), None);
