@@ -182,6 +182,11 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             let to = (&matched, *upstream, permit);
             Box::pin(grpc_web::forward(worker, snapshot, exchange, kind, to, both)).await
         }
+        // Not by `act`: every wake-up of an exchange would pass through one future more.
+        Action::Forward(upstream) => {
+            let to = (&matched, *upstream, permit);
+            forward::forward(worker, snapshot, exchange, to, body, sink).await
+        }
         _ => act(worker, snapshot, exchange, (&matched, permit), body, sink).await,
     }
 }
