@@ -23,6 +23,7 @@ pub mod jwt;
 pub mod key_text;
 pub mod keys;
 pub mod limit;
+pub mod pairs;
 pub mod passthrough;
 pub mod password;
 pub mod permit;

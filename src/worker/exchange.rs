@@ -375,6 +375,82 @@ pub trait ResponseSink {
     fn connection(&self) -> Option<&Client>;
 }
 
+/// What a sink before another one passes on to it, which is its `inner`, unchanged. What it has to
+/// decide about is written out by each: heads and data, whether there is room, pipes, responses of
+/// the gateway's own, tunnels.
+macro_rules! passes_on {
+    () => {
+        fn routed(&mut self, route: $crate::policy::route::RouteId) {
+            self.inner.routed(route);
+        }
+
+        fn begun(&self) -> bool {
+            self.inner.begun()
+        }
+
+        fn sent(&self) -> $crate::telemetry::record::Sent {
+            self.inner.sent()
+        }
+
+        fn limit(&mut self, until_ms: u64) {
+            self.inner.limit(until_ms);
+        }
+
+        fn tell_timing(&mut self, timing: $crate::telemetry::record::Timing) {
+            self.inner.tell_timing(timing);
+        }
+
+        fn add_fields(&mut self, lines: &[u8]) {
+            self.inner.add_fields(lines);
+        }
+
+        fn reshape(&mut self) -> &mut $crate::worker::reshape::Reshape {
+            self.inner.reshape()
+        }
+
+        async fn interim(
+            &mut self,
+            head: &$crate::wire::ResponseHead,
+            bytes: &[u8],
+        ) -> Result<(), $crate::policy::Refusal> {
+            self.inner.interim(head, bytes).await
+        }
+
+        fn reads_max(&self) -> u64 {
+            self.inner.reads_max()
+        }
+
+        fn close_after(&mut self) {
+            self.inner.close_after();
+        }
+
+        fn watch(&self, upstream: &$crate::worker::deadline::Deadline, fin_is_gone: bool) {
+            self.inner.watch(upstream, fin_is_gone);
+        }
+
+        fn watch_for(&self, waker: &std::task::Waker, since_ms: u64, fin_is_gone: bool) {
+            self.inner.watch_for(waker, since_ms, fin_is_gone);
+        }
+
+        fn is_gone(&self) -> bool {
+            self.inner.is_gone()
+        }
+
+        fn watched_gone(&self) -> bool {
+            self.inner.watched_gone()
+        }
+
+        fn client(&self) -> Option<&$crate::worker::net::Stream> {
+            self.inner.client()
+        }
+
+        fn connection(&self) -> Option<&$crate::worker::client::Client> {
+            self.inner.connection()
+        }
+    };
+}
+pub(super) use passes_on;
+
 /// A response the gateway makes itself.
 pub struct OwnResponse<'a> {
     pub status: u16,

@@ -5,19 +5,13 @@
 //! become the last frame of its body. Everything between is the forwarding of any request.
 //! Invariant: the client's own bytes are put back when it is over, with what follows them.
 
-use std::task::Waker;
-
 use super::{
     Worker,
     buffers::{Buffer, HEADROOM, TAILROOM},
-    client::Client,
-    deadline::Deadline,
-    exchange::{Exchange, OwnResponse, RequestBody, ResponseSink},
+    exchange::{Exchange, OwnResponse, RequestBody, ResponseSink, passes_on},
     forward,
     generation::Generation,
-    net::Stream,
     received::Received,
-    reshape::Reshape,
     splice::Pipe,
 };
 use crate::{
@@ -28,9 +22,8 @@ use crate::{
         grpc_web::{self, Decoder},
         permit::Permit,
         refusal,
-        route::{RouteId, RouteMatch},
+        route::RouteMatch,
     },
-    telemetry::record::{Sent, Timing},
     wire::{Field, FieldId, Framing, HeadLimits, Parsed, ResponseHead, emit},
 };
 
@@ -205,37 +198,7 @@ fn content_type<'b>(head: &ResponseHead, bytes: &'b [u8]) -> &'b [u8] {
 }
 
 impl<S: ResponseSink> ResponseSink for WebSink<'_, S> {
-    fn routed(&mut self, route: RouteId) {
-        self.inner.routed(route);
-    }
-
-    fn begun(&self) -> bool {
-        self.inner.begun()
-    }
-
-    fn sent(&self) -> Sent {
-        self.inner.sent()
-    }
-
-    fn limit(&mut self, until_ms: u64) {
-        self.inner.limit(until_ms);
-    }
-
-    fn tell_timing(&mut self, timing: Timing) {
-        self.inner.tell_timing(timing);
-    }
-
-    fn add_fields(&mut self, lines: &[u8]) {
-        self.inner.add_fields(lines);
-    }
-
-    fn reshape(&mut self) -> &mut Reshape {
-        self.inner.reshape()
-    }
-
-    async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
-        self.inner.interim(head, bytes).await
-    }
+    passes_on!();
 
     async fn head(
         &mut self,
@@ -289,10 +252,6 @@ impl<S: ResponseSink> ResponseSink for WebSink<'_, S> {
         self.inner.ready().await
     }
 
-    fn reads_max(&self) -> u64 {
-        self.inner.reads_max()
-    }
-
     fn takes_pipes(&self) -> bool {
         false
     }
@@ -301,39 +260,11 @@ impl<S: ResponseSink> ResponseSink for WebSink<'_, S> {
         self.inner.splice(pipe, last).await
     }
 
-    fn close_after(&mut self) {
-        self.inner.close_after();
-    }
-
     async fn own(&mut self, response: OwnResponse<'_>) -> Result<(), Refusal> {
         self.inner.own(response).await
     }
 
     async fn switch(&mut self, _: &ResponseHead, _: &Buffer) -> Result<(), Refusal> {
         Err(refusal::UPSTREAM_UPGRADE.into())
-    }
-
-    fn watch(&self, upstream: &Deadline, fin_is_gone: bool) {
-        self.inner.watch(upstream, fin_is_gone);
-    }
-
-    fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool) {
-        self.inner.watch_for(waker, since_ms, fin_is_gone);
-    }
-
-    fn is_gone(&self) -> bool {
-        self.inner.is_gone()
-    }
-
-    fn watched_gone(&self) -> bool {
-        self.inner.watched_gone()
-    }
-
-    fn connection(&self) -> Option<&Client> {
-        self.inner.connection()
-    }
-
-    fn client(&self) -> Option<&Stream> {
-        self.inner.client()
     }
 }

@@ -86,6 +86,14 @@ impl UpstreamFields {
         }
     }
 
+    /// Appends what the upstream gets beside the client's fields.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        if let Some(cookies) = self.cookies.as_ref().filter(|cookies| !cookies.is_empty()) {
+            crate::wire::emit::field(out, b"Cookie", cookies);
+        }
+        out.extend_from_slice(&self.lines);
+    }
+
     /// Has the upstream get this field, and no other of its name.
     pub fn set(&mut self, name: &[u8], value: &[u8]) {
         self.dropped.push(name.to_ascii_lowercase().into());

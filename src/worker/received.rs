@@ -5,7 +5,7 @@
 
 use super::{
     buffers::{Buffer, TAILROOM},
-    exchange::{Exchange, Request},
+    exchange::{Exchange, Request, RequestBody},
 };
 use crate::{
     policy::Refusal,
@@ -20,6 +20,40 @@ pub struct Received {
     arrived: Span,
     rest: usize,
     id: RequestId,
+}
+
+/// A body of which all is there, with the head; the number is that of the client's bytes.
+pub struct Whole(pub u64);
+
+impl RequestBody for Whole {
+    /// Its buffer is as large as it is.
+    const IS_ONE_OF_MANY: bool = true;
+
+    fn limit(&mut self, _: u64, _: u64) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn ended(&self) -> bool {
+        true
+    }
+
+    fn left(&self) -> u64 {
+        0
+    }
+
+    fn append_arrived(&mut self, _: &mut Buffer) {}
+
+    async fn next(&mut self) -> Result<Buffer, Refusal> {
+        Ok(Buffer::default())
+    }
+
+    fn trailer_lines(&self) -> &[u8] {
+        b""
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Received {

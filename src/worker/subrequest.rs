@@ -13,12 +13,13 @@ use super::{
     client::Client,
     clock::{now_ms, now_ns},
     deadline::Deadline,
-    exchange::{Exchange, OwnResponse, RequestBody, ResponseSink},
+    exchange::{Exchange, OwnResponse, ResponseSink},
     forward,
     generation::Generation,
     net::Stream,
     pipeline,
     policies::UpstreamFields,
+    received::Whole,
     reshape::Reshape,
     splice::Pipe,
 };
@@ -93,7 +94,7 @@ pub async fn ask(
     // Nothing is asked of what the gateway makes itself.
     let permit = snapshot.aside.policies.pass().map_err(|_| refusal::AUTH_UNAVAILABLE)?;
     let to = (&matched, upstream, permit);
-    let asked = forward::forward(worker, snapshot, &exchange, to, &mut NoBody, &mut sink).await;
+    let asked = forward::forward(worker, snapshot, &exchange, to, &mut Whole(0), &mut sink).await;
     let Exchange { request, buf, .. } = exchange;
     worker.give_request(Some(request));
     worker.buffers.give(buf);
@@ -150,39 +151,6 @@ fn exchange(
     };
     pipeline::admit(snapshot, &mut exchange)?;
     Ok(exchange)
-}
-
-/// The body of a request that has none.
-struct NoBody;
-
-impl RequestBody for NoBody {
-    const IS_ONE_OF_MANY: bool = true;
-
-    fn limit(&mut self, _: u64, _: u64) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn ended(&self) -> bool {
-        true
-    }
-
-    fn left(&self) -> u64 {
-        0
-    }
-
-    fn append_arrived(&mut self, _: &mut Buffer) {}
-
-    async fn next(&mut self) -> Result<Buffer, Refusal> {
-        Ok(Buffer::with_capacity(0))
-    }
-
-    fn trailer_lines(&self) -> &[u8] {
-        b""
-    }
-
-    fn bytes(&self) -> u64 {
-        0
-    }
 }
 
 /// Keeps the response instead of sending it on.

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::wire::{Field, FieldId, RequestHead};
+use crate::{
+    policy::pairs::{cookies, decoded, parameters},
+    wire::{Field, FieldId, RequestHead},
+};
 
 /// One place where a credential may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,47 +88,8 @@ fn authorization<'a>(scheme: &'a str, head: &'a RequestHead, bytes: &'a [u8]) ->
     }
 }
 
-/// Names and values of a Cookie field.
-fn cookies(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let pairs = field.split(|byte| *byte == b';');
-    pairs.filter_map(|pair| {
-        let at = pair.iter().position(|byte| *byte == b'=')?;
-        Some((pair[..at].trim_ascii(), pair[at + 1..].trim_ascii()))
-    })
-}
-
 fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
-}
-
-/// Names and values of a query, as they are written.
-fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let pairs = query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| match pair.iter().position(|byte| *byte == b'=') {
-        Some(at) => (&pair[..at], &pair[at + 1..]),
-        None => (pair, &b""[..]),
-    })
-}
-
-/// Without percent-encoding; a plus sign is a blank.
-fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        return text.into();
-    }
-    let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
-    let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
-    while let Some(byte) = text.get(at) {
-        at += 1;
-        out.push(match (byte, digit(at), digit(at + 1)) {
-            (b'%', Some(high), Some(low)) => {
-                at += 2;
-                (high * 16 + low) as u8
-            }
-            (b'+', ..) => b' ',
-            (byte, ..) => *byte,
-        });
-    }
-    out.into()
 }
 
 /// The value of a Cookie field without one cookie; empty when nothing is left.

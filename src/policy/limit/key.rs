@@ -73,69 +73,9 @@ impl Key {
     }
 }
 
-/// The decoded value of a parameter in a query, the first one of its name.
-pub fn query_value(query: Option<&[u8]>, name: &str) -> Option<Vec<u8>> {
-    let pairs = query?.split(|b| *b == b'&');
-    let mut values = pairs.map(|pair| {
-        let equals = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
-        (&pair[..equals], pair.get(equals + 1..).unwrap_or_default())
-    });
-    let is_it = |encoded: &[u8]| decoded(encoded).eq(name.bytes());
-    values.find(|(encoded, _)| is_it(encoded)).map(|(_, value)| decoded(value).collect())
-}
-
-/// As forms have it: `+` is a space, and an escape that is none stands for itself.
-fn decoded(encoded: &[u8]) -> impl Iterator<Item = u8> {
-    let mut rest = encoded;
-    std::iter::from_fn(move || {
-        let digit = |at: usize| rest.get(at).and_then(|b| char::from(*b).to_digit(16));
-        let (byte, len) = match (rest.first()?, digit(1), digit(2)) {
-            (b'%', Some(high), Some(low)) => ((high * 16 + low) as u8, 3),
-            (b'+', ..) => (b' ', 1),
-            (byte, ..) => (*byte, 1),
-        };
-        rest = &rest[len..];
-        Some(byte)
-    })
-}
-
-/// The value of a cookie in a Cookie field, the first one of its name.
-pub fn cookie_value<'f>(field: &'f [u8], name: &str) -> Option<&'f [u8]> {
-    let pairs = field.split(|b| *b == b';').map(<[u8]>::trim_ascii);
-    let mut values = pairs.filter_map(|pair| {
-        let equals = pair.iter().position(|b| *b == b'=')?;
-        Some((&pair[..equals], &pair[equals + 1..]))
-    });
-    values.find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parameters_and_cookies() {
-        for (query, expected) in [
-            ("key=a", Some("a")),
-            ("x=1&key=a&key=b", Some("a")),
-            ("k%65y=%61%2", Some("a%2")),
-            ("key", Some("")),
-            ("key=a+b", Some("a b")),
-            ("keys=a", None),
-            ("", None),
-        ] {
-            let got = query_value(Some(query.as_bytes()), "key");
-            assert_eq!(got.as_deref(), expected.map(str::as_bytes), "{query}");
-        }
-        for (field, expected) in [
-            ("sid=1", Some("1")),
-            ("a=2; sid=1;sid=3", Some("1")),
-            ("sid=a=b", Some("a=b")),
-            ("xsid=1; sid", None),
-        ] {
-            assert_eq!(cookie_value(field.as_bytes(), "sid"), expected.map(str::as_bytes));
-        }
-    }
 
     #[test]
     fn clients_are_told_apart_by_what_one_has() {

@@ -28,7 +28,7 @@ mod table;
 mod tests;
 
 pub use bucket::{Left, Moment, Window, moment, nanos};
-pub use key::{Key, KeyPart, cookie_value, query_value};
+pub use key::{Key, KeyPart};
 pub use shard::{LEASE_SWEEPS, LEASES_MAX, Shard, Took};
 pub use table::{Ask, Buckets, Grant};
 

@@ -1,5 +1,6 @@
 //! Changes of fields and of queries.
 
+use crate::policy::pairs::decoded;
 use crate::policy::template::{Place, Template, Values};
 use crate::wire::{Field, emit};
 
@@ -102,7 +103,7 @@ impl QueryChanges {
             out.extend_from_slice(rest);
             names.push(decoded);
         }
-        let is_there = |name: &str| names.iter().any(|known| known == name.as_bytes());
+        let is_there = |name: &str| names.iter().any(|known| **known == *name.as_bytes());
         let missing = self.add.iter().filter(|(name, _)| !is_there(name));
         let mut text = Vec::new();
         for (name, template) in self.set.iter().chain(missing) {
@@ -121,31 +122,6 @@ fn join(out: &mut Vec<u8>, begun: usize) {
     if out.len() > begun {
         out.push(b'&');
     }
-}
-
-/// A name or value of a query without its escapes.
-pub fn decoded(text: &[u8]) -> Vec<u8> {
-    let spaced = text.iter().map(|b| if *b == b'+' { b' ' } else { *b });
-    percent_encoding::percent_decode(&spaced.collect::<Vec<u8>>()).collect()
-}
-
-/// The first parameter of that name, decoded.
-pub fn parameter(query: &[u8], wanted: &str) -> Option<Vec<u8>> {
-    query.split(|b| *b == b'&').find_map(|pair| {
-        let at = memchr::memchr(b'=', pair);
-        let name = at.map_or(pair, |at| &pair[..at]);
-        (decoded(name) == wanted.as_bytes())
-            .then(|| at.map_or_else(Vec::new, |at| decoded(&pair[at + 1..])))
-    })
-}
-
-/// Cookies in the values of Cookie fields, as name and value (RFC 6265 §4.2.1).
-pub fn cookies(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    value.split(|b| *b == b';').filter_map(|pair| {
-        let pair = pair.trim_ascii();
-        let at = memchr::memchr(b'=', pair)?;
-        Some((&pair[..at], &pair[at + 1..]))
-    })
 }
 
 #[cfg(test)]
@@ -224,21 +200,5 @@ mod tests {
         );
         let dropped: Vec<&str> = changes.dropped().collect();
         assert_eq!(dropped, ["x-gone", "x-OLD", "X-Set", "X-None"]);
-    }
-
-    #[test]
-    fn parameters_and_cookies() {
-        for (query, expected) in [
-            ("a=1&b=2", Some("2")),
-            ("b", Some("")),
-            ("%62=x%20y+z", Some("x y z")),
-            ("bb=1", None),
-            ("", None),
-        ] {
-            let found = parameter(query.as_bytes(), "b");
-            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{query}");
-        }
-        let found: Vec<_> = cookies(b"a=1; b=x=y ;c;; d=").collect();
-        assert_eq!(found, [(&b"a"[..], &b"1"[..]), (b"b", b"x=y"), (b"d", b"")]);
     }
 }

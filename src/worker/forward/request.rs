@@ -124,9 +124,14 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     let made_id = matches!(exchange.id, RequestId::Made(_));
     let own = exchange.upstream_fields.as_deref();
     let own_fields = route.policies.policies().map_or(&[][..], |policies| &policies.own_fields);
+    // One look for each field where no policy has a say.
+    let has_policies = own.is_some() || !own_fields.is_empty();
+    let is_left_out = |name: &[u8]| {
+        own.is_some_and(|own| own.drops(name))
+            || own_fields.iter().any(|own| is_same_field(own, name))
+    };
     emit::kept_fields(out, bytes, &head.fields, |field: &Field| match field.id {
-        _ if own.is_some_and(|own| own.drops(field.name.of(bytes))) => true,
-        _ if own_fields.iter().any(|own| is_same_field(own, field.name.of(bytes))) => true,
+        _ if has_policies && is_left_out(field.name.of(bytes)) => true,
         FieldId::Other => false,
         FieldId::Host => true,
         FieldId::XRequestId => made_id,
@@ -156,10 +161,7 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
         emit::field(out, b"Client-Cert", certificate.field.as_bytes());
     }
     if let Some(own) = own {
-        if let Some(cookies) = own.cookies.as_ref().filter(|cookies| !cookies.is_empty()) {
-            emit::field(out, b"Cookie", cookies);
-        }
-        out.extend_from_slice(&own.lines);
+        own.write(out);
     }
     if let Some(trace) = &exchange.trace {
         trace.write(out);

@@ -4,32 +4,19 @@
 //! The response passes as it is. Invariant: a request is settled once, by its final response; one
 //! whose response does not say it has cost what was taken.
 
-use std::task::Waker;
-
 use super::{LimitState, give_back, key_of, of};
 use crate::{
     config::snapshot::{Action, Policies, RateLimit},
-    policy::{
-        Refusal,
-        limit::moment,
-        permit::Permit,
-        route::{RouteId, RouteMatch},
-    },
-    telemetry::record::{Sent, Timing},
+    policy::{Refusal, limit::moment, permit::Permit, route::RouteMatch},
     wire::ResponseHead,
     worker::{
         Worker,
         buffers::Buffer,
-        client::Client,
         clock::now_ns,
-        deadline::Deadline,
-        exchange::{Exchange, OwnResponse, RequestBody, ResponseSink},
+        exchange::{Exchange, OwnResponse, RequestBody, ResponseSink, passes_on},
         forward,
         generation::Generation,
-        grpc_web, home,
-        net::Stream,
-        reshape::Reshape,
-        shape,
+        grpc_web, home, shape,
         splice::Pipe,
     },
 };
@@ -107,37 +94,7 @@ pub(super) fn charge(worker: &Worker, state: &LimitState, key: u64, tokens: u32)
 }
 
 impl<S: ResponseSink> ResponseSink for Settling<'_, S> {
-    fn routed(&mut self, route: RouteId) {
-        self.inner.routed(route);
-    }
-
-    fn begun(&self) -> bool {
-        self.inner.begun()
-    }
-
-    fn sent(&self) -> Sent {
-        self.inner.sent()
-    }
-
-    fn limit(&mut self, until_ms: u64) {
-        self.inner.limit(until_ms);
-    }
-
-    fn tell_timing(&mut self, timing: Timing) {
-        self.inner.tell_timing(timing);
-    }
-
-    fn add_fields(&mut self, lines: &[u8]) {
-        self.inner.add_fields(lines);
-    }
-
-    fn reshape(&mut self) -> &mut Reshape {
-        self.inner.reshape()
-    }
-
-    async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
-        self.inner.interim(head, bytes).await
-    }
+    passes_on!();
 
     async fn head(
         &mut self,
@@ -152,10 +109,6 @@ impl<S: ResponseSink> ResponseSink for Settling<'_, S> {
 
     async fn ready(&mut self) -> Result<(), Refusal> {
         self.inner.ready().await
-    }
-
-    fn reads_max(&self) -> u64 {
-        self.inner.reads_max()
     }
 
     async fn data(
@@ -175,10 +128,6 @@ impl<S: ResponseSink> ResponseSink for Settling<'_, S> {
         self.inner.splice(pipe, last).await
     }
 
-    fn close_after(&mut self) {
-        self.inner.close_after();
-    }
-
     async fn own(&mut self, response: OwnResponse<'_>) -> Result<(), Refusal> {
         self.inner.own(response).await
     }
@@ -186,29 +135,5 @@ impl<S: ResponseSink> ResponseSink for Settling<'_, S> {
     async fn switch(&mut self, head: &ResponseHead, buf: &Buffer) -> Result<(), Refusal> {
         self.settle(head, buf.bytes());
         self.inner.switch(head, buf).await
-    }
-
-    fn watch(&self, upstream: &Deadline, fin_is_gone: bool) {
-        self.inner.watch(upstream, fin_is_gone);
-    }
-
-    fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool) {
-        self.inner.watch_for(waker, since_ms, fin_is_gone);
-    }
-
-    fn is_gone(&self) -> bool {
-        self.inner.is_gone()
-    }
-
-    fn watched_gone(&self) -> bool {
-        self.inner.watched_gone()
-    }
-
-    fn connection(&self) -> Option<&Client> {
-        self.inner.connection()
-    }
-
-    fn client(&self) -> Option<&Stream> {
-        self.inner.client()
     }
 }

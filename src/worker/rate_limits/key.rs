@@ -2,7 +2,10 @@
 
 use crate::{
     config::snapshot::RateLimit,
-    policy::limit::{Key, KeyPart, cookie_value, query_value},
+    policy::{
+        limit::{Key, KeyPart},
+        pairs::{cookies, parameter},
+    },
     worker::{Worker, exchange::Exchange, generation::Generation},
 };
 
@@ -61,9 +64,12 @@ fn with_value<R>(
             None => look(None),
         },
         KeyPart::Header(name) => look(field(exchange, name.as_bytes()).next()),
-        KeyPart::Query(name) => look(query_value(exchange.query(), name).as_deref()),
+        KeyPart::Query(name) => {
+            look(exchange.query().and_then(|query| parameter(query, name)).as_deref())
+        }
         KeyPart::Cookie(name) => {
-            look(field(exchange, b"cookie").find_map(|field| cookie_value(field, name)))
+            let mut all = field(exchange, b"cookie").flat_map(cookies);
+            look(all.find(|(own, _)| *own == name.as_bytes()).map(|(_, value)| value))
         }
         KeyPart::Route => {
             let route = exchange.route.map(|id| snapshot.route(id).name.as_bytes());

@@ -1,6 +1,9 @@
 //! A request's body without its content coding, decoded as it comes.
 
-use super::coding::{Bad, Decoder};
+use super::{
+    Place,
+    coding::{Bad, Decoder},
+};
 use crate::{
     policy::{
         Refusal,
@@ -38,16 +41,6 @@ struct Flow {
     rule: Decompress,
     received: u64,
     produced: u64,
-}
-
-/// One of the [`DECODERS_MAX`].
-struct Place<'w>(&'w Worker);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let decoders = &self.0.coders.decoders;
-        decoders.set(decoders.get() - 1);
-    }
 }
 
 impl Flow {
@@ -91,12 +84,7 @@ pub fn begin<'b, B: RequestBody>(
     (coding, rule): (Coding, Decompress),
     body: &'b mut B,
 ) -> Result<(Received, Inflated<'b, B>), Refusal> {
-    let decoders = &worker.coders.decoders;
-    if decoders.get() >= DECODERS_MAX {
-        return Err(refusal::OVERLOADED.into());
-    }
-    decoders.set(decoders.get() + 1);
-    let place = Place(worker);
+    let place = Place::take(&worker.coders.decoders, DECODERS_MAX).ok_or(refusal::OVERLOADED)?;
     let decoder = Decoder::new(coding).map_err(|_| refusal::OVERLOADED)?;
     let mut flow = Flow { decoder, rule, received: 0, produced: 0 };
     let arrived = flow.decode(exchange.text(exchange.arrived), body.ended())?;

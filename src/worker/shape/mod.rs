@@ -162,36 +162,37 @@ pub struct Coders {
 /// Bodies that one worker compresses at once, each with up to 2 MiB; further ones stay as they are.
 const ENCODERS_MAX: u32 = 256;
 
-impl Coders {
-    fn has_room(&self) -> bool {
-        self.encoders.get() < ENCODERS_MAX
-    }
-}
-
 /// A body being compressed: one of the [`ENCODERS_MAX`].
 pub struct Coded<'w> {
     encoder: Encoder,
     _place: Place<'w>,
 }
 
-struct Place<'w>(&'w Coders);
+/// One of the bodies that may be coded at once.
+struct Place<'w>(&'w Cell<u32>);
+
+impl<'w> Place<'w> {
+    /// `None`: as many are taken as there may be.
+    fn take(taken: &'w Cell<u32>, most: u32) -> Option<Place<'w>> {
+        if taken.get() >= most {
+            return None;
+        }
+        taken.set(taken.get() + 1);
+        Some(Place(taken))
+    }
+}
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.encoders.set(self.0.encoders.get() - 1);
+        self.0.set(self.0.get() - 1);
     }
 }
 
 impl<'w> Coded<'w> {
     /// `None`: there is no room.
     fn new(worker: &'w Worker, coding: Coding, effort: Effort) -> Option<Coded<'w>> {
-        let coders = &worker.coders;
-        if !coders.has_room() {
-            return None;
-        }
-        let encoder = Encoder::new(coding, effort).ok()?;
-        coders.encoders.set(coders.encoders.get() + 1);
-        Some(Coded { encoder, _place: Place(coders) })
+        let place = Place::take(&worker.coders.encoders, ENCODERS_MAX)?;
+        Some(Coded { encoder: Encoder::new(coding, effort).ok()?, _place: place })
     }
 }
 

@@ -3,18 +3,19 @@
 use super::{View, is_json};
 use crate::{
     policy::{
-        Refusal, refusal,
+        Refusal,
+        pairs::cookies,
+        refusal,
         route::RouteMatch,
         template::{Place, Template},
-        transform::{BodyTransform, CookieChanges, Form, RequestTransform, fields::cookies, json},
+        transform::{BodyTransform, CookieChanges, Form, RequestTransform, json},
     },
     wire::{Field, FieldId, Framing, HeadLimits, Method, ResponseHead, emit},
     worker::{
-        buffers::Buffer,
         exchange::{Exchange, RequestBody, ResponseSink},
         generation::Generation,
         policies::UpstreamFields,
-        received::Received,
+        received::{Received, Whole},
     },
 };
 
@@ -115,43 +116,6 @@ fn cookie(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// A body that is there as a whole, with the head.
-pub struct Whole {
-    /// Of the client's body.
-    bytes: u64,
-}
-
-impl RequestBody for Whole {
-    /// Its buffer is as large as it is.
-    const IS_ONE_OF_MANY: bool = true;
-
-    fn limit(&mut self, _: u64, _: u64) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn ended(&self) -> bool {
-        true
-    }
-
-    fn left(&self) -> u64 {
-        0
-    }
-
-    fn append_arrived(&mut self, _: &mut Buffer) {}
-
-    async fn next(&mut self) -> Result<Buffer, Refusal> {
-        Ok(Buffer::default())
-    }
-
-    fn trailer_lines(&self) -> &[u8] {
-        b""
-    }
-
-    fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
 /// Reads the whole body, changes it, and has the exchange forward what came of it.
 pub async fn body<B: RequestBody, S: ResponseSink>(
     exchange: &mut Exchange,
@@ -164,7 +128,7 @@ pub async fn body<B: RequestBody, S: ResponseSink>(
     let view = View::of(snapshot, exchange, matched);
     let text = rewritten(exchange, changed(&view, rule, &whole)?);
     let received = Received::replace(exchange, text, &snapshot.limits.head)?;
-    Ok((received, Whole { bytes: body.bytes() }))
+    Ok((received, Whole(body.bytes())))
 }
 
 /// The request has a body that its transformation is for.

@@ -1,7 +1,5 @@
 //! The response as its transformation makes it.
 
-use std::task::Waker;
-
 use super::{Coded, View, is_json, request::is_digest};
 use crate::{
     config::Snapshot,
@@ -9,19 +7,14 @@ use crate::{
         Refusal,
         compress::{self, Coding, Compress},
         refusal,
-        route::{RouteId, RouteMatch},
+        route::RouteMatch,
         transform::{BodyTransform, ResponseTransform, fields::FieldChanges, json},
     },
-    telemetry::record::{Sent, Timing},
     wire::{Field, FieldId, Framing, HeadLimits, Parsed, ResponseHead, emit},
     worker::{
         Worker,
         buffers::{Buffer, HEADROOM, TAILROOM},
-        client::Client,
-        deadline::Deadline,
-        exchange::{Exchange, OwnResponse, ResponseSink},
-        net::Stream,
-        reshape::Reshape,
+        exchange::{Exchange, OwnResponse, ResponseSink, passes_on},
         splice::Pipe,
     },
 };
@@ -74,7 +67,7 @@ impl<'w, S: ResponseSink> Shaped<'_, 'w, S> {
         };
         let rule = self.compress.filter(|rule| rule.concerns(&response))?;
         let accepted = self.exchange.field(b"accept-encoding").unwrap_or_default();
-        Some(Codable(rule.choose(accepted).filter(|_| self.worker.coders.has_room())))
+        Some(Codable(rule.choose(accepted)))
     }
 
     /// The head as the client gets it.
@@ -254,37 +247,7 @@ fn field<'b>(head: &ResponseHead, bytes: &'b [u8], name: &[u8]) -> &'b [u8] {
 }
 
 impl<S: ResponseSink> ResponseSink for Shaped<'_, '_, S> {
-    fn routed(&mut self, route: RouteId) {
-        self.inner.routed(route);
-    }
-
-    fn begun(&self) -> bool {
-        self.inner.begun()
-    }
-
-    fn sent(&self) -> Sent {
-        self.inner.sent()
-    }
-
-    fn limit(&mut self, until_ms: u64) {
-        self.inner.limit(until_ms);
-    }
-
-    fn tell_timing(&mut self, timing: Timing) {
-        self.inner.tell_timing(timing);
-    }
-
-    fn add_fields(&mut self, lines: &[u8]) {
-        self.inner.add_fields(lines);
-    }
-
-    fn reshape(&mut self) -> &mut Reshape {
-        self.inner.reshape()
-    }
-
-    async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
-        self.inner.interim(head, bytes).await
-    }
+    passes_on!();
 
     async fn head(
         &mut self,
@@ -308,22 +271,28 @@ impl<S: ResponseSink> ResponseSink for Shaped<'_, '_, S> {
             let (bytes, data) = bytes.split_at(head.len);
             let held = Held { head: head.clone(), bytes: bytes.to_vec(), body: Vec::new() };
             self.held = Some(held);
-            let data = data.to_vec();
+            let held = self.hold(data, last).await;
             buf.reset(0);
-            return self.hold(&data, last).await;
+            return held;
         }
-        let codable = self.coding(head, bytes, head.content_length);
-        let coding = codable.as_ref().and_then(|codable| codable.0);
-        let mut encoder = self.encoder(coding).filter(|_| head.framing != Framing::None);
-        let is_coded = encoder.is_some();
+        let mut codable = self.coding(head, bytes, head.content_length);
+        let has_body = head.framing != Framing::None;
+        if let Some(Codable(coding)) = codable.as_mut().filter(|_| has_body) {
+            self.coded = self.encoder(*coding);
+            // The head must not promise what nobody does.
+            *coding = coding.filter(|_| self.coded.is_some());
+        }
         let text = self.head_of(head, bytes, &Body { length: None, codable });
-        let mut data = buf.bytes()[head.len..].to_vec();
-        if is_coded {
-            data = coded(&mut encoder, &data, last)?;
-        }
-        self.coded = encoder;
+        let data = &bytes[head.len..];
+        let sent = match self.coded {
+            Some(_) => {
+                let data = coded(&mut self.coded, data, last)?;
+                self.send(head, text, (&data, last), trailer_lines).await
+            }
+            None => self.send(head, text, (data, last), trailer_lines).await,
+        };
         buf.reset(0);
-        self.send(head, text, (&data, last), trailer_lines).await
+        sent
     }
 
     async fn data(
@@ -358,10 +327,6 @@ impl<S: ResponseSink> ResponseSink for Shaped<'_, '_, S> {
         }
     }
 
-    fn reads_max(&self) -> u64 {
-        self.inner.reads_max()
-    }
-
     fn takes_pipes(&self) -> bool {
         !self.changes_bodies() && self.compress.is_none() && self.inner.takes_pipes()
     }
@@ -369,10 +334,6 @@ impl<S: ResponseSink> ResponseSink for Shaped<'_, '_, S> {
     async fn splice(&mut self, pipe: &mut Pipe, last: bool) -> Result<(), Refusal> {
         self.take(pipe.held() as u64)?;
         self.inner.splice(pipe, last).await
-    }
-
-    fn close_after(&mut self) {
-        self.inner.close_after();
     }
 
     async fn own(&mut self, response: OwnResponse<'_>) -> Result<(), Refusal> {
@@ -403,29 +364,5 @@ impl<S: ResponseSink> ResponseSink for Shaped<'_, '_, S> {
 
     async fn switch(&mut self, head: &ResponseHead, buf: &Buffer) -> Result<(), Refusal> {
         self.inner.switch(head, buf).await
-    }
-
-    fn watch(&self, upstream: &Deadline, fin_is_gone: bool) {
-        self.inner.watch(upstream, fin_is_gone);
-    }
-
-    fn watch_for(&self, waker: &Waker, since_ms: u64, fin_is_gone: bool) {
-        self.inner.watch_for(waker, since_ms, fin_is_gone);
-    }
-
-    fn is_gone(&self) -> bool {
-        self.inner.is_gone()
-    }
-
-    fn watched_gone(&self) -> bool {
-        self.inner.watched_gone()
-    }
-
-    fn client(&self) -> Option<&Stream> {
-        self.inner.client()
-    }
-
-    fn connection(&self) -> Option<&Client> {
-        self.inner.connection()
     }
 }

@@ -4,9 +4,9 @@ use crate::{
     config::Snapshot,
     policy::{
         Refusal,
+        pairs::{cookies, parameter},
         route::RouteMatch,
         template::{Values, Variable},
-        transform::fields::{cookies, parameter},
     },
     telemetry::access_log::Stamp,
     wire::{Field, ResponseHead, emit},
@@ -57,7 +57,7 @@ impl Values for View<'_> {
             Variable::Query(name) => {
                 let found = exchange.query().and_then(|query| parameter(query, name));
                 let is_there = found.is_some();
-                out.extend(found.unwrap_or_default());
+                out.extend_from_slice(&found.unwrap_or_default());
                 return is_there;
             }
             Variable::Cookie(name) => self.cookie(name),

@@ -1,0 +1,69 @@
+//! Names and values in queries and in Cookie fields, as every policy reads them.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+
+/// Names and values of a query, as they are written. What has no `=` has an empty value.
+pub fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    query.split(|b| *b == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
+        match memchr::memchr(b'=', pair) {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &b""[..]),
+        }
+    })
+}
+
+/// A name or value of a query as forms have it: `+` is a space, and an escape that is none stands
+/// for itself.
+pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'+', text).is_none() {
+        return percent_decode(text).into();
+    }
+    let spaced: Vec<u8> = text.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+    Cow::Owned(percent_decode(&spaced).collect())
+}
+
+/// The decoded value of a parameter, the first one of its name.
+pub fn parameter<'q>(query: &'q [u8], name: &str) -> Option<Cow<'q, [u8]>> {
+    let mut all = parameters(query);
+    all.find(|(own, _)| decoded(own) == name.as_bytes()).map(|(_, value)| decoded(value))
+}
+
+/// Names and values of a Cookie field (RFC 6265 §4.2.1), without blanks around them.
+pub fn cookies(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    field.split(|b| *b == b';').filter_map(|pair| {
+        let at = memchr::memchr(b'=', pair)?;
+        Some((pair[..at].trim_ascii(), pair[at + 1..].trim_ascii()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_found_by_their_decoded_names() {
+        for (query, expected) in [
+            ("key=a", Some("a")),
+            ("x=1&key=a&key=b", Some("a")),
+            ("k%65y=%61%2", Some("a%2")),
+            ("key=x%20y+z%2B", Some("x y z+")),
+            ("key=%zz%", Some("%zz%")),
+            ("&&key", Some("")),
+            ("key=a=b", Some("a=b")),
+            ("keys=a", None),
+            ("", None),
+        ] {
+            let found = parameter(query.as_bytes(), "key");
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{query}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_read() {
+        let found: Vec<_> = cookies(b"a=1; b=x=y ;c;; d=; e = 2").collect();
+        let wanted: [(&[u8], &[u8]); 4] = [(b"a", b"1"), (b"b", b"x=y"), (b"d", b""), (b"e", b"2")];
+        assert_eq!(found, wanted);
+    }
+}
