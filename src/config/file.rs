@@ -36,6 +36,7 @@ pub use transform::{
     CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
 };
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
+pub use validate::{Validate, ValidateParameter};
 pub use web::{Cors, Csrf, Frames, SecurityHeaders, UpstreamCors, UserAgents};
 
 mod acme;
@@ -50,6 +51,7 @@ mod rate_limits;
 mod route;
 mod transform;
 mod upstream;
+mod validate;
 mod web;
 
 /// Of a Unix socket whose listener gives no `mode`.

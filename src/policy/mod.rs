@@ -34,5 +34,6 @@ pub mod route;
 pub mod template;
 pub mod transform;
 pub mod user_agents;
+pub mod validate;
 
 pub use refusal::Refusal;

@@ -1,5 +1,7 @@
 //! What the policies of one route are.
 
+use std::sync::Arc;
+
 use super::{Authenticate, Respond, RouteLimits};
 use crate::policy::{
     addresses::{Addresses, Lists},
@@ -11,6 +13,7 @@ use crate::policy::{
     template::{Place, Template},
     transform::{RequestTransform, ResponseTransform},
     user_agents::UserAgents,
+    validate::Validation,
 };
 
 /// The policies of a route that has any.
@@ -35,6 +38,8 @@ pub struct Policies {
     /// Names, in lower case, of fields that only the gateway writes: the client's are left out.
     pub own_fields: Vec<Box<[u8]>>,
     pub rate_limits: Option<Box<RouteLimits>>,
+    /// What requests have to be like.
+    pub validate: Option<Arc<Validation>>,
     pub transform_request: Option<RequestTransform>,
     pub transform_response: Option<ResponseTransform>,
     pub compress: Option<Compress>,
@@ -57,6 +62,7 @@ impl Policies {
             authorization,
             response_bytes_max: _,
             security_lines,
+            validate,
             transform_request,
             transform_response: _,
             errors,
@@ -72,6 +78,7 @@ impl Policies {
             || csrf.is_some()
             || authorization.is_some()
             || security_lines.is_some()
+            || validate.is_some()
             || transform_request.is_some()
             || errors.is_some()
             || self.shapes()
@@ -84,6 +91,12 @@ impl Policies {
             || self.compress.is_some()
             || self.decompress.is_some()
             || self.transform_request.as_ref().is_some_and(|rule| rule.body.is_some())
+            || self.checks_bodies()
+    }
+
+    /// A request's body is looked at.
+    pub fn checks_bodies(&self) -> bool {
+        self.validate.as_ref().is_some_and(|rule| rule.body.is_some())
     }
 
     /// A response's body may be held and changed.

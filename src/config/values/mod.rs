@@ -31,6 +31,7 @@ mod secret_source;
 mod secret_text;
 mod times;
 mod trace;
+mod validate;
 mod web;
 
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
@@ -51,6 +52,7 @@ pub use secret_source::SecretSource;
 pub use secret_text::SecretText;
 pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
+pub use validate::SchemaText;
 pub use web::{CorsOrigin, FieldName, FieldNameOrAny, Origin, OriginPattern, UserAgent};
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
