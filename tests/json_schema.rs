@@ -107,7 +107,7 @@ fn the_official_suite_comes_out_as_it_demands() {
             }
             let Outcome { groups, tests, wrong } = outcome;
             println!("{folder} {what}: {groups} groups, {tests} tests, {} wrong", wrong.len());
-            assert!(groups > 10, "no suite in {}", of.display());
+            assert!(groups > 5, "no suite in {}", of.display());
             let is_known = |text: &String| KNOWN.iter().any(|(known, _)| text.contains(known));
             unknown.extend(wrong.into_iter().filter(|text| !is_known(text)));
         }

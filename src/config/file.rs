@@ -29,6 +29,7 @@ pub use compress::{Compress, Decompress};
 pub use consumers::{ApiKeys, Basic, Consumer, Plan};
 pub use forward_auth::ForwardAuth;
 pub use jwt::Jwt;
+pub use openapi::{OpenApi, Undescribed};
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
@@ -46,6 +47,7 @@ mod compress;
 mod consumers;
 mod forward_auth;
 mod jwt;
+mod openapi;
 mod policies;
 mod rate_limits;
 mod route;
@@ -75,6 +77,9 @@ section! {
         /// What is done with which request. The order matters only between routes whose conditions
         /// are equally specific: the first one wins.
         routes: Vec<At<Route>> = Vec::new();
+        /// Documents that make routes and say what requests have to be like, by name. See
+        /// docs/openapi.md.
+        openapi: Named<OpenApi> = Named::default();
         /// Policies that several routes share, by name. See docs/policies.md.
         policies: Named<PolicySet> = Named::default();
         /// Lists of addresses that policies name.

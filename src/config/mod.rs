@@ -13,7 +13,7 @@ use std::{
 
 mod check;
 pub mod decode;
-mod document;
+pub mod document;
 pub mod effective;
 pub mod file;
 pub mod reference;

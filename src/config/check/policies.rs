@@ -19,6 +19,7 @@ use crate::{
         compress::{Compress, Decompress},
         permit::Gate,
         template::{self, Known, Template},
+        validate::Validation,
     },
 };
 
@@ -67,13 +68,15 @@ pub(super) fn aside() -> snapshot::Route {
 pub(super) fn policies(
     file: &File,
     shared: &Shared<'_>,
-    route: &Route,
+    (route, described): (&Route, &Option<Arc<Validation>>),
     condition: &PathCondition,
     sink: &mut Sink,
 ) -> Gate<Policies> {
     let written = gathered(file, route, sink);
     let of = Of::Route { route, params: &condition.params };
-    let policies = compiled(&written, file, shared, of, sink);
+    let mut policies = compiled(&written, file, shared, of, sink);
+    // What a document says of a route counts before its sets.
+    policies.validate = described.clone().or(policies.validate);
     if let Some(place) = route.grpc_web.place().filter(|_| *route.grpc_web && policies.shapes()) {
         let title = "calls of gRPC-Web cannot be changed or bounded on their way";
         let fix = "take `transform_response`, `compress`, `decompress`, `max_response_body`, and \

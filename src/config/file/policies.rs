@@ -116,6 +116,11 @@ macro_rules! each_policy {
             pub fn policies(&self) -> $crate::config::file::PolicyKeys<'_> {
                 $crate::config::file::PolicyKeys { $($key: &self.$key),+ }
             }
+
+            /// Takes the policies of another section.
+            pub fn copy_policies(&mut self, from: &$crate::config::file::PolicyKeys<'_>) {
+                $( self.$key = from.$key.clone(); )+
+            }
         }
     };
     (@keys $($key:ident: $ty:ty,)+) => {
