@@ -21,8 +21,8 @@ const DRAFTS: [(&str, &str); 5] = [
     ("draft2020-12", "https://json-schema.org/draft/2020-12/schema"),
 ];
 
-/// What is known to come out otherwise, and why. The rest is all that the suite demands.
-const KNOWN: [(&str, &str); 0] = [];
+/// Optional formats that are not looked at: they need tables of Unicode (docs/validate.md).
+const UNKNOWN_FORMATS: [&str; 2] = ["/idn-email.json", "/idn-hostname.json"];
 
 #[derive(Debug, Default)]
 struct Outcome {
@@ -59,7 +59,7 @@ fn judge(file: &Path, draft: &str, formats: bool, load: &Arc<Load>, outcome: &mu
         outcome.groups += 1;
         let name = format!("{}: {}", file.display(), group["description"]);
         let schema = dated(group["schema"].clone(), draft);
-        let text = Text { value: &schema, base: "schema:///-", formats };
+        let text = Text { value: &schema, whole: None, base: "schema:///-", formats };
         let tests = group["tests"].as_array().expect("tests");
         outcome.tests += tests.len();
         match Schema::compile(&text, load) {
@@ -108,7 +108,7 @@ fn the_official_suite_comes_out_as_it_demands() {
             let Outcome { groups, tests, wrong } = outcome;
             println!("{folder} {what}: {groups} groups, {tests} tests, {} wrong", wrong.len());
             assert!(groups > 5, "no suite in {}", of.display());
-            let is_known = |text: &String| KNOWN.iter().any(|(known, _)| text.contains(known));
+            let is_known = |text: &String| UNKNOWN_FORMATS.iter().any(|file| text.contains(file));
             unknown.extend(wrong.into_iter().filter(|text| !is_known(text)));
         }
     }

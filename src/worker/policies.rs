@@ -43,7 +43,7 @@ use crate::{
         },
         permit::{Asked, Permit},
         refusal,
-        route::RouteMatch,
+        route::{RequestView, RouteMatch},
         validate::{Asked as Checked, Refused},
     },
     wire::Reason,
@@ -196,10 +196,12 @@ pub async fn before<S: ResponseSink>(
     if let Some(limits) = plan_limits(snapshot, exchange, policies) {
         rate_limits::admit(worker, snapshot, exchange, &limits, sink).await?;
     }
-    if let Some(rule) = &policies.validate
-        && let Err(refused) = rule.parameters(Checked { view: &exchange.view(), matched })
-    {
-        refuse_or_explain(worker, exchange, refused, rule.shadow, sink)?;
+    if let Some(rule) = &policies.validate {
+        // As the upstream gets it: without credentials that are not for it.
+        let view = RequestView { query: exchange.upstream_query(), ..exchange.view() };
+        if let Err(refused) = rule.parameters(Checked { view: &view, matched }) {
+            refuse_or_explain(worker, exchange, refused, rule.shadow, sink)?;
+        }
     }
     shape::request(snapshot, exchange, matched, policies)?;
     Ok(Passed::On(permit))

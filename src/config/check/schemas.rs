@@ -80,7 +80,7 @@ pub(super) fn inline(
     value: &Value,
     formats: bool,
 ) -> Result<Schema, Wrong> {
-    let text = Text { value, base: "schema:///-", formats };
+    let text = Text { value, whole: None, base: "schema:///-", formats };
     Schema::compile(&text, &loader(files, folder.to_owned()))
 }
 
@@ -108,7 +108,7 @@ pub(super) fn in_file(
     let base = format!("{SCHEME}{}", utf8_percent_encode(&own, ESCAPED));
     let load = loader(files, root);
     let compiled = if part.is_empty() {
-        Schema::compile(&Text { value: &file.0, base: &base, formats }, &load)
+        Schema::compile(&Text { value: &file.0, whole: None, base: &base, formats }, &load)
     } else {
         if file.0.pointer(&pointer).is_none() {
             let title = format!("the schema `{}` has nothing at `{pointer}`", path.display());
@@ -118,7 +118,10 @@ pub(super) fn in_file(
         if let (Some(draft), Some(members)) = (file.0.get("$schema"), value.as_object_mut()) {
             members.insert("$schema".to_owned(), draft.clone());
         }
-        Schema::compile(&Text { value: &value, base: "schema:///-", formats }, &load)
+        Schema::compile(
+            &Text { value: &value, whole: Some(&file.0), base: "schema:///-", formats },
+            &load,
+        )
     };
     match compiled {
         Ok(schema) => Ok(InFile { schema, file, pointer }),

@@ -9,6 +9,9 @@ pub mod fault;
 pub mod parameter;
 pub mod schema;
 pub mod strict_json;
+mod tangle;
+#[cfg(test)]
+mod tests;
 pub mod types;
 
 pub use body::{Body, Content, Kind, Looked, Need, Range, is_json};

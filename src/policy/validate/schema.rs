@@ -4,7 +4,10 @@
 //! Patterns are matched in linear time; one that cannot be, such as one that looks ahead, has so
 //! many steps and no more, and what takes more does not match.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use jsonschema::{
     PatternOptions, Retrieve, Uri, ValidationError, Validator,
@@ -12,7 +15,10 @@ use jsonschema::{
 };
 use serde_json::Value;
 
-use super::fault::{Fault, cut};
+use super::{
+    fault::{Fault, cut},
+    tangle,
+};
 
 /// Memory of one pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
@@ -22,13 +28,22 @@ const STEPS_MAX: usize = 100_000;
 /// Reads what a schema refers to outside of itself, by its URI.
 pub type Load = dyn Fn(&str) -> Result<Value, String> + Send + Sync;
 
+/// Levels of a value whose faults are told in any case.
+const TOLD_MAX: u32 = 3;
+
 /// What values are checked against.
 #[derive(Clone)]
-pub struct Schema(Arc<Validator>);
+pub struct Schema {
+    validator: Arc<Validator>,
+    /// What is wrong with a deep value is not looked for ([`tangle`]).
+    is_tangled: bool,
+}
 
 /// A schema to compile.
 pub struct Text<'t> {
     pub value: &'t Value,
+    /// The document that it is a part of, where it is one.
+    pub whole: Option<&'t Value>,
     /// What references in it are relative to.
     pub base: &'t str,
     /// `format` is looked at.
@@ -43,24 +58,28 @@ pub struct Wrong {
     pub what: String,
 }
 
-/// Whoever reads what is referred to.
-struct Reader(Arc<Load>);
+/// Whoever reads what is referred to, and what was read.
+#[derive(Clone)]
+struct Reader(Arc<Load>, Arc<Mutex<Vec<Value>>>);
 
 impl Retrieve for Reader {
     fn retrieve(
         &self,
         uri: &Uri<String>,
     ) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
-        (self.0)(uri.as_str()).map_err(Into::into)
+        let value = (self.0)(uri.as_str())?;
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).push(value.clone());
+        Ok(value)
     }
 }
 
 impl Schema {
     pub fn compile(text: &Text<'_>, load: &Arc<Load>) -> Result<Schema, Wrong> {
+        let reader = Reader(load.clone(), Arc::default());
         let options = || {
             jsonschema::options()
                 .with_base_uri(text.base)
-                .with_retriever(Reader(load.clone()))
+                .with_retriever(reader.clone())
                 .should_validate_formats(text.formats)
         };
         let linear = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX);
@@ -74,7 +93,13 @@ impl Schema {
             other => other,
         };
         match built {
-            Ok(validator) => Ok(Schema(Arc::new(validator))),
+            Ok(validator) => {
+                let read = reader.1.lock().unwrap_or_else(PoisonError::into_inner);
+                let own = text.whole.unwrap_or(text.value);
+                let all: Vec<&Value> = [own].into_iter().chain(&*read).collect();
+                let is_tangled = tangle::is_tangled(&all);
+                Ok(Schema { validator: Arc::new(validator), is_tangled })
+            }
             Err(wrong) => Err(Wrong {
                 pointer: wrong.instance_path().as_str().to_owned(),
                 what: cause(&wrong),
@@ -84,19 +109,34 @@ impl Schema {
 
     /// Whether a value is as the schema says.
     pub fn allows(&self, value: &Value) -> bool {
-        self.0.is_valid(value)
+        self.validator.is_valid(value)
     }
 
     /// The first thing that is wrong with a value: where, and what.
     pub fn check(&self, value: &Value) -> Result<(), Fault> {
         // Most are good, and this makes no message of what is not.
-        if self.0.is_valid(value) {
+        if self.validator.is_valid(value) {
             return Ok(());
         }
-        match self.0.validate(value) {
+        if self.is_tangled && is_deeper(value, TOLD_MAX) {
+            return Err(Fault::in_body("", "is not as its schema says"));
+        }
+        match self.validator.validate(value) {
             Ok(()) => Ok(()),
             Err(wrong) => Err(fault(&wrong)),
         }
+    }
+}
+
+/// Whether arrays and objects are in one another more than so many times.
+fn is_deeper(value: &Value, levels: u32) -> bool {
+    let is_inner = |inner: &Value| {
+        (inner.is_array() || inner.is_object()) && (levels == 1 || is_deeper(inner, levels - 1))
+    };
+    match value {
+        Value::Array(items) => items.iter().any(is_inner),
+        Value::Object(members) => members.values().any(is_inner),
+        _ => false,
     }
 }
 

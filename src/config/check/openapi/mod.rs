@@ -4,6 +4,8 @@
 mod bundle;
 mod operation;
 mod site;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
