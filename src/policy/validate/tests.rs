@@ -215,7 +215,7 @@ proptest! {
 fn schemas_that_are_wrong_say_where() {
     let load: Arc<Load> = Arc::new(|uri: &str| Err(format!("`{uri}` is not there")));
     for (value, pointer, told) in [
-        (json!({"type": "strin"}), "/type", "`anyOf`"),
+        (json!({"type": "strin"}), "/type", "`type` is string"),
         (json!({"properties": {"a": {"minimum": "x"}}}), "/properties/a/minimum", "of type number"),
         (json!({"$ref": "#/$defs/none"}), "", "leads to `/$defs/none`"),
         (json!({"$ref": "#none"}), "", "anchor `none`"),

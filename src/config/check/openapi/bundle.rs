@@ -71,12 +71,15 @@ pub(super) struct Bundle<'f> {
     is_old: bool,
     known: HashMap<(PathBuf, String), String>,
     waiting: Vec<(String, Site)>,
+    /// Where those that are brought along are from, by their number.
+    sites: Vec<Site>,
 }
 
 impl<'f> Bundle<'f> {
-    /// The schema at `site`, by itself.
-    pub fn of(files: &'f Files, is_old: bool, site: &Site) -> Result<Value, Wrong> {
-        let mut bundle = Bundle { files, is_old, known: HashMap::new(), waiting: Vec::new() };
+    /// The schema at `site`, by itself, and where `#/$defs/d0` and those after it are from.
+    pub fn of(files: &'f Files, is_old: bool, site: &Site) -> Result<(Value, Vec<Site>), Wrong> {
+        let (known, waiting, sites) = (HashMap::new(), Vec::new(), Vec::new());
+        let mut bundle = Bundle { files, is_old, known, waiting, sites };
         let mut whole = bundle.schema(site, 0)?;
         let mut defs = Map::new();
         while let Some((name, site)) = bundle.waiting.pop() {
@@ -89,7 +92,7 @@ impl<'f> Bundle<'f> {
                 members.insert("$defs".into(), defs.into());
             }
         }
-        Ok(whole)
+        Ok((whole, bundle.sites))
     }
 
     fn reference(&mut self, site: &Site, reference: &str) -> Result<Value, Wrong> {
@@ -98,6 +101,7 @@ impl<'f> Bundle<'f> {
         let count = self.known.len();
         let name = self.known.entry(key).or_insert_with(|| {
             let name = format!("d{count}");
+            self.sites.push(target.clone());
             self.waiting.push((name.clone(), target));
             name
         });

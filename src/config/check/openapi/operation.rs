@@ -165,15 +165,16 @@ impl<'f> Operations<'f> {
         if let Some(known) = self.known.get(&key).filter(|_| schema.is_some()) {
             return Ok(known.clone());
         }
-        let value = match schema {
+        let (value, sites) = match schema {
             Some(site) => Bundle::of(self.files, self.rules.is_old, site)?,
-            None => Value::Bool(true),
+            None => (Value::Bool(true), Vec::new()),
         };
         let folder = std::path::Path::new("");
         let built = schemas::inline(self.files, folder, &value, self.rules.formats);
         let schema = built.map_err(|bad| {
-            let at = if bad.pointer.is_empty() { "" } else { " at " };
-            let what = format!("the schema is wrong{at}{}: {}", bad.pointer, bad.what);
+            let (site, pointer) = whence(site, &sites, &bad.pointer);
+            let at = if pointer.is_empty() { "" } else { " at " };
+            let what = format!("the schema is wrong{at}{pointer}: {}", bad.what);
             site.wrong(what, "write a schema as JSON Schema has it")
         })?;
         let fuel = Fuel::default();
@@ -249,6 +250,16 @@ impl<'f> Operations<'f> {
             contents.push((width, Content { range, kind }));
         }
         Ok(())
+    }
+}
+
+/// Where a place in a bundle is from.
+fn whence<'s>(site: &'s Site, sites: &'s [Site], pointer: &'s str) -> (&'s Site, &'s str) {
+    let Some(rest) = pointer.strip_prefix("/$defs/d") else { return (site, pointer) };
+    let (number, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match number.parse::<usize>().ok().and_then(|number| sites.get(number)) {
+        Some(site) => (site, rest),
+        None => (site, pointer),
     }
 }
 
