@@ -115,7 +115,10 @@ async fn checked<B: RequestBody, S: ResponseSink>(
 ) -> Result<(), Refusal> {
     let checked = match &policies.validate {
         None => Checked::Untouched,
-        Some(rule) => validate::check(worker, snapshot, exchange, rule, (body, sink)).await?,
+        // Boxed: it must not enlarge the task of routes that only shape.
+        Some(rule) => {
+            Box::pin(validate::check(worker, snapshot, exchange, rule, (body, sink))).await?
+        }
     };
     match checked {
         Checked::Untouched => changed(worker, snapshot, exchange, to, policies, (body, sink)).await,
