@@ -167,7 +167,7 @@ fn cause(wrong: &ValidationError<'_>) -> String {
         ValidationErrorKind::Format { format } if format == "regex" => {
             "the pattern is no regular expression".to_owned()
         }
-        _ if wrong.instance_path().as_str().ends_with("/type") => {
+        ValidationErrorKind::AnyOf { .. } if wrong.instance_path().as_str().ends_with("/type") => {
             "`type` is string, number, integer, boolean, null, array or object".to_owned()
         }
         _ => what(wrong).unwrap_or_else(|| cut(&wrong.to_string())),
