@@ -126,7 +126,7 @@ impl<'f> Bundle<'f> {
         };
         let mut out = Map::new();
         if let Some(reference) = site.text("$ref") {
-            let to = self.reference(site, &reference.to_owned())?;
+            let to = self.reference(site, reference)?;
             // What is beside a reference counts for nothing (OpenAPI 3.0.4 §4.7.24).
             if self.is_old {
                 return Ok(to);

@@ -153,11 +153,11 @@ impl<'f> Operations<'f> {
     fn compiled(&mut self, schema: Option<&Site>, of: &Site) -> Result<Compiled, Wrong> {
         let site = schema.unwrap_or(of);
         let key = format!("{}#{}", site.path.display(), site.pointer);
-        let reference = schema.and_then(|site| site.text("$ref")).filter(|_| schema.is_some());
+        let reference = schema.and_then(|site| site.text("$ref"));
         // Inline ones are there once.
         let key = match reference {
             Some(reference) => {
-                let target = site.target(self.files, &reference.to_owned())?;
+                let target = site.target(self.files, reference)?;
                 format!("{}#{}", target.path.display(), target.pointer)
             }
             None => key,
