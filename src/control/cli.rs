@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{
     commands::{diff, endpoint, key, log, reload, status, top, upgrade},
-    demo, explain, run,
+    demo, echo, explain, run,
 };
 use crate::{
     config::{self, Snapshot, report::plural},
@@ -81,7 +81,8 @@ enum Command {
     #[command(after_help = key::HELP)]
     Key(key::Key),
     /// Run two sample upstreams and the gateway in one process.
-    Demo,
+    #[command(after_help = DEMO_HELP)]
+    Demo(Demo),
     /// Print a JSON Schema of the configuration, for completion in editors.
     #[command(after_help = SCHEMA_HELP)]
     Schema,
@@ -129,6 +130,17 @@ Example, for editors with a TOML language server:
   ringway schema > ringway.schema.json
   and as the first line of the configuration:
   #:schema ./ringway.schema.json";
+
+const DEMO_HELP: &str = "\
+Examples:
+  ringway demo
+  ringway demo 127.0.0.1:8000       what the examples in config/ forward to";
+
+#[derive(Debug, Args)]
+struct Demo {
+    /// Only one sample upstream, at this address, which answers with what it was sent.
+    address: Option<std::net::SocketAddr>,
+}
 
 #[derive(Debug, Args)]
 struct File {
@@ -186,7 +198,8 @@ fn obey(command: Command) -> ExitCode {
         Command::Drain(drain) => drain.run(),
         Command::Log(log) => log.run(),
         Command::Key(key) => key.run(),
-        Command::Demo => demo::demo(),
+        Command::Demo(Demo { address: None }) => demo::demo(),
+        Command::Demo(Demo { address: Some(at) }) => echo::echo(at),
         Command::Schema => schema(),
         Command::Version => print(&format!("ringway {}\n", env!("CARGO_PKG_VERSION"))),
     }

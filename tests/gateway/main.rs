@@ -39,6 +39,7 @@ mod limits;
 mod limits_exact;
 mod mailbox;
 mod own_log;
+mod pages;
 mod passthrough;
 mod policies;
 mod proxy_header;
