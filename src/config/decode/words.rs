@@ -83,3 +83,9 @@ impl fmt::Display for DeQuoted<'_> {
         toml::Value::String(self.0.to_owned()).fmt(f)
     }
 }
+
+/// Whether a key of this name, which no section has, may have been meant for a secret.
+pub fn sounds_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["secret", "pass", "token", "key", "auth", "credential"].iter().any(|word| key.contains(word))
+}
