@@ -77,7 +77,7 @@ enum Command {
     /// Read or change what the running gateway logs.
     #[command(after_help = log::HELP)]
     Log(log::Log),
-    /// Make an API key, or tell what to store of one.
+    /// Make an API key, or tell what to store of one; have keys of a token issuer fetched.
     #[command(after_help = key::HELP)]
     Key(key::Key),
     /// Run two sample upstreams and the gateway in one process.
@@ -117,13 +117,16 @@ with 1 when it would be refused.
 URL is a path (/orders/7?full=1) or has scheme and host
 (http://api.test/orders/7). It is taken as it is, so that /a/../b and %2e%2e
 show what a hostile client would get. A Host field given with -H goes before
-the URL's host.
+the URL's host. API keys, passwords and tokens among the fields are verified, as
+far as their keys are in the configuration; what --claims and --token give is
+believed.
 
 Examples:
   ringway explain GET /api/orders
   ringway explain GET http://api.test/api/orders -H 'X-Tenant: blue'
   ringway explain POST /upload -H 'Content-Length: 2000000' --config edge.toml
-  ringway explain GET /admin --client 10.0.0.7 --claims '{\"sub\": \"alice\"}'";
+  ringway explain GET /admin --client 10.0.0.7 --claims '{\"sub\": \"alice\"}'
+  ringway explain GET /orders -H 'X-API-Key: rw_...'";
 
 const SCHEMA_HELP: &str = "\
 Example, for editors with a TOML language server:
