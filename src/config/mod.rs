@@ -128,15 +128,16 @@ pub(crate) fn decoded(text: &str, sink: &mut Sink) -> Option<file::File> {
 }
 
 /// Values of keys that may be secrets, in a text that cannot be read as TOML: what is behind the
-/// equals sign, to the end of the line.
+/// equals sign of such a key, to the end of the line.
 fn may_be_secret(text: &str) -> impl Iterator<Item = Place> {
     let mut start = 0;
     text.split_inclusive('\n').filter_map(move |line| {
         let (at, end) = (start, start + line.len());
         start = end;
-        let (key, value) = line.split_once('=')?;
-        let start = at + line.len() - value.trim_start().len();
-        decode::sounds_secret(key).then_some(Place { start, end })
+        let mut signs = line.match_indices('=').map(|(sign, _)| sign);
+        let sign = signs.find(|sign| decode::sounds_secret(&line[..*sign]))?;
+        let blanks = line[sign + 1..].len() - line[sign + 1..].trim_start().len();
+        Some(Place { start: at + sign + 1 + blanks, end })
     })
 }
 

@@ -60,8 +60,8 @@ impl<'f> Known<'f> {
         None
     }
 
-    /// The policy `authorize`. With nothing in it, because it is wrong, everything is denied. `asks`:
-    /// requests are asked who they are from.
+    /// The policy `authorize`. With nothing in it, because it is wrong, everything is denied.
+    /// `asks`: requests are asked who they are from.
     pub fn policy(
         &self,
         written: &At<Option<AuthorizeKey>>,

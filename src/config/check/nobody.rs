@@ -13,8 +13,8 @@ use crate::{
 
 const FIX: &str = "add authenticate = [\"NAME\"] to the route";
 
-/// A rule; `place`: where the route, or its set, names it. Of an expression it may be meant so, as in
-/// `identity == null`.
+/// A rule; `place`: where the route, or its set, names it. Of an expression it may be meant so, as
+/// in `identity == null`.
 pub(super) fn rule(rule: &Rule, place: Place, sink: &mut Sink) {
     let name = short(&rule.name);
     let problem = match rule.asks_who() {

@@ -1,4 +1,5 @@
-//! Secrets that a key names the place of, and small files with secrets. What is read is in no message.
+//! Secrets that a key names the place of, and small files with secrets. What is read is in no
+//! message.
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
