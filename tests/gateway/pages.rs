@@ -3,8 +3,9 @@
 //!
 //! A block of commands is run when it says what comes of them, in a page that runs an example.
 //! Behind a command stands `# 403 client.address`: the status, and the reason in the output; texts
-//! in backquotes are in the output too, or not in it behind the word `no`. `ringway run FILE` and `ringway demo ADDRESS` go on in
-//! the background; blocks of one page find what those before them have left.
+//! in backquotes are in the output too, or not in it behind the word `no`. `ringway run FILE` and
+//! `ringway demo ADDRESS` go on in the background; blocks of one page find what those before them
+//! have left.
 
 use std::{
     collections::BTreeSet,

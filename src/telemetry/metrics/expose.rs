@@ -15,13 +15,14 @@ use super::{
     registry::{Registry, Shards, sum, summed},
     shards::{
         Classes, EndpointShard, FAILURES, Http2Failure, ListenerShard, ProxyFailure, STATUS_FIRST,
-        STATUSES, TLS_SIDES, TlsBreak, TlsFailure, Traffic, WorkerShard, reasons,
+        STATUSES, TLS_SIDES, TlsBreak, TlsFailure, WorkerShard, reasons,
     },
     tunnels::{End, TunnelEnd, WebSocketCounts, WebSocketShard, close_codes},
 };
 
 mod consumers;
 mod limits;
+mod traffic;
 
 /// Upper bounds of every histogram, in seconds.
 const BOUNDS: [f64; 17] = [
@@ -425,31 +426,6 @@ impl Scrape {
             .filter(|(_, durations)| durations.count() > 0);
         self.durations(f::ROUTE_DURATION, durations.collect());
         self.consumers(registry);
-    }
-
-    /// Figures of exchanges, by the name of what they belong to: requests, bytes received, bytes
-    /// sent. `idle`: also those of which there was none.
-    fn traffic<T>(
-        &mut self,
-        [requests, received, sent]: [&'static Family; 3],
-        things: &[(String, Shards<T>)],
-        of: fn(&T) -> &Traffic,
-        idle: bool,
-    ) {
-        let by_class = things.iter().flat_map(|(name, shards)| {
-            classes(shards, |one| &of(one).responses)
-                .map(|(class, count)| (vec![text_of(name), Cow::Borrowed(class)], count))
-        });
-        self.counts(requests, by_class.filter(|(_, count)| idle || *count > 0).collect());
-        let figures: [(_, Figure<Traffic>); 2] =
-            [(received, |one| one.request_bytes.get()), (sent, |one| one.response_bytes.get())];
-        for (family, figure) in figures {
-            let one = |(name, shards): &(String, Shards<T>)| {
-                (vec![text_of(name)], sum(shards, |one| figure(of(one))))
-            };
-            let all = things.iter().map(one);
-            self.counts(family, all.filter(|(_, count)| idle || *count > 0).collect());
-        }
     }
 
     fn upstreams(&mut self, registry: &Registry) {
