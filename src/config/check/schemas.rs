@@ -1,5 +1,5 @@
-//! JSON Schemas in files: a file is read once, and what it refers to is looked for in its folder and
-//! below it. Nothing is fetched.
+//! JSON Schemas in files: a file is read once, and what it refers to is looked for in its folder
+//! and below it. Nothing is fetched.
 
 use std::{
     collections::BTreeMap,

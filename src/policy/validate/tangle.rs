@@ -1,5 +1,5 @@
-//! Whether saying what is wrong with a value could take time beyond measure: a schema that refers to
-//! itself, and has alternatives (`anyOf`, `oneOf`) on the way, is looked into once for each way
+//! Whether saying what is wrong with a value could take time beyond measure: a schema that refers
+//! to itself, and has alternatives (`anyOf`, `oneOf`) on the way, is looked into once for each way
 //! through them. Deciding whether a value is good is not so: results are kept on the way.
 //!
 //! What cannot be told for certain counts as tangled.
