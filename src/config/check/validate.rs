@@ -55,19 +55,19 @@ pub(super) fn validate(
     Some(Arc::new(Validation {
         parameters: parameters.into(),
         strict_query: *rule.strict_query,
-        body: body(rule, schema),
+        body: body(rule, schema.as_ref()),
         shadow: *rule.shadow,
     }))
 }
 
 /// What bodies are like.
-fn body(rule: &file::Validate, schema: Option<Schema>) -> Option<Body> {
+fn body(rule: &file::Validate, schema: Option<&Schema>) -> Option<Body> {
     let is_checked = rule.body.place().is_some() || *rule.json;
     if !is_checked && rule.content_types.is_empty() {
         return None;
     }
     let mut contents = Vec::new();
-    let checked = || Content { range: Range::Json, kind: Kind::Json(schema.clone()) };
+    let checked = || Content { range: Range::Json, kind: Kind::Json(schema.cloned()) };
     for range in rule.content_types.iter().filter_map(|media| media.value.range()) {
         let name = range.to_string();
         let is_one = is_json(name.as_bytes());
@@ -75,7 +75,7 @@ fn body(rule: &file::Validate, schema: Option<Schema>) -> Option<Body> {
         if is_checked && !is_one && range.takes(b"application/json") {
             contents.push(checked());
         }
-        let kind = if is_checked && is_one { Kind::Json(schema.clone()) } else { Kind::Opaque };
+        let kind = if is_checked && is_one { Kind::Json(schema.cloned()) } else { Kind::Opaque };
         contents.push(Content { range: Range::Of(range), kind });
     }
     if rule.content_types.is_empty() {
