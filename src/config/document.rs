@@ -231,9 +231,8 @@ impl Seeker<'_> {
                 Event::SequenceEnd | Event::MappingEnd => return None,
                 _ => continue,
             };
-            if own == 0 {
-                self.seen(pointer, line);
-            }
+            // A member was seen by its name already.
+            self.seen(pointer, line);
             if kind == 0 || depth > DEPTH_MAX {
                 return Some(());
             }

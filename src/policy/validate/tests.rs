@@ -69,7 +69,7 @@ fn styles_are_read_as_openapi_has_them() {
     let list = json!({"const": [1, 2, "a b"], "type": "array",
         "items": {"type": ["integer", "string"]}});
     let object = json!({"const": {"R": 100, "G": "x,y"}, "type": "object",
-        "properties": {"R": {"type": "integer"}}});
+        "properties": {"R": {"type": "integer"}, "G": {"type": "string"}}});
     for (from, style, explode, value, text) in [
         (Query, Style::Form, true, &list, "x=1&id=1&id=2&id=a%20b"),
         (Query, Style::Form, true, &list, "id=1&i%64=2&id=a+b"),
