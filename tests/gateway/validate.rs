@@ -242,7 +242,7 @@ fn an_own_format_of_errors_tells_what_is_wrong() {
     let (gateway, _folder) = gateway(&upstream, BODIES);
     let mut client = gateway.client();
     client.send(post("/own", JSON, r#"{"items": "\""}"#));
-    let text = client.response().text().to_string();
+    let text = client.response().text();
     let own: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(own["why"], "the body at `/items` must be of type array");
 }
