@@ -23,7 +23,8 @@ use std::borrow::Cow;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    Worker, auth,
+    Worker,
+    auth::{self, Entered},
     exchange::{Exchange, OwnResponse, ResponseSink},
     generation::Generation,
     rate_limits,
@@ -181,13 +182,24 @@ pub async fn before<S: ResponseSink>(
     {
         refuse_or_tell(worker, exchange, refusal::CSRF_ORIGIN, rule.shadow)?;
     }
+    if !policies.own_cookies.is_empty() {
+        auth::keep_own_cookies(exchange, &policies.own_cookies);
+    }
     if let Some(limits) = &policies.rate_limits {
         rate_limits::admit(worker, snapshot, exchange, &limits.early, sink).await?;
     }
-    if let Some(rule) = &policies.authenticate {
-        auth::authenticate(worker, snapshot, exchange, rule, sink).await?;
+    if let Some(rule) = &policies.authenticate
+        && auth::authenticate(worker, snapshot, exchange, rule, sink).await? == Entered::Answered
+    {
+        return Ok(Passed::Answered);
     }
-    let permit = authorise(worker, snapshot, exchange, matched, asked, sink)?;
+    let permit = match authorise(worker, snapshot, exchange, matched, asked, sink) {
+        Ok(permit) => permit,
+        Err(refusal) => {
+            let entered = auth::refused(worker, snapshot, exchange, policies, refusal, sink);
+            return Box::pin(entered).await.map(|()| Passed::Answered);
+        }
+    };
     if let Some(limits) = &policies.rate_limits {
         rate_limits::admit(worker, snapshot, exchange, &limits.late, sink).await?;
     }

@@ -36,6 +36,7 @@ mod crls;
 mod forward_auth;
 mod jwt;
 mod key_file;
+mod oidc;
 mod passthrough;
 mod plans;
 mod policies;
@@ -119,6 +120,7 @@ fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let mut files = tls::files(file, folder);
     files.extend(consumers::files(file, folder));
     files.extend(keys);
+    files.extend(oidc::files(file).into_iter().map(|name| folder.join(name)));
     files
 }
 

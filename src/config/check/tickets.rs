@@ -91,7 +91,7 @@ fn read(file: &At<String>, folder: &Path, sink: &mut Sink) -> Option<String> {
 }
 
 /// The secrets of a text, in order. Blank lines and those that begin with `#` are skipped.
-fn secrets(text: &str) -> Result<Vec<Vec<u8>>, String> {
+pub(super) fn secrets(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut secrets: Vec<Vec<u8>> = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
