@@ -23,6 +23,7 @@ fn sample_name(section: &str) -> &'static str {
         "consumers" => "alice",
         "plans" => "gold",
         "forward_auth" => "service",
+        "oidc" => "login",
         _ => "orders",
     }
 }
@@ -34,6 +35,7 @@ const SET_THOUGH_OPTIONAL: [&str; 5] = [
     "routes.redirect.scheme",
     "rate_limits.orders.rate",
     "jwt.orders.issuer",
+    "oidc.login.issuer",
 ];
 
 const FILE_HEAD: &str = "\

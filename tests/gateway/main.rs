@@ -38,6 +38,7 @@ mod lifecycle;
 mod limits;
 mod limits_exact;
 mod mailbox;
+mod oidc;
 mod own_log;
 mod passthrough;
 mod policies;

@@ -8,13 +8,18 @@ use crate::{
         decode::{At, Sink, quoted, short},
         file::{File, Oidc, Route},
         report::{Place, Problem},
-        snapshot::{Authenticate, Hidden, LoginWay, Origin, Provider, Way, WayKind, jwks, oidc},
-        values::{SecretSource, is_token},
+        snapshot::{
+            Authenticate, ClientAuth, Hidden, LoginWay, Origin, Provider, Way, WayKind, jwks, oidc,
+        },
+        values::{Secret, SecretSource, SecretText, is_token},
     },
     policy::{
         auth::{Asked, WayId},
         jwt::{Family, Rule as TokenRule},
-        oidc::{Rule, cookies},
+        oidc::{
+            Rule,
+            cookies::{self, Names},
+        },
         seal::Seals,
     },
 };
@@ -62,11 +67,14 @@ fn login(
     let secret = match written.client_secret.some() {
         Some(source) => {
             let what = ("the client's secret", "can pass for this gateway at the provider");
-            Some(Hidden(secrets::read(&source, what, folder, sink)?.0))
+            Some(Hidden(secret(&source, what, folder, sink)?))
         }
         None => None,
     };
-    if let Some(place) = written.client_auth.place().filter(|_| secret.is_none()) {
+    if let Some(place) = written.client_auth.place()
+        && *written.client_auth != ClientAuth::Basic
+        && secret.is_none()
+    {
         let title = "`client_auth` has no effect without `client_secret`";
         sink.push(Problem::error(place, title).fix("add `client_secret`, or remove it"));
     }
@@ -77,6 +85,7 @@ fn login(
     Some(LoginWay {
         rule: rule(&name.value, written),
         seals: Arc::new(seals?),
+        names: [true, false].map(|is_secure| Names::of(&name.value, is_secure)),
         provider: Arc::new(provider),
         client_auth: *written.client_auth,
         client_secret: secret,
@@ -159,10 +168,17 @@ fn provider(
 }
 
 /// What seals cookies; `None` after a report.
-fn seals(source: &At<SecretSource>, folder: &Path, sink: &mut Sink) -> Option<Seals> {
+fn seals(
+    written: &At<Option<Secret<SecretText>>>,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<Seals> {
+    let Some(source) = &written.some() else {
+        return Seals::new(&[oidc::own_secret()?], LABEL);
+    };
     let what = (WHAT, "can make sessions of anybody");
-    let text = secrets::read(source, what, folder, sink)?;
-    match tickets::secrets(&text.0) {
+    let text = secret(source, what, folder, sink)?;
+    match tickets::secrets(&text) {
         Ok(secrets) => Seals::new(&secrets, LABEL),
         Err(why) => {
             let title = format!("{WHAT} cannot be used: {why}");
@@ -170,6 +186,22 @@ fn seals(source: &At<SecretSource>, folder: &Path, sink: &mut Sink) -> Option<Se
             None
         }
     }
+}
+
+/// A secret that is written out, or where it is said to be; `None` after a report.
+fn secret(
+    written: &At<Secret<SecretText>>,
+    what: (&str, &str),
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<String> {
+    let source = match &written.value.0 {
+        SecretText::Text(text) => return Some(text.clone()),
+        SecretText::File(name) => SecretSource::File(name.clone()),
+        SecretText::Env(name) => SecretSource::Env(name.clone()),
+    };
+    let source = At { value: source, origin: written.origin };
+    secrets::read(&source, what, folder, sink).map(|secret| secret.0)
 }
 
 fn check_algorithms(written: &Oidc, sink: &mut Sink) {
@@ -246,7 +278,7 @@ fn check_places(file: &File, name: &At<String>, written: &Oidc, sink: &mut Sink)
         return;
     }
     for (key, path) in paths {
-        if own.iter().any(|route| takes(route, &path.value.0)) {
+        if path.is_wrong() || own.iter().any(|route| takes(route, &path.value.0)) {
             continue;
         }
         let title = format!(
@@ -332,11 +364,9 @@ pub(super) fn own_cookies(file: &File, of: Of<'_>) -> Vec<Box<[u8]>> {
 pub(super) fn files(file: &File) -> Vec<String> {
     let sections = file.oidc.value.0.iter().filter_map(|(_, written)| written.as_ref());
     let of = |written: &Oidc| {
-        let sources = [Some(&written.session_secrets.value), written.client_secret.value.as_ref()];
-        let secrets = sources.into_iter().flatten().filter_map(|source| match source {
-            SecretSource::File(name) => Some(name.clone()),
-            SecretSource::Env(_) => None,
-        });
+        let sources = [&written.session_secrets.value, &written.client_secret.value];
+        let files = sources.into_iter().flatten().filter_map(|source| source.0.file());
+        let secrets = files.map(str::to_owned);
         secrets.chain(written.ca.value.clone()).collect::<Vec<_>>()
     };
     sections.flat_map(of).collect()

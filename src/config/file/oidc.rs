@@ -5,8 +5,8 @@ use crate::{
         decode::{At, Named},
         units::{Millis, Size, bytes, hours, kib, mib, millis, minutes, seconds},
         values::{
-            ClaimPath, ClaimValues, ClientAuth, FieldValue, KeysUrl, PathText, PublicOrigin,
-            ReturnUrl, SecretSource,
+            ClaimPath, ClaimValues, ClientAuth, FieldValue, IssuerUrl, PathText, PublicOrigin,
+            ReturnUrl, Secret, SecretText,
         },
     },
     policy::jwt::Algorithm,
@@ -19,19 +19,20 @@ section! {
     pub struct Oidc {
         /// The provider, by its name. Its keys and the places where it is asked are found by it
         /// (OpenID Connect Discovery).
-        issuer: KeysUrl, eg "\"https://id.example.com/realms/main\"";
+        issuer: IssuerUrl, eg "\"https://id.example.com/realms/main\"";
         /// Name of this client at the provider.
         client_id: FieldValue, eg "\"shop\"";
-        /// Where the client's secret is: `"file:PATH"`, relative to this configuration, or
-        /// `"env:NAME"`. Default: there is none, and the provider takes PKCE alone.
-        client_secret: Option<SecretSource> = None, eg "\"file:oidc.secret\"";
+        /// The client's secret: `"file:PATH"`, relative to this configuration, `"env:NAME"`, or the
+        /// secret itself. Default: there is none, and the provider takes PKCE alone.
+        client_secret: Option<Secret<SecretText>> = None, eg "\"file:oidc.secret\"";
         /// How the secret is shown to the provider: `"basic"` (Authorization) or `"post"` (in the
         /// body).
         client_auth: ClientAuth = ClientAuth::Basic;
-        /// Where the secrets are that sessions are encrypted with: `"file:PATH"` or `"env:NAME"`.
-        /// One on each line, as `openssl rand -hex 32` makes them. The first one encrypts, all of
-        /// them decrypt. Every process that serves the same browsers needs the same.
-        session_secrets: SecretSource, eg "\"file:oidc.sessions\"";
+        /// Secrets that sessions are encrypted with: `"file:PATH"`, `"env:NAME"`, or themselves;
+        /// one on each line, as `openssl rand -hex 32` makes them. The first one encrypts, all of them
+        /// decrypt. Every process that serves the same browsers needs the same. Default: one that is
+        /// made at start, so that sessions end with the process.
+        session_secrets: Option<Secret<SecretText>> = None, eg "\"file:oidc.sessions\"";
         /// What is asked for, beside `openid`. `"offline_access"` may be what makes a provider give
         /// a refresh token.
         scopes: Vec<At<FieldValue>> = Vec::new(), eg "[\"profile\", \"email\"]";

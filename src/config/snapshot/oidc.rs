@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -20,6 +20,7 @@ use super::Provider;
 use crate::policy::{
     oidc::{
         Rule,
+        cookies::Names,
         tokens::{Grant, NoTokens, Tokens},
     },
     seal::Seals,
@@ -33,6 +34,8 @@ const WAITING_MAX: usize = 1024;
 pub struct LoginWay {
     pub rule: Rule,
     pub seals: Arc<Seals>,
+    /// Of its cookies: over TLS, and without it.
+    pub names: [Names; 2],
     /// Its keys and endpoints.
     pub provider: Arc<Provider>,
     pub client_auth: ClientAuth,
@@ -132,6 +135,18 @@ impl fmt::Debug for Counter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Counter({} orders)", self.orders.len())
     }
+}
+
+/// What seals the sessions of sections that name no secrets: this process's own, and another one
+/// with each start. `None` where the system has no random numbers.
+pub fn own_secret() -> Option<Vec<u8>> {
+    static SECRET: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let made = || {
+        let mut secret = vec![0; 32];
+        aws_lc_rs::rand::fill(&mut secret).ok()?;
+        Some(secret)
+    };
+    SECRET.get_or_init(made).clone()
 }
 
 /// The counter of a section, the same for as long as any snapshot has it.

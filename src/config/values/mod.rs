@@ -47,7 +47,7 @@ pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint}
 pub use credentials::{Fingerprint, Group, PasswordHash, StoredKey, UserName};
 pub use json::{AnyValue, FormUse};
 pub use jwt::{ClaimValues, KeysUrl, trusted_url};
-pub use oidc::{PublicOrigin, ReturnUrl};
+pub use oidc::{IssuerUrl, PublicOrigin, ReturnUrl};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use rate_limits::{LimitKey, Rate};
 pub use secret_source::SecretSource;
@@ -238,6 +238,7 @@ written_as_text!(
     Group,
     KeysUrl,
     SecretText,
+    IssuerUrl,
     PublicOrigin,
     ReturnUrl,
 );

@@ -1,9 +1,31 @@
 //! What the keys of `[oidc.NAME]` may hold.
 
-use super::{Bad, FromText, bad};
+use super::{Bad, FromText, bad, trusted_url};
 use crate::{choice, config::decode::quoted, config::snapshot::ClientAuth};
 
 choice!(ClientAuth: ClientAuth::Basic = "basic", ClientAuth::Post = "post");
+
+/// The name of a provider: over TLS, or on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerUrl(pub String);
+
+impl FromText for IssuerUrl {
+    const WHAT: &'static str = "an https:// URL";
+    const EXAMPLE: &'static str = "https://id.example.com/realms/main";
+
+    fn read(text: &str) -> Result<Self, Bad> {
+        match trusted_url(text) {
+            Ok(()) => Ok(IssuerUrl(text.to_owned())),
+            Err(why) => {
+                bad(why, format!("write the issuer as the provider does: \"{}\"", Self::EXAMPLE))
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
 
 /// Scheme and authority of URLs that browsers use.
 #[derive(Clone, Debug, PartialEq, Eq)]

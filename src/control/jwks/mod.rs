@@ -1,5 +1,5 @@
-//! Keys of token issuers (`jwt.NAME.jwks`, or by discovery) and of providers of logins, fetched and kept up to date by a
-//! thread of its own that is there only once a configuration wants it.
+//! Keys of token issuers (`jwt.NAME.jwks`, or by discovery) and of providers of logins, fetched and
+//! kept up to date by a thread of its own that is there only once a configuration wants it.
 //!
 //! It is the only one that writes what workers read of them (`config::snapshot::jwks`). Invariants:
 //! keys once fetched stay in force until others are fetched, however long a provider is down;

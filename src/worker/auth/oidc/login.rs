@@ -113,7 +113,7 @@ async fn begin<S: ResponseSink>(
     let sealed = random::<RANDOM_BYTES>()
         .and_then(|random| session::seal((rule, &way.seals), Purpose::Login, &login, &random))
         .ok_or(refusal::AUTH_UNAVAILABLE)?;
-    let names = names(exchange, rule);
+    let names = names(exchange, way);
     let shown = names.shown(exchange.head(), exchange.bytes());
     let place = shown.place_for_login(worker.random.next() as usize);
     let mut lines = Vec::with_capacity(1024);
@@ -134,7 +134,7 @@ async fn callback<S: ResponseSink>(
         return Err(refusal::LOGIN_CALLBACK.into());
     }
     let callback = Callback::read(exchange.query().unwrap_or_default())?;
-    let names = names(exchange, &way.rule);
+    let names = names(exchange, way);
     let shown = names.shown(exchange.head(), exchange.bytes());
     let (place, login) = begun_with(way, &shown, &callback.state).ok_or(refusal::LOGIN_STATE)?;
     let mut lines = Vec::with_capacity(4096);
@@ -147,7 +147,7 @@ async fn callback<S: ResponseSink>(
         Ok(code) => session_of((worker, snapshot, exchange), id, way, &login, code).await,
         Err(refusal) => Err(refusal),
     };
-    let set = session.and_then(|session| begun(way, &names, &shown, &session, &mut lines));
+    let set = session.and_then(|session| begun(way, names, &shown, &session, &mut lines));
     match set {
         Ok(()) => see_other(login.path, &lines, sink).await,
         Err(refusal) => {
@@ -206,7 +206,7 @@ async fn logout<S: ResponseSink>(
     if flow::is_cross_site(&exchange.view(), exchange.text(exchange.head().authority)) {
         return Err(refusal::LOGIN_CROSS_SITE.into());
     }
-    let names = names(exchange, rule);
+    let names = names(exchange, way);
     let shown = names.shown(exchange.head(), exchange.bytes());
     let session = opened(snapshot.auth.of(id), way, &shown);
     let mut lines = Vec::with_capacity(512);
@@ -234,8 +234,8 @@ async fn see_other<S: ResponseSink>(
     lines: &[u8],
     sink: &mut S,
 ) -> Result<Entered, Refusal> {
-    told::tell_client(lines, sink);
-    let fields = [("Location".to_owned(), to)];
+    sink.add_fields(lines);
+    let fields = [("Location".to_owned(), to), ("Cache-Control".to_owned(), "no-store".to_owned())];
     let response = OwnResponse { status: SEE_OTHER, content_type: "", fields: &fields, body: b"" };
     sink.own(response).await?;
     Ok(Entered::Answered)

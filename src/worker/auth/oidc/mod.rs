@@ -1,5 +1,5 @@
-//! The ways `[oidc.NAME]`: the session of a request, opened and judged; and what the gateway answers
-//! itself, which is a login and a logout.
+//! The ways `[oidc.NAME]`: the session of a request, opened and judged; and what the gateway
+//! answers itself, which is a login and a logout.
 //!
 //! A session whose access token ends soon gets others first. One request of a session does that on
 //! a worker; others go on with what they have while it is good, and else get the same answer:
@@ -76,12 +76,13 @@ fn origin<'a>(exchange: &'a Exchange, rule: &'a Rule) -> Option<Cow<'a, str>> {
 }
 
 /// The names of cookies: over TLS they are other ones.
-fn names(exchange: &Exchange, rule: &Rule) -> Names {
-    let is_secure = match &rule.origin {
+fn names<'w>(exchange: &Exchange, way: &'w LoginWay) -> &'w Names {
+    let is_secure = match &way.rule.origin {
         Some(origin) => origin.starts_with("https:"),
         None => exchange.is_tls,
     };
-    Names::of(&rule.name, is_secure)
+    let [secure, plain] = &way.names;
+    if is_secure { secure } else { plain }
 }
 
 /// Random bytes that nobody can guess.
@@ -94,14 +95,14 @@ fn random<const N: usize>() -> Option<[u8; N]> {
 /// What the session of a request says.
 pub fn now<'a>(asking: Asking<'a>, id: WayId, way: &'a LoginWay) -> Outcome<'a> {
     let exchange = asking.exchange;
-    let names = names(exchange, &way.rule);
+    let names = names(exchange, way);
     let shown = names.shown(exchange.head(), exchange.bytes());
     if !shown.has_session() {
         return Outcome::NotShown;
     }
     let state = asking.snapshot.auth.of(id);
     let mut telling = Telling::default();
-    let seen = match judge(state, way, &names, &shown, &mut telling.lines) {
+    let seen = match judge(state, way, names, &shown, &mut telling.lines) {
         Ok(Judged::Good(opened)) => {
             telling.access_token = access_token(&way.rule, &opened.session);
             Seen::Identity(opened.identity.clone())
@@ -230,7 +231,7 @@ impl Drop for Refreshing<'_> {
 async fn refresh<'a>(asking: Asking<'a>, id: WayId, way: &'a LoginWay, opened: Rc<Opened>) -> Seen {
     let exchange = asking.exchange;
     let state = asking.snapshot.auth.of(id);
-    let names = names(exchange, &way.rule);
+    let names = names(exchange, way);
     let shown = names.shown(exchange.head(), exchange.bytes());
     let (before, was) = (&opened.session, &opened.identity);
     let renewed = {
@@ -239,7 +240,7 @@ async fn refresh<'a>(asking: Asking<'a>, id: WayId, way: &'a LoginWay, opened: R
     };
     let mut telling = Telling::default();
     let told = renewed.and_then(|session| {
-        begun(way, &names, &shown, &session, &mut telling.lines)?;
+        begun(way, names, &shown, &session, &mut telling.lines)?;
         Ok(session)
     });
     let seen = match told {
