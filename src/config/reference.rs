@@ -35,7 +35,6 @@ const SET_THOUGH_OPTIONAL: [&str; 5] = [
     "routes.redirect.scheme",
     "rate_limits.orders.rate",
     "jwt.orders.issuer",
-    "oidc.login.issuer",
 ];
 
 const FILE_HEAD: &str = "\
