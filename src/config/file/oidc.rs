@@ -29,9 +29,9 @@ section! {
         /// body).
         client_auth: ClientAuth = ClientAuth::Basic;
         /// Secrets that sessions are encrypted with: `"file:PATH"`, `"env:NAME"`, or themselves;
-        /// one on each line, as `openssl rand -hex 32` makes them. The first one encrypts, all of them
-        /// decrypt. Every process that serves the same browsers needs the same. Default: one that is
-        /// made at start, so that sessions end with the process.
+        /// one on each line, as `openssl rand -hex 32` makes them. The first one encrypts, all
+        /// of them decrypt. Every process that serves the same browsers needs the same. Default:
+        /// one that is made at start, so that sessions end with the process.
         session_secrets: Option<Secret<SecretText>> = None, eg "\"file:oidc.sessions\"";
         /// What is asked for, beside `openid`. `"offline_access"` may be what makes a provider give
         /// a refresh token.
