@@ -16,7 +16,10 @@ use crate::{
 
 /// A pointer, so that it enlarges no task; nothing where no way says anything.
 #[derive(Default)]
-pub struct Told(Cell<Option<Box<Vec<(WayId, Telling)>>>>);
+pub struct Told(Cell<Option<Box<Tellings>>>);
+
+/// By way.
+type Tellings = Vec<(WayId, Telling)>;
 
 /// What one way says.
 #[derive(Default)]
