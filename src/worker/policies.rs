@@ -193,7 +193,7 @@ pub async fn before<S: ResponseSink>(
     {
         return Ok(Passed::Answered);
     }
-    let permit = match authorise(worker, snapshot, exchange, matched, asked, sink) {
+    let permit = match authorise(worker, snapshot, exchange, matched, asked) {
         Ok(permit) => permit,
         Err(refusal) => {
             let entered = auth::refused(worker, snapshot, exchange, policies, refusal, sink);
@@ -266,13 +266,12 @@ async fn answer<S: ResponseSink>(
 
 /// Asks the route's rules.
 #[inline]
-fn authorise<S: ResponseSink>(
+fn authorise(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &Exchange,
     matched: &RouteMatch,
     asked: Asked<'_, Policies>,
-    sink: &mut S,
 ) -> Result<Permit, Refusal> {
     let identity = exchange.identity.as_deref();
     let facts = || Facts {
@@ -293,12 +292,6 @@ fn authorise<S: ResponseSink>(
             }
             Ok(passed.permit)
         }
-        Err(reason) => {
-            if reason.status == 401 {
-                // RFC 9110 §11.6.1
-                sink.add_fields(b"WWW-Authenticate: Bearer\r\n");
-            }
-            Err(reason.into())
-        }
+        Err(reason) => Err(reason.into()),
     }
 }

@@ -36,6 +36,7 @@ mod crls;
 mod forward_auth;
 mod jwt;
 mod key_file;
+mod nobody;
 mod oidc;
 mod passthrough;
 mod plans;

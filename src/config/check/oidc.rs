@@ -11,7 +11,7 @@ use crate::{
         snapshot::{
             Authenticate, ClientAuth, Hidden, LoginWay, Origin, Provider, Way, WayKind, jwks, oidc,
         },
-        values::{Secret, SecretSource, SecretText, is_token},
+        values::{SecretSource, is_token},
     },
     policy::{
         auth::{Asked, WayId},
@@ -67,7 +67,7 @@ fn login(
     let secret = match written.client_secret.some() {
         Some(source) => {
             let what = ("the client's secret", "can pass for this gateway at the provider");
-            Some(Hidden(secret(&source, what, folder, sink)?))
+            Some(Hidden(secrets::read(&source, what, folder, sink)?.0))
         }
         None => None,
     };
@@ -168,17 +168,13 @@ fn provider(
 }
 
 /// What seals cookies; `None` after a report.
-fn seals(
-    written: &At<Option<Secret<SecretText>>>,
-    folder: &Path,
-    sink: &mut Sink,
-) -> Option<Seals> {
+fn seals(written: &At<Option<SecretSource>>, folder: &Path, sink: &mut Sink) -> Option<Seals> {
     let Some(source) = &written.some() else {
         return Seals::new(&[oidc::own_secret()?], LABEL);
     };
     let what = (WHAT, "can make sessions of anybody");
-    let text = secret(source, what, folder, sink)?;
-    match tickets::secrets(&text) {
+    let text = secrets::read(source, what, folder, sink)?;
+    match tickets::parsed(&text.0) {
         Ok(secrets) => Seals::new(&secrets, LABEL),
         Err(why) => {
             let title = format!("{WHAT} cannot be used: {why}");
@@ -186,22 +182,6 @@ fn seals(
             None
         }
     }
-}
-
-/// A secret that is written out, or where it is said to be; `None` after a report.
-fn secret(
-    written: &At<Secret<SecretText>>,
-    what: (&str, &str),
-    folder: &Path,
-    sink: &mut Sink,
-) -> Option<String> {
-    let source = match &written.value.0 {
-        SecretText::Text(text) => return Some(text.clone()),
-        SecretText::File(name) => SecretSource::File(name.clone()),
-        SecretText::Env(name) => SecretSource::Env(name.clone()),
-    };
-    let source = At { value: source, origin: written.origin };
-    secrets::read(&source, what, folder, sink).map(|secret| secret.0)
 }
 
 fn check_algorithms(written: &Oidc, sink: &mut Sink) {
@@ -365,7 +345,7 @@ pub(super) fn files(file: &File) -> Vec<String> {
     let sections = file.oidc.value.0.iter().filter_map(|(_, written)| written.as_ref());
     let of = |written: &Oidc| {
         let sources = [&written.session_secrets.value, &written.client_secret.value];
-        let files = sources.into_iter().flatten().filter_map(|source| source.0.file());
+        let files = sources.into_iter().flatten().filter_map(SecretSource::file);
         let secrets = files.map(str::to_owned);
         secrets.chain(written.ca.value.clone()).collect::<Vec<_>>()
     };

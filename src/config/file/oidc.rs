@@ -6,7 +6,7 @@ use crate::{
         units::{Millis, Size, bytes, hours, kib, mib, millis, minutes, seconds},
         values::{
             ClaimPath, ClaimValues, ClientAuth, FieldValue, IssuerUrl, PathText, PublicOrigin,
-            ReturnUrl, Secret, SecretText,
+            ReturnUrl, SecretSource,
         },
     },
     policy::jwt::Algorithm,
@@ -22,17 +22,17 @@ section! {
         issuer: IssuerUrl, eg "\"https://id.example.com/realms/main\"";
         /// Name of this client at the provider.
         client_id: FieldValue, eg "\"shop\"";
-        /// The client's secret: `"file:PATH"`, relative to this configuration, `"env:NAME"`, or the
-        /// secret itself. Default: there is none, and the provider takes PKCE alone.
-        client_secret: Option<Secret<SecretText>> = None, eg "\"file:oidc.secret\"";
+        /// Where the client's secret is: `"file:PATH"`, relative to this configuration, or
+        /// `"env:NAME"`. Default: there is none, and the provider takes PKCE alone.
+        client_secret: Option<SecretSource> = None, eg "\"file:oidc.secret\"";
         /// How the secret is shown to the provider: `"basic"` (Authorization) or `"post"` (in the
         /// body).
         client_auth: ClientAuth = ClientAuth::Basic;
-        /// Secrets that sessions are encrypted with: `"file:PATH"`, `"env:NAME"`, or themselves;
+        /// Where the secrets are that sessions are encrypted with: `"file:PATH"` or `"env:NAME"`;
         /// one on each line, as `openssl rand -hex 32` makes them. The first one encrypts, all
         /// of them decrypt. Every process that serves the same browsers needs the same. Default:
         /// one that is made at start, so that sessions end with the process.
-        session_secrets: Option<Secret<SecretText>> = None, eg "\"file:oidc.sessions\"";
+        session_secrets: Option<SecretSource> = None, eg "\"file:oidc.sessions\"";
         /// What is asked for, beside `openid`. `"offline_access"` may be what makes a provider give
         /// a refresh token.
         scopes: Vec<At<FieldValue>> = Vec::new(), eg "[\"profile\", \"email\"]";

@@ -135,7 +135,8 @@ pub async fn authenticate<S: ResponseSink>(
     }
 }
 
-/// What becomes of a request that the rules refuse: a browser whose user may log in is sent there.
+/// What becomes of a request that the rules refuse: a browser whose user may log in is sent there,
+/// others are told what they may show.
 pub async fn refused<S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
@@ -147,6 +148,10 @@ pub async fn refused<S: ResponseSink>(
     match &policies.authenticate {
         Some(rule) if oidc::begins(exchange, rule, refusal) => {
             oidc::send_to_login((worker, snapshot, exchange), rule, sink).await.map(|_| ())
+        }
+        Some(rule) if refusal.reason.status == 401 => {
+            sink.add_fields(&challenges(snapshot, rule, refusal));
+            Err(refusal)
         }
         _ => Err(refusal),
     }
@@ -210,6 +215,7 @@ fn slowly<'a>(
 }
 
 /// The field lines that say what may be shown (RFC 9110 §11.6.1).
+#[cold]
 fn challenges(snapshot: &Generation, rule: &Authenticate, refusal: Refusal) -> Vec<u8> {
     let mut told: Vec<String> = Vec::new();
     for id in rule.asked.alternatives.iter().flatten() {
@@ -234,10 +240,12 @@ fn challenge(way: &Way, refusal: Refusal) -> String {
         WayKind::Password(rule) => basic::challenge(rule),
         // Only the service knows what it takes.
         WayKind::Service(_) => format!("Service realm=\"{name}\""),
-        // RFC 6750 §3: nothing of errors where no token was shown.
         // Only a browser can show a session, and one that can log in was sent there.
         WayKind::Login(_) => format!("Session realm=\"{name}\""),
-        WayKind::Jwt(_) if refusal.reason == refusal::AUTH_MISSING => {
+        // RFC 6750 §3: nothing of errors where no token was shown.
+        WayKind::Jwt(_)
+            if [refusal::AUTH_MISSING, refusal::AUTHZ_IDENTITY].contains(&refusal.reason) =>
+        {
             format!("Bearer realm=\"{name}\"")
         }
         WayKind::Jwt(_) => {
