@@ -36,5 +36,6 @@ pub mod seal;
 pub mod template;
 pub mod transform;
 pub mod user_agents;
+pub mod validate;
 
 pub use refusal::Refusal;
