@@ -244,7 +244,7 @@ section! {
         /// Handshakes that one client address (IPv6: one /64) may begin in a second, in all workers
         /// together; more are closed before anything is computed. Default: any number.
         handshake_rate: Option<u32> = None => Some(1)..=Some(1_000_000), eg "20";
-        /// With `handshake_rate`: so many at once, in each worker.
+        /// With `handshake_rate`: so many at once.
         handshake_burst: u32 = HANDSHAKE_BURST_DEFAULT => 1..=1_000_000;
         /// Ask clients for a certificate of these authorities: a PEM file. Without it nobody is
         /// asked. Sessions are then not resumed, so that every connection is judged anew.
