@@ -29,6 +29,7 @@ pub use compress::{Compress, Decompress};
 pub use consumers::{ApiKeys, Basic, Consumer, Plan};
 pub use forward_auth::ForwardAuth;
 pub use jwt::Jwt;
+pub use oidc::Oidc;
 pub use openapi::{OpenApi, Undescribed};
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
@@ -47,6 +48,7 @@ mod compress;
 mod consumers;
 mod forward_auth;
 mod jwt;
+mod oidc;
 mod openapi;
 mod policies;
 mod rate_limits;
@@ -101,6 +103,8 @@ section! {
         rate_limits: Named<RateLimit> = Named::default();
         /// Ways to authenticate by JSON Web Tokens, by name. See docs/jwt.md.
         jwt: Named<Jwt> = Named::default();
+        /// Ways to authenticate by a login at an OpenID provider, by name. See docs/oidc.md.
+        oidc: Named<Oidc> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.
@@ -240,7 +244,7 @@ section! {
         /// Handshakes that one client address (IPv6: one /64) may begin in a second, in all workers
         /// together; more are closed before anything is computed. Default: any number.
         handshake_rate: Option<u32> = None => Some(1)..=Some(1_000_000), eg "20";
-        /// With `handshake_rate`: so many at once, in each worker.
+        /// With `handshake_rate`: so many at once.
         handshake_burst: u32 = HANDSHAKE_BURST_DEFAULT => 1..=1_000_000;
         /// Ask clients for a certificate of these authorities: a PEM file. Without it nobody is
         /// asked. Sessions are then not resumed, so that every connection is judged anew.

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    TOP, addresses, auth, authorize, consumers, nobody, rate_limits,
+    TOP, addresses, auth, authorize, consumers, nobody, oidc, rate_limits,
     routes::{bodiless, body},
     rules::{PathCondition, no_such},
     schemas, transform, validate, web,
@@ -126,6 +126,7 @@ fn compiled(
     Policies {
         authenticate,
         own_fields: own_fields.unwrap_or_default(),
+        own_cookies: oidc::own_cookies(file, of),
         maintenance: maintenance(written, shared, sink),
         addresses: shared.lists.policy(written.addresses, sink),
         cors: web::cors(written.cors, of, sink),

@@ -37,6 +37,8 @@ pub struct Policies {
     pub authenticate: Option<Authenticate>,
     /// Names, in lower case, of fields that only the gateway writes: the client's are left out.
     pub own_fields: Vec<Box<[u8]>>,
+    /// Cookies whose names begin so are the gateway's own: upstreams do not get them.
+    pub own_cookies: Vec<Box<[u8]>>,
     pub rate_limits: Option<Box<RouteLimits>>,
     /// What requests have to be like.
     pub validate: Option<Arc<Validation>>,
@@ -54,6 +56,7 @@ impl Policies {
             maintenance,
             authenticate,
             own_fields: _,
+            own_cookies,
             rate_limits,
             addresses,
             cors,
@@ -81,6 +84,7 @@ impl Policies {
             || validate.is_some()
             || transform_request.is_some()
             || errors.is_some()
+            || !own_cookies.is_empty()
             || self.shapes()
     }
 
