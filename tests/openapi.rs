@@ -1,7 +1,8 @@
 //! Requests made from an OpenAPI document, valid ones and others, and what the gateway's code
 //! decides about them, beside a reading of the document that shares none of it.
 //!
-//! The document is `config/openapi/bookshop.yaml`, or the one that `RINGWAY_OPENAPI_DOCUMENT` names.
+//! The document is `config/openapi/bookshop.yaml`, or the one that `RINGWAY_OPENAPI_DOCUMENT`
+//! names.
 
 use std::path::{Path, PathBuf};
 

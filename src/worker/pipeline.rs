@@ -166,15 +166,13 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
                 Passed::On(permit) if charging(rule, policies).is_some() => {
-                    let to = (&matched, permit);
-                    let both = (body, sink);
+                    let (to, both) = ((&matched, permit), (body, sink));
                     // Boxed: it must not enlarge the task of other requests.
                     let act = charge::act(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
                 Passed::On(permit) if policies.shapes() => {
-                    let to = (&matched, permit);
-                    let both = (body, sink);
+                    let (to, both) = ((&matched, permit), (body, sink));
                     // Boxed, too.
                     let act = shape::act(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
@@ -192,8 +190,8 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             let to = (&matched, *upstream, permit);
             Box::pin(grpc_web::forward(worker, snapshot, exchange, kind, to, both)).await
         }
-        // Not by `act`: every wake-up of an exchange would pass through one future more. Nor is this
-        // called elsewhere with the same body and sink: then it would be a function of its own.
+        // Not by `act`: every wake-up of an exchange would pass through one future more. Nor is it
+        // called elsewhere with this body and sink: then it would be a function of its own.
         Action::Forward(upstream) => {
             let to = (&matched, *upstream, permit);
             forward::forward(worker, snapshot, exchange, to, body, sink).await

@@ -28,8 +28,8 @@ const FOR_EACH: u32 = 2;
 /// A connection whose requests bring no response in this time, so that it cannot show whether it
 /// takes them, may have twice as many.
 const PACE_MS: u64 = 1000;
-/// Requests that a client may give up before they are answered, at once; each response that it takes
-/// allows for two, ...
+/// Requests that a client may give up before they are answered, at once; each response that it
+/// takes allows for two, ...
 const TRIES: u32 = 20;
 /// ... and each time this long without one, for one. Then its next request waits so long: opening a
 /// connection to an upstream for a request that nobody wants costs more than asking for it.
