@@ -31,6 +31,7 @@ pub use forward_auth::ForwardAuth;
 pub use jwt::Jwt;
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
+pub use redis::{Redis, RedisTls};
 pub use route::{Redirect, Respond, Route};
 pub use transform::{
     CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
@@ -47,6 +48,7 @@ mod forward_auth;
 mod jwt;
 mod policies;
 mod rate_limits;
+mod redis;
 mod route;
 mod transform;
 mod upstream;
@@ -92,6 +94,8 @@ section! {
         forward_auth: Named<ForwardAuth> = Named::default();
         /// How many requests may pass, by name. See docs/rate-limits.md.
         rate_limits: Named<RateLimit> = Named::default();
+        /// Servers in which gateways share limits, by name. See docs/fleet-limits.md.
+        redis: Named<Redis> = Named::default();
         /// Ways to authenticate by JSON Web Tokens, by name. See docs/jwt.md.
         jwt: Named<Jwt> = Named::default();
         /// Where requests are forwarded to, by name.

@@ -28,6 +28,7 @@ pub use forward_auth::ServiceRule;
 pub use jwks::{Origin, Provider};
 pub use policies::{ErrorFormat, Maintenance, Policies};
 pub use rate_limits::{LimitId, RateLimit, RouteLimits};
+pub use redis::{FleetOrder, Redis, SharedLimit};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
@@ -40,6 +41,7 @@ mod forward_auth;
 pub mod jwks;
 mod policies;
 mod rate_limits;
+pub mod redis;
 mod tickets;
 mod tls;
 mod trace;
@@ -70,6 +72,8 @@ pub struct Snapshot {
     pub consumers: Consumers,
     /// By [`LimitId`].
     pub rate_limits: Vec<RateLimit>,
+    /// Where they are shared.
+    pub redis: Vec<Redis>,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub http2: Http2,

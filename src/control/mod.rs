@@ -10,6 +10,7 @@ pub mod endpoints;
 mod errands;
 pub mod explain;
 mod file_watch;
+pub mod fleet;
 mod handover;
 pub mod history;
 pub mod jwks;

@@ -19,6 +19,7 @@ use super::{
     cli,
     endpoints::{NotGranted, Obeyed, Overrides, Wish},
     file_watch::FileWatch,
+    fleet::Fleet,
     jwks::Jwks,
     logs::Logs,
     ready::{Life, Readiness},
@@ -154,6 +155,7 @@ pub struct Gateway {
     pub logs: Logs,
     pub acme: Acme,
     pub jwks: Jwks,
+    pub fleet: Fleet,
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
     pub connections_cut: u32,
@@ -176,6 +178,7 @@ impl Gateway {
         while self.workers.running() > 0 {
             self.follow_acme();
             self.jwks.follow(self.reloads.current());
+            self.fleet.follow(self.reloads.current(), self.workers.homes());
             let event = self.next_event();
             if let Some(event) = event {
                 self.handle(event);

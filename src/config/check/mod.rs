@@ -40,6 +40,7 @@ mod passthrough;
 mod plans;
 mod policies;
 mod rate_limits;
+mod redis;
 mod routes;
 mod rules;
 mod secrets;
@@ -80,6 +81,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         aside: Box::new(policies::aside()),
         upstreams,
         rate_limits: shared.rate_limits,
+        redis: shared.redis,
         ways: shared.ways,
         consumers: shared.consumers,
         limits: limits(&file.limits),
@@ -119,6 +121,7 @@ fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let mut files = tls::files(file, folder);
     files.extend(consumers::files(file, folder));
     files.extend(keys);
+    files.extend(redis::files(file).into_iter().map(|name| folder.join(name)));
     files
 }
 

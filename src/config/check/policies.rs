@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    TOP, addresses, auth, authorize, consumers, rate_limits,
+    TOP, addresses, auth, authorize, consumers, rate_limits, redis,
     routes::{bodiless, body},
     rules::{PathCondition, no_such},
     transform, web,
@@ -13,7 +13,7 @@ use crate::{
         decode::{At, Sink},
         file::{self, Errors, File, PolicyKeys, Route},
         report::Problem,
-        snapshot::{self, Consumers, ErrorFormat, Maintenance, Policies, RateLimit, Respond, Way},
+        snapshot::{self, Consumers, ErrorFormat, Maintenance, Policies, RateLimit, Redis, Respond, Way},
     },
     policy::{
         compress::{Compress, Decompress},
@@ -29,6 +29,7 @@ pub(super) struct Shared<'f> {
     pub lists: addresses::Known,
     pub rules: authorize::Known<'f>,
     pub rate_limits: Vec<RateLimit>,
+    pub redis: Vec<Redis>,
     pub ways: Vec<Way>,
     pub consumers: Consumers,
 }
@@ -37,10 +38,11 @@ impl<'f> Shared<'f> {
     pub fn of(file: &'f File, folder: &'f Path, sink: &mut Sink) -> Shared<'f> {
         let lists = addresses::lists(file, folder, sink);
         let rules = authorize::Known::of(file, &lists, sink);
-        let rate_limits = rate_limits::rate_limits(file, sink);
+        let redis = redis::servers(file, folder, sink);
+        let rate_limits = rate_limits::rate_limits(file, &redis, sink);
         let (consumers, credentials) = consumers::check(file, &rate_limits, folder, sink);
         let ways = auth::ways(file, credentials, folder, sink);
-        let shared = Shared { folder, lists, rules, rate_limits, ways, consumers };
+        let shared = Shared { folder, lists, rules, rate_limits, redis, ways, consumers };
         // Also those that no route names; what is reported again for a route is told once.
         for set in file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref()) {
             compiled(&set.policies(), file, &shared, Of::Set, sink);

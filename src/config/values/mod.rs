@@ -13,7 +13,10 @@ use super::{
         ProxyProtocol, RequestId, Workers,
     },
 };
-use crate::{choice, policy::balance::Balance};
+use crate::{
+    choice,
+    policy::{balance::Balance, limit::fleet::Fallback},
+};
 
 mod access_log;
 mod acme;
@@ -27,6 +30,7 @@ mod json;
 mod jwt;
 mod paths;
 mod rate_limits;
+mod redis;
 mod secret_source;
 mod secret_text;
 mod times;
@@ -47,6 +51,7 @@ pub use json::{AnyValue, FormUse};
 pub use jwt::{ClaimValues, KeysUrl, trusted_url};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use rate_limits::{LimitKey, Rate};
+pub use redis::{KeyPrefix, RedisAddress};
 pub use secret_source::SecretSource;
 pub use secret_text::SecretText;
 pub use times::{ClockTime, Days, ZoneName};
@@ -73,6 +78,11 @@ choice!(ProxyHeader:
     ProxyHeader::Off = "off",
     ProxyHeader::V1 = "v1",
     ProxyHeader::V2 = "v2",
+);
+choice!(Fallback:
+    Fallback::Local = "local",
+    Fallback::Allow = "allow",
+    Fallback::Refuse = "refuse",
 );
 choice!(Balance:
     Balance::RoundRobin = "round_robin",
@@ -218,6 +228,8 @@ written_as_text!(
     Pseudonym,
     CollectorUrl,
     SecretSource,
+    RedisAddress,
+    KeyPrefix,
     LogTarget,
     StatusHost,
     StatusRange,

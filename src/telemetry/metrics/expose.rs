@@ -23,6 +23,8 @@ use super::{
 mod consumers;
 mod limits;
 
+pub use limits::RedisFigures;
+
 /// Upper bounds of every histogram, in seconds.
 const BOUNDS: [f64; 17] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -50,6 +52,7 @@ pub struct Process {
     pub access_logs: Vec<LogLines>,
     pub spans: SpanCounts,
     pub jwks: Vec<JwksFigures>,
+    pub redis: Vec<RedisFigures>,
     pub acme: Vec<AcmeFigures>,
 }
 
@@ -530,6 +533,7 @@ impl Scrape {
         let spans = spans.map(|(outcome, count)| (vec![outcome.into()], count));
         self.counts(f::SPANS, spans.into());
         self.jwks(&process.jwks);
+        self.redis(&process.redis);
         self.acme(&process.acme);
         let workers = || process.workers.iter().enumerate();
         let cpu = workers().map(|(at, worker)| {

@@ -4,7 +4,7 @@
 //! The response passes as it is. Invariant: a request is settled once, by its final response; one
 //! whose response does not say it has cost what was taken.
 
-use super::{LimitState, give_back, key_of, of};
+use super::{LimitState, fleet::Home, give_back, key_of, of};
 use crate::{
     config::snapshot::{Action, Policies, RateLimit},
     policy::{Refusal, limit::moment, permit::Permit, route::RouteMatch},
@@ -74,18 +74,26 @@ impl<S> Settling<'_, S> {
             let cost = text.and_then(|text| text.trim().parse::<u32>().ok());
             let Some(cost) = cost.map(|cost| cost.min(COST_MAX)) else { continue };
             if cost < rule.cost {
-                give_back(self.worker, state, key, rule.cost - cost);
+                give_back(self.worker, (rule, state), key, rule.cost - cost);
             } else if cost > rule.cost {
-                charge(self.worker, state, key, cost - rule.cost);
+                charge(self.worker, (rule, state), key, cost - rule.cost);
             }
         }
     }
 }
 
 /// Takes from a bucket whether it has that much or not.
-pub(super) fn charge(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
+pub(super) fn charge(
+    worker: &Worker,
+    (rule, state): (&RateLimit, &LimitState),
+    key: u64,
+    tokens: u32,
+) {
     let home = worker.homes.of(key);
     if home == worker.index {
+        if let Some(home) = Home::of(worker, rule, state) {
+            return home.charge(key, tokens);
+        }
         return state.buckets.borrow_mut().charge(key, tokens, moment(now_ns()));
     }
     let letter = super::Letter::Charge { limit: state.number, key, tokens };

@@ -5,16 +5,24 @@
 //! no longer than [`WAIT_MS`] and a tick; when there is no answer (its worker ended or stands
 //! still, or its queue is full) this worker decides alone, from a bucket of its own that fills at
 //! its share of the rate and has no burst. What passes in this way is settled with the home when it
-//! answers after all: taken from what it grants, or charged to the bucket.
+//! answers after all: taken from what it grants, or charged to the bucket. Where a fleet shares the
+//! limit, the home asks a server in its turn ([`fleet`]).
 //!
 //! Invariants: with one worker no letter is sent and nobody waits. What a request took is given
 //! back when another limit refuses it, and when it is gone before the answer. State is carried over
 //! by the limit's name; a reload refills nothing.
 
 pub mod charge;
+pub mod fleet;
 mod key;
 
-use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, task::Waker};
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, Waker},
+    time::Duration,
+};
 
 use ahash::AHashMap;
 use slab::Slab;
@@ -59,6 +67,8 @@ pub enum Letter {
         limit: u64,
         grant: Grant,
     },
+    /// Of a key that a fleet shares, for its home.
+    Lease(fleet::Lease),
     /// Tokens that were leased and not used.
     Return {
         limit: u64,
@@ -86,6 +96,10 @@ struct LimitState {
     /// Of the keys whose home this worker is, and of others while their home does not answer.
     buckets: RefCell<Buckets>,
     shard: RefCell<Shard<Ticket>>,
+    /// Of the keys whose home this worker is, where a fleet shares them; and the turn of the
+    /// server's link in which that was leased.
+    fleet: RefCell<Shard<fleet::Waiter>>,
+    turn: Cell<u64>,
 }
 
 /// The limits of a generation, by [`LimitId`].
@@ -110,7 +124,7 @@ impl Limits {
         Limits::of(snapshot, homes, |rule, number| match self.find(number) {
             Some((_, state)) => {
                 let (keys_max, now) = (keys_max(rule, homes), moment(now_ns()));
-                state.buckets.borrow_mut().change(&rule.windows, keys_max, now);
+                state.buckets.borrow_mut().change(rule.own_windows(), keys_max, now);
                 state.clone()
             }
             None => Rc::new(LimitState::new(rule, number, homes, 0)),
@@ -147,8 +161,14 @@ fn keys_max(rule: &RateLimit, homes: &Homes) -> usize {
 
 impl LimitState {
     fn new(rule: &RateLimit, number: u64, homes: &Homes, empty_at: Moment) -> LimitState {
-        let buckets = Buckets::new(&rule.windows, keys_max(rule, homes), empty_at);
-        LimitState { number, buckets: RefCell::new(buckets), shard: RefCell::default() }
+        let buckets = Buckets::new(rule.own_windows(), keys_max(rule, homes), empty_at);
+        LimitState {
+            number,
+            buckets: RefCell::new(buckets),
+            shard: RefCell::default(),
+            fleet: RefCell::default(),
+            turn: Cell::default(),
+        }
     }
 }
 
@@ -225,6 +245,7 @@ impl Waits {
 /// A request that waits; one that is dropped gives back what it was granted.
 struct Waiting<'w> {
     worker: &'w Worker,
+    rule: &'w RateLimit,
     state: &'w LimitState,
     shard: &'w LimitShard,
     key: u64,
@@ -242,7 +263,7 @@ impl Drop for Waiting<'_> {
         let wait = waits.remove(self.ticket.place);
         drop(waits);
         if let Some(Ok(_)) = wait.result {
-            give_back(self.worker, self.state, self.key, self.cost);
+            give_back(self.worker, (self.rule, self.state), self.key, self.cost);
         }
     }
 }
@@ -261,6 +282,12 @@ impl Waiting<'_> {
                 }
             }
         });
+        if let Some(shared) = &self.rule.shared {
+            // Shorter than a tick.
+            let wait = Duration::from_millis(shared.wait_ms);
+            let waited = monoio::time::timeout(wait, answered).await;
+            return waited.unwrap_or_else(|_| self.overdue(shared));
+        }
         let alarm = worker.alarms.alarm();
         match alarm.by(now_ms() + WAIT_MS, answered).await {
             Ok(result) => result,
@@ -271,12 +298,16 @@ impl Waiting<'_> {
                 shard.unanswered(self.key);
                 let mut buckets = self.state.buckets.borrow_mut();
                 let result = buckets.take_alone(self.key, self.cost, workers, now);
-                let mut waits = worker.limit_waits.0.borrow_mut();
-                let is_owed = result.is_ok() && shard.knows(self.key);
-                waits[self.ticket.place].has_passed = is_owed && waits.len() <= OWED_MAX;
+                self.passes(result.is_ok() && shard.knows(self.key));
                 result
             }
         }
+    }
+
+    /// The request has its answer without tokens; if it `is_owed`, what comes for it is used.
+    fn passes(&self, is_owed: bool) {
+        let mut waits = self.worker.limit_waits.0.borrow_mut();
+        waits[self.ticket.place].has_passed = is_owed && waits.len() <= OWED_MAX;
     }
 }
 
@@ -328,14 +359,22 @@ fn send(worker: &Worker, state: &LimitState, home: usize, ask: Ask) -> bool {
 }
 
 /// Puts tokens back that a request took and does not need.
-fn give_back(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
+fn give_back(worker: &Worker, (rule, state): (&RateLimit, &LimitState), key: u64, tokens: u32) {
     let home = worker.homes.of(key);
     if home == worker.index {
-        state.buckets.borrow_mut().give(key, tokens, moment(now_ns()));
+        give(worker, rule, state, key, tokens);
     } else if !state.shard.borrow_mut().give(key, tokens) {
         let letter = Letter::Return { limit: state.number, key, tokens };
         // What does not get there is lost to the key, and never too much.
         let _ = worker.homes.leave(home, home::Letter::Limit(letter));
+    }
+}
+
+/// Puts tokens back into a bucket of this worker, or of the fleet.
+fn give(worker: &Worker, rule: &RateLimit, state: &LimitState, key: u64, tokens: u32) {
+    match fleet::Home::of(worker, rule, state) {
+        Some(home) => home.give(key, tokens),
+        None => state.buckets.borrow_mut().give(key, tokens, moment(now_ns())),
     }
 }
 
@@ -356,11 +395,15 @@ pub async fn admit<S: ResponseSink>(
             shard.exempt.count();
             continue;
         };
-        let result = match decide(worker, state, shard, (key, rule.cost)) {
+        let decided = match &rule.shared {
+            None => decide(worker, state, shard, (key, rule.cost)),
+            Some(shared) => fleet::decide(worker, rule, shared, state, shard, key),
+        };
+        let result = match decided {
             Decided::Now(result) => result,
             Decided::Later(ticket) => {
                 shard.waits.count();
-                let waiting = Waiting { worker, state, shard, key, cost: rule.cost, ticket };
+                let waiting = Waiting { worker, rule, state, shard, key, cost: rule.cost, ticket };
                 // Boxed: rare, and must not enlarge every connection's task.
                 Box::pin(waiting.result()).await
             }
@@ -392,7 +435,7 @@ fn give_back_all(worker: &Worker, snapshot: &Generation, exchange: &Exchange, id
         if let Some(key) =
             key_of(worker, snapshot, exchange, rule, state.number).filter(|_| !rule.shadow)
         {
-            give_back(worker, state, key, rule.cost);
+            give_back(worker, (rule, state), key, rule.cost);
         }
     }
 }
@@ -446,7 +489,10 @@ pub fn receive(worker: &Worker, letter: Letter) {
     match letter {
         Letter::Ask { limit, from, ask } => {
             // A limit that is not known here yet, or not any more: whoever asks decides alone.
-            let Some((_, state)) = limits.find(limit) else { return };
+            let Some((id, state)) = limits.find(limit) else { return };
+            if let Some(home) = fleet::Home::of(worker, snapshot.rate_limit(id), state) {
+                return home.lend(from, ask, now);
+            }
             let workers = worker.homes.workers() as u32;
             let grant = state.buckets.borrow_mut().ask(ask, workers, now);
             let letter = home::Letter::Limit(Letter::Grant { limit, grant });
@@ -455,24 +501,38 @@ pub fn receive(worker: &Worker, letter: Letter) {
             }
         }
         Letter::Grant { limit, grant } => {
-            if let Some((_, state)) = limits.find(limit) {
-                granted(worker, state, &grant, now);
+            if let Some((id, state)) = limits.find(limit) {
+                granted(worker, (snapshot.rate_limit(id), state), &grant, now);
+            }
+        }
+        Letter::Lease(lease) => {
+            let found = limits.find(lease.limit);
+            let found = found.map(|(id, state)| (snapshot.rate_limit(id), state));
+            if let Some((rule, state)) = found
+                && let Some(home) = fleet::Home::of(worker, rule, state)
+            {
+                home.leased(rule, &lease, now);
             }
         }
         Letter::Return { limit, key, tokens } => {
-            if let Some((_, state)) = limits.find(limit) {
-                state.buckets.borrow_mut().give(key, tokens, now);
+            if let Some((id, state)) = limits.find(limit) {
+                give(worker, snapshot.rate_limit(id), state, key, tokens);
             }
         }
         Letter::Charge { limit, key, tokens } => {
-            if let Some((_, state)) = limits.find(limit) {
-                state.buckets.borrow_mut().charge(key, tokens, now);
+            if let Some((id, state)) = limits.find(limit) {
+                charge::charge(worker, (snapshot.rate_limit(id), state), key, tokens);
             }
         }
     }
 }
 
-fn granted(worker: &Worker, state: &LimitState, grant: &Grant, now: Moment) {
+fn granted(
+    worker: &Worker,
+    (rule, state): (&RateLimit, &LimitState),
+    grant: &Grant,
+    now: Moment,
+) {
     let home = worker.homes.of(grant.key);
     let (mut unwanted, mut owed) = (0, 0);
     let (is_known, ask) = {
@@ -491,10 +551,10 @@ fn granted(worker: &Worker, state: &LimitState, grant: &Grant, now: Moment) {
         unwanted += grant.tokens;
     }
     if unwanted > 0 {
-        give_back(worker, state, grant.key, unwanted);
+        give_back(worker, (rule, state), grant.key, unwanted);
     }
     if owed > 0 {
-        charge::charge(worker, state, grant.key, owed);
+        charge::charge(worker, (rule, state), grant.key, owed);
     }
     if let Some(ask) = ask
         && !send(worker, state, home, ask)
@@ -507,11 +567,18 @@ fn granted(worker: &Worker, state: &LimitState, grant: &Grant, now: Moment) {
 /// Gives leases back that are not used. Called on every tick.
 pub fn sweep(worker: &Worker) {
     let snapshot = worker.snapshot();
-    if snapshot.rate_limits.is_empty() || worker.homes.workers() == 1 {
+    if snapshot.rate_limits.is_empty() {
         return;
     }
     let now = moment(now_ns());
-    for state in &snapshot.rate_limits.states {
+    let limits: &Snapshot = &snapshot;
+    for (rule, state) in limits.rate_limits.iter().zip(&snapshot.rate_limits.states) {
+        if rule.shared.is_some() {
+            fleet::sweep(worker, rule, state, now);
+        }
+        if worker.homes.workers() == 1 {
+            continue;
+        }
         let give_back = |key, tokens| {
             let letter = Letter::Return { limit: state.number, key, tokens };
             worker.homes.leave(worker.homes.of(key), home::Letter::Limit(letter)).is_ok()
@@ -527,7 +594,8 @@ pub fn measure(snapshot: &Generation) {
         let buckets = state.buckets.borrow();
         shard.keys.set(buckets.keys() as u64);
         shard.bytes.set(buckets.bytes() as u64);
-        shard.leases.set(state.shard.borrow().len() as u64);
+        let leases = state.shard.borrow().len() + state.fleet.borrow().len();
+        shard.leases.set(leases as u64);
         shard.forgotten.set(buckets.forgotten());
     }
 }
