@@ -280,10 +280,22 @@ fn is_command(line: &str) -> bool {
             let meta = fs::metadata(root().join(script));
             meta.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
         }
-        [other, ..] => {
-            ["cargo", "curl", "openssl", "gzip", "python3", "kill", "docker", "cp", "cd", "git"]
-                .contains(other)
-        }
+        [other, ..] => [
+            "cargo",
+            "curl",
+            "openssl",
+            "gzip",
+            "python3",
+            "kill",
+            "docker",
+            "cp",
+            "cd",
+            "git",
+            "redis-cli",
+            "redis-server",
+            "sed",
+        ]
+        .contains(other),
         [] => true,
     }
 }

@@ -13,7 +13,9 @@ use crate::{
         decode::{At, Sink},
         file::{self, Errors, File, PolicyKeys, Route},
         report::Problem,
-        snapshot::{self, Consumers, ErrorFormat, Maintenance, Policies, RateLimit, Redis, Respond, Way},
+        snapshot::{
+            self, Consumers, ErrorFormat, Maintenance, Policies, RateLimit, Redis, Respond, Way,
+        },
     },
     policy::{
         compress::{Compress, Decompress},

@@ -57,7 +57,10 @@ impl FromText for KeyPrefix {
         let is_plain = |b: u8| b.is_ascii_graphic() && !b"{}\"\\".contains(&b);
         match text.bytes().all(is_plain) {
             true => Ok(KeyPrefix(text.to_owned())),
-            false => bad("has a character that does not belong there", "write letters, digits, `-`, `_`, `.` and `:`, such as \"ringway:\""),
+            false => bad(
+                "has a character that does not belong there",
+                "write letters, digits, `-`, `_`, `.` and `:`, such as \"ringway:\"",
+            ),
         }
     }
 
@@ -72,7 +75,8 @@ mod tests {
 
     #[test]
     fn addresses_of_servers() {
-        for text in ["127.0.0.1:6379", "redis.internal:6380", "[::1]:6379", "unix:/run/redis.sock"] {
+        for text in ["127.0.0.1:6379", "redis.internal:6380", "[::1]:6379", "unix:/run/redis.sock"]
+        {
             let read = RedisAddress::read(text).map_err(|bad| bad.fix);
             assert_eq!(read.map(|address| address.show()), Ok(text.to_owned()));
         }

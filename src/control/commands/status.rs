@@ -132,12 +132,8 @@ fn overview(status: &shown::Status, out: &mut String) {
         let (exported, dropped) = (count(spans.exported), count(spans.dropped));
         line("spans", format!("{exported} exported, {dropped} dropped"));
     }
-    for server in &status.redis {
-        line("redis", redis(server, status.now));
-    }
-    for name in &status.acme {
-        line("certificate", acme(name, status.now));
-    }
+    status.redis.iter().for_each(|server| line("redis", redis(server, status.now)));
+    status.acme.iter().for_each(|name| line("certificate", acme(name, status.now)));
     line(
         "process",
         format!(

@@ -23,9 +23,14 @@ end
 if #known > 0 then at = table.remove(known, 1) end
 for _, missing in ipairs(known) do most = math.max(most, missing) end
 
--- What is missing now, and the window that has least.
+-- Whole tokens; a little is added for what numbers lose on their way.
+local function there(part, holds)
+  return math.max(0, math.floor((1 - part) * holds + 0.000001))
+end
+
+-- What is missing now.
 local passed = math.max(0, now - at)
-local missing, have, which = {}, math.huge, 0
+local missing, have = {}, math.huge
 for n = 1, windows do
   local holds, fills = tonumber(ARGV[5 + 2 * n]), tonumber(ARGV[6 + 2 * n])
   -- With other windows than before, each misses as much as the emptiest that was there.
@@ -34,11 +39,8 @@ for n = 1, windows do
   part = math.max(0, part - given / holds)
   part = math.max(part, math.min(2, part + charged / holds))
   missing[n] = part
-  -- A little for what numbers lose on their way.
-  local tokens = math.floor((1 - part) * holds + 0.000001)
-  if tokens < have then have, which = tokens, n - 1 end
+  have = math.min(have, there(part, holds))
 end
-have = math.max(0, have)
 
 local tokens = 0
 if have >= least then
@@ -47,13 +49,15 @@ end
 
 local lasts, wait, text = 0, 0, { string.format('%.0f', now) }
 local short = tokens < want or have < math.max(1, least)
-local full = 0
+-- Of the window that has least.
+local rest, which, full = math.huge, 0, 0
 for n = 1, windows do
   local holds, fills = tonumber(ARGV[5 + 2 * n]), tonumber(ARGV[6 + 2 * n])
   local part = missing[n] + tokens / holds
   local left = part * fills
   lasts = math.max(lasts, left)
-  if n - 1 == which then full = math.ceil(left) end
+  local tokens_left = there(part, holds)
+  if tokens_left < rest then rest, which, full = tokens_left, n - 1, math.ceil(left) end
   if short then
     local needs = math.min(holds, math.max(1, least))
     wait = math.max(wait, math.ceil((part - 1 + needs / holds) * fills), 1)
@@ -65,4 +69,4 @@ if lasts > 0 then
 elseif #known > 0 then
   redis.call('DEL', KEYS[1])
 end
-return { tokens, have - tokens, full, which, wait }
+return { tokens, rest, full, which, wait }

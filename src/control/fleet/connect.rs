@@ -14,8 +14,8 @@ use tokio_rustls::TlsConnector;
 use super::bucket;
 use crate::config::snapshot::{Redis, redis::RedisAddress};
 
-/// A connection, and the task that reads and writes it. The task ends with the server's end, or when
-/// this is dropped.
+/// A connection, and the task that reads and writes it. The task ends with the server's end, or
+/// when this is dropped.
 pub struct Connection {
     pub inner: MultiplexedConnection,
     pub driver: JoinHandle<()>,

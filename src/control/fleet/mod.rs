@@ -1,10 +1,11 @@
 //! Limits that gateways share: connections to the Redis servers that hold their buckets, kept by a
 //! thread of its own that is there only once a configuration wants it.
 //!
-//! It takes what workers ask ([`crate::config::snapshot::redis`]), sends it in batches, and leaves the
-//! answers at the homes of the keys. Invariants: a connection stays while the settings of its server
-//! stay, whatever else a reload changes; a server that does not answer within its time is said to be
-//! lost at once, and is tried again with growing waits; nobody on the data path ever waits for it.
+//! It takes what workers ask ([`crate::config::snapshot::redis`]), sends it in batches, and leaves
+//! the answers at the homes of the keys. Invariants: a connection stays while the settings of its
+//! server stay, whatever else a reload changes; a server that does not answer within its time is
+//! said to be lost at once, and is tried again with growing waits; a request waits for it no longer
+//! than its section says.
 
 mod bucket;
 mod connect;

@@ -76,3 +76,52 @@ pub fn hold(windows: &[Window], empty_ns: u64) -> Moment {
     let least = windows.iter().map(Window::depth).min().unwrap_or_default();
     moment(empty_ns).max((least / 16).min(moment(EMPTY_NS)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_process_alone_has_its_share() {
+        // Count, period, burst, share and cost; then what it has.
+        for (count, period_ns, burst, share, cost, wanted) in [
+            (100, SECOND_NS, 200, 1.0, 1, (100, SECOND_NS, 200)),
+            (100, SECOND_NS, 200, 0.5, 1, (100, 2 * SECOND_NS, 100)),
+            (100, SECOND_NS, 1, 0.25, 1, (100, 4 * SECOND_NS, 1)),
+            (100, SECOND_NS, 20, 0.1, 5, (100, 10 * SECOND_NS, 5)),
+            (1, 31 * 86_400 * SECOND_NS, 1, 0.01, 1, (1, YEAR_NS, 1)),
+        ] {
+            let whole = Window::new(count, period_ns, burst);
+            let [own] = windows(&[whole], share, cost)[..] else { panic!("one window") };
+            assert_eq!((own.count, own.period_ns, own.burst), wanted);
+        }
+    }
+
+    #[test]
+    fn names_of_keys_are_plain_and_short() {
+        let long = "\u{e4}".repeat(100);
+        for (limit, wanted) in [
+            ("per-client", "rw:per-client:"),
+            ("a b{c}:d", "rw:a%20b%7Bc%7D%3Ad:"),
+            (&long, &format!("rw:{}~:", "%C3%A4".repeat(10))),
+        ] {
+            let name = prefix("rw:", limit);
+            assert_eq!(name, wanted);
+            assert!(name.len() <= 3 + NAME_MAX + 2);
+        }
+    }
+
+    #[test]
+    fn a_home_holds_for_a_small_part_of_the_bucket() {
+        for (count, burst, empty_ns, wanted_ns) in [
+            (10, 10, 100_000_000, 100_000_000),
+            (1000, 1000, 1_000_000, EMPTY_NS),
+            (1000, 16, 100_000, SECOND_NS / 1000),
+        ] {
+            let window = Window::new(count, SECOND_NS, burst);
+            assert_eq!(hold(&[window], empty_ns), moment(wanted_ns));
+        }
+    }
+}

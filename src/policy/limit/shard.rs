@@ -187,7 +187,7 @@ impl<W> Shard<W> {
         self.wait_for(key, tokens, tokens, waker);
     }
 
-    /// As [`Shard::wait`], of somebody who wants so many, and for whom at least so many will do.
+    /// As [`Shard::wait`], of somebody who wants so many, for whom `least` will do.
     pub fn wait_for(&mut self, key: u64, want: u32, least: u32, waker: W) {
         if let Some(lease) = self.leases.get_mut(&key) {
             lease.waiting.push_back(Waiting { waker, want, least });
@@ -298,8 +298,8 @@ impl<W> Shard<W> {
         }
     }
 
-    /// Forgets everything, since nothing that was asked will be answered and what is on lease cannot
-    /// go back: `forget` gets those who wait.
+    /// Forgets everything, since nothing that was asked will be answered and what is on lease
+    /// cannot go back: `forget` gets those who wait.
     pub fn clear(&mut self, mut forget: impl FnMut(W)) {
         self.due.clear();
         let waiting = self.leases.drain().flat_map(|(_, lease)| lease.waiting);

@@ -1,13 +1,14 @@
-//! Limits that a fleet of gateways shares: what this worker does as the home of a key whose bucket is
-//! in a Redis server.
+//! Limits that a fleet of gateways shares: what this worker does as the home of a key whose bucket
+//! is in a Redis server.
 //!
 //! The home has tokens on lease from that bucket, spends them, lends them to the other workers, and
 //! tells control what it needs beyond ([`crate::config::snapshot::redis`]), which asks the server.
-//! A request waits for tokens no longer than the server's section says. Then, and while the server is
-//! not reached, it is decided by the limit's fallback.
+//! A request waits for tokens no longer than the server's section says. Then, and while the server
+//! is not reached, it is decided by the limit's fallback.
 //!
-//! Invariants: a lease of before a connection ended is not spent after it. The bucket that a process
-//! has to itself for such times has no more in it than if it had seen what passed here before.
+//! Invariants: a lease of before a connection ended is not spent after it. The bucket that a
+//! process has to itself for such times has no more in it than if it had seen what was leased here
+//! before.
 
 use std::{cell::RefMut, sync::Arc};
 
@@ -195,8 +196,7 @@ impl<'w> Home<'w> {
 
     /// Gives leases back that are not used.
     pub fn sweep(&self, now: Moment) {
-        let give_back =
-            |key, tokens| self.order(Order { key, given: tokens, ..Order::default() });
+        let give_back = |key, tokens| self.order(Order { key, given: tokens, ..Order::default() });
         self.leases().sweep(now, give_back, |waiter| forget(self.worker, waiter));
     }
 }

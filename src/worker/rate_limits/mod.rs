@@ -527,12 +527,7 @@ pub fn receive(worker: &Worker, letter: Letter) {
     }
 }
 
-fn granted(
-    worker: &Worker,
-    (rule, state): (&RateLimit, &LimitState),
-    grant: &Grant,
-    now: Moment,
-) {
+fn granted(worker: &Worker, (rule, state): (&RateLimit, &LimitState), grant: &Grant, now: Moment) {
     let home = worker.homes.of(grant.key);
     let (mut unwanted, mut owed) = (0, 0);
     let (is_known, ask) = {

@@ -9,6 +9,7 @@ pub mod http2_server;
 mod issuer;
 mod message;
 mod papers;
+pub mod redis;
 mod server;
 pub mod token_issuer;
 mod upstream;

@@ -1,5 +1,5 @@
-//! A fleet of gateways under a virtual clock: each has a home for the key and perhaps another worker,
-//! and all of them ask one store, with messages that take their time.
+//! A fleet of gateways under a virtual clock: each has a home for the key and another worker, and
+//! all of them ask one store, with messages that take their time.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -10,15 +10,39 @@ type Place = (usize, usize);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Request { at: Place },
+    Request {
+        at: Place,
+    },
     /// From a home to the store, and back.
-    Order { process: usize, want: u32, least: u32, used: u32 },
-    Lease { process: usize, grant: usize, empty_ns: u64 },
-    Given { tokens: u32 },
+    Order {
+        process: usize,
+        want: u32,
+        least: u32,
+        used: u32,
+    },
+    Lease {
+        process: usize,
+        grant: usize,
+        empty_ns: u64,
+    },
+    Given {
+        tokens: u32,
+    },
     /// From a worker to its home, and back.
-    Ask { process: usize, want: u32, least: u32, used: u32 },
-    Grant { process: usize, grant: usize },
-    Return { process: usize, tokens: u32 },
+    Ask {
+        process: usize,
+        want: u32,
+        least: u32,
+        used: u32,
+    },
+    Grant {
+        process: usize,
+        grant: usize,
+    },
+    Return {
+        process: usize,
+        tokens: u32,
+    },
     Sweep,
 }
 
