@@ -568,7 +568,7 @@ pub fn sweep(worker: &Worker) {
     let now = moment(now_ns());
     let limits: &Snapshot = &snapshot;
     for (rule, state) in limits.rate_limits.iter().zip(&snapshot.rate_limits.states) {
-        if rule.shared.is_some() {
+        if rule.shared.is_some() || !state.fleet.borrow().is_empty() {
             fleet::sweep(worker, rule, state, now);
         }
         if worker.homes.workers() == 1 {
