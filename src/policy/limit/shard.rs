@@ -194,10 +194,9 @@ impl<W> Shard<W> {
         }
     }
 
-    /// The home has answered: `tell` gets what becomes of those who waited, each with the tokens that
-    /// it got, or else wanted. Answers what is to be
-    /// asked for the rest of them. A grant for a key of which nothing is known has to go back
-    /// ([`Shard::knows`]).
+    /// The home has answered: `tell` gets what becomes of those who waited, each with the tokens
+    /// that it got, or else wanted. Answers what is to be asked for the rest of them. A grant for a
+    /// key of which nothing is known has to go back ([`Shard::knows`]).
     pub fn granted(
         &mut self,
         grant: &Grant,
