@@ -105,7 +105,7 @@ mod tests {
         for (limit, wanted) in [
             ("per-client", "rw:per-client:"),
             ("a b{c}:d", "rw:a%20b%7Bc%7D%3Ad:"),
-            (&long, &format!("rw:{}~:", "%C3%A4".repeat(10))),
+            (&long, &format!("rw:{}%C3~:", "%C3%A4".repeat(10))),
         ] {
             let name = prefix("rw:", limit);
             assert_eq!(name, wanted);
