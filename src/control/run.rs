@@ -22,6 +22,7 @@ use super::{
     fleet::Fleet,
     jwks::Jwks,
     logs::Logs,
+    oidc::Logins,
     ready::{Life, Readiness},
     reload::{Loaded, Refused, Reloads, Running},
     sockets::{Held, Sockets},
@@ -156,6 +157,7 @@ pub struct Gateway {
     pub acme: Acme,
     pub jwks: Jwks,
     pub fleet: Fleet,
+    pub logins: Logins,
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
     pub connections_cut: u32,
@@ -179,6 +181,7 @@ impl Gateway {
             self.follow_acme();
             self.jwks.follow(self.reloads.current());
             self.fleet.follow(self.reloads.current(), self.workers.homes());
+            self.logins.follow(self.reloads.current());
             let event = self.next_event();
             if let Some(event) = event {
                 self.handle(event);

@@ -159,6 +159,7 @@ pub(super) fn shared(
         wait_ms: server.wait_ms,
         prefix: fleet::prefix(prefix, limit),
         windows: windows.iter().map(micros).collect(),
+        whole: windows.to_vec(),
         fallback: *written.fallback,
         alone: fleet::windows(windows, written.fallback_share.0.max(SHARE_MIN), *written.cost),
     }))

@@ -79,6 +79,8 @@ pub struct SharedLimit {
     pub prefix: String,
     /// What a bucket holds, and the microseconds in which it fills, for each window.
     pub windows: Box<[(u32, u64)]>,
+    /// The same, as they are.
+    pub whole: Vec<Window>,
     pub fallback: Fallback,
     /// Of this process, while the server does not answer.
     pub alone: Vec<Window>,
@@ -234,6 +236,7 @@ mod tests {
             wait_ms: 10,
             prefix: String::new(),
             windows: Box::default(),
+            whole: Vec::new(),
             fallback: Fallback::Local,
             alone: Vec::new(),
         };

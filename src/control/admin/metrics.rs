@@ -10,16 +10,17 @@ use axum::{
 
 use super::State;
 use crate::{
-    config::snapshot::{Provider, Redis},
+    config::snapshot::{LoginWay, Provider, Redis},
     control::{
         acme::{Key, Line, unix},
         jwks,
         logs::Total,
-        process,
+        oidc, process,
         view::{ListenerView, Shared, View},
     },
     telemetry::metrics::expose::{
-        self, AcmeFigures, Format, JwksFigures, LogLines, Process, RedisFigures, WorkerProcess,
+        self, AcmeFigures, Format, JwksFigures, LogLines, LoginFigures, Process, RedisFigures,
+        WorkerProcess,
     },
 };
 
@@ -67,6 +68,10 @@ fn server(redis: &Redis) -> RedisFigures {
     }
 }
 
+fn logins(way: &LoginWay) -> LoginFigures {
+    LoginFigures { way: way.rule.name.clone(), requests: way.counter.counts().collect() }
+}
+
 fn expiry(listener: &ListenerView) -> Option<(String, f64)> {
     let rule = &listener.rule;
     Some((rule.name.clone(), rule.tls.as_ref()?.there().1? as f64))
@@ -99,6 +104,7 @@ fn of_process(shared: &Shared, view: &View) -> Process {
         spans: shared.spans.counts(),
         jwks: jwks::providers(&view.snapshot).map(|provider| keys(provider)).collect(),
         redis: view.snapshot.redis.iter().map(server).collect(),
+        logins: oidc::ways(&view.snapshot).map(logins).collect(),
         acme: shared.acme.all().into_iter().map(acme).collect(),
     }
 }

@@ -64,6 +64,8 @@ families! {
     TLS_UPSTREAM_FAILURES = Counter One "ringway_tls_upstream_handshake_failures" ["reason"] "TLS handshakes with endpoints that came to nothing, by the reasons of `ringway_tls_handshake_failures_total`: here it is the endpoint's certificate that is not accepted (`certificate_name`: it is for another name), the endpoint that closes or refuses (`alert`; `certificate_required`: it wants a certificate, and there is no `upstreams.tls.certificate`), and `upstreams.connect_timeout` that ends (`timeout`)";
     TLS_BREAKS = Counter One "ringway_tls_broken" ["side", "reason"] "TLS sessions with a `client` or an `upstream` that ended badly after their handshake: `invalid` (what the peer sent is not TLS, or damaged), `alert` (the peer found something wrong), `certificate_required` (the endpoint wants a certificate, and there is no `upstreams.tls.certificate`; an endpoint that speaks TLS 1.3 says so after the handshake), `cut` (the peer ended the connection without close_notify, as many clients do when nothing is in flight)";
     TLS_FORGOTTEN = Counter One "ringway_tls_handshake_addresses_forgotten" [] "Client addresses whose rate of handshakes (`listeners.tls.handshake_rate`) was forgotten while it counted, because more addresses came than a worker remembers";
+    TLS_WAITS = Counter One "ringway_tls_handshake_waits" [] "Handshakes that waited for the worker that counts those of their client's address (`listeners.tls.handshake_rate`)";
+    TLS_ALONE = Counter One "ringway_tls_handshake_alone" [] "Handshakes that a worker decided about by its own share of the rate, because the one that counts those of the client's address did not answer";
     HTTP2_CONNECTIONS = Counter One "ringway_http2_connections" [] "Client connections that spoke HTTP/2";
     HTTP2_STREAMS = Counter One "ringway_http2_requests" [] "Requests that came in over HTTP/2";
     HTTP2_FAILURES = Counter One "ringway_http2_failures" ["reason"] "HTTP/2 connections of clients that did not end well: too many requests given up (`resets`, `http2.resets_per_second`), too many frames that bring nothing (`control_frames`, `http2.control_frames_per_second`), over another bound of the protocol's (`excessive`, such as endless CONTINUATION), against the protocol (`protocol`), a client that took nothing for `timeouts.write`, or for some seconds while too much is held (`stalled`), one that said that this gateway is at fault (`client`), or one that `closed` it while requests were open";
@@ -118,13 +120,14 @@ families! {
     PANICS = Counter One "ringway_panics" [] "Connections ended by a defect of the gateway; please report it";
     ACCESS_LOG = Counter One "ringway_access_log_lines" ["log", "outcome"] "Lines of access logs: `written`, or `dropped` because nobody took them in time";
     SPANS = Counter One "ringway_spans" ["outcome"] "Spans of recorded exchanges: `exported`, or `dropped` because the collector did not take them in time or at all";
-    JWKS_FETCHES = Counter One "ringway_jwks_fetches" ["way", "outcome"] "Fetches of the keys that tokens of a section `[jwt.NAME]` are verified with: `fetched`, or `failed`";
+    JWKS_FETCHES = Counter One "ringway_jwks_fetches" ["way", "outcome"] "Fetches of the keys that tokens of a section `[jwt.NAME]` or `[oidc.NAME]` are verified with: `fetched`, or `failed`";
     JWKS_FETCHED = Gauge Seconds "ringway_jwks_fetched_time" ["way"] "When those keys were last fetched, as Unix time; missing until they have been";
     REDIS_UP = Gauge One "ringway_redis_up" ["redis"] "1 while a server in which limits are shared (`[redis.NAME]`) answers";
     REDIS_ORDERS = Counter One "ringway_redis_orders" ["redis", "outcome"] "What that server was asked about buckets: `answered`, `refused` by it, or `crowded` out because too much waited";
     REDIS_BATCHES = Counter One "ringway_redis_batches" ["redis"] "Batches in which that was sent";
     REDIS_ANSWERS = Counter Seconds "ringway_redis_answers" ["redis"] "How long the answers to batches took, in all";
     REDIS_FAILURES = Counter One "ringway_redis_connection_failures" ["redis"] "Connections to that server that failed or ended";
+    OIDC_TOKENS = Counter One "ringway_oidc_token_requests" ["way", "grant", "outcome"] "Requests for tokens to the provider of a section `[oidc.NAME]`, by grant (`code`: a login; `refresh_token`): `granted`, `refused` (the code or token is not good) or `failed`";
     ACME_EXPIRY = Gauge Seconds "ringway_acme_certificate_expiry_time" ["name", "authority"] "When the certificate of a name expires (`listeners.tls.acme`), as Unix time; missing until there is one";
     ACME_ORDERS = Counter One "ringway_acme_orders" ["name", "authority", "outcome"] "Certificates ordered from an authority: `issued`, or `failed`";
     WORKER_CPU = Counter Seconds "ringway_worker_cpu" ["worker", "core"] "Processor time of a worker; its rate is how busy its core is";

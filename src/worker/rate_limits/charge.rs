@@ -74,27 +74,22 @@ impl<S> Settling<'_, S> {
             let cost = text.and_then(|text| text.trim().parse::<u32>().ok());
             let Some(cost) = cost.map(|cost| cost.min(COST_MAX)) else { continue };
             if cost < rule.cost {
-                give_back(self.worker, (rule, state), key, rule.cost - cost);
+                give_back(self.worker, state, key, rule.cost - cost);
             } else if cost > rule.cost {
-                charge(self.worker, (rule, state), key, cost - rule.cost);
+                charge(self.worker, state, key, cost - rule.cost);
             }
         }
     }
 }
 
 /// Takes from a bucket whether it has that much or not.
-pub(super) fn charge(
-    worker: &Worker,
-    (rule, state): (&RateLimit, &LimitState),
-    key: u64,
-    tokens: u32,
-) {
+pub(super) fn charge(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
     let home = worker.homes.of(key);
     if home == worker.index {
-        if let Some(home) = Home::of(worker, rule, state) {
-            return home.charge(key, tokens);
-        }
-        return state.buckets.borrow_mut().charge(key, tokens, moment(now_ns()));
+        return match Home::of(worker, state) {
+            Some(home) => home.charge(key, tokens),
+            None => state.buckets.borrow_mut().charge(key, tokens, moment(now_ns())),
+        };
     }
     let letter = super::Letter::Charge { limit: state.number, key, tokens };
     // One that does not get there is not charged.

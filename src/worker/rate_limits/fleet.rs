@@ -10,17 +10,20 @@
 //! process has to itself for such times has no more in it than if it had seen what was leased here
 //! before.
 
-use std::{cell::RefMut, sync::Arc};
+use std::{
+    cell::{Cell, Ref, RefCell, RefMut},
+    sync::Arc,
+};
 
 use super::{Decided, LimitState, Ticket, Told, Waiting};
 use crate::{
-    config::snapshot::{FleetOrder, RateLimit, SharedLimit},
+    config::snapshot::{FleetOrder, SharedLimit},
     policy::limit::{
         Ask, Grant, Left, Lent, Moment, Shard, Took,
         fleet::{Fallback, Order, hold},
         moment,
     },
-    telemetry::metrics::shards::LimitShard,
+    telemetry::metrics::cell,
     worker::{Worker, clock::now_ns, home},
 };
 
@@ -46,11 +49,36 @@ pub struct Lease {
     pub left: Left,
 }
 
-/// A limit and its state, of which this worker is the key's home.
-#[derive(Clone, Copy)]
+/// What one worker has of a limit that a fleet shares; of any other, nothing.
+#[derive(Default)]
+pub(super) struct Shared {
+    how: RefCell<Option<Arc<SharedLimit>>>,
+    /// Of the keys whose home this worker is, and the turn of the server's link in which that was
+    /// leased.
+    leases: RefCell<Shard<Waiter>>,
+    turn: Cell<u64>,
+}
+
+impl Shared {
+    pub fn new(how: Option<&Arc<SharedLimit>>) -> Shared {
+        Shared { how: RefCell::new(how.cloned()), ..Shared::default() }
+    }
+
+    /// Goes over to another configuration.
+    pub fn change(&self, how: Option<&Arc<SharedLimit>>) {
+        self.how.replace(how.cloned());
+    }
+
+    /// Keys of which something is known.
+    pub fn keys(&self) -> usize {
+        self.leases.borrow().len()
+    }
+}
+
+/// A limit that is shared, in a worker that is the home of a key.
 pub(super) struct Home<'w> {
     worker: &'w Worker,
-    shared: &'w Arc<SharedLimit>,
+    shared: Ref<'w, Arc<SharedLimit>>,
     state: &'w LimitState,
     turn: u64,
 }
@@ -58,16 +86,16 @@ pub(super) struct Home<'w> {
 impl<'w> Home<'w> {
     /// `None` when the limit is not shared, or its server not reached.
     #[inline]
-    pub fn of(worker: &'w Worker, rule: &'w RateLimit, state: &'w LimitState) -> Option<Home<'w>> {
-        let shared = rule.shared.as_ref()?;
+    pub fn of(worker: &'w Worker, state: &'w LimitState) -> Option<Home<'w>> {
+        let shared = Ref::filter_map(state.fleet.how.borrow(), Option::as_ref).ok()?;
         let turn = shared.link.turn()?;
         Some(Home { worker, shared, state, turn })
     }
 
     /// What is on lease from the fleet, unless the connection has ended since.
     fn leases(&self) -> RefMut<'w, Shard<Waiter>> {
-        let mut leases = self.state.fleet.borrow_mut();
-        if self.state.turn.replace(self.turn) != self.turn {
+        let mut leases = self.state.fleet.leases.borrow_mut();
+        if self.state.fleet.turn.replace(self.turn) != self.turn {
             leases.clear(|waiter| forget(self.worker, waiter));
         }
         leases
@@ -104,7 +132,7 @@ impl<'w> Home<'w> {
         self.order(Order { key, charged: tokens, ..Order::default() });
     }
 
-    fn take(&self, shard: &LimitShard, (key, cost): (u64, u32), now: Moment) -> Decided {
+    fn take(&self, fallback: &cell::Cell, (key, cost): (u64, u32), now: Moment) -> Decided {
         let took = self.leases().take(key, cost, now);
         match took {
             Took::Yes(left, ask) => {
@@ -115,7 +143,7 @@ impl<'w> Home<'w> {
             }
             Took::No(until) => Decided::Now(Err(until)),
             Took::Ask(ask) if !self.ask(ask) => {
-                Decided::Now(alone(self.worker, self.shared, self.state, shard, (key, cost)))
+                Decided::Now(alone(self.worker, (&self.shared, fallback), self.state, (key, cost)))
             }
             Took::Ask(_) | Took::Wait => {
                 let ticket = self.worker.limit_waits.begin();
@@ -153,9 +181,9 @@ impl<'w> Home<'w> {
     }
 
     /// The server has answered.
-    pub fn leased(&self, rule: &RateLimit, lease: &Lease, now: Moment) {
+    pub fn leased(&self, lease: &Lease, now: Moment) {
         let Lease { key, tokens, empty_ns, left, .. } = *lease;
-        let empty_until = if empty_ns == 0 { 0 } else { now + hold(&rule.windows, empty_ns) };
+        let empty_until = if empty_ns == 0 { 0 } else { now + hold(&self.shared.whole, empty_ns) };
         let grant = Grant { key, tokens, empty_until, left };
         self.state.buckets.borrow_mut().take_some(key, tokens, now);
         let (mut unwanted, mut owed) = (0, 0);
@@ -208,36 +236,35 @@ fn forget(worker: &Worker, waiter: Waiter) {
     }
 }
 
-/// Decides about a request.
+/// Decides about a request; `fallback` counts those that are decided without the server, and
+/// `without_home` those without the home.
 pub(super) fn decide(
     worker: &Worker,
-    rule: &RateLimit,
-    shared: &Arc<SharedLimit>,
+    (shared, fallback): (&SharedLimit, &cell::Cell),
     state: &LimitState,
-    shard: &LimitShard,
-    key: u64,
+    without_home: &cell::Cell,
+    of: (u64, u32),
 ) -> Decided {
-    let (is_home, of) = (worker.homes.of(key) == worker.index, (key, rule.cost));
-    match Home::of(worker, rule, state) {
-        Some(home) if is_home => return home.take(shard, of, moment(now_ns())),
+    let is_home = worker.homes.of(of.0) == worker.index;
+    match Home::of(worker, state) {
+        Some(home) if is_home => return home.take(fallback, of, moment(now_ns())),
         Some(_) => {}
         None if is_home || shared.fallback != Fallback::Local => {
-            return Decided::Now(alone(worker, shared, state, shard, of));
+            return Decided::Now(alone(worker, (shared, fallback), state, of));
         }
-        None => shard.fallback.count(),
+        None => fallback.count(),
     }
-    super::decide(worker, state, shard, of)
+    super::decide(worker, state, without_home, of)
 }
 
 /// Decides without the server.
 fn alone(
     worker: &Worker,
-    shared: &SharedLimit,
+    (shared, fallback): (&SharedLimit, &cell::Cell),
     state: &LimitState,
-    shard: &LimitShard,
     (key, cost): (u64, u32),
 ) -> Result<Left, Moment> {
-    shard.fallback.count();
+    fallback.count();
     let (now, workers) = (moment(now_ns()), worker.homes.workers() as u32);
     match shared.fallback {
         Fallback::Allow => {
@@ -257,10 +284,14 @@ fn alone(
 
 impl Waiting<'_> {
     /// Decides about a request that has waited long enough.
-    pub(super) fn overdue(&self, shared: &SharedLimit) -> Result<Left, Moment> {
+    pub(super) fn overdue(
+        &self,
+        shared: &SharedLimit,
+        fallback: &cell::Cell,
+    ) -> Result<Left, Moment> {
         let (worker, state, key) = (self.worker, self.state, self.key);
         let knows = if worker.homes.of(key) == worker.index {
-            let mut leases = state.fleet.borrow_mut();
+            let mut leases = state.fleet.leases.borrow_mut();
             leases.unanswered(key);
             leases.knows(key)
         } else {
@@ -268,16 +299,17 @@ impl Waiting<'_> {
             leases.unanswered(key);
             leases.knows(key)
         };
-        let result = alone(worker, shared, state, self.shard, (key, self.cost));
+        let result = alone(worker, (shared, fallback), state, (key, self.cost));
         self.passes(result.is_ok() && knows);
         result
     }
 }
 
-/// Forgets leases when the server is not reached. Called on every tick.
-pub(super) fn sweep(worker: &Worker, rule: &RateLimit, state: &LimitState, now: Moment) {
-    match Home::of(worker, rule, state) {
+/// Gives leases back that are not used; forgets them when the server is not reached, or the limit
+/// not shared any more. Called on every tick.
+pub(super) fn sweep(worker: &Worker, state: &LimitState, now: Moment) {
+    match Home::of(worker, state) {
         Some(home) => home.sweep(now),
-        None => state.fleet.borrow_mut().clear(|waiter| forget(worker, waiter)),
+        None => state.fleet.leases.borrow_mut().clear(|waiter| forget(worker, waiter)),
     }
 }

@@ -10,16 +10,19 @@
 //!
 //! Invariants: with one worker no letter is sent and nobody waits. What a request took is given
 //! back when another limit refuses it, and when it is gone before the answer. State is carried over
-//! by the limit's name; a reload refills nothing.
+//! by the limit's name; a reload refills nothing. TLS handshakes are counted in the same way
+//! ([`handshakes`]).
 
 pub mod charge;
 pub mod fleet;
+pub mod handshakes;
 mod key;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::poll_fn,
     rc::Rc,
+    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
@@ -39,14 +42,14 @@ use super::{
 use crate::{
     config::{
         Snapshot,
-        snapshot::{LimitId, RateLimit},
+        snapshot::{LimitId, RateLimit, SharedLimit},
     },
     policy::{
         Refusal,
-        limit::{Ask, Buckets, Grant, Left, Moment, Shard, Took, fields, moment, nanos},
+        limit::{Ask, Buckets, Grant, Left, Moment, Shard, Took, Window, fields, moment, nanos},
         refusal,
     },
-    telemetry::metrics::shards::LimitShard,
+    telemetry::metrics::{cell::Cell, shards::LimitShard},
 };
 
 /// A request waits so long for the home of its key, and up to a tick longer.
@@ -96,17 +99,28 @@ struct LimitState {
     /// Of the keys whose home this worker is, and of others while their home does not answer.
     buckets: RefCell<Buckets>,
     shard: RefCell<Shard<Ticket>>,
-    /// Of the keys whose home this worker is, where a fleet shares them; and the turn of the
-    /// server's link in which that was leased.
-    fleet: RefCell<Shard<fleet::Waiter>>,
-    turn: Cell<u64>,
+    fleet: fleet::Shared,
+    /// So many of the keys that had to go are counted, of handshakes.
+    forgotten: std::cell::Cell<u64>,
 }
 
-/// The limits of a generation, by [`LimitId`].
+/// The limits of a generation.
 #[derive(Default)]
 pub struct Limits {
+    /// By [`LimitId`].
     states: Vec<Rc<LimitState>>,
-    by_number: AHashMap<u64, LimitId>,
+    /// One for each listener that bounds handshakes.
+    handshakes: Vec<Rc<LimitState>>,
+    /// All of them.
+    by_number: AHashMap<u64, Rc<LimitState>>,
+}
+
+/// What a limit counts by.
+struct Rule<'s> {
+    number: u64,
+    windows: &'s [Window],
+    keys_max: usize,
+    shared: Option<&'s Arc<SharedLimit>>,
 }
 
 impl Limits {
@@ -114,60 +128,67 @@ impl Limits {
     /// have used, and lets their buckets fill from empty.
     pub fn first(snapshot: &Snapshot, homes: &Homes, worker: usize) -> Limits {
         let empty_at = if homes.begin(worker) { moment(now_ns()).max(1) } else { 0 };
-        Limits::of(snapshot, homes, |rule, number| {
-            Rc::new(LimitState::new(rule, number, homes, empty_at))
-        })
+        Limits::of(snapshot, homes, |rule| Rc::new(LimitState::new(rule, empty_at)))
     }
 
     /// Of the next configuration: limits that it also has keep their state.
     pub fn next(&self, snapshot: &Snapshot, homes: &Homes) -> Limits {
-        Limits::of(snapshot, homes, |rule, number| match self.find(number) {
-            Some((_, state)) => {
-                let (keys_max, now) = (keys_max(rule, homes), moment(now_ns()));
-                state.buckets.borrow_mut().change(rule.own_windows(), keys_max, now);
+        Limits::of(snapshot, homes, |rule| match self.find(rule.number) {
+            Some(state) => {
+                let now = moment(now_ns());
+                state.buckets.borrow_mut().change(rule.windows, rule.keys_max, now);
+                state.fleet.change(rule.shared);
                 state.clone()
             }
-            None => Rc::new(LimitState::new(rule, number, homes, 0)),
+            None => Rc::new(LimitState::new(rule, 0)),
         })
     }
 
     fn of(
         snapshot: &Snapshot,
         homes: &Homes,
-        state: impl Fn(&RateLimit, u64) -> Rc<LimitState>,
+        state: impl Fn(&Rule<'_>) -> Rc<LimitState>,
     ) -> Limits {
-        let numbered = |rule: &RateLimit| homes.random.hash_one(&rule.name);
-        let states: Vec<_> =
-            snapshot.rate_limits.iter().map(|rule| state(rule, numbered(rule))).collect();
-        let by_number = states.iter().zip(0..).map(|(state, id)| (state.number, id)).collect();
-        Limits { states, by_number }
+        let of = |rule: &RateLimit| {
+            state(&Rule {
+                number: homes.random.hash_one(&rule.name),
+                windows: rule.own_windows(),
+                keys_max: share(rule.keys_max, homes),
+                shared: rule.shared.as_ref(),
+            })
+        };
+        let states: Vec<_> = snapshot.rate_limits.iter().map(of).collect();
+        let handshakes: Vec<_> =
+            handshakes::rules(snapshot, homes).map(|rule| state(&rule)).collect();
+        let all = states.iter().chain(&handshakes);
+        let by_number = all.map(|state| (state.number, state.clone())).collect();
+        Limits { states, handshakes, by_number }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.states.is_empty()
+        self.by_number.is_empty()
     }
 
-    fn find(&self, number: u64) -> Option<(LimitId, &Rc<LimitState>)> {
-        let id = *self.by_number.get(&number)?;
-        Some((id, &self.states[id as usize]))
+    fn find(&self, number: u64) -> Option<&Rc<LimitState>> {
+        self.by_number.get(&number)
     }
 }
 
-/// A worker's part of the keys, with room for an uneven share.
-fn keys_max(rule: &RateLimit, homes: &Homes) -> usize {
-    let share = rule.keys_max.div_ceil(homes.workers());
+/// A worker's part of so many keys, with room for an uneven share.
+fn share(keys_max: usize, homes: &Homes) -> usize {
+    let share = keys_max.div_ceil(homes.workers());
     if homes.workers() == 1 { share } else { share + share / 16 + 64 }
 }
 
 impl LimitState {
-    fn new(rule: &RateLimit, number: u64, homes: &Homes, empty_at: Moment) -> LimitState {
-        let buckets = Buckets::new(rule.own_windows(), keys_max(rule, homes), empty_at);
+    fn new(rule: &Rule<'_>, empty_at: Moment) -> LimitState {
+        let buckets = RefCell::new(Buckets::new(rule.windows, rule.keys_max, empty_at));
         LimitState {
-            number,
-            buckets: RefCell::new(buckets),
+            number: rule.number,
+            buckets,
             shard: RefCell::default(),
-            fleet: RefCell::default(),
-            turn: Cell::default(),
+            fleet: fleet::Shared::new(rule.shared),
+            forgotten: std::cell::Cell::new(0),
         }
     }
 }
@@ -245,9 +266,12 @@ impl Waits {
 /// A request that waits; one that is dropped gives back what it was granted.
 struct Waiting<'w> {
     worker: &'w Worker,
-    rule: &'w RateLimit,
     state: &'w LimitState,
-    shard: &'w LimitShard,
+    /// Where it is counted when the home does not answer.
+    alone: &'w Cell,
+    /// Where a fleet shares the limit, how, and where it is counted when the server does not
+    /// answer.
+    shared: Option<(&'w SharedLimit, &'w Cell)>,
     key: u64,
     cost: u32,
     ticket: Ticket,
@@ -263,7 +287,7 @@ impl Drop for Waiting<'_> {
         let wait = waits.remove(self.ticket.place);
         drop(waits);
         if let Some(Ok(_)) = wait.result {
-            give_back(self.worker, (self.rule, self.state), self.key, self.cost);
+            give_back(self.worker, self.state, self.key, self.cost);
         }
     }
 }
@@ -282,17 +306,17 @@ impl Waiting<'_> {
                 }
             }
         });
-        if let Some(shared) = &self.rule.shared {
+        if let Some((shared, fallback)) = self.shared {
             // Shorter than a tick.
             let wait = Duration::from_millis(shared.wait_ms);
             let waited = monoio::time::timeout(wait, answered).await;
-            return waited.unwrap_or_else(|_| self.overdue(shared));
+            return waited.unwrap_or_else(|_| self.overdue(shared, fallback));
         }
         let alarm = worker.alarms.alarm();
         match alarm.by(now_ms() + WAIT_MS, answered).await {
             Ok(result) => result,
             Err(_) => {
-                self.shard.alone.count();
+                self.alone.count();
                 let (now, workers) = (moment(now_ns()), worker.homes.workers() as u32);
                 let mut shard = self.state.shard.borrow_mut();
                 shard.unanswered(self.key);
@@ -318,12 +342,7 @@ enum Decided {
     Later(Ticket),
 }
 
-fn decide(
-    worker: &Worker,
-    state: &LimitState,
-    shard: &LimitShard,
-    (key, cost): (u64, u32),
-) -> Decided {
+fn decide(worker: &Worker, state: &LimitState, alone: &Cell, (key, cost): (u64, u32)) -> Decided {
     let (homes, now) = (&worker.homes, moment(now_ns()));
     let home = homes.of(key);
     if home == worker.index {
@@ -341,7 +360,7 @@ fn decide(
         Took::No(until) => Decided::Now(Err(until)),
         Took::Ask(ask) if !send(worker, state, home, ask) => {
             state.shard.borrow_mut().unanswered(key);
-            shard.alone.count();
+            alone.count();
             let workers = homes.workers() as u32;
             Decided::Now(state.buckets.borrow_mut().take_alone(key, cost, workers, now))
         }
@@ -359,10 +378,10 @@ fn send(worker: &Worker, state: &LimitState, home: usize, ask: Ask) -> bool {
 }
 
 /// Puts tokens back that a request took and does not need.
-fn give_back(worker: &Worker, (rule, state): (&RateLimit, &LimitState), key: u64, tokens: u32) {
+fn give_back(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
     let home = worker.homes.of(key);
     if home == worker.index {
-        give(worker, rule, state, key, tokens);
+        give(worker, state, key, tokens);
     } else if !state.shard.borrow_mut().give(key, tokens) {
         let letter = Letter::Return { limit: state.number, key, tokens };
         // What does not get there is lost to the key, and never too much.
@@ -371,8 +390,8 @@ fn give_back(worker: &Worker, (rule, state): (&RateLimit, &LimitState), key: u64
 }
 
 /// Puts tokens back into a bucket of this worker, or of the fleet.
-fn give(worker: &Worker, rule: &RateLimit, state: &LimitState, key: u64, tokens: u32) {
-    match fleet::Home::of(worker, rule, state) {
+fn give(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
+    match fleet::Home::of(worker, state) {
         Some(home) => home.give(key, tokens),
         None => state.buckets.borrow_mut().give(key, tokens, moment(now_ns())),
     }
@@ -395,15 +414,17 @@ pub async fn admit<S: ResponseSink>(
             shard.exempt.count();
             continue;
         };
-        let decided = match &rule.shared {
-            None => decide(worker, state, shard, (key, rule.cost)),
-            Some(shared) => fleet::decide(worker, rule, shared, state, shard, key),
+        let shared = rule.shared.as_deref().map(|shared| (shared, &shard.fallback));
+        let decided = match shared {
+            None => decide(worker, state, &shard.alone, (key, rule.cost)),
+            Some(shared) => fleet::decide(worker, shared, state, &shard.alone, (key, rule.cost)),
         };
         let result = match decided {
             Decided::Now(result) => result,
             Decided::Later(ticket) => {
                 shard.waits.count();
-                let waiting = Waiting { worker, rule, state, shard, key, cost: rule.cost, ticket };
+                let (alone, cost) = (&shard.alone, rule.cost);
+                let waiting = Waiting { worker, state, alone, shared, key, cost, ticket };
                 // Boxed: rare, and must not enlarge every connection's task.
                 Box::pin(waiting.result()).await
             }
@@ -435,7 +456,7 @@ fn give_back_all(worker: &Worker, snapshot: &Generation, exchange: &Exchange, id
         if let Some(key) =
             key_of(worker, snapshot, exchange, rule, state.number).filter(|_| !rule.shadow)
         {
-            give_back(worker, (rule, state), key, rule.cost);
+            give_back(worker, state, key, rule.cost);
         }
     }
 }
@@ -489,8 +510,8 @@ pub fn receive(worker: &Worker, letter: Letter) {
     match letter {
         Letter::Ask { limit, from, ask } => {
             // A limit that is not known here yet, or not any more: whoever asks decides alone.
-            let Some((id, state)) = limits.find(limit) else { return };
-            if let Some(home) = fleet::Home::of(worker, snapshot.rate_limit(id), state) {
+            let Some(state) = limits.find(limit) else { return };
+            if let Some(home) = fleet::Home::of(worker, state) {
                 return home.lend(from, ask, now);
             }
             let workers = worker.homes.workers() as u32;
@@ -501,33 +522,30 @@ pub fn receive(worker: &Worker, letter: Letter) {
             }
         }
         Letter::Grant { limit, grant } => {
-            if let Some((id, state)) = limits.find(limit) {
-                granted(worker, (snapshot.rate_limit(id), state), &grant, now);
+            if let Some(state) = limits.find(limit) {
+                granted(worker, state, &grant, now);
             }
         }
         Letter::Lease(lease) => {
-            let found = limits.find(lease.limit);
-            let found = found.map(|(id, state)| (snapshot.rate_limit(id), state));
-            if let Some((rule, state)) = found
-                && let Some(home) = fleet::Home::of(worker, rule, state)
-            {
-                home.leased(rule, &lease, now);
+            let state = limits.find(lease.limit);
+            if let Some(home) = state.and_then(|state| fleet::Home::of(worker, state)) {
+                home.leased(&lease, now);
             }
         }
         Letter::Return { limit, key, tokens } => {
-            if let Some((id, state)) = limits.find(limit) {
-                give(worker, snapshot.rate_limit(id), state, key, tokens);
+            if let Some(state) = limits.find(limit) {
+                give(worker, state, key, tokens);
             }
         }
         Letter::Charge { limit, key, tokens } => {
-            if let Some((id, state)) = limits.find(limit) {
-                charge::charge(worker, (snapshot.rate_limit(id), state), key, tokens);
+            if let Some(state) = limits.find(limit) {
+                charge::charge(worker, state, key, tokens);
             }
         }
     }
 }
 
-fn granted(worker: &Worker, (rule, state): (&RateLimit, &LimitState), grant: &Grant, now: Moment) {
+fn granted(worker: &Worker, state: &LimitState, grant: &Grant, now: Moment) {
     let home = worker.homes.of(grant.key);
     let (mut unwanted, mut owed) = (0, 0);
     let (is_known, ask) = {
@@ -546,10 +564,10 @@ fn granted(worker: &Worker, (rule, state): (&RateLimit, &LimitState), grant: &Gr
         unwanted += grant.tokens;
     }
     if unwanted > 0 {
-        give_back(worker, (rule, state), grant.key, unwanted);
+        give_back(worker, state, grant.key, unwanted);
     }
     if owed > 0 {
-        charge::charge(worker, (rule, state), grant.key, owed);
+        charge::charge(worker, state, grant.key, owed);
     }
     if let Some(ask) = ask
         && !send(worker, state, home, ask)
@@ -566,11 +584,8 @@ pub fn sweep(worker: &Worker) {
         return;
     }
     let now = moment(now_ns());
-    let limits: &Snapshot = &snapshot;
-    for (rule, state) in limits.rate_limits.iter().zip(&snapshot.rate_limits.states) {
-        if rule.shared.is_some() || !state.fleet.borrow().is_empty() {
-            fleet::sweep(worker, rule, state, now);
-        }
+    for state in snapshot.rate_limits.by_number.values() {
+        fleet::sweep(worker, state, now);
         if worker.homes.workers() == 1 {
             continue;
         }
@@ -585,12 +600,12 @@ pub fn sweep(worker: &Worker) {
 
 /// Notes how many keys there are, and how much memory they take. Called every second or so.
 pub fn measure(snapshot: &Generation) {
+    handshakes::measure(snapshot);
     for (state, shard) in snapshot.rate_limits.states.iter().zip(&snapshot.series.limits) {
         let buckets = state.buckets.borrow();
         shard.keys.set(buckets.keys() as u64);
         shard.bytes.set(buckets.bytes() as u64);
-        let leases = state.shard.borrow().len() + state.fleet.borrow().len();
-        shard.leases.set(leases as u64);
+        shard.leases.set((state.shard.borrow().len() + state.fleet.keys()) as u64);
         shard.forgotten.set(buckets.forgotten());
     }
 }
