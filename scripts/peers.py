@@ -27,6 +27,7 @@ RINGWAY = ROOT / "target" / "release" / "ringway"
 PACKAGES = {
     "nginx": "nginx-light",
     "haproxy": "haproxy",
+    "redis-server": "redis-server",
     "wrk": "wrk",
     "h2load": "nghttp2-client",
     "strace": "strace",

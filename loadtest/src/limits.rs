@@ -22,9 +22,9 @@ pub const EXAMPLES: &str = "loadtest limits --target 127.0.0.1:8080 --rate 1000 
 #[derive(Args, Clone)]
 #[command(after_help = EXAMPLES)]
 pub struct Flags {
-    /// Where to connect: IP:PORT
-    #[arg(long)]
-    target: SocketAddr,
+    /// Where to connect: IP:PORT; several with commas between them, for connections in turn
+    #[arg(long, value_delimiter = ',', required = true)]
+    target: Vec<SocketAddr>,
     /// What the limit allows each key in `--period` seconds
     #[arg(long)]
     rate: u64,
@@ -137,8 +137,8 @@ impl Flags {
 
 async fn all(flags: &Flags, seen: &Rc<RefCell<Seen>>, until: Duration) -> io::Result<()> {
     let mut streams = Vec::new();
-    for _ in 0..flags.connections {
-        let stream = TcpStream::connect_addr(flags.target).await?;
+    for target in flags.target.iter().cycle().take(flags.connections) {
+        let stream = TcpStream::connect_addr(*target).await?;
         stream.set_nodelay(true)?;
         streams.push(stream);
     }

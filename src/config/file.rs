@@ -33,6 +33,7 @@ pub use oidc::Oidc;
 pub use openapi::{OpenApi, Undescribed};
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
+pub use redis::{Redis, RedisTls};
 pub use route::{Redirect, Respond, Route};
 pub use transform::{
     CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
@@ -52,6 +53,7 @@ mod oidc;
 mod openapi;
 mod policies;
 mod rate_limits;
+mod redis;
 mod route;
 mod transform;
 mod upstream;
@@ -101,6 +103,8 @@ section! {
         forward_auth: Named<ForwardAuth> = Named::default();
         /// How many requests may pass, by name. See docs/rate-limits.md.
         rate_limits: Named<RateLimit> = Named::default();
+        /// Servers in which gateways share limits, by name. See docs/fleet-limits.md.
+        redis: Named<Redis> = Named::default();
         /// Ways to authenticate by JSON Web Tokens, by name. See docs/jwt.md.
         jwt: Named<Jwt> = Named::default();
         /// Ways to authenticate by a login at an OpenID provider, by name. See docs/oidc.md.

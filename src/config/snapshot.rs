@@ -29,6 +29,7 @@ pub use jwks::{Endpoints, Origin, Provider};
 pub use oidc::{ClientAuth, Hidden, LoginWay};
 pub use policies::{ErrorFormat, Maintenance, Policies};
 pub use rate_limits::{LimitId, RateLimit, RouteLimits};
+pub use redis::{FleetOrder, Redis, SharedLimit};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
@@ -42,6 +43,7 @@ pub mod jwks;
 pub mod oidc;
 mod policies;
 mod rate_limits;
+pub mod redis;
 mod tickets;
 mod tls;
 mod trace;
@@ -72,6 +74,8 @@ pub struct Snapshot {
     pub consumers: Consumers,
     /// By [`LimitId`].
     pub rate_limits: Vec<RateLimit>,
+    /// Where they are shared.
+    pub redis: Vec<Redis>,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub http2: Http2,

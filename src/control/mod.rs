@@ -11,6 +11,7 @@ pub mod endpoints;
 mod errands;
 pub mod explain;
 mod file_watch;
+pub mod fleet;
 mod handover;
 pub mod history;
 pub mod jwks;

@@ -19,6 +19,7 @@ use super::{
     cli,
     endpoints::{NotGranted, Obeyed, Overrides, Wish},
     file_watch::FileWatch,
+    fleet::Fleet,
     jwks::Jwks,
     logs::Logs,
     oidc::Logins,
@@ -155,6 +156,7 @@ pub struct Gateway {
     pub logs: Logs,
     pub acme: Acme,
     pub jwks: Jwks,
+    pub fleet: Fleet,
     pub logins: Logins,
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
@@ -178,6 +180,7 @@ impl Gateway {
         while self.workers.running() > 0 {
             self.follow_acme();
             self.jwks.follow(self.reloads.current());
+            self.fleet.follow(self.reloads.current(), self.workers.homes());
             self.logins.follow(self.reloads.current());
             let event = self.next_event();
             if let Some(event) = event {

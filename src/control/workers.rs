@@ -120,6 +120,11 @@ impl Workers {
         Ok(())
     }
 
+    /// Where workers take letters.
+    pub fn homes(&self) -> &Homes {
+        &self.homes
+    }
+
     /// How many there should be.
     pub fn len(&self) -> usize {
         self.slots.len()

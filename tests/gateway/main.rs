@@ -25,6 +25,7 @@ mod commands;
 mod compress;
 mod consumers;
 mod cors;
+mod fleet_limits;
 mod forward_auth;
 mod forwarding;
 mod framing;

@@ -43,6 +43,7 @@ mod passthrough;
 mod plans;
 mod policies;
 mod rate_limits;
+mod redis;
 mod routes;
 mod rules;
 mod schemas;
@@ -85,6 +86,7 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         aside: Box::new(policies::aside()),
         upstreams,
         rate_limits: shared.rate_limits,
+        redis: shared.redis,
         ways: shared.ways,
         consumers: shared.consumers,
         limits: limits(&file.limits),
@@ -124,6 +126,7 @@ fn files(file: &File, folder: &Path, schemas: &schemas::Files) -> Vec<PathBuf> {
     let mut files = tls::files(file, folder);
     files.extend(consumers::files(file, folder));
     files.extend(keys);
+    files.extend(redis::files(file).into_iter().map(|name| folder.join(name)));
     files.extend(oidc::files(file).into_iter().map(|name| folder.join(name)));
     files.extend(schemas.paths());
     files

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    TOP, addresses, auth, authorize, consumers, nobody, oidc, rate_limits,
+    TOP, addresses, auth, authorize, consumers, nobody, oidc, rate_limits, redis,
     routes::{bodiless, body},
     rules::{PathCondition, no_such},
     schemas, transform, validate, web,
@@ -13,7 +13,9 @@ use crate::{
         decode::{At, Sink},
         file::{self, Errors, File, PolicyKeys, Route},
         report::Problem,
-        snapshot::{self, Consumers, ErrorFormat, Maintenance, Policies, RateLimit, Respond, Way},
+        snapshot::{
+            self, Consumers, ErrorFormat, Maintenance, Policies, RateLimit, Redis, Respond, Way,
+        },
     },
     policy::{
         compress::{Compress, Decompress},
@@ -30,6 +32,7 @@ pub(super) struct Shared<'f> {
     pub lists: addresses::Known,
     pub rules: authorize::Known<'f>,
     pub rate_limits: Vec<RateLimit>,
+    pub redis: Vec<Redis>,
     pub ways: Vec<Way>,
     pub consumers: Consumers,
     pub schema_files: Arc<schemas::Files>,
@@ -39,7 +42,8 @@ impl<'f> Shared<'f> {
     pub fn of(file: &'f File, folder: &'f Path, sink: &mut Sink) -> Shared<'f> {
         let lists = addresses::lists(file, folder, sink);
         let rules = authorize::Known::of(file, &lists, sink);
-        let rate_limits = rate_limits::rate_limits(file, sink);
+        let redis = redis::servers(file, folder, sink);
+        let rate_limits = rate_limits::rate_limits(file, &redis, sink);
         let (consumers, credentials) = consumers::check(file, &rate_limits, folder, sink);
         let ways = auth::ways(file, credentials, folder, sink);
         let shared = Shared {
@@ -47,6 +51,7 @@ impl<'f> Shared<'f> {
             lists,
             rules,
             rate_limits,
+            redis,
             ways,
             consumers,
             schema_files: Arc::default(),

@@ -1,12 +1,12 @@
 //! Rate limits, compiled, and which of them a route has.
 
-use super::{TOP, rules::no_such};
+use super::{TOP, redis, rules::no_such};
 use crate::{
     config::{
         decode::{At, Sink},
         file::{self, File},
         report::{Place, Problem},
-        snapshot::{RateLimit, RouteLimits},
+        snapshot::{RateLimit, Redis, RouteLimits},
         values::{Name, Rate},
     },
     policy::limit::{KeyPart, WINDOWS_MAX, Window, fields::Names},
@@ -16,7 +16,7 @@ use crate::{
 const FILL_NS_MAX: u128 = 366 * 86_400 * 1_000_000_000;
 
 /// All limits, in the order of the file.
-pub(super) fn rate_limits(file: &File, sink: &mut Sink) -> Vec<RateLimit> {
+pub(super) fn rate_limits(file: &File, servers: &[Redis], sink: &mut Sink) -> Vec<RateLimit> {
     let mut limits = Vec::new();
     for (name, written) in &file.rate_limits.value.0 {
         if !name.value.bytes().all(|b| (b' '..=b'~').contains(&b) && !matches!(b, b'"' | b'\\')) {
@@ -26,7 +26,13 @@ pub(super) fn rate_limits(file: &File, sink: &mut Sink) -> Vec<RateLimit> {
         }
         // Wrong ones stand in for themselves, so that the numbers of the others hold.
         limits.push(match written {
-            Some(written) => rate_limit(&name.value, name.place().unwrap_or(TOP), written, sink),
+            Some(written) => {
+                let place = name.place().unwrap_or(TOP);
+                let mut limit = rate_limit(&name.value, place, written, sink);
+                let of = (name.value.as_str(), written);
+                limit.shared = redis::shared(file, servers, of, &limit.windows, sink);
+                limit
+            }
             None => stand_in(&name.value),
         });
     }
@@ -62,6 +68,7 @@ fn rate_limit(name: &str, place: Place, written: &file::RateLimit, sink: &mut Si
         key,
         cost: *written.cost,
         cost_from: written.cost_from.value.as_ref().map(|field| field.0.to_lowercase().into()),
+        shared: None,
         exempt_networks: networks,
         exempt_values: values,
         shadow: *written.shadow,
@@ -80,6 +87,7 @@ fn stand_in(name: &str) -> RateLimit {
         key: Box::default(),
         cost: 1,
         cost_from: None,
+        shared: None,
         exempt_networks: Vec::new(),
         exempt_values: Vec::new(),
         shadow: false,

@@ -3,9 +3,9 @@
 use crate::{
     config::{
         decode::At,
-        values::{HeaderName, LimitKey, Rate},
+        values::{HeaderName, LimitKey, Name, Rate, Ratio},
     },
-    policy::limit::KeyPart,
+    policy::limit::{KeyPart, fleet::Fallback},
     section,
 };
 
@@ -36,6 +36,16 @@ section! {
         cost_from: Option<HeaderName> = None, eg "\"X-Cost\"";
         /// Whom it does not apply to: addresses and networks of clients, and values of the key.
         exempt: Vec<At<String>> = Vec::new(), eg "[\"10.0.0.0/8\", \"internal\"]";
+        /// All gateways that share this limit, by its name, in the server `[redis.NAME]` let pass
+        /// together what it allows. Default: each process by itself. See docs/fleet-limits.md.
+        shared: Option<Name> = None, eg "\"fleet\"";
+        /// While that server does not answer: with `"local"` each process lets pass its
+        /// `fallback_share` of the limit, with `"allow"` every request passes, with `"refuse"` none
+        /// does.
+        fallback: Fallback = Fallback::Local;
+        /// This part of rate and burst, from 0.01 to 1: of three processes that get as much each,
+        /// 0.34.
+        fallback_share: Ratio = Ratio(1.0);
         /// Only count what it would refuse, and let it pass.
         shadow: bool = false;
         /// Keys that are remembered, shared out evenly among the workers; those that are idle are

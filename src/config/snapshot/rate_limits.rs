@@ -1,7 +1,10 @@
 //! What rate limits are.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
+use super::SharedLimit;
 use crate::policy::limit::{KeyPart, Window, fields::Names};
 
 /// Index of a limit in `Snapshot::rate_limits`.
@@ -18,6 +21,8 @@ pub struct RateLimit {
     pub cost: u32,
     /// The response field, in lower case, that says what a request cost in the end.
     pub cost_from: Option<Box<str>>,
+    /// All processes of a fleet count together.
+    pub shared: Option<Arc<SharedLimit>>,
     pub exempt_networks: Vec<IpNet>,
     pub exempt_values: Vec<Box<[u8]>>,
     /// What it would refuse passes.
@@ -32,6 +37,12 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
+    /// Those of the buckets in this process: of a limit that is shared, for while it has to do
+    /// without.
+    pub fn own_windows(&self) -> &[Window] {
+        self.shared.as_ref().map_or(&self.windows, |shared| &shared.alone)
+    }
+
     /// Nobody is known before authentication.
     pub fn needs_identity(&self) -> bool {
         self.key.iter().any(KeyPart::needs_identity)

@@ -13,7 +13,10 @@ use super::{
         ProxyProtocol, RequestId, Workers,
     },
 };
-use crate::{choice, policy::balance::Balance};
+use crate::{
+    choice,
+    policy::{balance::Balance, limit::fleet::Fallback},
+};
 
 mod access_log;
 mod acme;
@@ -28,6 +31,7 @@ mod jwt;
 mod oidc;
 mod paths;
 mod rate_limits;
+mod redis;
 mod secret_source;
 mod times;
 mod trace;
@@ -50,6 +54,7 @@ pub use jwt::{ClaimValues, KeysUrl, trusted_url};
 pub use oidc::{IssuerUrl, PublicOrigin, ReturnUrl};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use rate_limits::{LimitKey, Rate};
+pub use redis::{KeyPrefix, RedisAddress};
 pub use secret_source::SecretSource;
 pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
@@ -76,6 +81,11 @@ choice!(ProxyHeader:
     ProxyHeader::Off = "off",
     ProxyHeader::V1 = "v1",
     ProxyHeader::V2 = "v2",
+);
+choice!(Fallback:
+    Fallback::Local = "local",
+    Fallback::Allow = "allow",
+    Fallback::Refuse = "refuse",
 );
 choice!(Balance:
     Balance::RoundRobin = "round_robin",
@@ -226,6 +236,8 @@ written_as_text!(
     Pseudonym,
     CollectorUrl,
     SecretSource,
+    RedisAddress,
+    KeyPrefix,
     LogTarget,
     StatusHost,
     StatusRange,

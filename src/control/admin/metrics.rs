@@ -1,5 +1,7 @@
 //! `GET /metrics`: every figure, for Prometheus.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use axum::{
     extract::State as Extract,
     http::{HeaderMap, header},
@@ -8,7 +10,7 @@ use axum::{
 
 use super::State;
 use crate::{
-    config::snapshot::{LoginWay, Provider},
+    config::snapshot::{LoginWay, Provider, Redis},
     control::{
         acme::{Key, Line, unix},
         jwks,
@@ -17,7 +19,8 @@ use crate::{
         view::{ListenerView, Shared, View},
     },
     telemetry::metrics::expose::{
-        self, AcmeFigures, Format, JwksFigures, LogLines, LoginFigures, Process, WorkerProcess,
+        self, AcmeFigures, Format, JwksFigures, LogLines, LoginFigures, Process, RedisFigures,
+        WorkerProcess,
     },
 };
 
@@ -47,6 +50,21 @@ fn keys(provider: &Provider) -> JwksFigures {
         fetched: cell.ended().saturating_sub(failed),
         failed,
         fetched_s: (fetched_s > 0).then_some(fetched_s as f64),
+    }
+}
+
+fn server(redis: &Redis) -> RedisFigures {
+    let figures = &redis.link.figures;
+    let get = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+    RedisFigures {
+        name: redis.name.clone(),
+        is_up: redis.link.turn().is_some(),
+        answered: get(&figures.orders),
+        refused: get(&figures.refused),
+        crowded: get(&figures.crowded),
+        batches: get(&figures.batches),
+        answers_s: get(&figures.micros) as f64 / 1e6,
+        failures: get(&figures.failures),
     }
 }
 
@@ -85,6 +103,7 @@ fn of_process(shared: &Shared, view: &View) -> Process {
         access_logs: shared.logs.totals().into_iter().map(lines).collect(),
         spans: shared.spans.counts(),
         jwks: jwks::providers(&view.snapshot).map(|provider| keys(provider)).collect(),
+        redis: view.snapshot.redis.iter().map(server).collect(),
         logins: oidc::ways(&view.snapshot).map(logins).collect(),
         acme: shared.acme.all().into_iter().map(acme).collect(),
     }

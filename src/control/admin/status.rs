@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::{
         decode::Decode,
-        snapshot::{Action, Bind, Upstream},
+        snapshot::{Action, Bind, Redis, Upstream},
     },
     control::{
         acme::{Key, Line, unix},
@@ -67,6 +67,9 @@ pub struct Status {
     /// Names that certificates are got for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acme: Vec<AcmeStatus>,
+    /// Servers in which limits are shared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redis: Vec<RedisStatus>,
     pub limits: Limits,
     pub memory: Memory,
     pub descriptors: Descriptors,
@@ -236,6 +239,18 @@ pub struct AcmeStatus {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
+pub struct RedisStatus {
+    pub name: String,
+    pub address: String,
+    /// It answers; else limits that are shared there are decided by their fallback.
+    pub up: bool,
+    /// Of the last change; `null` while there was none.
+    pub since: Option<u64>,
+    /// Why it does not answer.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Limits {
     /// Client connections, of all workers.
     pub connections_max: u32,
@@ -293,6 +308,7 @@ fn status(desk: &Desk) -> Status {
         upstreams: look.upstreams(),
         access_logs: desk.logs.totals().into_iter().map(access_log).collect(),
         spans: view.snapshot.tracing.is_some().then(|| spans(desk.spans.counts())),
+        redis: view.snapshot.redis.iter().map(redis).collect(),
         acme: desk.acme.all().into_iter().map(acme).collect(),
         limits: Limits { connections_max: view.snapshot.limits.connections_max },
         memory: Memory { resident_bytes: process::resident_bytes() },
@@ -308,6 +324,17 @@ fn acme(((name, authority), line): (Key, Line)) -> AcmeStatus {
     let (expires, next) = (line.expires.map(unix), line.next.map(unix));
     let Line { issued, failed, error, .. } = line;
     AcmeStatus { name, authority, expires, next, issued, failed, error }
+}
+
+fn redis(redis: &Redis) -> RedisStatus {
+    let link = &redis.link;
+    RedisStatus {
+        name: redis.name.clone(),
+        address: redis.address.to_string(),
+        up: link.turn().is_some(),
+        since: link.changed_s(),
+        error: link.why(),
+    }
 }
 
 fn spans(counts: SpanCounts) -> Spans {

@@ -132,9 +132,8 @@ fn overview(status: &shown::Status, out: &mut String) {
         let (exported, dropped) = (count(spans.exported), count(spans.dropped));
         line("spans", format!("{exported} exported, {dropped} dropped"));
     }
-    for name in &status.acme {
-        line("certificate", acme(name, status.now));
-    }
+    status.redis.iter().for_each(|server| line("redis", redis(server, status.now)));
+    status.acme.iter().for_each(|name| line("certificate", acme(name, status.now)));
     line(
         "process",
         format!(
@@ -144,6 +143,16 @@ fn overview(status: &shown::Status, out: &mut String) {
             count(status.descriptors.max)
         ),
     );
+}
+
+fn redis(server: &shown::RedisStatus, now: u64) -> String {
+    let shown::RedisStatus { name, address, up, since, error } = server;
+    let since = since.map_or(String::new(), |at| format!(" for {}", span(now.saturating_sub(at))));
+    match (up, error) {
+        (true, _) => format!("{name}: {address} answers{since}"),
+        (false, Some(why)) => format!("{name}: {address} not reached{since}: {why}"),
+        (false, None) => format!("{name}: {address} not reached yet"),
+    }
 }
 
 fn acme(name: &shown::AcmeStatus, now: u64) -> String {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use ahash::RandomState;
+use aws_lc_rs::digest::{SHA256, digest};
 
 /// One part of a limit's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +33,35 @@ impl KeyPart {
     }
 }
 
+/// What takes the values of a key's parts, one after the other.
+pub trait Parts {
+    fn client(&mut self, ip: Option<IpAddr>);
+
+    /// A value, or that there is none.
+    fn value(&mut self, value: Option<&[u8]>);
+}
+
 /// Makes the number of a key from the values of its parts. All workers make the same of the same,
 /// and nobody outside can tell which values have the same.
 pub struct Key(ahash::AHasher);
+
+/// Makes the number of a key that a fleet shares: every process makes the same of the same. By
+/// SHA-256, so that nobody can look for a value that is counted as another one's.
+pub struct FleetKey<'b>(&'b mut Vec<u8>);
+
+/// What stands for a part that is not there; no value is that long.
+const MISSING: u64 = u64::MAX;
+
+/// A number for what one client has: its address; of IPv6 the /64.
+#[inline]
+fn number_of(ip: Option<IpAddr>) -> u64 {
+    match ip {
+        Some(IpAddr::V4(ip)) => u32::from(ip).into(),
+        // The first half, of which none lies that low.
+        Some(IpAddr::V6(ip)) => (u128::from(ip) >> 64) as u64,
+        None => MISSING,
+    }
+}
 
 impl Key {
     /// Of the limit of this number.
@@ -46,30 +73,53 @@ impl Key {
     }
 
     #[inline]
-    pub fn client(&mut self, ip: Option<IpAddr>) {
-        match ip {
-            Some(IpAddr::V4(ip)) => self.0.write_u64(u32::from(ip).into()),
-            // The first half, of which none lies that low.
-            Some(IpAddr::V6(ip)) => self.0.write_u64((u128::from(ip) >> 64) as u64),
-            None => self.0.write_u64(u64::MAX),
-        }
+    pub fn finish(self) -> u64 {
+        self.0.finish()
+    }
+}
+
+impl Parts for Key {
+    #[inline]
+    fn client(&mut self, ip: Option<IpAddr>) {
+        self.0.write_u64(number_of(ip));
     }
 
-    /// A value, or that there is none.
-    pub fn value(&mut self, value: Option<&[u8]>) {
+    fn value(&mut self, value: Option<&[u8]>) {
         // Parts next to each other are told apart by their lengths.
         match value {
             Some(value) => {
                 self.0.write_u64(value.len() as u64);
                 self.0.write(value);
             }
-            None => self.0.write_u64(u64::MAX),
+            None => self.0.write_u64(MISSING),
         }
     }
+}
 
-    #[inline]
+impl<'b> FleetKey<'b> {
+    /// Of the limit of this name, with room to write in.
+    pub fn of(limit: &str, room: &'b mut Vec<u8>) -> FleetKey<'b> {
+        room.clear();
+        let mut key = FleetKey(room);
+        key.value(Some(limit.as_bytes()));
+        key
+    }
+
     pub fn finish(self) -> u64 {
-        self.0.finish()
+        let hash = digest(&SHA256, self.0);
+        hash.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+    }
+}
+
+impl Parts for FleetKey<'_> {
+    fn client(&mut self, ip: Option<IpAddr>) {
+        self.0.extend_from_slice(&number_of(ip).to_be_bytes());
+    }
+
+    fn value(&mut self, value: Option<&[u8]>) {
+        let length = value.map_or(MISSING, |value| value.len() as u64);
+        self.0.extend_from_slice(&length.to_be_bytes());
+        self.0.extend_from_slice(value.unwrap_or_default());
     }
 }
 
@@ -90,6 +140,25 @@ mod tests {
         assert!(others.iter().all(|other| *other != key("2001:db8:1:1::1", 1)));
         assert_ne!(others[1], others[2]);
         assert_ne!(key("192.0.2.1", 1), key("192.0.2.1", 2), "each limit counts by itself");
+    }
+
+    #[test]
+    fn every_process_of_a_fleet_makes_the_same_number() {
+        let mut room = Vec::new();
+        let mut key = |limit: &str, value: Option<&[u8]>| {
+            let mut key = FleetKey::of(limit, &mut room);
+            key.client(Some("192.0.2.1".parse().expect("an address")));
+            key.value(value);
+            key.finish()
+        };
+        let first = key("per-client", Some(b"a"));
+        // Of this text: another release must not count anew.
+        assert_eq!(first, 0x28fd_620e_cc85_7606);
+        for (limit, value) in
+            [("per-client", Some(&b"b"[..])), ("per-client", None), ("per-clienta", Some(b""))]
+        {
+            assert_ne!(key(limit, value), first);
+        }
     }
 
     #[test]

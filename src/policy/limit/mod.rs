@@ -16,11 +16,17 @@
 //!   another one has tokens for. What is not used within [`LEASE_SWEEPS`] sweeps goes back.
 //! - A shard that was told "empty until" refuses by itself until then.
 //!
+//! A limit may be shared by a **fleet** of gateways. Then the bucket is in a store that all of them
+//! ask, its key's home has a [`Shard`] of it, and other workers ask the home as ever
+//! ([`Shard::lend`]). While the store does not answer, the home has a bucket of its own
+//! ([`fleet::windows`]).
+//!
 //! Time is counted in 64ths of a nanosecond ([`Moment`]), so that the interval between two tokens
 //! is exact to a millionth at 1,000,000 a second; it is rounded up, never in the client's favour.
 
 mod bucket;
 pub mod fields;
+pub mod fleet;
 mod key;
 mod shard;
 mod table;
@@ -28,8 +34,8 @@ mod table;
 mod tests;
 
 pub use bucket::{Left, Moment, Window, moment, nanos};
-pub use key::{Key, KeyPart};
-pub use shard::{LEASE_SWEEPS, LEASES_MAX, Shard, Took};
+pub use key::{FleetKey, Key, KeyPart, Parts};
+pub use shard::{LEASE_SWEEPS, LEASES_MAX, Lent, Shard, Took};
 pub use table::{Ask, Buckets, Grant};
 
 /// Windows of one limit, at most.

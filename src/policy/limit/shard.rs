@@ -6,6 +6,9 @@
 //! the answers back ([`Shard::granted`]), which says what becomes of each request that waited, in
 //! the order in which they came.
 //!
+//! The home of a key whose bucket a fleet shares has such a shard too: what it spends is on lease
+//! from the fleet, and it lends parts of it to the other workers ([`Shard::lend`]).
+//!
 //! **Bounds**: a sweep leaves [`LEASES_MAX`] keys; when there are more, leases are given up that
 //! were looked at longest ago.
 
@@ -45,8 +48,25 @@ struct Lease<W> {
     idle: u8,
     empty_until: Moment,
     left: Left,
-    /// With the tokens that each needs.
-    waiting: VecDeque<(W, u32)>,
+    waiting: VecDeque<Waiting<W>>,
+}
+
+/// Who waits for tokens: a request, which needs all of them, or a worker, to which its first
+/// request's will do.
+#[derive(Debug)]
+struct Waiting<W> {
+    waker: W,
+    want: u32,
+    least: u32,
+}
+
+/// What becomes of a question of another worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lent {
+    /// The answer. The fleet may be asked for more.
+    Now(Grant, Option<Ask>),
+    /// It has to wait ([`Shard::wait_for`]), and the fleet has to be asked this, if anything.
+    Later(Option<Ask>),
 }
 
 /// What becomes of a request.
@@ -86,6 +106,17 @@ impl<W> Lease<W> {
         self.is_asked = true;
         Ask { key, want, least, used: std::mem::take(&mut self.used) }
     }
+
+    /// Takes what is there; answers what is left, and what to ask for when that is little.
+    #[inline]
+    fn spend(&mut self, key: u64, tokens: u32) -> (Left, Option<Ask>) {
+        self.tokens -= tokens;
+        self.used = self.used.saturating_add(tokens);
+        let is_low = self.tokens <= self.renew_at && !self.is_asked;
+        let left = Left { tokens: self.left.tokens.saturating_add(self.tokens), ..self.left };
+        let ask = (is_low && self.renew_at > 0).then(|| self.ask(key, 0, 0));
+        (left, ask)
+    }
 }
 
 impl<W> Shard<W> {
@@ -95,12 +126,7 @@ impl<W> Shard<W> {
         let Some(lease) = self.leases.get_mut(&key) else { return self.first(key, tokens) };
         lease.idle = 0;
         if lease.tokens >= tokens {
-            lease.tokens -= tokens;
-            lease.used = lease.used.saturating_add(tokens);
-            let is_low = lease.tokens <= lease.renew_at && !lease.is_asked;
-            let tokens = lease.left.tokens.saturating_add(lease.tokens);
-            let left = Left { tokens, ..lease.left };
-            let ask = (is_low && lease.renew_at > 0).then(|| lease.ask(key, 0, 0));
+            let (left, ask) = lease.spend(key, tokens);
             return Took::Yes(left, ask);
         }
         if lease.empty_until > now {
@@ -124,16 +150,53 @@ impl<W> Shard<W> {
         Took::Ask(ask)
     }
 
+    /// Answers another worker, one of `workers`, from what is on lease here: as
+    /// [`super::Buckets::ask`] does from a bucket.
+    pub fn lend(&mut self, ask: Ask, workers: u32, now: Moment) -> Lent {
+        let Ask { key, want, least, used } = ask;
+        let Some(lease) = self.leases.get_mut(&key) else {
+            if want == 0 {
+                // Nobody waits for it there.
+                return Lent::Now(Grant { key, ..Grant::default() }, None);
+            }
+            return match self.first(key, want) {
+                Took::Ask(asked) => Lent::Later(Some(Ask { least, ..asked })),
+                _ => Lent::Later(None),
+            };
+        };
+        lease.idle = 0;
+        if lease.tokens >= least {
+            let spare = (lease.tokens / (2 * workers.max(1))).min(used.saturating_mul(2));
+            let tokens = want.max(spare).min(lease.tokens);
+            let (left, asked) = lease.spend(key, tokens);
+            return Lent::Now(Grant { key, tokens, empty_until: 0, left }, asked);
+        }
+        if lease.empty_until > now {
+            let (empty_until, left) = (lease.empty_until, lease.left);
+            return Lent::Now(Grant { key, tokens: 0, empty_until, left }, None);
+        }
+        if lease.is_asked {
+            return Lent::Later(None);
+        }
+        let have = lease.tokens;
+        Lent::Later(Some(lease.ask(key, want.saturating_sub(have), least - have)))
+    }
+
     /// A request that needs `tokens` waits for the answer that is on its way.
     pub fn wait(&mut self, key: u64, tokens: u32, waker: W) {
+        self.wait_for(key, tokens, tokens, waker);
+    }
+
+    /// As [`Shard::wait`], of somebody who wants so many, for whom `least` will do.
+    pub fn wait_for(&mut self, key: u64, want: u32, least: u32, waker: W) {
         if let Some(lease) = self.leases.get_mut(&key) {
-            lease.waiting.push_back((waker, tokens));
+            lease.waiting.push_back(Waiting { waker, want, least });
         }
     }
 
-    /// The home has answered: `tell` gets what becomes of those who waited. Answers what is to be
-    /// asked for the rest of them. A grant for a key of which nothing is known has to go back
-    /// ([`Shard::knows`]).
+    /// The home has answered: `tell` gets what becomes of those who waited, each with the tokens
+    /// that it got, or else wanted. Answers what is to be asked for the rest of them. A grant for a
+    /// key of which nothing is known has to go back ([`Shard::knows`]).
     pub fn granted(
         &mut self,
         grant: &Grant,
@@ -146,9 +209,10 @@ impl<W> Shard<W> {
         lease.renew_at = if grant.tokens >= RENEWED_MIN { grant.tokens / 4 } else { 0 };
         lease.empty_until = grant.empty_until;
         lease.left = grant.left;
-        while let Some((_, tokens)) = lease.waiting.front() {
-            let tokens = *tokens;
-            let result = if lease.tokens >= tokens {
+        while let Some(Waiting { want, least, .. }) = lease.waiting.front() {
+            let (mut tokens, least) = (*want, *least);
+            let result = if lease.tokens >= least {
+                tokens = tokens.min(lease.tokens);
                 lease.tokens -= tokens;
                 lease.used = lease.used.saturating_add(tokens);
                 Ok(Left { tokens: lease.left.tokens.saturating_add(lease.tokens), ..lease.left })
@@ -156,12 +220,13 @@ impl<W> Shard<W> {
                 // It is the answer, however long it took.
                 Err(lease.empty_until.max(now))
             } else {
-                let want = lease.waiting.iter().map(|(_, tokens)| tokens).sum::<u32>();
+                let wants = lease.waiting.iter().map(|waiting| waiting.want);
+                let want = wants.fold(0, u32::saturating_add);
                 let have = lease.tokens;
-                return Some(lease.ask(grant.key, want - have, tokens - have));
+                return Some(lease.ask(grant.key, want - have, least - have));
             };
-            let (waker, _) = lease.waiting.pop_front()?;
-            tell(waker, tokens, result);
+            let waiting = lease.waiting.pop_front()?;
+            tell(waiting.waker, tokens, result);
         }
         None
     }
@@ -206,7 +271,7 @@ impl<W> Shard<W> {
             if lease.idle >= WAIT_SWEEPS {
                 // Nothing will come any more.
                 lease.is_asked = false;
-                lease.waiting.drain(..).for_each(|(waker, _)| forget(waker));
+                lease.waiting.drain(..).for_each(|waiting| forget(waiting.waker));
             }
             let is_pressed = self.due.len() >= LEASES_MAX;
             let is_idle = lease.idle >= LEASE_SWEEPS || is_pressed;
@@ -230,6 +295,14 @@ impl<W> Shard<W> {
                 false => drop(self.leases.remove(&key)),
             }
         }
+    }
+
+    /// Forgets everything, since nothing that was asked will be answered and what is on lease
+    /// cannot go back: `forget` gets those who wait.
+    pub fn clear(&mut self, mut forget: impl FnMut(W)) {
+        self.due.clear();
+        let waiting = self.leases.drain().flat_map(|(_, lease)| lease.waiting);
+        waiting.for_each(|waiting| forget(waiting.waker));
     }
 
     /// Every key with the tokens that are on lease for it.

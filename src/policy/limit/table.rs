@@ -165,6 +165,15 @@ impl Buckets {
         }
     }
 
+    /// Takes what is there of so many.
+    pub fn take_some(&mut self, key: u64, tokens: u32, now: Moment) {
+        let (windows, fulls) = self.at(key, now);
+        for (window, full) in windows.iter().zip(fulls) {
+            let tokens = tokens.min(window.tokens(*full, now));
+            *full = window.take(*full, tokens, now).unwrap_or(*full);
+        }
+    }
+
     /// Goes on with other windows. No bucket is fuller than before: what was missing, as a part of
     /// the whole, still is. A window that is new misses as much as the emptiest that was there.
     pub fn change(&mut self, windows: &[Window], keys_max: usize, now: Moment) {

@@ -26,6 +26,7 @@ mod limits;
 mod traffic;
 
 pub use issuers::{JwksFigures, LoginFigures};
+pub use limits::RedisFigures;
 
 /// Upper bounds of every histogram, in seconds.
 const BOUNDS: [f64; 17] = [
@@ -54,6 +55,7 @@ pub struct Process {
     pub access_logs: Vec<LogLines>,
     pub spans: SpanCounts,
     pub jwks: Vec<JwksFigures>,
+    pub redis: Vec<RedisFigures>,
     pub logins: Vec<LoginFigures>,
     pub acme: Vec<AcmeFigures>,
 }
@@ -508,6 +510,7 @@ impl Scrape {
         let spans = spans.map(|(outcome, count)| (vec![outcome.into()], count));
         self.counts(f::SPANS, spans.into());
         self.jwks(&process.jwks);
+        self.redis(&process.redis);
         self.logins(&process.logins);
         self.acme(&process.acme);
         let workers = || process.workers.iter().enumerate();

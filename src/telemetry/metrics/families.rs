@@ -100,6 +100,7 @@ families! {
     LIMIT_REQUESTS = Counter One "ringway_rate_limit_requests" ["limit", "outcome"] "Requests that a rate limit was asked about: `passed`, `refused`, `shadow` (would have been refused, `rate_limits.shadow`), or `exempt`";
     LIMIT_WAITS = Counter One "ringway_rate_limit_waits" ["limit"] "Requests that waited for the worker that holds the bucket of their key";
     LIMIT_ALONE = Counter One "ringway_rate_limit_alone" ["limit"] "Requests that a worker decided about by its own share of the rate, because the one that holds the bucket did not answer";
+    LIMIT_FALLBACK = Counter One "ringway_rate_limit_fallback" ["limit"] "Requests that were decided by the `fallback` of a shared limit, because its server did not answer in time or at all";
     LIMIT_FORGOTTEN = Counter One "ringway_rate_limit_keys_forgotten" ["limit"] "Keys that were forgotten while they counted, because there were more than `rate_limits.keys_max`";
     LIMIT_KEYS = Gauge One "ringway_rate_limit_keys" ["limit"] "Keys that are remembered, as of the last second; idle ones are forgotten when room is needed";
     LIMIT_LEASES = Gauge One "ringway_rate_limit_leases" ["limit"] "Keys of which workers other than the one that holds the bucket know something, as of the last second";
@@ -121,6 +122,11 @@ families! {
     SPANS = Counter One "ringway_spans" ["outcome"] "Spans of recorded exchanges: `exported`, or `dropped` because the collector did not take them in time or at all";
     JWKS_FETCHES = Counter One "ringway_jwks_fetches" ["way", "outcome"] "Fetches of the keys that tokens of a section `[jwt.NAME]` or `[oidc.NAME]` are verified with: `fetched`, or `failed`";
     JWKS_FETCHED = Gauge Seconds "ringway_jwks_fetched_time" ["way"] "When those keys were last fetched, as Unix time; missing until they have been";
+    REDIS_UP = Gauge One "ringway_redis_up" ["redis"] "1 while a server in which limits are shared (`[redis.NAME]`) answers";
+    REDIS_ORDERS = Counter One "ringway_redis_orders" ["redis", "outcome"] "What that server was asked about buckets: `answered`, `refused` by it, or `crowded` out because too much waited";
+    REDIS_BATCHES = Counter One "ringway_redis_batches" ["redis"] "Batches in which that was sent";
+    REDIS_ANSWERS = Counter Seconds "ringway_redis_answers" ["redis"] "How long the answers to batches took, in all";
+    REDIS_FAILURES = Counter One "ringway_redis_connection_failures" ["redis"] "Connections to that server that failed or ended";
     OIDC_TOKENS = Counter One "ringway_oidc_token_requests" ["way", "grant", "outcome"] "Requests for tokens to the provider of a section `[oidc.NAME]`, by grant (`code`: a login; `refresh_token`): `granted`, `refused` (the code or token is not good) or `failed`";
     ACME_EXPIRY = Gauge Seconds "ringway_acme_certificate_expiry_time" ["name", "authority"] "When the certificate of a name expires (`listeners.tls.acme`), as Unix time; missing until there is one";
     ACME_ORDERS = Counter One "ringway_acme_orders" ["name", "authority", "outcome"] "Certificates ordered from an authority: `issued`, or `failed`";

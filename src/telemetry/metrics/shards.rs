@@ -472,6 +472,8 @@ pub struct LimitShard {
     pub waits: Cell,
     /// Were decided without it.
     pub alone: Cell,
+    /// Were decided without the server in which the limit is shared.
+    pub fallback: Cell,
     /// Keys of this worker that had to go although they counted.
     pub forgotten: Cell,
     /// As of the last second: keys whose home it is, bytes of their table, and keys of others'.

@@ -4,7 +4,7 @@
 //! The response passes as it is. Invariant: a request is settled once, by its final response; one
 //! whose response does not say it has cost what was taken.
 
-use super::{LimitState, give_back, key_of, of};
+use super::{LimitState, fleet::Home, give_back, key_of, of};
 use crate::{
     config::snapshot::{Action, Policies, RateLimit},
     policy::{Refusal, limit::moment, permit::Permit, route::RouteMatch},
@@ -86,7 +86,10 @@ impl<S> Settling<'_, S> {
 pub(super) fn charge(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
     let home = worker.homes.of(key);
     if home == worker.index {
-        return state.buckets.borrow_mut().charge(key, tokens, moment(now_ns()));
+        return match Home::of(worker, state) {
+            Some(home) => home.charge(key, tokens),
+            None => state.buckets.borrow_mut().charge(key, tokens, moment(now_ns())),
+        };
     }
     let letter = super::Letter::Charge { limit: state.number, key, tokens };
     // One that does not get there is not charged.

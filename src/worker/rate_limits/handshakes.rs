@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use super::{Decided, Homes, LimitState, Rule, Waiting, decide, share};
 use crate::{
     config::Snapshot,
-    policy::limit::Key,
+    policy::limit::{Key, Parts},
     worker::{Worker, door::Door, generation::Generation},
 };
 
@@ -24,7 +24,7 @@ pub(super) fn rules<'s>(snapshot: &'s Snapshot, homes: &Homes) -> impl Iterator<
     snapshot.listeners.iter().filter_map(move |listener| {
         let window = listener.tls.as_ref()?.handshake_rate.as_ref()?;
         let windows = std::slice::from_ref(window);
-        Some(Rule { number: number(homes, &listener.name), windows, keys_max })
+        Some(Rule { number: number(homes, &listener.name), windows, keys_max, shared: None })
     })
 }
 
@@ -51,7 +51,7 @@ pub async fn may_begin(worker: &Worker, door: &Door, ip: IpAddr) -> bool {
         Decided::Later(ticket) => {
             worker.metrics.tls_waits.count();
             let state: &LimitState = state;
-            Waiting { worker, state, alone, key, cost, ticket }.result().await.is_ok()
+            Waiting { worker, state, alone, shared: None, key, cost, ticket }.result().await.is_ok()
         }
     }
 }
@@ -75,7 +75,8 @@ mod tests {
         for workers in [1, 4] {
             let homes = Homes::new(workers).expect("eventfds");
             let windows = [Window::new(20, 1_000_000_000, 50)];
-            let rule = Rule { number: 7, windows: &windows, keys_max: keys_max(&homes) };
+            let keys_max = keys_max(&homes);
+            let rule = Rule { number: 7, windows: &windows, keys_max, shared: None };
             let state = LimitState::new(&rule, 0);
             for n in 0..200_000u32 {
                 let mut key = Key::of(&homes.random, rule.number);
@@ -84,7 +85,7 @@ mod tests {
             }
             let buckets = state.buckets.borrow();
             let (keys, bytes) = (buckets.keys(), buckets.bytes());
-            assert!(keys <= keys_max(&homes) && keys >= ADDRESSES_MAX / 2, "{keys} addresses");
+            assert!(keys <= keys_max && keys >= ADDRESSES_MAX / 2, "{keys} addresses");
             assert!(bytes <= 1 << 20, "{bytes} bytes");
             assert!(buckets.forgotten() > 100_000, "{}", buckets.forgotten());
         }

@@ -3,7 +3,7 @@
 use crate::{
     config::snapshot::RateLimit,
     policy::{
-        limit::{Key, KeyPart},
+        limit::{FleetKey, Key, KeyPart, Parts},
         pairs::{cookies, parameter},
     },
     worker::{Worker, exchange::Exchange, generation::Generation},
@@ -23,7 +23,25 @@ pub(super) fn key_of(
     {
         return None;
     }
+    if rule.shared.is_some() {
+        let mut room = worker.scratch.take();
+        let mut key = FleetKey::of(&rule.name, &mut room);
+        let key = write(snapshot, exchange, rule, &mut key).then(|| key.finish());
+        worker.scratch.set(room);
+        return key;
+    }
     let mut key = Key::of(&worker.homes.random, number);
+    write(snapshot, exchange, rule, &mut key).then(|| key.finish())
+}
+
+/// Writes the parts; false when one of them is exempt.
+#[inline]
+fn write(
+    snapshot: &Generation,
+    exchange: &Exchange,
+    rule: &RateLimit,
+    key: &mut impl Parts,
+) -> bool {
     for part in &rule.key {
         match part {
             KeyPart::Client => key.client(exchange.client.ip),
@@ -34,12 +52,12 @@ pub(super) fn key_of(
                     value.is_some_and(|value| exempt.iter().any(|one| **one == *value))
                 });
                 if is_exempt {
-                    return None;
+                    return false;
                 }
             }
         }
     }
-    Some(key.finish())
+    true
 }
 
 /// Calls `look` with the value of a part that is a text.

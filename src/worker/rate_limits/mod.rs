@@ -5,7 +5,8 @@
 //! no longer than [`WAIT_MS`] and a tick; when there is no answer (its worker ended or stands
 //! still, or its queue is full) this worker decides alone, from a bucket of its own that fills at
 //! its share of the rate and has no burst. What passes in this way is settled with the home when it
-//! answers after all: taken from what it grants, or charged to the bucket.
+//! answers after all: taken from what it grants, or charged to the bucket. Where a fleet shares the
+//! limit, the home asks a server in its turn ([`fleet`]).
 //!
 //! Invariants: with one worker no letter is sent and nobody waits. What a request took is given
 //! back when another limit refuses it, and when it is gone before the answer. State is carried over
@@ -13,10 +14,18 @@
 //! ([`handshakes`]).
 
 pub mod charge;
+pub mod fleet;
 pub mod handshakes;
 mod key;
 
-use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, task::Waker};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Duration,
+};
 
 use ahash::AHashMap;
 use slab::Slab;
@@ -33,7 +42,7 @@ use super::{
 use crate::{
     config::{
         Snapshot,
-        snapshot::{LimitId, RateLimit},
+        snapshot::{LimitId, RateLimit, SharedLimit},
     },
     policy::{
         Refusal,
@@ -61,6 +70,8 @@ pub enum Letter {
         limit: u64,
         grant: Grant,
     },
+    /// Of a key that a fleet shares, for its home.
+    Lease(fleet::Lease),
     /// Tokens that were leased and not used.
     Return {
         limit: u64,
@@ -88,6 +99,7 @@ struct LimitState {
     /// Of the keys whose home this worker is, and of others while their home does not answer.
     buckets: RefCell<Buckets>,
     shard: RefCell<Shard<Ticket>>,
+    fleet: fleet::Shared,
     /// So many of the keys that had to go are counted, of handshakes.
     forgotten: std::cell::Cell<u64>,
 }
@@ -108,6 +120,7 @@ struct Rule<'s> {
     number: u64,
     windows: &'s [Window],
     keys_max: usize,
+    shared: Option<&'s Arc<SharedLimit>>,
 }
 
 impl Limits {
@@ -124,6 +137,7 @@ impl Limits {
             Some(state) => {
                 let now = moment(now_ns());
                 state.buckets.borrow_mut().change(rule.windows, rule.keys_max, now);
+                state.fleet.change(rule.shared);
                 state.clone()
             }
             None => Rc::new(LimitState::new(rule, 0)),
@@ -138,8 +152,9 @@ impl Limits {
         let of = |rule: &RateLimit| {
             state(&Rule {
                 number: homes.random.hash_one(&rule.name),
-                windows: &rule.windows,
+                windows: rule.own_windows(),
                 keys_max: share(rule.keys_max, homes),
+                shared: rule.shared.as_ref(),
             })
         };
         let states: Vec<_> = snapshot.rate_limits.iter().map(of).collect();
@@ -172,6 +187,7 @@ impl LimitState {
             number: rule.number,
             buckets,
             shard: RefCell::default(),
+            fleet: fleet::Shared::new(rule.shared),
             forgotten: std::cell::Cell::new(0),
         }
     }
@@ -253,6 +269,9 @@ struct Waiting<'w> {
     state: &'w LimitState,
     /// Where it is counted when the home does not answer.
     alone: &'w Cell,
+    /// Where a fleet shares the limit, how, and where it is counted when the server does not
+    /// answer.
+    shared: Option<(&'w SharedLimit, &'w Cell)>,
     key: u64,
     cost: u32,
     ticket: Ticket,
@@ -287,6 +306,12 @@ impl Waiting<'_> {
                 }
             }
         });
+        if let Some((shared, fallback)) = self.shared {
+            // Shorter than a tick.
+            let wait = Duration::from_millis(shared.wait_ms);
+            let waited = monoio::time::timeout(wait, answered).await;
+            return waited.unwrap_or_else(|_| self.overdue(shared, fallback));
+        }
         let alarm = worker.alarms.alarm();
         match alarm.by(now_ms() + WAIT_MS, answered).await {
             Ok(result) => result,
@@ -297,12 +322,16 @@ impl Waiting<'_> {
                 shard.unanswered(self.key);
                 let mut buckets = self.state.buckets.borrow_mut();
                 let result = buckets.take_alone(self.key, self.cost, workers, now);
-                let mut waits = worker.limit_waits.0.borrow_mut();
-                let is_owed = result.is_ok() && shard.knows(self.key);
-                waits[self.ticket.place].has_passed = is_owed && waits.len() <= OWED_MAX;
+                self.passes(result.is_ok() && shard.knows(self.key));
                 result
             }
         }
+    }
+
+    /// The request has its answer without tokens; if it `is_owed`, what comes for it is used.
+    fn passes(&self, is_owed: bool) {
+        let mut waits = self.worker.limit_waits.0.borrow_mut();
+        waits[self.ticket.place].has_passed = is_owed && waits.len() <= OWED_MAX;
     }
 }
 
@@ -352,11 +381,19 @@ fn send(worker: &Worker, state: &LimitState, home: usize, ask: Ask) -> bool {
 fn give_back(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
     let home = worker.homes.of(key);
     if home == worker.index {
-        state.buckets.borrow_mut().give(key, tokens, moment(now_ns()));
+        give(worker, state, key, tokens);
     } else if !state.shard.borrow_mut().give(key, tokens) {
         let letter = Letter::Return { limit: state.number, key, tokens };
         // What does not get there is lost to the key, and never too much.
         let _ = worker.homes.leave(home, home::Letter::Limit(letter));
+    }
+}
+
+/// Puts tokens back into a bucket of this worker, or of the fleet.
+fn give(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
+    match fleet::Home::of(worker, state) {
+        Some(home) => home.give(key, tokens),
+        None => state.buckets.borrow_mut().give(key, tokens, moment(now_ns())),
     }
 }
 
@@ -377,12 +414,17 @@ pub async fn admit<S: ResponseSink>(
             shard.exempt.count();
             continue;
         };
-        let result = match decide(worker, state, &shard.alone, (key, rule.cost)) {
+        let shared = rule.shared.as_deref().map(|shared| (shared, &shard.fallback));
+        let decided = match shared {
+            None => decide(worker, state, &shard.alone, (key, rule.cost)),
+            Some(shared) => fleet::decide(worker, shared, state, &shard.alone, (key, rule.cost)),
+        };
+        let result = match decided {
             Decided::Now(result) => result,
             Decided::Later(ticket) => {
                 shard.waits.count();
                 let (alone, cost) = (&shard.alone, rule.cost);
-                let waiting = Waiting { worker, state, alone, key, cost, ticket };
+                let waiting = Waiting { worker, state, alone, shared, key, cost, ticket };
                 // Boxed: rare, and must not enlarge every connection's task.
                 Box::pin(waiting.result()).await
             }
@@ -469,6 +511,9 @@ pub fn receive(worker: &Worker, letter: Letter) {
         Letter::Ask { limit, from, ask } => {
             // A limit that is not known here yet, or not any more: whoever asks decides alone.
             let Some(state) = limits.find(limit) else { return };
+            if let Some(home) = fleet::Home::of(worker, state) {
+                return home.lend(from, ask, now);
+            }
             let workers = worker.homes.workers() as u32;
             let grant = state.buckets.borrow_mut().ask(ask, workers, now);
             let letter = home::Letter::Limit(Letter::Grant { limit, grant });
@@ -481,14 +526,20 @@ pub fn receive(worker: &Worker, letter: Letter) {
                 granted(worker, state, &grant, now);
             }
         }
+        Letter::Lease(lease) => {
+            let state = limits.find(lease.limit);
+            if let Some(home) = state.and_then(|state| fleet::Home::of(worker, state)) {
+                home.leased(&lease, now);
+            }
+        }
         Letter::Return { limit, key, tokens } => {
             if let Some(state) = limits.find(limit) {
-                state.buckets.borrow_mut().give(key, tokens, now);
+                give(worker, state, key, tokens);
             }
         }
         Letter::Charge { limit, key, tokens } => {
             if let Some(state) = limits.find(limit) {
-                state.buckets.borrow_mut().charge(key, tokens, now);
+                charge::charge(worker, state, key, tokens);
             }
         }
     }
@@ -529,11 +580,15 @@ fn granted(worker: &Worker, state: &LimitState, grant: &Grant, now: Moment) {
 /// Gives leases back that are not used. Called on every tick.
 pub fn sweep(worker: &Worker) {
     let snapshot = worker.snapshot();
-    if snapshot.rate_limits.is_empty() || worker.homes.workers() == 1 {
+    if snapshot.rate_limits.is_empty() {
         return;
     }
     let now = moment(now_ns());
     for state in snapshot.rate_limits.by_number.values() {
+        fleet::sweep(worker, state, now);
+        if worker.homes.workers() == 1 {
+            continue;
+        }
         let give_back = |key, tokens| {
             let letter = Letter::Return { limit: state.number, key, tokens };
             worker.homes.leave(worker.homes.of(key), home::Letter::Limit(letter)).is_ok()
@@ -550,7 +605,7 @@ pub fn measure(snapshot: &Generation) {
         let buckets = state.buckets.borrow();
         shard.keys.set(buckets.keys() as u64);
         shard.bytes.set(buckets.bytes() as u64);
-        shard.leases.set(state.shard.borrow().len() as u64);
+        shard.leases.set((state.shard.borrow().len() + state.fleet.keys()) as u64);
         shard.forgotten.set(buckets.forgotten());
     }
 }

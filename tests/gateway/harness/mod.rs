@@ -10,6 +10,7 @@ mod issuer;
 mod message;
 pub mod openid;
 mod papers;
+pub mod redis;
 mod server;
 pub mod token_issuer;
 mod upstream;

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod fleet;
+
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// What happens at a moment; the number keeps the order of what happens at the same one.

@@ -2,14 +2,46 @@
 
 use std::borrow::Cow;
 
-use super::{Figure, Scrape, text_of};
+use super::{Figure, Samples, Scrape, text_of};
 use crate::telemetry::metrics::{
     families as f,
     registry::{Registry, sum},
     shards::LimitShard,
 };
 
+/// A server in which limits are shared.
+#[derive(Clone, Debug, Default)]
+pub struct RedisFigures {
+    pub name: String,
+    pub is_up: bool,
+    pub answered: u64,
+    pub refused: u64,
+    pub crowded: u64,
+    pub batches: u64,
+    /// How long answers took, in all.
+    pub answers_s: f64,
+    pub failures: u64,
+}
+
 impl Scrape {
+    pub(super) fn redis(&mut self, servers: &[RedisFigures]) {
+        let name = |of: &RedisFigures| vec![text_of(&of.name)];
+        let up = servers.iter().map(|of| (name(of), u64::from(of.is_up)));
+        self.counts(f::REDIS_UP, up.collect());
+        let orders = servers.iter().flat_map(|of| {
+            let counts =
+                [("answered", of.answered), ("refused", of.refused), ("crowded", of.crowded)];
+            counts.map(|(outcome, count)| (vec![text_of(&of.name), outcome.into()], count))
+        });
+        self.counts(f::REDIS_ORDERS, orders.collect());
+        let batches = servers.iter().map(|of| (name(of), of.batches));
+        self.counts(f::REDIS_BATCHES, batches.collect());
+        let answers = servers.iter().map(|of| (name(of), of.answers_s));
+        self.0.push((f::REDIS_ANSWERS, Samples::Numbers(answers.collect())));
+        let failures = servers.iter().map(|of| (name(of), of.failures));
+        self.counts(f::REDIS_FAILURES, failures.collect());
+    }
+
     pub(super) fn limits(&mut self, registry: &Registry) {
         let outcomes: [(_, Figure<LimitShard>); 4] = [
             ("passed", |l| l.passed.get()),
@@ -23,9 +55,10 @@ impl Scrape {
             })
         });
         self.counts(f::LIMIT_REQUESTS, requests.collect());
-        let figures: [(_, Figure<LimitShard>); 6] = [
+        let figures: [(_, Figure<LimitShard>); 7] = [
             (f::LIMIT_WAITS, |l| l.waits.get()),
             (f::LIMIT_ALONE, |l| l.alone.get()),
+            (f::LIMIT_FALLBACK, |l| l.fallback.get()),
             (f::LIMIT_FORGOTTEN, |l| l.forgotten.get()),
             (f::LIMIT_KEYS, |l| l.keys.get()),
             (f::LIMIT_LEASES, |l| l.leases.get()),
