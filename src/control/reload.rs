@@ -54,8 +54,14 @@ use crate::{
 /// A reload waits for a worker this many times as long as it takes to call one stuck.
 const PATIENCE: u32 = 5;
 
-/// Of the thread that reads a configuration, so that a worker on the same core goes first.
+/// Of the threads that read a configuration and free one, so that a worker on the same core goes
+/// first.
 const RELOAD_NICENESS: i32 = 10;
+
+/// Lets others go before the calling thread, which does not matter where it is not permitted.
+fn give_way() {
+    let _ = rustix::process::setpriority_process(None, RELOAD_NICENESS);
+}
 
 /// What control knows of the configuration in force.
 pub struct Reloads {
@@ -252,7 +258,7 @@ impl Reloads {
         // Looking names up may take long, and signals must be heeded meanwhile.
         let load = move || {
             // A large file of keys takes a core for a second: not from the workers.
-            let _ = rustix::process::setpriority_process(None, RELOAD_NICENESS);
+            give_way();
             let loaded = cli::load_and_tell(&file).map(|(new, warnings)| (Box::new(new), warnings));
             let _ = own.send(Event::Loaded(loaded));
         };
@@ -393,7 +399,16 @@ impl Reloads {
 
     /// Frees the configurations that no worker uses any more; whether some are left that will be.
     pub fn free(&mut self) -> bool {
-        self.held.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        let unused: Vec<_> =
+            self.held.extract_if(.., |snapshot| Arc::strong_count(snapshot) == 1).collect();
+        if !unused.is_empty() {
+            // A million consumers are a million blocks: not from the workers either. Where there can
+            // be no thread, this one does it.
+            let _ = thread::Builder::new().name("free".to_owned()).spawn(move || {
+                give_way();
+                drop(unused);
+            });
+        }
         self.held.iter().any(|snapshot| snapshot.generation < self.current.generation)
     }
 
