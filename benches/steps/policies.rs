@@ -107,7 +107,8 @@ fn token() -> String {
         r#"{{"iss":"https://id.example.com","aud":"api","sub":"alice","exp":{end},"scope":"read"}}"#
     );
     let encode = |text: &[u8]| URL_SAFE_NO_PAD.encode(text);
-    let message = format!("{}.{}", encode(br#"{"alg":"HS256","typ":"JWT"}"#), encode(claims.as_bytes()));
+    let message =
+        format!("{}.{}", encode(br#"{"alg":"HS256","typ":"JWT"}"#), encode(claims.as_bytes()));
     let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
     format!("{message}.{}", encode(hmac::sign(&key, message.as_bytes()).as_ref()))
 }
@@ -118,7 +119,8 @@ fn request(name: &str) -> Vec<u8> {
         "api-key" | "authorize-groups" => format!("X-API-Key: {KEY}\r\n"),
         "jwt-cached" | "jwt-forward" => format!("Authorization: Bearer {}\r\n", token()),
         "basic-cached" => {
-            let pair = base64::engine::general_purpose::STANDARD.encode(format!("alice:{PASSWORD}"));
+            let pair =
+                base64::engine::general_purpose::STANDARD.encode(format!("alice:{PASSWORD}"));
             format!("Authorization: Basic {pair}\r\n")
         }
         "cors" => "Origin: https://app.example.com\r\n".to_owned(),

@@ -221,7 +221,8 @@ async fn one(
             }
             let mut at = 0;
             while let Some((status, len)) = response(&rest[at..]) {
-                let key = keys.pop_front().ok_or_else(|| io::Error::other("one answer too many"))?;
+                let key =
+                    keys.pop_front().ok_or_else(|| io::Error::other("one answer too many"))?;
                 seen.borrow_mut().answered(key, status);
                 at += len;
             }

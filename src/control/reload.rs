@@ -12,14 +12,13 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::{Arc, Mutex, mpsc},
-    thread,
     time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
 use super::{
-    admin, cli,
+    admin, behind, cli,
     endpoints::Overrides,
     history::{Became, History},
     logs::{Logs, Prepared},
@@ -53,15 +52,6 @@ use crate::{
 
 /// A reload waits for a worker this many times as long as it takes to call one stuck.
 const PATIENCE: u32 = 5;
-
-/// Of the threads that read a configuration and free one, so that a worker on the same core goes
-/// first.
-const RELOAD_NICENESS: i32 = 10;
-
-/// Lets others go before the calling thread, which does not matter where it is not permitted.
-fn give_way() {
-    let _ = rustix::process::setpriority_process(None, RELOAD_NICENESS);
-}
 
 /// What control knows of the configuration in force.
 pub struct Reloads {
@@ -257,12 +247,11 @@ impl Reloads {
         let own = tell.clone();
         // Looking names up may take long, and signals must be heeded meanwhile.
         let load = move || {
-            // A large file of keys takes a core for a second: not from the workers.
-            give_way();
+            // A large file of keys takes a core for a second.
             let loaded = cli::load_and_tell(&file).map(|(new, warnings)| (Box::new(new), warnings));
             let _ = own.send(Event::Loaded(loaded));
         };
-        if let Err(e) = thread::Builder::new().name("reload".to_owned()).spawn(load) {
+        if let Err(e) = behind::spawn("reload", load) {
             self.refused(Refused::Impossible(format!("cannot start a thread: {e}")), tell);
         }
     }
@@ -402,12 +391,9 @@ impl Reloads {
         let unused: Vec<_> =
             self.held.extract_if(.., |snapshot| Arc::strong_count(snapshot) == 1).collect();
         if !unused.is_empty() {
-            // A million consumers are a million blocks: not from the workers either. Where there can
-            // be no thread, this one does it.
-            let _ = thread::Builder::new().name("free".to_owned()).spawn(move || {
-                give_way();
-                drop(unused);
-            });
+            // A million consumers are a million blocks. Where there can be no thread, this one frees
+            // them.
+            let _ = behind::spawn("free", move || drop(unused));
         }
         self.held.iter().any(|snapshot| snapshot.generation < self.current.generation)
     }

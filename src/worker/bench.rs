@@ -139,8 +139,7 @@ impl Judged<'_> {
         let exchange = &mut self.exchange;
         let wait = Wait { idle_ms: NEVER_MS, until_ms: NEVER_MS };
         let version = (exchange.head().version, exchange.is_head());
-        let mut sink =
-            H1Sink::new(self.worker, self.generation, self.client, version, true, wait);
+        let mut sink = H1Sink::new(self.worker, self.generation, self.client, version, true, wait);
         let rule = self.generation.route(self.matched.route);
         let _permit = match rule.policies.pass() {
             Ok(permit) => permit,
