@@ -349,14 +349,10 @@ pub(super) fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange
     if let Some(consumer) = exchange.identity.as_ref().and_then(|identity| identity.consumer)
         && let Some(shard) = series.consumer(consumer)
     {
-        shard.responses[usize::from(sent.status / 100)].count();
-        shard.request_bytes.add(done.received_bytes);
-        shard.response_bytes.add(sent.body_bytes);
+        shard.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
     }
     let route = series.route(exchange.route);
-    route.responses[usize::from(sent.status / 100)].count();
-    route.request_bytes.add(done.received_bytes);
-    route.response_bytes.add(sent.body_bytes);
+    route.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
     route.duration.record(duration_ns);
 }
 
@@ -370,6 +366,6 @@ pub fn record_malformed(worker: &Worker, snapshot: &Generation, what: &Malformed
     series.worker.refused(refusal.reason);
     series.worker.answered(sent.status, 0, sent.bytes);
     if !series.is_off {
-        series.unrouted.responses[usize::from(sent.status / 100)].count();
+        series.unrouted.traffic.count(sent.status, 0, 0);
     }
 }

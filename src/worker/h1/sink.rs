@@ -366,7 +366,8 @@ impl ResponseSink for H1Sink<'_> {
             let has = |name: &[u8], (own, _): &(String, String)| {
                 own.as_bytes().eq_ignore_ascii_case(name)
             };
-            told.reshape.write(&mut out, |name| response.fields.iter().any(|field| has(name, field)));
+            told.reshape
+                .write(&mut out, |name| response.fields.iter().any(|field| has(name, field)));
         }
         self.security(&mut out, None);
         self.hop_fields(&mut out, false);
