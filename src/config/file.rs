@@ -29,6 +29,7 @@ pub use compress::{Compress, Decompress};
 pub use consumers::{ApiKeys, Basic, Consumer, Plan};
 pub use forward_auth::ForwardAuth;
 pub use jwt::Jwt;
+pub use oidc::Oidc;
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
@@ -45,6 +46,7 @@ mod compress;
 mod consumers;
 mod forward_auth;
 mod jwt;
+mod oidc;
 mod policies;
 mod rate_limits;
 mod route;
@@ -94,6 +96,8 @@ section! {
         rate_limits: Named<RateLimit> = Named::default();
         /// Ways to authenticate by JSON Web Tokens, by name. See docs/jwt.md.
         jwt: Named<Jwt> = Named::default();
+        /// Ways to authenticate by a login at an OpenID provider, by name. See docs/oidc.md.
+        oidc: Named<Oidc> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.

@@ -39,6 +39,7 @@ mod lifecycle;
 mod limits;
 mod limits_exact;
 mod mailbox;
+mod oidc;
 mod own_log;
 mod pages;
 mod passthrough;

@@ -37,6 +37,7 @@ mod forward_auth;
 mod jwt;
 mod key_file;
 mod nobody;
+mod oidc;
 mod passthrough;
 mod plans;
 mod policies;
@@ -120,6 +121,7 @@ fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let mut files = tls::files(file, folder);
     files.extend(consumers::files(file, folder));
     files.extend(keys);
+    files.extend(oidc::files(file).into_iter().map(|name| folder.join(name)));
     files
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    TOP, addresses, auth, authorize, consumers, nobody, rate_limits,
+    TOP, addresses, auth, authorize, consumers, nobody, oidc, rate_limits,
     routes::{bodiless, body},
     rules::{PathCondition, no_such},
     transform, web,
@@ -113,6 +113,7 @@ fn compiled(
     Policies {
         authenticate,
         own_fields: own_fields.unwrap_or_default(),
+        own_cookies: oidc::own_cookies(file, of),
         maintenance: maintenance(written, shared, sink),
         addresses: shared.lists.policy(written.addresses, sink),
         cors: web::cors(written.cors, of, sink),

@@ -34,6 +34,8 @@ pub struct Policies {
     pub authenticate: Option<Authenticate>,
     /// Names, in lower case, of fields that only the gateway writes: the client's are left out.
     pub own_fields: Vec<Box<[u8]>>,
+    /// Cookies whose names begin so are the gateway's own: upstreams do not get them.
+    pub own_cookies: Vec<Box<[u8]>>,
     pub rate_limits: Option<Box<RouteLimits>>,
     pub transform_request: Option<RequestTransform>,
     pub transform_response: Option<ResponseTransform>,
@@ -49,6 +51,7 @@ impl Policies {
             maintenance,
             authenticate,
             own_fields: _,
+            own_cookies,
             rate_limits,
             addresses,
             cors,
@@ -74,6 +77,7 @@ impl Policies {
             || security_lines.is_some()
             || transform_request.is_some()
             || errors.is_some()
+            || !own_cookies.is_empty()
             || self.shapes()
     }
 

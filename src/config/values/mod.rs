@@ -25,6 +25,7 @@ mod conditions;
 mod credentials;
 mod json;
 mod jwt;
+mod oidc;
 mod paths;
 mod rate_limits;
 mod secret_source;
@@ -32,6 +33,7 @@ mod times;
 mod trace;
 mod web;
 
+pub use crate::config::snapshot::ClientAuth;
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use acme::{AcmeChallenge, DirectoryUrl, DomainName, Email};
 pub use addresses::{
@@ -44,6 +46,7 @@ pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint}
 pub use credentials::{Fingerprint, Group, PasswordHash, StoredKey, UserName};
 pub use json::{AnyValue, FormUse};
 pub use jwt::{ClaimValues, KeysUrl, trusted_url};
+pub use oidc::{IssuerUrl, PublicOrigin, ReturnUrl};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use rate_limits::{LimitKey, Rate};
 pub use secret_source::SecretSource;
@@ -237,6 +240,9 @@ written_as_text!(
     Fingerprint,
     Group,
     KeysUrl,
+    IssuerUrl,
+    PublicOrigin,
+    ReturnUrl,
 );
 
 /// A name given by the operator.

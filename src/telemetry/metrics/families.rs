@@ -117,8 +117,9 @@ families! {
     PANICS = Counter One "ringway_panics" [] "Connections ended by a defect of the gateway; please report it";
     ACCESS_LOG = Counter One "ringway_access_log_lines" ["log", "outcome"] "Lines of access logs: `written`, or `dropped` because nobody took them in time";
     SPANS = Counter One "ringway_spans" ["outcome"] "Spans of recorded exchanges: `exported`, or `dropped` because the collector did not take them in time or at all";
-    JWKS_FETCHES = Counter One "ringway_jwks_fetches" ["way", "outcome"] "Fetches of the keys that tokens of a section `[jwt.NAME]` are verified with: `fetched`, or `failed`";
+    JWKS_FETCHES = Counter One "ringway_jwks_fetches" ["way", "outcome"] "Fetches of the keys that tokens of a section `[jwt.NAME]` or `[oidc.NAME]` are verified with: `fetched`, or `failed`";
     JWKS_FETCHED = Gauge Seconds "ringway_jwks_fetched_time" ["way"] "When those keys were last fetched, as Unix time; missing until they have been";
+    OIDC_TOKENS = Counter One "ringway_oidc_token_requests" ["way", "grant", "outcome"] "Requests for tokens to the provider of a section `[oidc.NAME]`, by grant (`code`: a login; `refresh_token`): `granted`, `refused` (the code or token is not good) or `failed`";
     ACME_EXPIRY = Gauge Seconds "ringway_acme_certificate_expiry_time" ["name", "authority"] "When the certificate of a name expires (`listeners.tls.acme`), as Unix time; missing until there is one";
     ACME_ORDERS = Counter One "ringway_acme_orders" ["name", "authority", "outcome"] "Certificates ordered from an authority: `issued`, or `failed`";
     WORKER_CPU = Counter Seconds "ringway_worker_cpu" ["worker", "core"] "Processor time of a worker; its rate is how busy its core is";
