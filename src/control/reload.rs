@@ -391,8 +391,8 @@ impl Reloads {
         let unused: Vec<_> =
             self.held.extract_if(.., |snapshot| Arc::strong_count(snapshot) == 1).collect();
         if !unused.is_empty() {
-            // A million consumers are a million blocks. Where there can be no thread, this one frees
-            // them.
+            // A million consumers are a million blocks. Where there can be no thread, this one
+            // frees them.
             let _ = behind::spawn("free", move || drop(unused));
         }
         self.held.iter().any(|snapshot| snapshot.generation < self.current.generation)

@@ -170,8 +170,8 @@ impl Judged<'_> {
     }
 }
 
-/// Has `run` use an exchange of `request`, to which `configuration` gives a route with policies, and
-/// of `response`. Passwords of its users are `password`, and known to be right.
+/// Has `run` use an exchange of `request`, to which `configuration` gives a route with policies,
+/// and of `response`. Passwords of its users are `password`, and known to be right.
 pub fn with_policies(
     configuration: &str,
     (request, response, password): (&[u8], &[u8], &str),
