@@ -1,8 +1,8 @@
 //! What each policy of a route costs a request that it lets pass, and the head of the response.
 //!
 //! `policy/none` is what all cases have: a sink is made, and the head of the response rewritten.
-//! What a policy costs is the difference to it; fields that it adds, and what an identity takes, are
-//! among that.
+//! What a policy costs is the difference to it; fields that it adds, and what an identity takes,
+//! are among that.
 
 use std::hint::black_box;
 

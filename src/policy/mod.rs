@@ -17,7 +17,6 @@ pub mod csrf;
 pub mod frames;
 pub mod grpc;
 pub mod grpc_web;
-pub mod handshake_rate;
 pub mod identity;
 pub mod jwt;
 pub mod key_text;
@@ -36,5 +35,6 @@ pub mod seal;
 pub mod template;
 pub mod transform;
 pub mod user_agents;
+pub mod validate;
 
 pub use refusal::Refusal;

@@ -10,6 +10,7 @@
 //! authenticate → Identity              401
 //! authorise → Permit                   401 403
 //! rate limits of identities, and plans 429
+//! validate                             400 413 415 422 503
 //! transform request                    400 413
 //! ```
 //!
@@ -43,7 +44,8 @@ use crate::{
         },
         permit::{Asked, Permit},
         refusal,
-        route::RouteMatch,
+        route::{RequestView, RouteMatch},
+        validate::{Asked as Checked, Refused},
     },
     wire::Reason,
 };
@@ -206,6 +208,13 @@ pub async fn before<S: ResponseSink>(
     if let Some(limits) = plan_limits(snapshot, exchange, policies) {
         rate_limits::admit(worker, snapshot, exchange, &limits, sink).await?;
     }
+    if let Some(rule) = &policies.validate {
+        // As the upstream gets it: without credentials that are not for it.
+        let view = RequestView { query: exchange.upstream_query(), ..exchange.view() };
+        if let Err(refused) = rule.parameters(Checked { view: &view, matched }) {
+            refuse_or_explain(worker, exchange, refused, rule.shadow, sink)?;
+        }
+    }
     shape::request(snapshot, exchange, matched, policies)?;
     Ok(Passed::On(permit))
 }
@@ -222,6 +231,20 @@ fn refuse_or_tell(
     }
     told(worker, exchange, reason);
     Ok(())
+}
+
+/// The same of what is wrong with a request, which its client is told.
+pub(super) fn refuse_or_explain<S: ResponseSink>(
+    worker: &Worker,
+    exchange: &Exchange,
+    (reason, fault): Refused,
+    is_shadow: bool,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let route = exchange.route;
+    tracing::debug!(reason = reason.token, route, is_shadow, "{}", fault.sentence());
+    sink.reshape().fault = Some(fault);
+    refuse_or_tell(worker, exchange, reason, is_shadow)
 }
 
 /// Counts and notes what would be refused.

@@ -40,7 +40,9 @@ fn names(file: &File) -> Vec<At<String>> {
 pub(super) fn is_asked_for(file: &File, name: &str) -> bool {
     let routes = file.routes.iter().map(|route| &route.value.authenticate);
     let sets = file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref());
-    let all = routes.chain(sets.map(|set| &set.authenticate));
+    let documents = file.openapi.value.0.iter().filter_map(|(_, own)| own.as_ref());
+    let documents = documents.map(|own| &own.authenticate);
+    let all = routes.chain(sets.map(|set| &set.authenticate)).chain(documents);
     all.flat_map(|keys| keys.iter()).any(|ways| ways.value.0.iter().any(|own| own == name))
 }
 

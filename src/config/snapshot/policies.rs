@@ -1,5 +1,7 @@
 //! What the policies of one route are.
 
+use std::sync::Arc;
+
 use super::{Authenticate, Respond, RouteLimits};
 use crate::policy::{
     addresses::{Addresses, Lists},
@@ -11,6 +13,7 @@ use crate::policy::{
     template::{Place, Template},
     transform::{RequestTransform, ResponseTransform},
     user_agents::UserAgents,
+    validate::Validation,
 };
 
 /// The policies of a route that has any.
@@ -37,6 +40,8 @@ pub struct Policies {
     /// Cookies whose names begin so are the gateway's own: upstreams do not get them.
     pub own_cookies: Vec<Box<[u8]>>,
     pub rate_limits: Option<Box<RouteLimits>>,
+    /// What requests have to be like.
+    pub validate: Option<Arc<Validation>>,
     pub transform_request: Option<RequestTransform>,
     pub transform_response: Option<ResponseTransform>,
     pub compress: Option<Compress>,
@@ -60,6 +65,7 @@ impl Policies {
             authorization,
             response_bytes_max: _,
             security_lines,
+            validate,
             transform_request,
             transform_response: _,
             errors,
@@ -75,6 +81,7 @@ impl Policies {
             || csrf.is_some()
             || authorization.is_some()
             || security_lines.is_some()
+            || validate.is_some()
             || transform_request.is_some()
             || errors.is_some()
             || !own_cookies.is_empty()
@@ -88,6 +95,12 @@ impl Policies {
             || self.compress.is_some()
             || self.decompress.is_some()
             || self.transform_request.as_ref().is_some_and(|rule| rule.body.is_some())
+            || self.checks_bodies()
+    }
+
+    /// A request's body is looked at.
+    pub fn checks_bodies(&self) -> bool {
+        self.validate.as_ref().is_some_and(|rule| rule.body.is_some())
     }
 
     /// A response's body may be held and changed.

@@ -31,6 +31,7 @@ mod rate_limits;
 mod secret_source;
 mod times;
 mod trace;
+mod validate;
 mod web;
 
 pub use crate::config::snapshot::ClientAuth;
@@ -52,6 +53,7 @@ pub use rate_limits::{LimitKey, Rate};
 pub use secret_source::SecretSource;
 pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
+pub use validate::SchemaText;
 pub use web::{CorsOrigin, FieldName, FieldNameOrAny, Origin, OriginPattern, UserAgent};
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
