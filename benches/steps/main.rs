@@ -18,6 +18,7 @@ mod exchange;
 mod keys;
 mod measure;
 mod parse;
+mod policies;
 mod route;
 mod trace;
 
@@ -35,5 +36,6 @@ fn main() {
         trace::cases(cases);
         balance::cases(cases);
         keys::cases(cases);
+        policies::cases(cases);
     });
 }

@@ -6,7 +6,7 @@
 //! that were refused (429). Anything else, and a connection that ends, is an error.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -40,9 +40,18 @@ pub struct Flags {
     /// Requests in flight on each
     #[arg(long, default_value_t = 1)]
     pipeline: usize,
-    /// Keys, taken in turn, as `/?key=N`
+    /// Path
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// Keys, taken in turn, as `?key=N`
     #[arg(long, default_value_t = 1)]
     keys: u64,
+    /// So many of the keys get three quarters of the requests; 0: all get as many
+    #[arg(long, default_value_t = 0)]
+    hot: u64,
+    /// Tokens that a request takes
+    #[arg(long, default_value_t = 1)]
+    cost: u64,
     /// Seconds
     #[arg(long, default_value_t = 30.0)]
     seconds: f64,
@@ -54,18 +63,25 @@ pub struct Flags {
     offered: u64,
 }
 
-/// One bucket for each key, as the limit would be if there were one worker without a way to it.
-struct Seen {
-    begun: Instant,
-    /// Nanoseconds between two tokens.
-    interval: f64,
-    depth: f64,
-    full: Vec<f64>,
-    next_key: u64,
-    sent: u64,
+/// A key's bucket, and what became of its requests.
+#[derive(Clone, Default)]
+struct Key {
+    full: f64,
     ideal: u64,
     passed: u64,
     refused: u64,
+}
+
+/// One bucket for each key, as the limit would be if there were one worker without a way to it.
+struct Seen {
+    begun: Instant,
+    /// Nanoseconds in which it fills.
+    depth: f64,
+    keys: Vec<Key>,
+    /// Of one request.
+    span: f64,
+    hot: u64,
+    sent: u64,
     other: BTreeMap<String, u64>,
     last: Duration,
 }
@@ -73,23 +89,23 @@ struct Seen {
 impl Seen {
     /// The key of a request that is sent now.
     fn send(&mut self) -> u64 {
-        let key = self.next_key;
-        self.next_key = (key + 1) % self.full.len() as u64;
+        let key = key(self.sent, self.keys.len() as u64, self.hot);
         self.sent += 1;
         let now = self.begun.elapsed().as_nanos() as f64;
-        let full = &mut self.full[key as usize];
-        let next = full.max(now) + self.interval;
+        let seen = &mut self.keys[key as usize];
+        let next = seen.full.max(now) + self.span;
         if next <= now + self.depth {
-            *full = next;
-            self.ideal += 1;
+            seen.full = next;
+            seen.ideal += 1;
         }
         key
     }
 
-    fn answered(&mut self, status: &[u8]) {
+    fn answered(&mut self, key: u64, status: &[u8]) {
+        let seen = &mut self.keys[key as usize];
         match status {
-            [b'2', ..] => self.passed += 1,
-            b"429" => self.refused += 1,
+            [b'2', ..] => seen.passed += 1,
+            b"429" => seen.refused += 1,
             status => self.fails(&format!("status {}", String::from_utf8_lossy(status))),
         }
         self.last = self.begun.elapsed();
@@ -105,14 +121,11 @@ impl Flags {
         let interval = self.period as f64 * 1e9 / self.rate as f64;
         let seen = Rc::new(RefCell::new(Seen {
             begun: Instant::now(),
-            interval,
+            span: interval * self.cost as f64,
             depth: interval * self.burst as f64,
-            full: vec![0.0; self.keys.max(1) as usize],
-            next_key: 0,
+            keys: vec![Key::default(); self.keys.max(1) as usize],
+            hot: self.hot,
             sent: 0,
-            ideal: 0,
-            passed: 0,
-            refused: 0,
             other: BTreeMap::new(),
             last: Duration::ZERO,
         }));
@@ -123,16 +136,29 @@ impl Flags {
         let until = Duration::from_secs_f64(self.seconds);
         runtime.block_on(all(&self, &seen, until))?;
         let seen = seen.borrow();
-        let each = self.rate as f64 / self.period as f64;
-        let most = self.keys as f64 * (self.burst as f64 + each * seen.last.as_secs_f64());
-        let report = serde_json::json!({
-            "sent": seen.sent, "passed": seen.passed, "refused": seen.refused,
-            "ideal": seen.ideal, "most": most, "seconds": seen.last.as_secs_f64(),
-            "other": seen.other,
-        });
-        println!("{report}");
+        println!("{}", report(&self, &seen));
         Ok(())
     }
+}
+
+/// Sums, and what the key is like that is worst.
+fn report(flags: &Flags, seen: &Seen) -> serde_json::Value {
+    let seconds = seen.last.as_secs_f64();
+    let tokens = flags.burst as f64 + flags.rate as f64 / flags.period as f64 * seconds;
+    let most = tokens / flags.cost as f64;
+    let sum = |of: fn(&Key) -> u64| seen.keys.iter().map(of).sum::<u64>();
+    let worst = |of: &dyn Fn(&Key) -> f64| seen.keys.iter().map(of).fold(f64::MIN, f64::max);
+    let off = |key: &Key| key.passed.abs_diff(key.ideal) as f64;
+    serde_json::json!({
+        "sent": seen.sent, "seconds": seconds, "other": seen.other, "most_of_a_key": most,
+        "passed": sum(|key| key.passed), "refused": sum(|key| key.refused),
+        "ideal": sum(|key| key.ideal),
+        "keys_refused": sum(|key| u64::from(key.refused > 0)),
+        // Above 0: more than may.
+        "over": worst(&|key| key.passed as f64 - most.floor()),
+        // Above 0: by more than a request and than a hundredth.
+        "off": worst(&|key| off(key) - (key.ideal as f64 / 100.0).max(1.0)),
+    })
 }
 
 async fn all(flags: &Flags, seen: &Rc<RefCell<Seen>>, until: Duration) -> io::Result<()> {
@@ -171,6 +197,7 @@ async fn one(
     until: Duration,
 ) -> io::Result<()> {
     let (mut received, mut rest) = (vec![0u8; 64 * 1024], Vec::new());
+    let mut keys = VecDeque::with_capacity(flags.pipeline);
     loop {
         if !pause(flags, seen).await || seen.borrow().begun.elapsed() >= until {
             return Ok(());
@@ -178,13 +205,14 @@ async fn one(
         let mut requests = Vec::with_capacity(64 * flags.pipeline);
         for _ in 0..flags.pipeline {
             let key = seen.borrow_mut().send();
-            let text = format!("GET /?key={key} HTTP/1.1\r\nHost: bench.test\r\n\r\n");
+            keys.push_back(key);
+            let path = &flags.path;
+            let text = format!("GET {path}?key={key} HTTP/1.1\r\nHost: bench.test\r\n\r\n");
             requests.extend_from_slice(text.as_bytes());
         }
         let (result, _) = stream.write_all(requests).await;
         result?;
-        let mut answers = 0;
-        while answers < flags.pipeline {
+        while !keys.is_empty() {
             let (result, buf) = stream.read(received).await;
             received = buf;
             match result? {
@@ -193,12 +221,23 @@ async fn one(
             }
             let mut at = 0;
             while let Some((status, len)) = response(&rest[at..]) {
-                seen.borrow_mut().answered(status);
+                let key =
+                    keys.pop_front().ok_or_else(|| io::Error::other("one answer too many"))?;
+                seen.borrow_mut().answered(key, status);
                 at += len;
-                answers += 1;
             }
             rest.drain(..at);
         }
+    }
+}
+
+/// The key of a request of that number.
+fn key(number: u64, keys: u64, hot: u64) -> u64 {
+    let cold = keys.saturating_sub(hot);
+    match (hot, number % 4) {
+        (0, _) => number % keys,
+        (_, 0) if cold > 0 => hot + number / 4 % cold,
+        _ => (number - number / 4) % hot,
     }
 }
 
@@ -242,6 +281,20 @@ fn response(bytes: &[u8]) -> Option<(&[u8], usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hot_keys_get_three_quarters_and_all_get_some() {
+        let count = |keys, hot| {
+            let mut counts = vec![0; keys as usize];
+            (0..8000).for_each(|n| counts[key(n, keys, hot) as usize] += 1);
+            counts
+        };
+        assert_eq!(count(4, 0), [2000; 4]);
+        assert_eq!(count(2, 2), [4000; 2]);
+        let counts = count(1002, 2);
+        assert_eq!((counts[0], counts[1]), (3000, 3000));
+        assert!(counts[2..].iter().all(|n| *n == 2));
+    }
 
     #[test]
     fn responses_are_cut_where_they_end() {

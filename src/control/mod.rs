@@ -2,6 +2,7 @@
 
 pub mod acme;
 pub mod admin;
+mod behind;
 mod cli;
 pub mod commands;
 pub mod cores;

@@ -12,14 +12,13 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::{Arc, Mutex, mpsc},
-    thread,
     time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
 use super::{
-    admin, cli,
+    admin, behind, cli,
     endpoints::Overrides,
     history::{Became, History},
     logs::{Logs, Prepared},
@@ -53,9 +52,6 @@ use crate::{
 
 /// A reload waits for a worker this many times as long as it takes to call one stuck.
 const PATIENCE: u32 = 5;
-
-/// Of the thread that reads a configuration, so that a worker on the same core goes first.
-const RELOAD_NICENESS: i32 = 10;
 
 /// What control knows of the configuration in force.
 pub struct Reloads {
@@ -251,12 +247,11 @@ impl Reloads {
         let own = tell.clone();
         // Looking names up may take long, and signals must be heeded meanwhile.
         let load = move || {
-            // A large file of keys takes a core for a second: not from the workers.
-            let _ = rustix::process::setpriority_process(None, RELOAD_NICENESS);
+            // A large file of keys takes a core for a second.
             let loaded = cli::load_and_tell(&file).map(|(new, warnings)| (Box::new(new), warnings));
             let _ = own.send(Event::Loaded(loaded));
         };
-        if let Err(e) = thread::Builder::new().name("reload".to_owned()).spawn(load) {
+        if let Err(e) = behind::spawn("reload", load) {
             self.refused(Refused::Impossible(format!("cannot start a thread: {e}")), tell);
         }
     }
@@ -393,7 +388,13 @@ impl Reloads {
 
     /// Frees the configurations that no worker uses any more; whether some are left that will be.
     pub fn free(&mut self) -> bool {
-        self.held.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        let unused: Vec<_> =
+            self.held.extract_if(.., |snapshot| Arc::strong_count(snapshot) == 1).collect();
+        if !unused.is_empty() {
+            // A million consumers are a million blocks. Where there can be no thread, this one
+            // frees them.
+            let _ = behind::spawn("free", move || drop(unused));
+        }
         self.held.iter().any(|snapshot| snapshot.generation < self.current.generation)
     }
 

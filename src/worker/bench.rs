@@ -7,10 +7,12 @@
 
 use std::{
     cell::Cell,
+    future::Future,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::net::UnixStream as StdUnixStream,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use monoio::net::UnixStream;
@@ -32,13 +34,14 @@ use super::{
     mailbox::mailbox,
     net::{Stream, Wait},
     pipeline::{self, Done, Outcome},
+    policies::{self, Passed},
     runtime::Driver,
     siblings::Sibling,
 };
 use crate::{
     config::{
         self, Snapshot,
-        snapshot::{Action, Io, Runtime},
+        snapshot::{Action, Io, Runtime, WayKind},
     },
     policy::{client, grpc::Grpc, route::RouteMatch},
     telemetry::{
@@ -116,6 +119,99 @@ impl Parts<'_> {
             }
         }
     }
+}
+
+/// One exchange whose route may have policies, and the head of its response.
+pub struct Judged<'a> {
+    worker: &'a Worker,
+    generation: &'a Generation,
+    exchange: Exchange,
+    matched: RouteMatch,
+    client: &'a Client,
+    head: ResponseHead,
+    /// The response as received.
+    response: &'a [u8],
+    buf: Buffer,
+}
+
+impl Judged<'_> {
+    /// What the policies of the route do until the request may be forwarded, and to the head of the
+    /// response: what they add to it is written. All of them must let it pass, without waiting.
+    /// Answers the number of bytes that the client gets.
+    pub fn judge(&mut self) -> usize {
+        let exchange = &mut self.exchange;
+        let wait = Wait { idle_ms: NEVER_MS, until_ms: NEVER_MS };
+        let version = (exchange.head().version, exchange.is_head());
+        let mut sink = H1Sink::new(self.worker, self.generation, self.client, version, true, wait);
+        let rule = self.generation.route(self.matched.route);
+        let _permit = match rule.policies.pass() {
+            Ok(permit) => permit,
+            Err(asked) => {
+                policies::tell(exchange, asked.policies(), &mut sink);
+                let of = (&self.matched, asked);
+                let before =
+                    policies::before(self.worker, self.generation, exchange, of, &mut sink);
+                let mut context = Context::from_waker(Waker::noop());
+                match std::pin::pin!(before).poll(&mut context) {
+                    Poll::Ready(Ok(Passed::On(permit))) => permit,
+                    other => panic!("the request passes at once: {other:?}"),
+                }
+            }
+        };
+        (exchange.identity, exchange.upstream_fields) = (None, None);
+        self.buf.reset(HEADROOM);
+        self.buf.append(self.response);
+        sink.decide(self.head.framing);
+        let mut out = self.worker.scratch.take();
+        sink.rewrite(&mut out, &self.head, self.buf.bytes());
+        let len = out.len();
+        self.worker.scratch.set(out);
+        len
+    }
+}
+
+/// Has `run` use an exchange of `request`, to which `configuration` gives a route with policies,
+/// and of `response`. Passwords of its users are `password`, and known to be right.
+pub fn with_policies(
+    configuration: &str,
+    (request, response, password): (&[u8], &[u8], &str),
+    run: impl FnOnce(&mut Judged<'_>),
+) {
+    let (snapshot, _) = config::from_text("benchmark", configuration)
+        .unwrap_or_else(|report| panic!("{}", report.render(false)));
+    let runtime = Runtime { io: Io::Epoll, ..snapshot.runtime.clone() };
+    let mut driver = Driver::build(&runtime).expect("epoll is everywhere");
+    clock::refresh();
+    let worker = worker(snapshot, &[]);
+    let generation = worker.snapshot();
+    worker.serve_with(&generation);
+    for way in &generation.ways {
+        if let WayKind::Password(rule) = &way.kind {
+            rule.users.all.iter().for_each(|user| worker.passwords.is_right(user, password));
+        }
+    }
+    let door = door(&generation);
+    driver.block_on(async {
+        let (ours, _theirs) = StdUnixStream::pair().expect("a pair of sockets");
+        let stream = UnixStream::from_std(ours).expect("a socket enters the runtime");
+        let stream = Stream::unix(stream, &worker.deadlines);
+        let client = Client::new(stream, Some(SocketAddr::new(PEER, 50_000)), door.clone());
+        let (exchange, matched) = exchange(&worker, &generation, door.clone(), request);
+        let mut head = ResponseHead::default();
+        let parsed = head.parse(response, exchange.head().method, &generation.limits.head);
+        assert_eq!(parsed, Ok(Parsed::Complete(())), "the response is complete");
+        let buf = worker.buffers.head();
+        run(&mut Judged {
+            worker: &worker,
+            generation: &generation,
+            exchange,
+            matched,
+            client: &client,
+            head,
+            response,
+            buf,
+        });
+    });
 }
 
 /// Has `run` use an exchange of `request`, which must be forwarded by `configuration` (text of a

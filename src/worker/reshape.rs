@@ -6,7 +6,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{policy::validate::Fault, wire::emit};
+use crate::policy::validate::Fault;
 
 /// Changes to a response's fields.
 #[derive(Debug, Default)]
@@ -45,9 +45,12 @@ impl Reshape {
         if let Some((_, lines)) = self.unless.as_ref().filter(|(name, _)| !has(name)) {
             out.extend_from_slice(lines);
         }
-        for (name, value) in lines(&self.unless_named) {
-            if !has(name) {
-                emit::field(out, name, value);
+        let mut rest = &*self.unless_named;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let (line, after) = rest.split_at(end + 1);
+            rest = after;
+            if memchr::memchr(b':', line).is_some_and(|colon| !has(&line[..colon])) {
+                out.extend_from_slice(line);
             }
         }
     }
