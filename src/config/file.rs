@@ -28,6 +28,7 @@ pub use authorization::{AuthorizationRule, AuthorizeEntry, AuthorizeKey, RuleSet
 pub use compress::{Compress, Decompress};
 pub use consumers::{ApiKeys, Basic, Consumer, Plan};
 pub use forward_auth::ForwardAuth;
+pub use introspection::Introspection;
 pub use jwt::Jwt;
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
@@ -44,6 +45,7 @@ mod authorization;
 mod compress;
 mod consumers;
 mod forward_auth;
+mod introspection;
 mod jwt;
 mod policies;
 mod rate_limits;
@@ -90,6 +92,9 @@ section! {
         basic: Named<Basic> = Named::default();
         /// Ways to authenticate by asking a service, by name. See docs/forward-auth.md.
         forward_auth: Named<ForwardAuth> = Named::default();
+        /// Ways to authenticate by tokens that their provider is asked about, by name. See
+        /// docs/introspection.md.
+        introspection: Named<Introspection> = Named::default();
         /// How many requests may pass, by name. See docs/rate-limits.md.
         rate_limits: Named<RateLimit> = Named::default();
         /// Ways to authenticate by JSON Web Tokens, by name. See docs/jwt.md.

@@ -23,6 +23,7 @@ fn sample_name(section: &str) -> &'static str {
         "consumers" => "alice",
         "plans" => "gold",
         "forward_auth" => "service",
+        "introspection" => "provider",
         _ => "orders",
     }
 }

@@ -43,6 +43,7 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     AUTH_AUDIENCE = "auth.audience", 401, "The token is for another audience.", "RFC 7519 §4.1.3";
     AUTH_CLAIM = "auth.claim", 401, "The token lacks a claim that the route asks for, or has it with another value.", "RFC 7519 §4";
     AUTH_KEY_UNKNOWN = "auth.key_unknown", 401, "The token names a key that its issuer does not have.", "RFC 7515 §4.1.4";
+    AUTH_INACTIVE = "auth.inactive", 401, "The token is not active: its provider does not know it, has revoked it, or it has expired.", "RFC 7662 §2.2";
     AUTH_UNAVAILABLE = "auth.unavailable", 503, "Who the request is from cannot be verified now.", "RFC 9110 §15.6.4";
     RATE_LIMITED = "limit.exhausted", 429, "The client has used up what its rate limit allows.", "RFC 6585 §4";
     TRANSFORM_VALUE = "transform.value", 400, "A value that the path for the upstream is made of is missing in the request.", "";

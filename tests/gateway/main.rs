@@ -33,6 +33,7 @@ mod grpc_web;
 mod handshake_rate;
 mod http2;
 mod http2_upstream;
+mod introspection;
 mod jwt;
 mod lifecycle;
 mod limits;

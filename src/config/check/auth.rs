@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{
     Once, TOP,
     consumers::{self, Credentials},
-    forward_auth, jwt,
+    forward_auth, introspection, jwt,
 };
 use crate::{
     config::{
@@ -30,6 +30,7 @@ fn names(file: &File) -> Vec<At<String>> {
     names.extend(file.api_keys.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.basic.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.forward_auth.value.0.iter().map(|(name, _)| name.clone()));
+    names.extend(file.introspection.value.0.iter().map(|(name, _)| name.clone()));
     names
 }
 
@@ -57,6 +58,7 @@ pub(super) fn ways(
     }));
     ways.extend(consumers::ways(file, credentials));
     ways.extend(forward_auth::ways(file, sink));
+    ways.extend(introspection::ways(file, folder, sink));
     ways
 }
 

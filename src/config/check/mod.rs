@@ -34,6 +34,7 @@ mod certificates;
 mod consumers;
 mod crls;
 mod forward_auth;
+mod introspection;
 mod jwt;
 mod key_file;
 mod passthrough;
@@ -119,6 +120,7 @@ fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let mut files = tls::files(file, folder);
     files.extend(consumers::files(file, folder));
     files.extend(keys);
+    files.extend(introspection::files(file).into_iter().map(|name| folder.join(name)));
     files
 }
 

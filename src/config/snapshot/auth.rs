@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BasicRule, KeyRule, ServiceRule, jwks::Provider};
+use super::{BasicRule, IntrospectionRule, KeyRule, ServiceRule, jwks::Provider};
 use crate::policy::{
     auth::{Asked, Source},
     jwt::{KeySet, Rule},
@@ -32,6 +32,8 @@ pub enum WayKind {
     Service(ServiceRule),
     /// JSON Web Tokens.
     Jwt(Box<JwtWay>),
+    /// Tokens that a provider is asked about.
+    Introspection(Box<IntrospectionRule>),
 }
 
 /// A section `[jwt.NAME]`.
@@ -73,6 +75,7 @@ impl WayKind {
             WayKind::Password(_) => "a name and password",
             WayKind::Service(_) => "a service says who it is",
             WayKind::Jwt(_) => "JSON Web Token",
+            WayKind::Introspection(_) => "a token that its provider is asked about",
         }
     }
 }

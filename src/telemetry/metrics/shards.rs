@@ -195,6 +195,9 @@ impl TlsBreak {
 /// Who a TLS session is with, as the label `side` says it.
 pub const TLS_SIDES: [&str; 2] = ["client", "upstream"];
 
+/// What became of questions about tokens (`[introspection.NAME]`).
+pub const INTROSPECTIONS: [&str; 4] = ["active", "inactive", "failed", "busy"];
+
 /// Why a connection that was to begin with a PROXY protocol header was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyFailure {
@@ -272,6 +275,8 @@ pub struct WorkerShard {
     pub websockets: WebSocketShard,
     /// Passwords verified: right ones, wrong ones, and those nobody had time for.
     pub passwords: [Cell; 3],
+    /// What became of questions about tokens, by [`INTROSPECTIONS`].
+    pub introspections: [Cell; INTROSPECTIONS.len()],
     /// Requests answered, refused or cut off.
     pub requests: Cell,
     /// Exchanges the gateway answered or cut off itself, by reason, see [`reasons`].
@@ -321,6 +326,7 @@ impl Default for WorkerShard {
             tunnel_ends: Default::default(),
             websockets: WebSocketShard::default(),
             passwords: Default::default(),
+            introspections: Default::default(),
             requests: Cell::default(),
             reasons: std::array::from_fn(|_| Cell::default()),
             shadowed: std::array::from_fn(|_| Cell::default()),

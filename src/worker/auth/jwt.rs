@@ -45,7 +45,7 @@ pub fn now<'a>(asking: Asking<'a>, id: WayId, way: &'a JwtWay) -> Outcome<'a> {
 }
 
 /// The first token that is there.
-fn shown(asking: Asking<'_>, id: WayId) -> Found<'_> {
+pub(super) fn shown(asking: Asking<'_>, id: WayId) -> Found<'_> {
     let exchange = asking.exchange;
     let places = asking.snapshot.way(id).sources.iter();
     let mut found = places.map(|source| auth::find(source, exchange.head(), exchange.bytes()));
@@ -78,7 +78,7 @@ fn judge(state: &State, way: &JwtWay, token: &[u8]) -> Result<Seen, KeyUnknown> 
 }
 
 /// Seconds since 1970.
-fn now_s() -> f64 {
+pub(super) fn now_s() -> f64 {
     let now = clock_gettime(ClockId::RealtimeCoarse);
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }

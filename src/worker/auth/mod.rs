@@ -6,7 +6,10 @@
 //! wait does nothing before it is polled: it may be dropped and made again.
 
 mod basic;
+mod cache;
 mod certificate;
+mod flights;
+mod introspection;
 mod jwt;
 mod keys;
 pub mod known;
@@ -73,6 +76,7 @@ fn now(asking: Asking<'_>, id: WayId) -> Outcome<'_> {
         WayKind::Password(rule) => basic::now(asking, id, rule),
         WayKind::Service(rule) => service::now(asking, id, rule),
         WayKind::Jwt(rule) => jwt::now(asking, id, rule),
+        WayKind::Introspection(rule) => introspection::now(asking, id, rule),
     }
 }
 
@@ -190,10 +194,10 @@ fn challenge(way: &Way, refusal: Refusal) -> String {
         // Only the service knows what it takes.
         WayKind::Service(_) => format!("Service realm=\"{name}\""),
         // RFC 6750 §3: nothing of errors where no token was shown.
-        WayKind::Jwt(_) if refusal.reason == refusal::AUTH_MISSING => {
+        WayKind::Jwt(_) | WayKind::Introspection(_) if refusal.reason == refusal::AUTH_MISSING => {
             format!("Bearer realm=\"{name}\"")
         }
-        WayKind::Jwt(_) => {
+        WayKind::Jwt(_) | WayKind::Introspection(_) => {
             let meaning = refusal.reason.meaning;
             format!(
                 "Bearer realm=\"{name}\", error=\"invalid_token\", error_description=\"{meaning}\""

@@ -6,7 +6,7 @@ use super::{Figure, Scrape, classes, text_of};
 use crate::telemetry::metrics::{
     families as f,
     registry::{Registry, sum},
-    shards::ConsumerShard,
+    shards::{ConsumerShard, INTROSPECTIONS},
 };
 
 impl Scrape {
@@ -27,5 +27,9 @@ impl Scrape {
             (vec![Cow::Borrowed(outcome)], registry.sum(|w| w.passwords[at].get()))
         });
         self.counts(f::PASSWORDS, outcomes.filter(|(_, count)| *count > 0).collect());
+        let outcomes = INTROSPECTIONS.into_iter().enumerate().map(|(at, outcome)| {
+            (vec![Cow::Borrowed(outcome)], registry.sum(|w| w.introspections[at].get()))
+        });
+        self.counts(f::INTROSPECTIONS, outcomes.filter(|(_, count)| *count > 0).collect());
     }
 }
