@@ -33,6 +33,7 @@ pub use jwt::Jwt;
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
+pub use signatures::{SignatureKey, Signatures};
 pub use transform::{
     CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
 };
@@ -50,6 +51,7 @@ mod jwt;
 mod policies;
 mod rate_limits;
 mod route;
+mod signatures;
 mod transform;
 mod upstream;
 mod web;
@@ -90,6 +92,8 @@ section! {
         /// Ways to authenticate by a name and a password (HTTP Basic), by name. See
         /// docs/basic-auth.md.
         basic: Named<Basic> = Named::default();
+        /// Ways to authenticate by signatures over requests, by name. See docs/signatures.md.
+        signatures: Named<Signatures> = Named::default();
         /// Ways to authenticate by asking a service, by name. See docs/forward-auth.md.
         forward_auth: Named<ForwardAuth> = Named::default();
         /// Ways to authenticate by tokens that their provider is asked about, by name. See

@@ -24,6 +24,7 @@ fn sample_name(section: &str) -> &'static str {
         "plans" => "gold",
         "forward_auth" => "service",
         "introspection" => "provider",
+        "signatures" => "signed",
         _ => "orders",
     }
 }

@@ -31,6 +31,7 @@ pub mod refusal;
 pub mod retry;
 pub mod rewrite;
 pub mod route;
+pub mod signature;
 pub mod template;
 pub mod transform;
 pub mod user_agents;

@@ -48,6 +48,7 @@ mod proxying;
 mod rate_limits;
 mod reload;
 mod routing;
+mod signatures;
 mod smoke;
 mod splice;
 mod staples;

@@ -29,6 +29,7 @@ fn names(file: &File) -> Vec<At<String>> {
     names.extend(file.jwt.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.api_keys.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.basic.value.0.iter().map(|(name, _)| name.clone()));
+    names.extend(file.signatures.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.forward_auth.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.introspection.value.0.iter().map(|(name, _)| name.clone()));
     names
@@ -147,8 +148,18 @@ pub(super) fn authenticate(
             removed.push(source.clone());
         }
     }
+    let digested = alternatives.iter().map(|ids| ids.iter().filter_map(used).find_map(digested));
+    let digested = digested.collect();
     let asked = Asked { alternatives, anonymous: **anonymous };
-    Some(Authenticate { asked, tells_consumer: **written.consumer_fields, removed })
+    Some(Authenticate { asked, tells_consumer: **written.consumer_fields, removed, digested })
+}
+
+/// Largest body that the way compares with its digest, if it does.
+fn digested(way: &Way) -> Option<usize> {
+    match &way.kind {
+        WayKind::Signature(rule) if rule.rule.content_digest => Some(rule.body_bytes_max),
+        _ => None,
+    }
 }
 
 /// Names of fields that only the gateway writes on a route.

@@ -44,6 +44,7 @@ mod rate_limits;
 mod routes;
 mod rules;
 mod secrets;
+mod signatures;
 mod staples;
 mod tickets;
 mod tls;
@@ -120,6 +121,7 @@ fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
     let mut files = tls::files(file, folder);
     files.extend(consumers::files(file, folder));
     files.extend(keys);
+    files.extend(signatures::files(file).into_iter().map(|name| folder.join(name)));
     files.extend(introspection::files(file).into_iter().map(|name| folder.join(name)));
     files
 }

@@ -68,7 +68,8 @@ pub(super) fn policies(
     if let Some(place) = route.grpc_web.place().filter(|_| *route.grpc_web && policies.shapes()) {
         let title = "calls of gRPC-Web cannot be changed or bounded on their way";
         let fix = "take `transform_response`, `compress`, `decompress`, `max_response_body`, and \
-                   `json` and `form` of `transform_request`, away from this route";
+                   `json` and `form` of `transform_request`, away from this route, and write \
+                   content_digest = false in `[signatures]` that it asks for";
         sink.push(Problem::error(place, title).fix(fix));
     }
     Gate::of(policies.asks().then(|| Box::new(policies)))

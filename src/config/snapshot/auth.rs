@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BasicRule, IntrospectionRule, KeyRule, ServiceRule, jwks::Provider};
+use super::{BasicRule, IntrospectionRule, KeyRule, ServiceRule, SignatureRule, jwks::Provider};
 use crate::policy::{
     auth::{Asked, Source},
     jwt::{KeySet, Rule},
@@ -29,6 +29,8 @@ pub enum WayKind {
     Certificate,
     ApiKey(KeyRule),
     Password(BasicRule),
+    /// A signature over the request.
+    Signature(Box<SignatureRule>),
     Service(ServiceRule),
     /// JSON Web Tokens.
     Jwt(Box<JwtWay>),
@@ -73,6 +75,7 @@ impl WayKind {
             WayKind::Certificate => "the client's certificate",
             WayKind::ApiKey(_) => "an API key",
             WayKind::Password(_) => "a name and password",
+            WayKind::Signature(_) => "a signature over the request",
             WayKind::Service(_) => "a service says who it is",
             WayKind::Jwt(_) => "JSON Web Token",
             WayKind::Introspection(_) => "a token that its provider is asked about",
@@ -101,4 +104,13 @@ pub struct Authenticate {
     pub tells_consumer: bool,
     /// Credentials that the upstream does not get.
     pub removed: Vec<Source>,
+    /// By alternative: a body is compared with its signed digest, and held up to so many bytes.
+    pub digested: Vec<Option<usize>>,
+}
+
+impl Authenticate {
+    /// Some requests have bodies that are held and compared with their digests.
+    pub fn holds_bodies(&self) -> bool {
+        self.digested.iter().any(Option::is_some)
+    }
 }

@@ -29,6 +29,7 @@ mod paths;
 mod rate_limits;
 mod secret_source;
 mod secret_text;
+mod signatures;
 mod times;
 mod trace;
 mod web;
@@ -49,6 +50,7 @@ pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use rate_limits::{LimitKey, Rate};
 pub use secret_source::SecretSource;
 pub use secret_text::SecretText;
+pub use signatures::{ComponentName, Label, SignatureParameter, SignatureText};
 pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
 pub use web::{CorsOrigin, FieldName, FieldNameOrAny, Origin, OriginPattern, UserAgent};
@@ -228,6 +230,9 @@ written_as_text!(
     WayNames,
     CredentialSource,
     ClaimPath,
+    ComponentName,
+    Label,
+    SignatureText,
     StoredKey,
     PasswordHash,
     UserName,

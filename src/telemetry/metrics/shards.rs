@@ -195,6 +195,9 @@ impl TlsBreak {
 /// Who a TLS session is with, as the label `side` says it.
 pub const TLS_SIDES: [&str; 2] = ["client", "upstream"];
 
+/// What is said of nonces of signatures (`[signatures.NAME]`).
+pub const NONCE_OUTCOMES: [&str; 3] = ["new", "used", "unknown"];
+
 /// What became of questions about tokens (`[introspection.NAME]`).
 pub const INTROSPECTIONS: [&str; 4] = ["active", "inactive", "failed", "busy"];
 
@@ -277,6 +280,9 @@ pub struct WorkerShard {
     pub passwords: [Cell; 3],
     /// What became of questions about tokens, by [`INTROSPECTIONS`].
     pub introspections: [Cell; INTROSPECTIONS.len()],
+    /// Signatures whose nonce was looked at, by [`NONCE_OUTCOMES`], and nonces that are kept.
+    pub nonces: [Cell; NONCE_OUTCOMES.len()],
+    pub nonces_kept: Cell,
     /// Requests answered, refused or cut off.
     pub requests: Cell,
     /// Exchanges the gateway answered or cut off itself, by reason, see [`reasons`].
@@ -327,6 +333,8 @@ impl Default for WorkerShard {
             websockets: WebSocketShard::default(),
             passwords: Default::default(),
             introspections: Default::default(),
+            nonces: Default::default(),
+            nonces_kept: Cell::default(),
             requests: Cell::default(),
             reasons: std::array::from_fn(|_| Cell::default()),
             shadowed: std::array::from_fn(|_| Cell::default()),

@@ -13,8 +13,10 @@ mod introspection;
 mod jwt;
 mod keys;
 pub mod known;
+pub mod nonces;
 pub mod passwords;
 mod service;
+mod signature;
 mod state;
 mod upstream;
 
@@ -74,6 +76,7 @@ fn now(asking: Asking<'_>, id: WayId) -> Outcome<'_> {
         WayKind::Certificate => certificate::now(asking),
         WayKind::ApiKey(rule) => keys::now(asking, id, rule),
         WayKind::Password(rule) => basic::now(asking, id, rule),
+        WayKind::Signature(rule) => signature::now(asking, id, rule),
         WayKind::Service(rule) => service::now(asking, id, rule),
         WayKind::Jwt(rule) => jwt::now(asking, id, rule),
         WayKind::Introspection(rule) => introspection::now(asking, id, rule),
@@ -97,8 +100,11 @@ pub async fn authenticate<S: ResponseSink>(
     match decided {
         Ok(entry) => {
             upstream::tell(snapshot, exchange, rule, &entry);
-            if let Entry::Known(identity, _) = entry {
+            if let Entry::Known(identity, at) = entry {
                 exchange.identity = Some(identity);
+                if let Some(bytes_max) = rule.digested.get(at).copied().flatten() {
+                    exchange.upstream_fields().digested = Some(bytes_max);
+                }
             }
             Ok(())
         }
@@ -179,6 +185,11 @@ fn challenges(snapshot: &Generation, rule: &Authenticate, refusal: Refusal) -> V
     }
     let mut lines = Vec::with_capacity(128);
     told.iter().for_each(|text| emit::field(&mut lines, b"WWW-Authenticate", text.as_bytes()));
+    for id in rule.asked.alternatives.iter().flatten() {
+        if let WayKind::Signature(rule) = &snapshot.way(*id).kind {
+            emit::field(&mut lines, b"Accept-Signature", rule.wanted.as_bytes());
+        }
+    }
     lines
 }
 
@@ -191,6 +202,8 @@ fn challenge(way: &Way, refusal: Refusal) -> String {
         // Nor for what is in a field, a cookie or the query.
         WayKind::ApiKey(_) => format!("ApiKey realm=\"{name}\""),
         WayKind::Password(rule) => basic::challenge(rule),
+        // Accept-Signature says the rest.
+        WayKind::Signature(_) => format!("Signature realm=\"{name}\""),
         // Only the service knows what it takes.
         WayKind::Service(_) => format!("Service realm=\"{name}\""),
         // RFC 6750 §3: nothing of errors where no token was shown.

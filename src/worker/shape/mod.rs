@@ -7,6 +7,7 @@
 //! Invariant: what cannot be held or coded within the bounds is refused, or stays as it is.
 
 mod coding;
+mod digest;
 mod inflate;
 mod request;
 mod response;
@@ -32,6 +33,7 @@ use crate::{
         permit::Permit,
         route::RouteMatch,
     },
+    wire::Framing,
 };
 use coding::Encoder;
 use response::Shaped;
@@ -75,6 +77,33 @@ pub fn error(
 
 /// Does what the route says, with what goes in and comes out changed.
 pub async fn act<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    to: (&RouteMatch, Permit),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let held = exchange.upstream_fields.as_ref().and_then(|told| told.digested);
+    match held.filter(|_| has_body(exchange)) {
+        None => decoded(worker, snapshot, exchange, to, policies, (body, sink)).await,
+        Some(bytes_max) => {
+            let (received, mut whole) =
+                digest::body(exchange, snapshot, bytes_max, body, sink).await?;
+            let both = (&mut whole, sink);
+            let done = decoded(worker, snapshot, exchange, to, policies, both).await;
+            received.put_back(exchange);
+            done
+        }
+    }
+}
+
+fn has_body(exchange: &Exchange) -> bool {
+    !matches!(exchange.head().framing, Framing::None | Framing::Length(0))
+}
+
+/// With the request's body decompressed.
+async fn decoded<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,

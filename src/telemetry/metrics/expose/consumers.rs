@@ -6,7 +6,7 @@ use super::{Figure, Scrape, classes, text_of};
 use crate::telemetry::metrics::{
     families as f,
     registry::{Registry, sum},
-    shards::{ConsumerShard, INTROSPECTIONS},
+    shards::{ConsumerShard, INTROSPECTIONS, NONCE_OUTCOMES},
 };
 
 impl Scrape {
@@ -31,5 +31,14 @@ impl Scrape {
             (vec![Cow::Borrowed(outcome)], registry.sum(|w| w.introspections[at].get()))
         });
         self.counts(f::INTROSPECTIONS, outcomes.filter(|(_, count)| *count > 0).collect());
+        let outcomes = NONCE_OUTCOMES.into_iter().enumerate().map(|(at, outcome)| {
+            (vec![Cow::Borrowed(outcome)], registry.sum(|w| w.nonces[at].get()))
+        });
+        let outcomes: Vec<_> = outcomes.filter(|(_, count)| *count > 0).collect();
+        if !outcomes.is_empty() {
+            let kept = registry.sum(|w| w.nonces_kept.get());
+            self.counts(f::NONCES_KEPT, vec![(Vec::new(), kept)]);
+        }
+        self.counts(f::NONCES, outcomes);
     }
 }
