@@ -135,8 +135,11 @@ pub(super) fn rule(written: &Signatures, sink: &mut Sink) -> Rule {
 
 /// Says when nobody could sign.
 pub(super) fn check_keys(name: &At<String>, keys: &Keys, gathered: &Gathered<'_>, sink: &mut Sink) {
-    let is_sound = gathered.own().all(|(_, consumer)| !consumer.signature_keys.is_wrong());
-    if keys.is_empty() && is_sound && gathered.is_asked_for(&name.value) {
+    let is_none = |consumer: &Consumer| {
+        consumer.signature_keys.is_empty() && !consumer.signature_keys.is_wrong()
+    };
+    let is_none = gathered.own().all(|(_, consumer)| is_none(consumer));
+    if keys.is_empty() && is_none && gathered.is_asked_for(&name.value) {
         let title = "there is no key to sign with: no consumer has `signature_keys`";
         let fix = "add signature_keys = [{ id = \"alice-1\", algorithm = \"hmac-sha256\", secret = \
                    \"file:alice.secret\" }] to a consumer";

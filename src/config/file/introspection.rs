@@ -26,7 +26,7 @@ section! {
         /// Who the gateway is to the provider.
         client_id: String, eg "\"gateway\"";
         /// Its secret: `"file:PATH"` (relative to this configuration), `"env:NAME"` or itself.
-        client_secret: Secret<SecretText>, eg "\"env:CLIENT_SECRET\"";
+        client_secret: Secret<SecretText>, eg "\"file:introspection/client.secret\"";
         /// How they are shown to the provider: `"basic"` (Authorization) or `"post"` (in the body).
         client_auth: ClientAuth = ClientAuth::Basic;
 

@@ -4,6 +4,7 @@
 //! response's head are made in a sink before the real one ([`response::Shaped`]), which passes the
 //! body on as it comes, pipes included. A body that is changed is held as a whole, within its
 //! bound; one that is compressed ([`coding`]) or decompressed ([`inflate`]) passes in pieces.
+//! One that was signed ([`digest`]) is held until it is known to be what its digest says.
 //! Invariant: what cannot be held or coded within the bounds is refused, or stays as it is.
 
 mod coding;
