@@ -26,8 +26,9 @@ use crate::{
     },
 };
 
-/// A request waits so long for the home of its key, and up to a tick longer.
-const WAIT_MS: u64 = 200;
+/// A request waits so long for the home of its key, and up to a tick longer: nobody else can say
+/// whether its nonce is new, so that a worker that is behind must not turn good ones away.
+const WAIT_MS: u64 = 2000;
 
 /// Whether a nonce was used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct Asked<'a> {
     pub skew_s: u64,
     /// Nonces of one key.
     pub most: u32,
+    /// Nothing is awaited after that.
+    pub by_ms: u64,
 }
 
 type Tag = [u8; 16];
@@ -178,7 +181,7 @@ async fn used(worker: &Worker, asked: Asked<'_>) -> Used {
     if homes.leave(home, home::Letter::Nonce(letter)).is_err() {
         return Used::Unknown;
     }
-    waiting.answer().await
+    waiting.answer(asked.by_ms.min(now_ms() + WAIT_MS)).await
 }
 
 /// A letter for this worker.
@@ -219,7 +222,7 @@ impl<'w> Waiting<'w> {
         Waiting { worker, ticket: Ticket { place, serial } }
     }
 
-    async fn answer(&self) -> Used {
+    async fn answer(&self, by_ms: u64) -> Used {
         let answered = std::future::poll_fn(|cx| {
             let mut waits = self.worker.nonces.waits.borrow_mut();
             let wait = &mut waits[self.ticket.place];
@@ -232,7 +235,7 @@ impl<'w> Waiting<'w> {
             }
         });
         let alarm = self.worker.alarms.alarm();
-        alarm.by(now_ms() + WAIT_MS, answered).await.unwrap_or(Used::Unknown)
+        alarm.by(by_ms, answered).await.unwrap_or(Used::Unknown)
     }
 }
 

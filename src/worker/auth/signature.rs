@@ -46,6 +46,7 @@ pub fn now<'a>(asking: Asking<'a>, id: WayId, rule: &'a SignatureRule) -> Outcom
             until_s,
             skew_s: rule.rule.skew_s,
             most: rule.nonces_max,
+            by_ms: asking.exchange.until_ms,
         };
         match nonces::take(asking.worker, asked).await {
             Used::No => Seen::Identity(identity(asking, way, key)),
