@@ -33,7 +33,7 @@ pub use jwt::Jwt;
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
-pub use signatures::{SignatureKey, Signatures};
+pub use signatures::{NONCES, SignatureKey, Signatures};
 pub use transform::{
     CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
 };

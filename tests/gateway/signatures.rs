@@ -14,6 +14,14 @@ fn gateway(upstream: &Upstream, workers: u32, keys: &str) -> Gateway {
 }
 
 fn toml(upstream: &Upstream, workers: u32, keys: &str) -> String {
+    // As the tests are many, and the folder is for all of them.
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for (name, secret) in [("alice", ALICE.to_owned()), ("bob", STANDARD.encode(BOB))] {
+        // Whole at once: another test may read it.
+        let own = folder.join(format!("{name}.{:?}", std::thread::current().id()));
+        std::fs::write(&own, secret).unwrap();
+        std::fs::rename(&own, folder.join(name)).unwrap();
+    }
     format!(
         r#"
         [runtime]
@@ -38,18 +46,18 @@ fn toml(upstream: &Upstream, workers: u32, keys: &str) -> String {
         {keys}
         [consumers.alice]
         groups = ["staff"]
-        signature_keys = [{{ id = "alice-1", algorithm = "hmac-sha256", secret = "{ALICE}" }}]
+        signature_keys = [{{ id = "alice-1", algorithm = "hmac-sha256", secret = "file:{folder}/alice" }}]
         [consumers.bob]
         signature_keys = [
-            {{ id = "bob-1", algorithm = "hmac-sha256", secret = "{}", encoding = "base64" }},
+            {{ id = "bob-1", algorithm = "hmac-sha256", secret = "file:{folder}/bob", encoding = "base64" }},
         ]
         [consumers.carol]
-        signature_keys = [{{ id = "carol-1", algorithm = "hmac-sha256", secret = "{ALICE}" }}]
+        signature_keys = [{{ id = "carol-1", algorithm = "hmac-sha256", secret = "file:{folder}/alice" }}]
         [upstreams.app]
         endpoints = ["{}"]
         "#,
-        STANDARD.encode(BOB),
-        upstream.address()
+        upstream.address(),
+        folder = folder.display(),
     )
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::{TOP, auth, forward_auth, routes};
+use super::{TOP, auth, forward_auth, routes, secrets};
 use crate::{
     config::{
         decode::{At, Sink},
@@ -114,26 +114,21 @@ fn question(written: &Introspection, folder: &Path, sink: &mut Sink) -> AskedPro
         let fix = "write the name that the provider knows the gateway by";
         sink.push(Problem::error(at, "`client_id` is empty").fix(fix));
     }
-    let secret = match written.client_secret.is_wrong() {
-        true => Ok(String::new()),
-        false => written.client_secret.0.get(folder),
-    };
-    let secret = secret.unwrap_or_else(|why| {
-        let title = format!("`client_secret` cannot be used: {why}");
-        let fix = "write \"file:\" and the path of a file that has it, or \"env:\" and the name of a \
-                   variable that is set where the gateway is started";
-        let at = written.client_secret.place().unwrap_or(TOP);
-        sink.push(Problem::error(at, title).fix(fix));
-        String::new()
-    });
+    let about = ("the client's secret", "ask the provider about tokens");
+    let secret = written.client_secret.some();
+    let secret = secret.and_then(|source| secrets::read(&source, about, folder, sink));
     let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let (id, secret) = (encoded(&written.client_id.value), encoded(&secret));
-    let (authorization, form) = match *written.client_auth {
+    let id = encoded(&written.client_id.value);
+    let secret = secret.map(|secret| encoded(&secret.0));
+    let (authorization, form) = match (secret, *written.client_auth) {
+        (None, _) => (None, format!("client_id={id}&")),
         // RFC 6749 §2.3.1: both are written as forms have them before they are put together.
-        ClientAuth::Basic => {
+        (Some(secret), ClientAuth::Basic) => {
             (Some(format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")))), String::new())
         }
-        ClientAuth::Post => (None, format!("client_id={id}&client_secret={secret}&")),
+        (Some(secret), ClientAuth::Post) => {
+            (None, format!("client_id={id}&client_secret={secret}&"))
+        }
     };
     let upstream_name = written.upstream.value.0.clone();
     let host = written.host.value.as_ref().map_or(&upstream_name, |host| &host.0).clone();
@@ -149,6 +144,8 @@ fn question(written: &Introspection, folder: &Path, sink: &mut Sink) -> AskedPro
 /// Files of all sections, which are read again when they change.
 pub(super) fn files(file: &File) -> Vec<String> {
     let sections = file.introspection.value.0.iter().filter_map(|(_, written)| written.as_ref());
-    let of = |written: &Introspection| written.client_secret.value.0.file().map(str::to_owned);
+    let of = |written: &Introspection| {
+        written.client_secret.value.as_ref().and_then(|source| source.file()).map(str::to_owned)
+    };
     sections.filter_map(of).collect()
 }

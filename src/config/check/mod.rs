@@ -37,6 +37,7 @@ mod forward_auth;
 mod introspection;
 mod jwt;
 mod key_file;
+mod nobody;
 mod passthrough;
 mod plans;
 mod policies;

@@ -4,17 +4,20 @@ use std::path::Path;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::{Once, TOP, consumers::Gathered};
+use super::{Once, TOP, consumers::Gathered, secrets};
 use crate::{
     config::{
         decode::{At, Sink},
-        file::{Consumer, File, SignatureKey, Signatures},
+        file::{Consumer, File, NONCES, SignatureKey, Signatures},
         report::{Place, Problem},
         snapshot::SecretEncoding,
         values::SignatureParameter,
     },
     policy::signature::{Component, Key, Keys, Rule, key::Material},
 };
+
+/// Largest file with a public key, in bytes.
+const PEM_BYTES_MAX: u64 = 64 << 10;
 
 /// The keys of all consumers.
 pub(super) fn keys(gathered: &Gathered<'_>, folder: &Path, sink: &mut Sink) -> Keys {
@@ -27,10 +30,10 @@ pub(super) fn keys(gathered: &Gathered<'_>, folder: &Path, sink: &mut Sink) -> K
             let fix =
                 "a signature says by this name which key it is of: give each a name of its own";
             once.check(id, place, "the key", fix, sink);
-            match material(written, folder) {
-                Ok(material) => {
-                    keys.add(Key::new(id, *written.algorithm, number, material));
-                }
+            match material(written, folder, sink) {
+                Ok(material) => keys.add(Key::new(id, *written.algorithm, number, material)),
+                // It was reported where the secret was read.
+                Err(wrong) if wrong.title.is_empty() => {}
                 Err(wrong) => {
                     let at = wrong.place.or(written.place()).unwrap_or(TOP);
                     sink.push(Problem::error(at, wrong.title).fix(wrong.fix));
@@ -45,48 +48,61 @@ pub(super) fn keys(gathered: &Gathered<'_>, folder: &Path, sink: &mut Sink) -> K
 struct Wrong {
     place: Option<Place>,
     title: String,
-    fix: String,
+    fix: &'static str,
 }
 
-fn material(written: &SignatureKey, folder: &Path) -> Result<Material, Wrong> {
+fn material(written: &SignatureKey, folder: &Path, sink: &mut Sink) -> Result<Material, Wrong> {
     let algorithm = *written.algorithm;
-    let name = algorithm.name();
-    let (needed, other) = match algorithm.is_of_secret() {
-        true => (("secret", &written.secret), ("public_key", &written.public_key)),
-        false => (("public_key", &written.public_key), ("secret", &written.secret)),
+    let is_secret = algorithm.is_of_secret();
+    let (secret, file) = (&written.secret, &written.public_key_file);
+    let (needed, place, other, how) = match is_secret {
+        true => (
+            "secret",
+            secret.place(),
+            ("public_key_file", file.place()),
+            "write secret = \"file:alice.secret\", with what `openssl rand -hex 32` gives",
+        ),
+        false => (
+            "public_key_file",
+            file.place(),
+            ("secret", secret.place()),
+            "write public_key_file = \"alice.pem\", with what `openssl pkey -pubout` gives",
+        ),
     };
-    let how = match algorithm.is_of_secret() {
-        true => "write secret = \"file:alice.secret\", with what `openssl rand -hex 32` gives",
-        false => "write public_key = \"file:alice.pem\", with what `openssl pkey -pubout` gives",
-    };
-    if let Some(place) = other.1.place().filter(|_| other.1.value.is_some()) {
-        let title = format!("`{}` is not for keys of {name}", other.0);
-        return Err(Wrong { place: Some(place), title, fix: how.to_owned() });
+    let wrong = |place, title: String| Wrong { place, title, fix: how };
+    if let (key, Some(place)) = other {
+        let title = format!("`{key}` is not for keys of {}", algorithm.name());
+        return Err(wrong(Some(place), title));
     }
-    let Some(source) = &needed.1.value else {
-        let title = format!("a key of {name} needs `{}`", needed.0);
-        return Err(Wrong { place: written.algorithm.place(), title, fix: how.to_owned() });
-    };
-    let unusable = |why: String| {
-        let title = format!("`{}` cannot be used: {why}", needed.0);
-        Wrong { place: needed.1.place(), title, fix: how.to_owned() }
-    };
-    let text = source.0.get(folder).map_err(unusable)?;
-    if !algorithm.is_of_secret() {
-        if let Some(place) = written.encoding.place() {
-            let title = "`encoding` is of secrets, and a public key is in PEM".to_owned();
-            return Err(Wrong { place: Some(place), title, fix: "remove it".to_owned() });
-        }
-        return Material::public(text.as_bytes(), algorithm).map_err(unusable);
+    if let Some(place) = written.encoding.place().filter(|_| !is_secret) {
+        return Err(wrong(Some(place), "`encoding` is of secrets".to_owned()));
     }
-    let secret = match *written.encoding {
-        SecretEncoding::Text => text.into_bytes(),
+    let unusable = |why: String| wrong(place, format!("`{needed}` cannot be used: {why}"));
+    let missing = || {
+        let title = format!("a key of {} needs `{needed}`", algorithm.name());
+        wrong(written.algorithm.place(), title)
+    };
+    if !is_secret {
+        let path = folder.join(file.value.as_ref().ok_or_else(missing)?);
+        let read = std::fs::metadata(&path).and_then(|meta| match meta.len() {
+            0..=PEM_BYTES_MAX => std::fs::read(&path),
+            _ => Err(std::io::Error::other("larger than 64 KiB")),
+        });
+        let pem = read.map_err(|e| unusable(format!("cannot read `{}`: {e}", path.display())))?;
+        return Material::public(&pem, algorithm).map_err(unusable);
+    }
+    let source = secret.some().ok_or_else(missing)?;
+    let about = ("the secret of a key", "sign requests with it");
+    let Some(text) = secrets::read(&source, about, folder, sink) else {
+        return Err(wrong(None, String::new()));
+    };
+    let bytes = match *written.encoding {
+        SecretEncoding::Text => text.0.into_bytes(),
         SecretEncoding::Base64 => {
-            let decoded = STANDARD.decode(text.trim());
-            decoded.map_err(|_| unusable("it is not base64".to_owned()))?
+            STANDARD.decode(&text.0).map_err(|_| unusable("it is not base64".to_owned()))?
         }
     };
-    Material::secret(&secret).map_err(unusable)
+    Material::secret(&bytes).map_err(unusable)
 }
 
 /// What a section asks of signatures.
@@ -109,12 +125,11 @@ pub(super) fn rule(written: &Signatures, sink: &mut Sink) -> Rule {
         sink.push(Problem::error(place, title).fix(fix));
     }
     let needs_nonce = needs(SignatureParameter::Nonce);
-    if let Some(place) = written.nonces.place().filter(|_| !needs_nonce) {
-        if !written.parameters.is_wrong() {
-            let title = "`nonces` has no effect: no nonce is asked for";
-            let fix = "add parameters = [\"nonce\"], or remove it";
-            sink.push(Problem::error(place, title).fix(fix));
-        }
+    let is_idle = !needs_nonce && *written.nonces != NONCES && !written.parameters.is_wrong();
+    if let Some(place) = written.nonces.place().filter(|_| is_idle) {
+        let title = "`nonces` has no effect: no nonce is asked for";
+        let fix = "add parameters = [\"nonce\"], or remove it";
+        sink.push(Problem::error(place, title).fix(fix));
     }
     if let Some(place) = written.max_digested_body.place().filter(|_| !*written.content_digest) {
         let title = "`max_digested_body` has no effect: `content_digest` is off";
@@ -151,6 +166,9 @@ pub(super) fn check_keys(name: &At<String>, keys: &Keys, gathered: &Gathered<'_>
 pub(super) fn files(file: &File) -> Vec<String> {
     let consumers = file.consumers.value.0.iter().filter_map(|(_, consumer)| consumer.as_ref());
     let keys = consumers.flat_map(|consumer: &Consumer| consumer.signature_keys.iter());
-    let sources = keys.flat_map(|key| [&key.secret.value, &key.public_key.value]);
-    sources.flatten().filter_map(|source| source.0.file()).map(str::to_owned).collect()
+    let of = |key: &SignatureKey| {
+        let secret = key.secret.value.as_ref().and_then(|source| source.file());
+        [secret.map(str::to_owned), key.public_key_file.value.clone()]
+    };
+    keys.flat_map(|key| of(key)).flatten().collect()
 }

@@ -6,7 +6,7 @@ use crate::{
         snapshot::ClientAuth,
         units::{Millis, Size, bytes, hours, kib, mib, millis, minutes, seconds},
         values::{
-            ClaimPath, ClaimValues, CredentialSource, HostName, Name, PathText, Secret, SecretText,
+            ClaimPath, ClaimValues, CredentialSource, HostName, Name, PathText, SecretSource,
         },
     },
     section,
@@ -25,8 +25,10 @@ section! {
         host: Option<HostName> = None, eg "\"id.example.com\"";
         /// Who the gateway is to the provider.
         client_id: String, eg "\"gateway\"";
-        /// Its secret: `"file:PATH"` (relative to this configuration), `"env:NAME"` or itself.
-        client_secret: Secret<SecretText>, eg "\"file:introspection/client.secret\"";
+        /// Where its secret is: `"file:PATH"`, relative to this configuration, or `"env:NAME"`.
+        /// Default: none, where the provider knows the gateway by its certificate
+        /// (`upstreams.tls`); then `client_id` alone is in the body.
+        client_secret: Option<SecretSource> = None, eg "\"env:CLIENT_SECRET\"";
         /// How they are shown to the provider: `"basic"` (Authorization) or `"post"` (in the body).
         client_auth: ClientAuth = ClientAuth::Basic;
 

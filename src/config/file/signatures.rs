@@ -6,13 +6,15 @@ use crate::{
         snapshot::SecretEncoding,
         units::{Millis, Size, bytes, hours, mib, minutes, seconds},
         values::{
-            ComponentName, Group, Label, Name, Secret, SecretText, SignatureParameter,
-            SignatureText,
+            ComponentName, Group, Label, Name, SecretSource, SignatureParameter, SignatureText,
         },
     },
     policy::signature::{Algorithm, Component},
     section,
 };
+
+/// Nonces that are remembered of a key, unless it is said otherwise.
+pub const NONCES: u32 = 100_000;
 
 section! {
     /// Signatures over requests (RFC 9421, HTTP Message Signatures): a way to authenticate, by keys
@@ -41,7 +43,7 @@ section! {
         max_digested_body: Size = mib(1) => bytes(0)..=mib(64);
         /// With `"nonce"` in `parameters`: nonces that are remembered of each key, for as long as
         /// their signatures could be used again. Further ones are refused with 503.
-        nonces: u32 = 100_000 => 100..=10_000_000;
+        nonces: u32 = NONCES => 100..=10_000_000;
         /// Take keys of these consumers only, and of `groups`. Default: of any.
         consumers: Vec<At<Name>> = Vec::new(), eg "[\"alice\"]";
         /// Take keys of consumers in one of these groups, and of `consumers`. Default: of any.
@@ -56,13 +58,14 @@ section! {
         id: SignatureText, eg "\"alice-1\"";
         /// What it signs with; nothing else is accepted with it.
         algorithm: Algorithm, eg "\"hmac-sha256\"";
-        /// With `"hmac-sha256"`: the secret, `"file:PATH"` (relative to this configuration),
-        /// `"env:NAME"` or itself; 32 bytes or more.
-        secret: Option<Secret<SecretText>> = None, eg "\"env:ALICE_SECRET\"";
+        /// With `"hmac-sha256"`: where the secret is, `"file:PATH"`, relative to this configuration,
+        /// or `"env:NAME"`; 32 bytes or more, without blanks around them.
+        secret: Option<SecretSource> = None, eg "\"env:ALICE_SECRET\"";
         /// How the secret is written: `"text"`, as it is used, or in `"base64"`.
         encoding: SecretEncoding = SecretEncoding::Text;
-        /// With every other algorithm: the public key or certificate in PEM, or `"file:PATH"`.
-        public_key: Option<Secret<SecretText>> = None, eg "\"file:alice.pem\"";
+        /// With every other algorithm: file with the public key or certificate in PEM, relative to
+        /// this configuration.
+        public_key_file: Option<String> = None, eg "\"alice.pem\"";
     }
 }
 

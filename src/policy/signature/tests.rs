@@ -1,4 +1,5 @@
-//! Signatures: those of RFC 9421 (appendix B), what is refused, and that nothing covered can change.
+//! Signatures: those of RFC 9421 (appendix B), what is refused, and that nothing covered can
+//! change.
 
 use aws_lc_rs::{
     hmac,

@@ -175,7 +175,8 @@ fn slowly<'a>(
 }
 
 /// The field lines that say what may be shown (RFC 9110 §11.6.1).
-fn challenges(snapshot: &Generation, rule: &Authenticate, refusal: Refusal) -> Vec<u8> {
+#[cold]
+pub fn challenges(snapshot: &Generation, rule: &Authenticate, refusal: Refusal) -> Vec<u8> {
     let mut told: Vec<String> = Vec::new();
     for id in rule.asked.alternatives.iter().flatten() {
         let text = challenge(snapshot.way(*id), refusal);
@@ -207,7 +208,9 @@ fn challenge(way: &Way, refusal: Refusal) -> String {
         // Only the service knows what it takes.
         WayKind::Service(_) => format!("Service realm=\"{name}\""),
         // RFC 6750 §3: nothing of errors where no token was shown.
-        WayKind::Jwt(_) | WayKind::Introspection(_) if refusal.reason == refusal::AUTH_MISSING => {
+        WayKind::Jwt(_) | WayKind::Introspection(_)
+            if [refusal::AUTH_MISSING, refusal::AUTHZ_IDENTITY].contains(&refusal.reason) =>
+        {
             format!("Bearer realm=\"{name}\"")
         }
         WayKind::Jwt(_) | WayKind::Introspection(_) => {

@@ -60,10 +60,6 @@ pub fn now<'a>(asking: Asking<'a>, id: WayId, rule: &'a SignatureRule) -> Outcom
 }
 
 fn identity(asking: Asking<'_>, way: &Way, key: &Key) -> Rc<Identity> {
-    let all = &asking.snapshot.consumers.all;
-    let subject = all.name(key.consumer).into();
-    let mut identity = Identity::plain(Shown::Signature, way.name.as_str().into(), subject);
-    identity.consumer = Some(key.consumer);
-    identity.groups = all.kind(key.consumer).groups.iter().cloned().collect();
-    Rc::new(identity)
+    let consumers = &asking.snapshot.consumers;
+    Rc::new(consumers.identity(Shown::Signature, &way.name, key.consumer))
 }
