@@ -58,7 +58,7 @@ section! {
         id: SignatureText, eg "\"alice-1\"";
         /// What it signs with; nothing else is accepted with it.
         algorithm: Algorithm, eg "\"hmac-sha256\"";
-        /// With `"hmac-sha256"`: where the secret is, `"file:PATH"`, relative to this configuration,
+        /// With `"hmac-sha256"`: where the secret is, `"file:PATH"`, relative to this file,
         /// or `"env:NAME"`; 32 bytes or more, without blanks around them.
         secret: Option<SecretSource> = None, eg "\"env:ALICE_SECRET\"";
         /// How the secret is written: `"text"`, as it is used, or in `"base64"`.
