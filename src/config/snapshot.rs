@@ -22,11 +22,14 @@ use crate::{
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
-pub use auth::{Authenticate, CONSUMER_FIELDS, ClaimField, JwtWay, KeySource, Way, WayKind};
+pub use auth::{
+    Authenticate, CONSUMER_FIELDS, ClaimField, ClientAuth, JwtWay, KeySource, Way, WayKind,
+};
 pub use consumers::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, Plan, User, Users};
 pub use forward_auth::ServiceRule;
-pub use introspection::{AskedProvider, ClientAuth, IntrospectionRule};
-pub use jwks::{Origin, Provider};
+pub use introspection::{AskedProvider, IntrospectionRule};
+pub use jwks::{Endpoints, Origin, Provider};
+pub use oidc::{Hidden, LoginWay};
 pub use policies::{ErrorFormat, Maintenance, Policies};
 pub use rate_limits::{LimitId, RateLimit, RouteLimits};
 pub use signatures::{SecretEncoding, SignatureRule};
@@ -41,6 +44,7 @@ mod consumers;
 mod forward_auth;
 mod introspection;
 pub mod jwks;
+pub mod oidc;
 mod policies;
 mod rate_limits;
 mod signatures;

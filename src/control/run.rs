@@ -21,6 +21,7 @@ use super::{
     file_watch::FileWatch,
     jwks::Jwks,
     logs::Logs,
+    oidc::Logins,
     ready::{Life, Readiness},
     reload::{Loaded, Refused, Reloads, Running},
     sockets::{Held, Sockets},
@@ -154,6 +155,7 @@ pub struct Gateway {
     pub logs: Logs,
     pub acme: Acme,
     pub jwks: Jwks,
+    pub logins: Logins,
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
     pub connections_cut: u32,
@@ -176,6 +178,7 @@ impl Gateway {
         while self.workers.running() > 0 {
             self.follow_acme();
             self.jwks.follow(self.reloads.current());
+            self.logins.follow(self.reloads.current());
             let event = self.next_event();
             if let Some(event) = event {
                 self.handle(event);

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{
     Once, TOP,
     consumers::{self, Credentials},
-    forward_auth, introspection, jwt,
+    forward_auth, introspection, jwt, oidc,
 };
 use crate::{
     config::{
@@ -34,6 +34,7 @@ fn names(file: &File) -> Vec<At<String>> {
     names.extend(file.signatures.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.forward_auth.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.introspection.value.0.iter().map(|(name, _)| name.clone()));
+    names.extend(file.oidc.value.0.iter().map(|(name, _)| name.clone()));
     names
 }
 
@@ -41,7 +42,9 @@ fn names(file: &File) -> Vec<At<String>> {
 pub(super) fn is_asked_for(file: &File, name: &str) -> bool {
     let routes = file.routes.iter().map(|route| &route.value.authenticate);
     let sets = file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref());
-    let all = routes.chain(sets.map(|set| &set.authenticate));
+    let documents = file.openapi.value.0.iter().filter_map(|(_, own)| own.as_ref());
+    let documents = documents.map(|own| &own.authenticate);
+    let all = routes.chain(sets.map(|set| &set.authenticate)).chain(documents);
     all.flat_map(|keys| keys.iter()).any(|ways| ways.value.0.iter().any(|own| own == name))
 }
 
@@ -62,10 +65,11 @@ pub(super) fn ways(
     ways.extend(consumers::ways(file, credentials));
     ways.extend(forward_auth::ways(file, sink));
     ways.extend(introspection::ways(file, folder, sink));
+    ways.extend(oidc::ways(file, folder, sink));
     ways
 }
 
-fn certificate() -> Way {
+pub(super) fn certificate() -> Way {
     Way {
         name: CERTIFICATE.to_owned(),
         kind: WayKind::Certificate,
@@ -163,7 +167,14 @@ pub(super) fn authenticate(
     let digested = alternatives.iter().map(|ids| ids.iter().filter_map(used).find_map(digested));
     let digested = digested.collect();
     let asked = Asked { alternatives, anonymous: **anonymous };
-    Some(Authenticate { asked, tells_consumer: **written.consumer_fields, removed, digested })
+    let logins = oidc::logins(&asked, ways);
+    Some(Authenticate {
+        asked,
+        tells_consumer: **written.consumer_fields,
+        removed,
+        logins,
+        digested,
+    })
 }
 
 /// Largest body that the way compares with its digest, if it does.
@@ -180,6 +191,7 @@ pub(super) fn own_fields(authenticate: &Authenticate, ways: &[Way]) -> Vec<Box<[
     let fields = used.filter_map(|way| ways.get(usize::from(*way))).flat_map(|way| &way.forward);
     let mut names: Vec<Box<[u8]>> = fields.map(|field| field.name.clone()).collect();
     names.extend(CONSUMER_FIELDS.map(Box::from));
+    names.extend(oidc::own_field(authenticate, ways));
     names.sort();
     names.dedup();
     names

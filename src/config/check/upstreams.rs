@@ -5,7 +5,7 @@ use crate::{
     config::{
         LookUp, Surroundings,
         decode::{At, Sink, quoted},
-        file::{File, ForwardAuth, Introspection, Route, Upstream, UpstreamHttp2},
+        file::{File, ForwardAuth, Introspection, OpenApi, Route, Upstream, UpstreamHttp2},
         report::{Place, Problem},
         snapshot::{self, Endpoint, EndpointAddress, ProxyHeader},
         values::{EndpointName, EndpointText, Protocol},
@@ -45,6 +45,10 @@ fn is_unused(file: &File, name: &str) -> bool {
     }
     let asks = |way: &Introspection| way.upstream.value.0 == name;
     if file.introspection.value.0.iter().any(|(_, way)| way.as_ref().is_none_or(asks)) {
+        return false;
+    }
+    let leads = |own: &OpenApi| own.upstream.value.0 == name;
+    if file.openapi.value.0.iter().any(|(_, own)| own.as_ref().is_none_or(leads)) {
         return false;
     }
     let known = &file.upstreams.value.0;

@@ -4,7 +4,7 @@
 //! its line in [`with_policies`], with what the reference says of it, and its line in
 //! [`policy_keys`]. What it has to say is a section of its own.
 
-use super::{Addresses, AuthorizeKey, BODY_MAX, Cors, Csrf, SecurityHeaders, UserAgents};
+use super::{Addresses, AuthorizeKey, BODY_MAX, Cors, Csrf, SecurityHeaders, UserAgents, Validate};
 use crate::{
     config::{
         decode::{At, Origin, Sink},
@@ -61,6 +61,8 @@ macro_rules! with_policies {
                 consumer_fields: bool = false;
                 /// Limits that apply, as named in `[rate_limits]`. See docs/rate-limits.md.
                 rate_limits: Vec<At<Name>> = Vec::new();
+                /// What requests have to be like: parameters, media types, JSON Schema.
+                validate: Option<Validate> = None, eg "{ body = \"schemas/order.json\" }";
                 /// Change requests before they are forwarded.
                 transform_request: Option<TransformRequest> = None,
                     eg "{ headers = { set = { X-From = \"${client}\" } } }";
@@ -96,6 +98,7 @@ macro_rules! policy_keys {
             anonymous: bool,
             consumer_fields: bool,
             rate_limits: Vec<At<Name>>,
+            validate: Option<Validate>,
             transform_request: Option<TransformRequest>,
             transform_response: Option<TransformResponse>,
             errors: Option<Errors>,
@@ -112,6 +115,11 @@ macro_rules! each_policy {
             /// Its policies.
             pub fn policies(&self) -> $crate::config::file::PolicyKeys<'_> {
                 $crate::config::file::PolicyKeys { $($key: &self.$key),+ }
+            }
+
+            /// Takes the policies of another section.
+            pub fn copy_policies(&mut self, from: &$crate::config::file::PolicyKeys<'_>) {
+                $( self.$key = from.$key.clone(); )+
             }
         }
     };

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{BasicRule, IntrospectionRule, KeyRule, ServiceRule, SignatureRule, jwks::Provider};
+use super::{
+    BasicRule, IntrospectionRule, KeyRule, LoginWay, ServiceRule, SignatureRule, jwks::Provider,
+};
 use crate::policy::{
-    auth::{Asked, Source},
+    auth::{Asked, Source, WayId},
     jwt::{KeySet, Rule},
 };
 
@@ -36,6 +38,8 @@ pub enum WayKind {
     Jwt(Box<JwtWay>),
     /// Tokens that a provider is asked about.
     Introspection(Box<IntrospectionRule>),
+    /// A session that a login began (OpenID Connect).
+    Login(Box<LoginWay>),
 }
 
 /// A section `[jwt.NAME]`.
@@ -79,6 +83,7 @@ impl WayKind {
             WayKind::Service(_) => "a service says who it is",
             WayKind::Jwt(_) => "JSON Web Token",
             WayKind::Introspection(_) => "a token that its provider is asked about",
+            WayKind::Login(_) => "the session of a login",
         }
     }
 }
@@ -104,6 +109,8 @@ pub struct Authenticate {
     pub tells_consumer: bool,
     /// Credentials that the upstream does not get.
     pub removed: Vec<Source>,
+    /// Those of its ways that are logins, in order.
+    pub logins: Vec<WayId>,
     /// By alternative: a body is compared with its signed digest, and held up to so many bytes.
     pub digested: Vec<Option<usize>>,
 }
@@ -113,4 +120,11 @@ impl Authenticate {
     pub fn holds_bodies(&self) -> bool {
         self.digested.iter().any(Option::is_some)
     }
+}
+
+/// How a client shows who it is to a provider (RFC 6749 §2.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    Basic,
+    Post,
 }

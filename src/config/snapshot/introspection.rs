@@ -32,13 +32,6 @@ pub struct AskedProvider {
     pub form: Secret<String>,
 }
 
-/// How a client shows who it is (RFC 6749 §2.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    Basic,
-    Post,
-}
-
 impl IntrospectionRule {
     /// What one of them was told counts for the other.
     pub fn is_same(&self, other: &IntrospectionRule) -> bool {

@@ -8,16 +8,16 @@ use axum::{
 
 use super::State;
 use crate::{
-    config::snapshot::Provider,
+    config::snapshot::{LoginWay, Provider},
     control::{
         acme::{Key, Line, unix},
         jwks,
         logs::Total,
-        process,
+        oidc, process,
         view::{ListenerView, Shared, View},
     },
     telemetry::metrics::expose::{
-        self, AcmeFigures, Format, JwksFigures, LogLines, Process, WorkerProcess,
+        self, AcmeFigures, Format, JwksFigures, LogLines, LoginFigures, Process, WorkerProcess,
     },
 };
 
@@ -48,6 +48,10 @@ fn keys(provider: &Provider) -> JwksFigures {
         failed,
         fetched_s: (fetched_s > 0).then_some(fetched_s as f64),
     }
+}
+
+fn logins(way: &LoginWay) -> LoginFigures {
+    LoginFigures { way: way.rule.name.clone(), requests: way.counter.counts().collect() }
 }
 
 fn expiry(listener: &ListenerView) -> Option<(String, f64)> {
@@ -81,6 +85,7 @@ fn of_process(shared: &Shared, view: &View) -> Process {
         access_logs: shared.logs.totals().into_iter().map(lines).collect(),
         spans: shared.spans.counts(),
         jwks: jwks::providers(&view.snapshot).map(|provider| keys(provider)).collect(),
+        logins: oidc::ways(&view.snapshot).map(logins).collect(),
         acme: shared.acme.all().into_iter().map(acme).collect(),
     }
 }

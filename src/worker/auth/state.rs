@@ -4,11 +4,14 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashSet,
     rc::Rc,
     sync::Arc,
 };
 
-use super::{cache::Cache, introspection::Answers};
+use ahash::RandomState;
+
+use super::{cache::Cache, introspection::Answers, oidc::Opened};
 use crate::{
     config::{
         Snapshot,
@@ -32,10 +35,14 @@ pub struct State {
     /// Its number, where keys are fetched.
     number: Cell<u64>,
     cache: RefCell<Cache<Verified>>,
-    /// Requests that wait for keys.
+    /// Requests that wait for keys or tokens.
     pub waiting: Cell<u32>,
     /// What a provider has said of tokens.
     pub answers: Answers,
+    /// Sessions that were opened.
+    pub sessions: RefCell<Cache<Rc<Opened>>>,
+    /// Those whose tokens are being refreshed.
+    pub refreshing: RefCell<HashSet<String, RandomState>>,
 }
 
 impl States {
@@ -78,6 +85,8 @@ impl State {
             cache: RefCell::default(),
             waiting: Cell::new(0),
             answers: Answers::default(),
+            sessions: RefCell::default(),
+            refreshing: RefCell::default(),
         }
     }
 
@@ -120,7 +129,7 @@ impl State {
     }
 }
 
-/// What a token takes: its text, and its claims with what holds them.
-fn cost(token: &[u8]) -> u64 {
+/// What a token or session takes: its text, and its claims with what holds them.
+pub fn cost(token: &[u8]) -> u64 {
     4 * token.len() as u64 + 512
 }

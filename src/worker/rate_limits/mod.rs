@@ -9,9 +9,11 @@
 //!
 //! Invariants: with one worker no letter is sent and nobody waits. What a request took is given
 //! back when another limit refuses it, and when it is gone before the answer. State is carried over
-//! by the limit's name; a reload refills nothing.
+//! by the limit's name; a reload refills nothing. TLS handshakes are counted in the same way
+//! ([`handshakes`]).
 
 pub mod charge;
+pub mod handshakes;
 mod key;
 
 use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, task::Waker};
@@ -35,10 +37,10 @@ use crate::{
     },
     policy::{
         Refusal,
-        limit::{Ask, Buckets, Grant, Left, Moment, Shard, Took, fields, moment, nanos},
+        limit::{Ask, Buckets, Grant, Left, Moment, Shard, Took, Window, fields, moment, nanos},
         refusal,
     },
-    telemetry::metrics::shards::LimitShard,
+    telemetry::metrics::{cell::Cell, shards::LimitShard},
 };
 
 /// A request waits so long for the home of its key, and up to a tick longer.
@@ -86,13 +88,26 @@ struct LimitState {
     /// Of the keys whose home this worker is, and of others while their home does not answer.
     buckets: RefCell<Buckets>,
     shard: RefCell<Shard<Ticket>>,
+    /// So many of the keys that had to go are counted, of handshakes.
+    forgotten: std::cell::Cell<u64>,
 }
 
-/// The limits of a generation, by [`LimitId`].
+/// The limits of a generation.
 #[derive(Default)]
 pub struct Limits {
+    /// By [`LimitId`].
     states: Vec<Rc<LimitState>>,
-    by_number: AHashMap<u64, LimitId>,
+    /// One for each listener that bounds handshakes.
+    handshakes: Vec<Rc<LimitState>>,
+    /// All of them.
+    by_number: AHashMap<u64, Rc<LimitState>>,
+}
+
+/// What a limit counts by.
+struct Rule<'s> {
+    number: u64,
+    windows: &'s [Window],
+    keys_max: usize,
 }
 
 impl Limits {
@@ -100,55 +115,65 @@ impl Limits {
     /// have used, and lets their buckets fill from empty.
     pub fn first(snapshot: &Snapshot, homes: &Homes, worker: usize) -> Limits {
         let empty_at = if homes.begin(worker) { moment(now_ns()).max(1) } else { 0 };
-        Limits::of(snapshot, homes, |rule, number| {
-            Rc::new(LimitState::new(rule, number, homes, empty_at))
-        })
+        Limits::of(snapshot, homes, |rule| Rc::new(LimitState::new(rule, empty_at)))
     }
 
     /// Of the next configuration: limits that it also has keep their state.
     pub fn next(&self, snapshot: &Snapshot, homes: &Homes) -> Limits {
-        Limits::of(snapshot, homes, |rule, number| match self.find(number) {
-            Some((_, state)) => {
-                let (keys_max, now) = (keys_max(rule, homes), moment(now_ns()));
-                state.buckets.borrow_mut().change(&rule.windows, keys_max, now);
+        Limits::of(snapshot, homes, |rule| match self.find(rule.number) {
+            Some(state) => {
+                let now = moment(now_ns());
+                state.buckets.borrow_mut().change(rule.windows, rule.keys_max, now);
                 state.clone()
             }
-            None => Rc::new(LimitState::new(rule, number, homes, 0)),
+            None => Rc::new(LimitState::new(rule, 0)),
         })
     }
 
     fn of(
         snapshot: &Snapshot,
         homes: &Homes,
-        state: impl Fn(&RateLimit, u64) -> Rc<LimitState>,
+        state: impl Fn(&Rule<'_>) -> Rc<LimitState>,
     ) -> Limits {
-        let numbered = |rule: &RateLimit| homes.random.hash_one(&rule.name);
-        let states: Vec<_> =
-            snapshot.rate_limits.iter().map(|rule| state(rule, numbered(rule))).collect();
-        let by_number = states.iter().zip(0..).map(|(state, id)| (state.number, id)).collect();
-        Limits { states, by_number }
+        let of = |rule: &RateLimit| {
+            state(&Rule {
+                number: homes.random.hash_one(&rule.name),
+                windows: &rule.windows,
+                keys_max: share(rule.keys_max, homes),
+            })
+        };
+        let states: Vec<_> = snapshot.rate_limits.iter().map(of).collect();
+        let handshakes: Vec<_> =
+            handshakes::rules(snapshot, homes).map(|rule| state(&rule)).collect();
+        let all = states.iter().chain(&handshakes);
+        let by_number = all.map(|state| (state.number, state.clone())).collect();
+        Limits { states, handshakes, by_number }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.states.is_empty()
+        self.by_number.is_empty()
     }
 
-    fn find(&self, number: u64) -> Option<(LimitId, &Rc<LimitState>)> {
-        let id = *self.by_number.get(&number)?;
-        Some((id, &self.states[id as usize]))
+    fn find(&self, number: u64) -> Option<&Rc<LimitState>> {
+        self.by_number.get(&number)
     }
 }
 
-/// A worker's part of the keys, with room for an uneven share.
-fn keys_max(rule: &RateLimit, homes: &Homes) -> usize {
-    let share = rule.keys_max.div_ceil(homes.workers());
+/// A worker's part of so many keys, with room for an uneven share.
+fn share(keys_max: usize, homes: &Homes) -> usize {
+    let share = keys_max.div_ceil(homes.workers());
     if homes.workers() == 1 { share } else { share + share / 16 + 64 }
 }
 
 impl LimitState {
-    fn new(rule: &RateLimit, number: u64, homes: &Homes, empty_at: Moment) -> LimitState {
-        let buckets = Buckets::new(&rule.windows, keys_max(rule, homes), empty_at);
-        LimitState { number, buckets: RefCell::new(buckets), shard: RefCell::default() }
+    fn new(rule: &Rule<'_>, empty_at: Moment) -> LimitState {
+        let buckets = RefCell::new(Buckets::new(rule.windows, rule.keys_max, empty_at));
+        LimitState {
+            number: rule.number,
+            buckets,
+            shard: RefCell::default(),
+            forgotten: std::cell::Cell::new(0),
+        }
     }
 }
 
@@ -226,7 +251,8 @@ impl Waits {
 struct Waiting<'w> {
     worker: &'w Worker,
     state: &'w LimitState,
-    shard: &'w LimitShard,
+    /// Where it is counted when the home does not answer.
+    alone: &'w Cell,
     key: u64,
     cost: u32,
     ticket: Ticket,
@@ -265,7 +291,7 @@ impl Waiting<'_> {
         match alarm.by(now_ms() + WAIT_MS, answered).await {
             Ok(result) => result,
             Err(_) => {
-                self.shard.alone.count();
+                self.alone.count();
                 let (now, workers) = (moment(now_ns()), worker.homes.workers() as u32);
                 let mut shard = self.state.shard.borrow_mut();
                 shard.unanswered(self.key);
@@ -287,12 +313,7 @@ enum Decided {
     Later(Ticket),
 }
 
-fn decide(
-    worker: &Worker,
-    state: &LimitState,
-    shard: &LimitShard,
-    (key, cost): (u64, u32),
-) -> Decided {
+fn decide(worker: &Worker, state: &LimitState, alone: &Cell, (key, cost): (u64, u32)) -> Decided {
     let (homes, now) = (&worker.homes, moment(now_ns()));
     let home = homes.of(key);
     if home == worker.index {
@@ -310,7 +331,7 @@ fn decide(
         Took::No(until) => Decided::Now(Err(until)),
         Took::Ask(ask) if !send(worker, state, home, ask) => {
             state.shard.borrow_mut().unanswered(key);
-            shard.alone.count();
+            alone.count();
             let workers = homes.workers() as u32;
             Decided::Now(state.buckets.borrow_mut().take_alone(key, cost, workers, now))
         }
@@ -356,11 +377,12 @@ pub async fn admit<S: ResponseSink>(
             shard.exempt.count();
             continue;
         };
-        let result = match decide(worker, state, shard, (key, rule.cost)) {
+        let result = match decide(worker, state, &shard.alone, (key, rule.cost)) {
             Decided::Now(result) => result,
             Decided::Later(ticket) => {
                 shard.waits.count();
-                let waiting = Waiting { worker, state, shard, key, cost: rule.cost, ticket };
+                let (alone, cost) = (&shard.alone, rule.cost);
+                let waiting = Waiting { worker, state, alone, key, cost, ticket };
                 // Boxed: rare, and must not enlarge every connection's task.
                 Box::pin(waiting.result()).await
             }
@@ -446,7 +468,7 @@ pub fn receive(worker: &Worker, letter: Letter) {
     match letter {
         Letter::Ask { limit, from, ask } => {
             // A limit that is not known here yet, or not any more: whoever asks decides alone.
-            let Some((_, state)) = limits.find(limit) else { return };
+            let Some(state) = limits.find(limit) else { return };
             let workers = worker.homes.workers() as u32;
             let grant = state.buckets.borrow_mut().ask(ask, workers, now);
             let letter = home::Letter::Limit(Letter::Grant { limit, grant });
@@ -455,17 +477,17 @@ pub fn receive(worker: &Worker, letter: Letter) {
             }
         }
         Letter::Grant { limit, grant } => {
-            if let Some((_, state)) = limits.find(limit) {
+            if let Some(state) = limits.find(limit) {
                 granted(worker, state, &grant, now);
             }
         }
         Letter::Return { limit, key, tokens } => {
-            if let Some((_, state)) = limits.find(limit) {
+            if let Some(state) = limits.find(limit) {
                 state.buckets.borrow_mut().give(key, tokens, now);
             }
         }
         Letter::Charge { limit, key, tokens } => {
-            if let Some((_, state)) = limits.find(limit) {
+            if let Some(state) = limits.find(limit) {
                 state.buckets.borrow_mut().charge(key, tokens, now);
             }
         }
@@ -511,7 +533,7 @@ pub fn sweep(worker: &Worker) {
         return;
     }
     let now = moment(now_ns());
-    for state in &snapshot.rate_limits.states {
+    for state in snapshot.rate_limits.by_number.values() {
         let give_back = |key, tokens| {
             let letter = Letter::Return { limit: state.number, key, tokens };
             worker.homes.leave(worker.homes.of(key), home::Letter::Limit(letter)).is_ok()
@@ -523,6 +545,7 @@ pub fn sweep(worker: &Worker) {
 
 /// Notes how many keys there are, and how much memory they take. Called every second or so.
 pub fn measure(snapshot: &Generation) {
+    handshakes::measure(snapshot);
     for (state, shard) in snapshot.rate_limits.states.iter().zip(&snapshot.series.limits) {
         let buckets = state.buckets.borrow();
         shard.keys.set(buckets.keys() as u64);
