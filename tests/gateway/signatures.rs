@@ -209,7 +209,9 @@ fn over_http2_as_over_http1() {
 fn bodies_are_what_was_signed() {
     let upstream = Upstream::ok();
     let gateway = gateway(&upstream, 1, "max_digested_body = \"1KiB\"");
-    let post = |body| Signer { body, ..signer("POST", "/signed") };
+    fn post(body: &str) -> Signer<'_> {
+        Signer { body, ..signer("POST", "/signed") }
+    }
     let long = "x".repeat(1025);
     let chunked = |body: &str, sent: &str| {
         let text = post(body).text();
