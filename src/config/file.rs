@@ -28,6 +28,7 @@ pub use authorization::{AuthorizationRule, AuthorizeEntry, AuthorizeKey, RuleSet
 pub use compress::{Compress, Decompress};
 pub use consumers::{ApiKeys, Basic, Consumer, Plan};
 pub use forward_auth::ForwardAuth;
+pub use introspection::Introspection;
 pub use jwt::Jwt;
 pub use oidc::Oidc;
 pub use openapi::{OpenApi, Undescribed};
@@ -35,6 +36,7 @@ pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use redis::{Redis, RedisTls};
 pub use route::{Redirect, Respond, Route};
+pub use signatures::{NONCES, SignatureKey, Signatures};
 pub use transform::{
     CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
 };
@@ -48,6 +50,7 @@ mod authorization;
 mod compress;
 mod consumers;
 mod forward_auth;
+mod introspection;
 mod jwt;
 mod oidc;
 mod openapi;
@@ -55,6 +58,7 @@ mod policies;
 mod rate_limits;
 mod redis;
 mod route;
+mod signatures;
 mod transform;
 mod upstream;
 mod validate;
@@ -99,8 +103,13 @@ section! {
         /// Ways to authenticate by a name and a password (HTTP Basic), by name. See
         /// docs/basic-auth.md.
         basic: Named<Basic> = Named::default();
+        /// Ways to authenticate by signatures over requests, by name. See docs/signatures.md.
+        signatures: Named<Signatures> = Named::default();
         /// Ways to authenticate by asking a service, by name. See docs/forward-auth.md.
         forward_auth: Named<ForwardAuth> = Named::default();
+        /// Ways to authenticate by tokens that their provider is asked about, by name. See
+        /// docs/introspection.md.
+        introspection: Named<Introspection> = Named::default();
         /// How many requests may pass, by name. See docs/rate-limits.md.
         rate_limits: Named<RateLimit> = Named::default();
         /// Servers in which gateways share limits, by name. See docs/fleet-limits.md.

@@ -23,6 +23,8 @@ fn sample_name(section: &str) -> &'static str {
         "consumers" => "alice",
         "plans" => "gold",
         "forward_auth" => "service",
+        "introspection" => "provider",
+        "signatures" => "signed",
         "oidc" => "login",
         _ => "orders",
     }

@@ -22,14 +22,18 @@ use crate::{
 pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
-pub use auth::{Authenticate, CONSUMER_FIELDS, ClaimField, JwtWay, KeySource, Way, WayKind};
+pub use auth::{
+    Authenticate, CONSUMER_FIELDS, ClaimField, ClientAuth, JwtWay, KeySource, Way, WayKind,
+};
 pub use consumers::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, Plan, User, Users};
 pub use forward_auth::ServiceRule;
+pub use introspection::{AskedProvider, IntrospectionRule};
 pub use jwks::{Endpoints, Origin, Provider};
-pub use oidc::{ClientAuth, Hidden, LoginWay};
+pub use oidc::{Hidden, LoginWay};
 pub use policies::{ErrorFormat, Maintenance, Policies};
 pub use rate_limits::{LimitId, RateLimit, RouteLimits};
 pub use redis::{FleetOrder, Redis, SharedLimit};
+pub use signatures::{SecretEncoding, SignatureRule};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
@@ -39,11 +43,13 @@ pub mod acme;
 mod auth;
 mod consumers;
 mod forward_auth;
+mod introspection;
 pub mod jwks;
 pub mod oidc;
 mod policies;
 mod rate_limits;
 pub mod redis;
+mod signatures;
 mod tickets;
 mod tls;
 mod trace;

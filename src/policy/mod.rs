@@ -32,6 +32,7 @@ pub mod retry;
 pub mod rewrite;
 pub mod route;
 pub mod seal;
+pub mod signature;
 pub mod template;
 pub mod transform;
 pub mod user_agents;

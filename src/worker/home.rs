@@ -23,7 +23,7 @@ use std::{
 use ahash::RandomState;
 use crossbeam_queue::ArrayQueue;
 
-use super::{Worker, bell::Bell, clock, rate_limits};
+use super::{Worker, auth::nonces, bell::Bell, clock, rate_limits};
 
 /// Letters that may wait for one worker.
 const LETTERS_MAX: usize = 8 * 1024;
@@ -32,6 +32,7 @@ const LETTERS_MAX: usize = 8 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub enum Letter {
     Limit(rate_limits::Letter),
+    Nonce(nonces::Letter),
 }
 
 /// One worker, as those see it who have something for it.
@@ -90,6 +91,11 @@ impl Homes {
         self.all[worker].begun.fetch_add(1, Ordering::Relaxed) > 0
     }
 
+    /// The worker that was started last was not the first one here.
+    pub fn is_successor(&self, worker: usize) -> bool {
+        self.all[worker].begun.load(Ordering::Relaxed) > 1
+    }
+
     /// From now on nobody takes what is left for this worker.
     pub fn close(&self, worker: usize) {
         self.all[worker].is_open.store(false, Ordering::Release);
@@ -109,6 +115,7 @@ pub async fn serve(worker: Rc<Worker>) {
             while let Some(letter) = home.letters.pop() {
                 match letter {
                     Letter::Limit(letter) => rate_limits::receive(&worker, letter),
+                    Letter::Nonce(letter) => nonces::receive(&worker, letter),
                 }
             }
             ear.wait().await?;

@@ -87,7 +87,7 @@ use crate::{
     wire::ResponseHead,
 };
 use alarm::Alarms;
-use auth::{known::Known, passwords::Passwords};
+use auth::{known::Known, nonces::Nonces, passwords::Passwords};
 use beat::{Beat, Doing};
 use buffers::Buffers;
 use clients::{Clients, Places};
@@ -148,6 +148,8 @@ pub struct Worker {
     /// Identities made lately, and passwords verified lately.
     pub known: Known,
     pub passwords: Passwords,
+    /// Those of signatures by keys whose home it is.
+    pub nonces: Nonces,
     /// Connections being told that there is no room.
     pub shedding: Cell<u32>,
     pub draining: Cell<bool>,
@@ -202,6 +204,7 @@ impl Worker {
         let errands = Errands::new(seed.desk)?;
         let siblings = Siblings::new(siblings, index);
         let limits = rate_limits::Limits::first(&snapshot, &homes, index);
+        let nonces = Nonces::new(&homes, index);
         let first = Generation::first(snapshot, series, outlets, spans, limits);
         let limits = &first.limits;
         let (own_max, all_max) = (limits.connections_per_worker_max, limits.connections_max);
@@ -235,6 +238,7 @@ impl Worker {
             coders: Coders::default(),
             known: Known::default(),
             passwords: Passwords::default(),
+            nonces,
             shedding: Cell::new(0),
             draining: Cell::new(false),
             is_cut: Cell::new(false),
@@ -421,6 +425,7 @@ async fn tick(worker: Rc<Worker>) {
             let snapshot = worker.snapshot();
             snapshot.sweep(clock::now_ms());
             rate_limits::measure(&snapshot);
+            worker.nonces.sweep(&worker.metrics);
             worker.crowd.sweep(snapshot.http2.stalled_bytes);
             worker.listening.borrow().iter().for_each(Listening::measure);
         }

@@ -74,6 +74,9 @@ pub struct UpstreamFields {
     pub query: Option<Vec<u8>>,
     /// What is left of the request's cookies, where a policy takes some out; empty: none.
     pub cookies: Option<Vec<u8>>,
+    /// The upstream gets a body only when it is what its digest says; it is held up to so many
+    /// bytes.
+    pub digested: Option<usize>,
 }
 
 impl UpstreamFields {

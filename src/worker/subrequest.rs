@@ -40,8 +40,10 @@ use crate::{
 
 /// What is asked.
 pub struct Question {
-    /// A whole request head in HTTP/1.1, well-formed, without body.
+    /// A whole request head in HTTP/1.1, well-formed.
     pub head: Vec<u8>,
+    /// As long as the head says.
+    pub body: Vec<u8>,
     /// Lines that the gateway adds, as it does for upstreams.
     pub lines: Vec<u8>,
     pub upstream: UpstreamId,
@@ -84,6 +86,7 @@ pub async fn ask(
     let upstream = question.upstream;
     let bytes_max = question.body_bytes_max;
     let mut sink = Collect { answer: Answer::default(), bytes_max, reshape: Reshape::default() };
+    let mut body = Whole(question.body.len() as u64);
     let exchange = exchange(worker, snapshot, parent, question, until_ms)?;
     let matched = RouteMatch {
         route: ASIDE,
@@ -94,7 +97,7 @@ pub async fn ask(
     // Nothing is asked of what the gateway makes itself.
     let permit = snapshot.aside.policies.pass().map_err(|_| refusal::AUTH_UNAVAILABLE)?;
     let to = (&matched, upstream, permit);
-    let asked = forward::forward(worker, snapshot, &exchange, to, &mut Whole(0), &mut sink).await;
+    let asked = forward::forward(worker, snapshot, &exchange, to, &mut body, &mut sink).await;
     let Exchange { request, buf, .. } = exchange;
     worker.give_request(Some(request));
     worker.buffers.give(buf);
@@ -108,7 +111,7 @@ fn exchange(
     question: Question,
     until_ms: u64,
 ) -> Result<Exchange, Refusal> {
-    let text = question.head;
+    let (text, body) = (question.head, question.body);
     let mut request = worker.request();
     let limits = &snapshot.limits.head;
     // What the client was allowed, and what is added to it.
@@ -122,16 +125,18 @@ fn exchange(
         // Not reached: it was made of what was well-formed before.
         _ => return Err(refusal::AUTH_UNAVAILABLE.into()),
     }
-    let mut buf = Buffer::with_capacity(text.len() + TAILROOM + 1);
+    let whole = text.len() + body.len();
+    let mut buf = Buffer::with_capacity(whole + TAILROOM + 1);
     buf.append(&text);
+    buf.append(&body);
     let kept = request.head.fields.iter().find(|field| field.id == FieldId::XRequestId);
     let id = kept.map_or(RequestId::Off, |field| RequestId::Kept(field.value));
     let upstream_fields = UpstreamFields { lines: question.lines, ..UpstreamFields::default() };
     let mut exchange = Exchange {
         request,
         buf,
-        arrived: Span::new(text.len(), text.len()),
-        rest: text.len(),
+        arrived: Span::new(text.len(), whole),
+        rest: whole,
         started_ms: now_ms(),
         until_ms,
         client: parent.client,

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{
     Once, TOP,
     consumers::{self, Credentials},
-    forward_auth, jwt, oidc,
+    forward_auth, introspection, jwt, oidc,
 };
 use crate::{
     config::{
@@ -31,7 +31,9 @@ fn names(file: &File) -> Vec<At<String>> {
     names.extend(file.jwt.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.api_keys.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.basic.value.0.iter().map(|(name, _)| name.clone()));
+    names.extend(file.signatures.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.forward_auth.value.0.iter().map(|(name, _)| name.clone()));
+    names.extend(file.introspection.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.oidc.value.0.iter().map(|(name, _)| name.clone()));
     names
 }
@@ -62,6 +64,7 @@ pub(super) fn ways(
     }));
     ways.extend(consumers::ways(file, credentials));
     ways.extend(forward_auth::ways(file, sink));
+    ways.extend(introspection::ways(file, folder, sink));
     ways.extend(oidc::ways(file, folder, sink));
     ways
 }
@@ -161,9 +164,25 @@ pub(super) fn authenticate(
             removed.push(source.clone());
         }
     }
+    let digested = alternatives.iter().map(|ids| ids.iter().filter_map(used).find_map(digested));
+    let digested = digested.collect();
     let asked = Asked { alternatives, anonymous: **anonymous };
     let logins = oidc::logins(&asked, ways);
-    Some(Authenticate { asked, tells_consumer: **written.consumer_fields, removed, logins })
+    Some(Authenticate {
+        asked,
+        tells_consumer: **written.consumer_fields,
+        removed,
+        logins,
+        digested,
+    })
+}
+
+/// Largest body that the way compares with its digest, if it does.
+fn digested(way: &Way) -> Option<usize> {
+    match &way.kind {
+        WayKind::Signature(rule) if rule.rule.content_digest => Some(rule.body_bytes_max),
+        _ => None,
+    }
 }
 
 /// Names of fields that only the gateway writes on a route.

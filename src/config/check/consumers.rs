@@ -6,15 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use super::{Once, TOP, auth, basic, key_file, plans, rules::no_such};
+use super::{Once, TOP, auth, basic, key_file, plans, rules::no_such, signatures};
 use crate::{
     config::{
         decode::{At, Sink},
         file::{ApiKeys, Consumer, File},
         report::{Place, Problem},
         snapshot::{
-            Accepted, BasicRule, CertificateNames, Consumers, KeyRule, RateLimit, User, Way,
-            WayKind,
+            Accepted, BasicRule, CertificateNames, Consumers, KeyRule, RateLimit, SignatureRule,
+            User, Way, WayKind,
         },
         values::{Group, Name},
     },
@@ -23,6 +23,7 @@ use crate::{
         consumers::{self, Kind, NAME_BYTES_MAX},
         key_text::{self, Line},
         keys::{self, KeyTable},
+        signature,
     },
 };
 
@@ -71,6 +72,12 @@ impl Gathered<'_> {
         self.file.consumers.value.0.iter().filter_map(user).collect()
     }
 
+    /// Those that have, with their numbers.
+    pub fn own(&self) -> impl Iterator<Item = (u32, &Consumer)> {
+        let all = self.file.consumers.value.0.iter();
+        all.filter_map(|(name, own)| Some((self.consumers.find(&name.value)?, own.as_ref()?)))
+    }
+
     /// Names of those that have.
     fn own_names(&self) -> Vec<&str> {
         self.file.consumers.value.0.iter().map(|(name, _)| name.value.as_str()).collect()
@@ -82,6 +89,7 @@ impl Gathered<'_> {
 pub(super) struct Credentials {
     keys: Vec<Option<KeyRule>>,
     basic: Vec<Option<BasicRule>>,
+    signatures: Vec<Option<SignatureRule>>,
 }
 
 pub(super) fn check(
@@ -126,6 +134,7 @@ pub(super) fn check(
         let accepts = accepts(&way.consumers, &way.groups, &gathered, sink);
         basic.push(users.map(|users| (basic::rule(name, way, users), accepts)));
     }
+    let signatures = signatures(file, &gathered, folder, sink);
     let all = Arc::new(gathered.consumers.done());
     let key_rule =
         |(table, accepts): (_, Accepts)| KeyRule { table, accepted: accepts.among(&all) };
@@ -133,7 +142,39 @@ pub(super) fn check(
     let basic_rule =
         |(rule, accepts): (_, Accepts)| BasicRule { accepted: accepts.among(&all), ..rule };
     let basic = basic.into_iter().map(|rule| rule.map(basic_rule)).collect();
-    (Consumers { all, certificates, plans }, Credentials { keys, basic })
+    let signature_rule =
+        |(rule, accepts): (_, Accepts)| SignatureRule { accepted: accepts.among(&all), ..rule };
+    let signatures = signatures.into_iter().map(|rule| rule.map(signature_rule)).collect();
+    (Consumers { all, certificates, plans }, Credentials { keys, basic, signatures })
+}
+
+/// The ways that take signatures; whom they take is not known yet.
+fn signatures(
+    file: &File,
+    gathered: &Gathered<'_>,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Vec<Option<(SignatureRule, Accepts)>> {
+    let keys = Arc::new(signatures::keys(gathered, folder, sink));
+    let mut rules = Vec::new();
+    for (name, way) in &file.signatures.value.0 {
+        let Some(way) = way else {
+            rules.push(None);
+            continue;
+        };
+        signatures::check_keys(name, &keys, gathered, sink);
+        let rule = signatures::rule(way, sink);
+        let rule = SignatureRule {
+            wanted: signature::wanted(&rule, &name.value),
+            rule,
+            keys: keys.clone(),
+            accepted: Accepted::All,
+            nonces_max: *way.nonces,
+            body_bytes_max: usize::try_from(way.max_digested_body.0).unwrap_or(usize::MAX),
+        };
+        rules.push(Some((rule, accepts(&way.consumers, &way.groups, gathered, sink))));
+    }
+    rules
 }
 
 /// The ways that take them. One that is wrong has its place all the same, since ways are numbered.
@@ -152,7 +193,17 @@ pub(super) fn ways(file: &File, credentials: Credentials) -> Vec<Way> {
         forward_credential: way.as_ref().is_some_and(|way| *way.forward_password),
         forward: Vec::new(),
     });
-    keys.chain(basic).collect()
+    let written = file.signatures.value.0.iter().zip(credentials.signatures);
+    let signatures = written.map(|((name, way), rule)| Way {
+        name: name.value.clone(),
+        kind: rule.map_or(WayKind::Certificate, |rule| WayKind::Signature(Box::new(rule))),
+        sources: ["signature", "signature-input"]
+            .map(|name| Source::Header(name.as_bytes().into()))
+            .into(),
+        forward_credential: way.as_ref().is_some_and(|way| *way.forward_signature),
+        forward: Vec::new(),
+    });
+    keys.chain(basic).chain(signatures).collect()
 }
 
 /// Files that belong to the configuration.

@@ -6,8 +6,8 @@ use crate::{
         decode::{At, Sink},
         file::{File, ForwardAuth},
         report::Problem,
-        snapshot::{ClaimField, ProxyHeader, ServiceRule, Way, WayKind},
-        values::HeaderName,
+        snapshot::{ClaimField, ProxyHeader, ServiceRule, UpstreamId, Way, WayKind},
+        values::{HeaderName, Name},
     },
     wire::FieldId,
 };
@@ -26,16 +26,21 @@ fn of(name: &At<String>, kind: WayKind, forward: Vec<ClaimField>) -> Way {
     Way { name: name.value.clone(), kind, sources: Vec::new(), forward_credential: true, forward }
 }
 
-fn way(file: &File, name: &At<String>, written: &ForwardAuth, sink: &mut Sink) -> Way {
-    let upstream = routes::upstream_id(file, &written.upstream, sink);
-    if let Some((known, Some(rule))) = file.upstreams.value.0.get(upstream as usize)
-        && known.value == written.upstream.value.0
+/// The header in front would speak of a client that has asked nothing.
+pub(super) fn refuse_proxy_protocol(file: &File, name: &At<Name>, id: UpstreamId, sink: &mut Sink) {
+    if let Some((known, Some(rule))) = file.upstreams.value.0.get(id as usize)
+        && known.value == name.value.0
         && *rule.proxy_protocol != ProxyHeader::Off
     {
         let title = "an upstream with `proxy_protocol` cannot be asked by the gateway itself";
-        let place = written.upstream.place().unwrap_or(TOP);
+        let place = name.place().unwrap_or(TOP);
         sink.push(Problem::error(place, title).fix("name an upstream without it"));
     }
+}
+
+fn way(file: &File, name: &At<String>, written: &ForwardAuth, sink: &mut Sink) -> Way {
+    let upstream = routes::upstream_id(file, &written.upstream, sink);
+    refuse_proxy_protocol(file, &written.upstream, upstream, sink);
     if written.request_fields.is_empty() && !written.request_fields.is_wrong() {
         let title = "`request_fields` is empty: no request would show anything";
         let place = written.request_fields.place().unwrap_or(TOP);

@@ -34,6 +34,7 @@ mod certificates;
 mod consumers;
 mod crls;
 mod forward_auth;
+mod introspection;
 mod jwt;
 mod key_file;
 mod nobody;
@@ -48,6 +49,7 @@ mod routes;
 mod rules;
 mod schemas;
 mod secrets;
+mod signatures;
 mod staples;
 mod tickets;
 mod tls;
@@ -127,6 +129,8 @@ fn files(file: &File, folder: &Path, schemas: &schemas::Files) -> Vec<PathBuf> {
     files.extend(consumers::files(file, folder));
     files.extend(keys);
     files.extend(redis::files(file).into_iter().map(|name| folder.join(name)));
+    files.extend(signatures::files(file).into_iter().map(|name| folder.join(name)));
+    files.extend(introspection::files(file).into_iter().map(|name| folder.join(name)));
     files.extend(oidc::files(file).into_iter().map(|name| folder.join(name)));
     files.extend(schemas.paths());
     files

@@ -86,7 +86,8 @@ pub(super) fn policies(
         let title = "calls of gRPC-Web cannot be changed or bounded on their way";
         let fix = "take `transform_response`, `compress`, `decompress`, `max_response_body`, and \
                    `json` and `form` of `transform_request`, and what `validate` asks of bodies, \
-                   away from this route";
+                   away from this route, and write content_digest = false in `[signatures]` that \
+                   it asks for";
         sink.push(Problem::error(place, title).fix(fix));
     }
     Gate::of(policies.asks().then(|| Box::new(policies)))

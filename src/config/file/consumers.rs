@@ -1,6 +1,7 @@
 //! The sections of consumers as written, see [`super`]: whose credentials they are, and the ways
 //! that take them.
 
+use super::SignatureKey;
 use crate::{
     config::{
         decode::At,
@@ -37,6 +38,9 @@ section! {
         /// SHA-256 fingerprints of its certificates.
         certificate_fingerprints: Vec<At<Fingerprint>> = Vec::new(),
             eg "[\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"]";
+        /// Keys that it signs requests with (RFC 9421); every `[signatures.NAME]` takes them.
+        signature_keys: Vec<At<SignatureKey>> = Vec::new(),
+            eg "[{ id = \"alice-1\", algorithm = \"hmac-sha256\", secret = \"env:ALICE_SECRET\" }]";
         /// Groups that it belongs to.
         groups: Vec<At<Group>> = Vec::new(), eg "[\"partners\"]";
         /// What it may use, as named in `[plans]`. Default: nothing is counted for it.

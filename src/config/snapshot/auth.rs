@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{BasicRule, KeyRule, LoginWay, ServiceRule, jwks::Provider};
+use super::{
+    BasicRule, IntrospectionRule, KeyRule, LoginWay, ServiceRule, SignatureRule, jwks::Provider,
+};
 use crate::policy::{
     auth::{Asked, Source, WayId},
     jwt::{KeySet, Rule},
@@ -29,9 +31,13 @@ pub enum WayKind {
     Certificate,
     ApiKey(KeyRule),
     Password(BasicRule),
+    /// A signature over the request.
+    Signature(Box<SignatureRule>),
     Service(ServiceRule),
     /// JSON Web Tokens.
     Jwt(Box<JwtWay>),
+    /// Tokens that a provider is asked about.
+    Introspection(Box<IntrospectionRule>),
     /// A session that a login began (OpenID Connect).
     Login(Box<LoginWay>),
 }
@@ -73,8 +79,10 @@ impl WayKind {
             WayKind::Certificate => "the client's certificate",
             WayKind::ApiKey(_) => "an API key",
             WayKind::Password(_) => "a name and password",
+            WayKind::Signature(_) => "a signature over the request",
             WayKind::Service(_) => "a service says who it is",
             WayKind::Jwt(_) => "JSON Web Token",
+            WayKind::Introspection(_) => "a token that its provider is asked about",
             WayKind::Login(_) => "the session of a login",
         }
     }
@@ -103,4 +111,20 @@ pub struct Authenticate {
     pub removed: Vec<Source>,
     /// Those of its ways that are logins, in order.
     pub logins: Vec<WayId>,
+    /// By alternative: a body is compared with its signed digest, and held up to so many bytes.
+    pub digested: Vec<Option<usize>>,
+}
+
+impl Authenticate {
+    /// Some requests have bodies that are held and compared with their digests.
+    pub fn holds_bodies(&self) -> bool {
+        self.digested.iter().any(Option::is_some)
+    }
+}
+
+/// How a client shows who it is to a provider (RFC 6749 §2.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    Basic,
+    Post,
 }

@@ -16,7 +16,7 @@ use std::{
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::Notify;
 
-use super::Provider;
+use super::{ClientAuth, Provider};
 use crate::policy::{
     oidc::{
         Rule,
@@ -45,13 +45,6 @@ pub struct LoginWay {
     /// For sessions that were opened, in each worker.
     pub cache_bytes: u64,
     pub counter: Arc<Counter>,
-}
-
-/// How a client shows its secret (OpenID Connect Core §9).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    Basic,
-    Post,
 }
 
 /// A text that no message has.

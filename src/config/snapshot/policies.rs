@@ -94,6 +94,7 @@ impl Policies {
             || self.response_bytes_max.is_some()
             || self.compress.is_some()
             || self.decompress.is_some()
+            || self.authenticate.as_ref().is_some_and(Authenticate::holds_bodies)
             || self.transform_request.as_ref().is_some_and(|rule| rule.body.is_some())
             || self.checks_bodies()
     }

@@ -3,7 +3,13 @@
 use std::borrow::Cow;
 
 use super::{Bad, FromText, bad, is_token};
-use crate::{config::decode::At, policy::auth::Source};
+use crate::{
+    choice,
+    config::{decode::At, snapshot::ClientAuth},
+    policy::auth::Source,
+};
+
+choice!(ClientAuth: ClientAuth::Basic = "basic", ClientAuth::Post = "post");
 
 /// Ways that must all give an identity, by name: `main`, or `main + certificate`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -33,6 +33,7 @@ mod paths;
 mod rate_limits;
 mod redis;
 mod secret_source;
+mod signatures;
 mod times;
 mod trace;
 mod validate;
@@ -56,6 +57,7 @@ pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use rate_limits::{LimitKey, Rate};
 pub use redis::{KeyPrefix, RedisAddress};
 pub use secret_source::SecretSource;
+pub use signatures::{ComponentName, Label, SignatureParameter, SignatureText};
 pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
 pub use validate::SchemaText;
@@ -248,6 +250,9 @@ written_as_text!(
     WayNames,
     CredentialSource,
     ClaimPath,
+    ComponentName,
+    Label,
+    SignatureText,
     StoredKey,
     PasswordHash,
     UserName,

@@ -1,9 +1,7 @@
 //! What the keys of `[oidc.NAME]` may hold.
 
 use super::{Bad, FromText, bad, trusted_url};
-use crate::{choice, config::decode::quoted, config::snapshot::ClientAuth};
-
-choice!(ClientAuth: ClientAuth::Basic = "basic", ClientAuth::Post = "post");
+use crate::config::decode::quoted;
 
 /// The name of a provider: over TLS, or on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -97,6 +97,9 @@ families! {
     CONSUMER_RECEIVED = Counter Bytes "ringway_consumer_received" ["consumer"] "Request bodies received, by consumer";
     CONSUMER_SENT = Counter Bytes "ringway_consumer_sent" ["consumer"] "Response bodies sent, by consumer";
     PASSWORDS = Counter One "ringway_passwords_verified" ["outcome"] "Passwords of HTTP Basic that were verified: `right` or `wrong`; `busy`: those that nobody had time for. What a worker remembers (`basic.remember`) is not verified again";
+    INTROSPECTIONS = Counter One "ringway_introspections" ["outcome"] "Tokens that a provider was to be asked about ([introspection.md](introspection.md)): `active`, `inactive`, `failed` (no answer, or none that says so), `busy` (`introspection.questions_at_once`). What a worker remembers is not asked again";
+    NONCES = Counter One "ringway_signature_nonces" ["outcome"] "Signatures that were good and whose nonce was looked at ([signatures.md](signatures.md)): `new`; `used` before; `unknown` (the key has as many as `signatures.nonces`, or the worker that knows them did not answer)";
+    NONCES_KEPT = Gauge One "ringway_signature_nonces_kept" [] "Nonces that are remembered, as of the last second";
     LIMIT_REQUESTS = Counter One "ringway_rate_limit_requests" ["limit", "outcome"] "Requests that a rate limit was asked about: `passed`, `refused`, `shadow` (would have been refused, `rate_limits.shadow`), or `exempt`";
     LIMIT_WAITS = Counter One "ringway_rate_limit_waits" ["limit"] "Requests that waited for the worker that holds the bucket of their key";
     LIMIT_ALONE = Counter One "ringway_rate_limit_alone" ["limit"] "Requests that a worker decided about by its own share of the rate, because the one that holds the bucket did not answer";

@@ -195,6 +195,12 @@ impl TlsBreak {
 /// Who a TLS session is with, as the label `side` says it.
 pub const TLS_SIDES: [&str; 2] = ["client", "upstream"];
 
+/// What is said of nonces of signatures (`[signatures.NAME]`).
+pub const NONCE_OUTCOMES: [&str; 3] = ["new", "used", "unknown"];
+
+/// What became of questions about tokens (`[introspection.NAME]`).
+pub const INTROSPECTIONS: [&str; 4] = ["active", "inactive", "failed", "busy"];
+
 /// Why a connection that was to begin with a PROXY protocol header was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyFailure {
@@ -276,6 +282,11 @@ pub struct WorkerShard {
     pub websockets: WebSocketShard,
     /// Passwords verified: right ones, wrong ones, and those nobody had time for.
     pub passwords: [Cell; 3],
+    /// What became of questions about tokens, by [`INTROSPECTIONS`].
+    pub introspections: [Cell; INTROSPECTIONS.len()],
+    /// Signatures whose nonce was looked at, by [`NONCE_OUTCOMES`], and nonces that are kept.
+    pub nonces: [Cell; NONCE_OUTCOMES.len()],
+    pub nonces_kept: Cell,
     /// Requests answered, refused or cut off.
     pub requests: Cell,
     /// Exchanges the gateway answered or cut off itself, by reason, see [`reasons`].
@@ -327,6 +338,9 @@ impl Default for WorkerShard {
             tunnel_ends: Default::default(),
             websockets: WebSocketShard::default(),
             passwords: Default::default(),
+            introspections: Default::default(),
+            nonces: Default::default(),
+            nonces_kept: Cell::default(),
             requests: Cell::default(),
             reasons: std::array::from_fn(|_| Cell::default()),
             shadowed: std::array::from_fn(|_| Cell::default()),

@@ -45,7 +45,7 @@ pub fn now<'a>(asking: Asking<'a>, id: WayId, way: &'a JwtWay) -> Outcome<'a> {
 }
 
 /// The first token that is there.
-fn shown(asking: Asking<'_>, id: WayId) -> Found<'_> {
+pub(super) fn shown(asking: Asking<'_>, id: WayId) -> Found<'_> {
     let exchange = asking.exchange;
     let places = asking.snapshot.way(id).sources.iter();
     let mut found = places.map(|source| auth::find(source, exchange.head(), exchange.bytes()));

@@ -6,13 +6,18 @@
 //! wait does nothing before it is polled: it may be dropped and made again.
 
 mod basic;
+mod cache;
 mod certificate;
+mod flights;
+mod introspection;
 mod jwt;
 mod keys;
 pub mod known;
+pub mod nonces;
 mod oidc;
 pub mod passwords;
 mod service;
+mod signature;
 mod state;
 mod told;
 mod upstream;
@@ -86,8 +91,10 @@ fn now(asking: Asking<'_>, id: WayId) -> Outcome<'_> {
         WayKind::Certificate => certificate::now(asking),
         WayKind::ApiKey(rule) => keys::now(asking, id, rule),
         WayKind::Password(rule) => basic::now(asking, id, rule),
+        WayKind::Signature(rule) => signature::now(asking, id, rule),
         WayKind::Service(rule) => service::now(asking, id, rule),
         WayKind::Jwt(rule) => jwt::now(asking, id, rule),
+        WayKind::Introspection(rule) => introspection::now(asking, id, rule),
         WayKind::Login(way) => oidc::now(asking, id, way),
     }
 }
@@ -117,8 +124,11 @@ pub async fn authenticate<S: ResponseSink>(
         Ok(entry) => {
             upstream::tell(snapshot, exchange, rule, &entry);
             told.tell(exchange, rule, &entry, sink);
-            if let Entry::Known(identity, _) = entry {
+            if let Entry::Known(identity, at) = entry {
                 exchange.identity = Some(identity);
+                if let Some(bytes_max) = rule.digested.get(at).copied().flatten() {
+                    exchange.upstream_fields().digested = Some(bytes_max);
+                }
             }
             Ok(Entered::On)
         }
@@ -226,6 +236,11 @@ fn challenges(snapshot: &Generation, rule: &Authenticate, refusal: Refusal) -> V
     }
     let mut lines = Vec::with_capacity(128);
     told.iter().for_each(|text| emit::field(&mut lines, b"WWW-Authenticate", text.as_bytes()));
+    for id in rule.asked.alternatives.iter().flatten() {
+        if let WayKind::Signature(rule) = &snapshot.way(*id).kind {
+            emit::field(&mut lines, b"Accept-Signature", rule.wanted.as_bytes());
+        }
+    }
     lines
 }
 
@@ -238,17 +253,19 @@ fn challenge(way: &Way, refusal: Refusal) -> String {
         // Nor for what is in a field, a cookie or the query.
         WayKind::ApiKey(_) => format!("ApiKey realm=\"{name}\""),
         WayKind::Password(rule) => basic::challenge(rule),
+        // Accept-Signature says the rest.
+        WayKind::Signature(_) => format!("Signature realm=\"{name}\""),
         // Only the service knows what it takes.
         WayKind::Service(_) => format!("Service realm=\"{name}\""),
         // Only a browser can show a session, and one that can log in was sent there.
         WayKind::Login(_) => format!("Session realm=\"{name}\""),
         // RFC 6750 §3: nothing of errors where no token was shown.
-        WayKind::Jwt(_)
+        WayKind::Jwt(_) | WayKind::Introspection(_)
             if [refusal::AUTH_MISSING, refusal::AUTHZ_IDENTITY].contains(&refusal.reason) =>
         {
             format!("Bearer realm=\"{name}\"")
         }
-        WayKind::Jwt(_) => {
+        WayKind::Jwt(_) | WayKind::Introspection(_) => {
             let meaning = refusal.reason.meaning;
             format!(
                 "Bearer realm=\"{name}\", error=\"invalid_token\", error_description=\"{meaning}\""

@@ -9,14 +9,13 @@
 //! flood of wrong ones makes nobody verify a right one again; as many errands as the way says.
 
 use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
+    cell::RefCell,
     sync::{Arc, OnceLock},
-    task::{Poll, Waker},
 };
 
 use aws_lc_rs::{hmac, rand::SystemRandom};
 
+use super::flights::{Flights, Turn};
 use crate::{
     config::snapshot::User,
     policy::{Refusal, keys::Digest, password::StoredPassword, refusal},
@@ -36,22 +35,13 @@ static KEY: OnceLock<Option<hmac::Key>> = OnceLock::new();
 pub struct Passwords {
     /// Right ones, then wrong ones; empty until the first.
     verdicts: [RefCell<Vec<Option<Verdict>>>; 2],
-    flights: RefCell<Vec<Rc<Flight>>>,
+    flights: Flights<bool>,
 }
 
 #[derive(Clone, Copy)]
 struct Verdict {
     tag: Digest,
     until_ms: u64,
-}
-
-/// An errand that is under way, with those who wait for it.
-struct Flight {
-    tag: Digest,
-    /// Whether the password was right, once that is known.
-    verdict: Cell<Option<bool>>,
-    is_over: Cell<bool>,
-    waiting: RefCell<Vec<Waker>>,
 }
 
 /// How a password is looked at.
@@ -109,28 +99,11 @@ impl Passwords {
             self.remember(tag, true, u64::MAX);
         }
     }
-
-    fn flight(&self, tag: &Digest) -> Option<Rc<Flight>> {
-        self.flights.borrow().iter().find(|flight| flight.tag == *tag).cloned()
-    }
 }
 
 fn place(tag: &Digest) -> usize {
     let [.., high, low] = *tag;
     (usize::from(high) << 8 | usize::from(low)) & (PLACES - 1)
-}
-
-/// Lands, whatever became of it: those who wait look again.
-struct Own<'w>(&'w Passwords, Rc<Flight>);
-
-impl Drop for Own<'_> {
-    fn drop(&mut self) {
-        self.0.flights.borrow_mut().retain(|flight| !Rc::ptr_eq(flight, &self.1));
-        self.1.is_over.set(true);
-        let waiting = self.1.waiting.take();
-        // Outside of any borrow: a waker may run anything.
-        waiting.into_iter().for_each(Waker::wake);
-    }
 }
 
 /// Has a password verified, or waits for whoever does. A refusal says that it cannot be now.
@@ -142,20 +115,18 @@ pub async fn verified(worker: &Worker, check: Check<'_>) -> Result<bool, Refusal
         if let Some(is_right) = passwords.remembered(&check.tag) {
             return Ok(is_right);
         }
-        if let Some(flight) = passwords.flight(&check.tag) {
-            flight.over().await;
-            match flight.verdict.get() {
+        let own = match passwords.flights.turn(&check.tag, check.at_once_max) {
+            Turn::Own(own) => own,
+            Turn::Wait(flight) => match flight.over().await {
                 Some(is_right) => return Ok(is_right),
                 None if now_ms() < by_ms => continue,
                 None => return Err(busy),
+            },
+            Turn::Busy => {
+                worker.metrics.passwords[PASSWORD_BUSY].count();
+                return Err(busy);
             }
-        }
-        if passwords.flights.borrow().len() >= check.at_once_max as usize {
-            worker.metrics.passwords[PASSWORD_BUSY].count();
-            return Err(busy);
-        }
-        let own = Own(passwords, Rc::new(Flight::new(check.tag)));
-        passwords.flights.borrow_mut().push(own.1.clone());
+        };
         let (stored, password) = (check.stored.clone(), check.password.to_vec());
         let is_right = match errand(worker, by_ms, move || stored.is(&password)).await {
             Ok(is_right) => is_right,
@@ -166,39 +137,13 @@ pub async fn verified(worker: &Worker, check: Check<'_>) -> Result<bool, Refusal
         };
         worker.metrics.passwords[usize::from(!is_right)].count();
         passwords.remember(check.tag, is_right, check.remember_ms);
-        own.1.verdict.set(Some(is_right));
+        own.land(is_right);
         return Ok(is_right);
     }
 }
 
 /// Of `WorkerShard::passwords`: right, wrong, and those nobody had time for.
 const PASSWORD_BUSY: usize = 2;
-
-impl Flight {
-    fn new(tag: Digest) -> Flight {
-        Flight {
-            tag,
-            verdict: Cell::new(None),
-            is_over: Cell::new(false),
-            waiting: RefCell::default(),
-        }
-    }
-
-    async fn over(&self) {
-        let mut is_waiting = false;
-        std::future::poll_fn(|cx| {
-            if self.is_over.get() {
-                return Poll::Ready(());
-            }
-            // One task polls this future, and it is noted once.
-            if !std::mem::replace(&mut is_waiting, true) {
-                self.waiting.borrow_mut().push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -136,6 +136,7 @@ fn question(asking: Asking<'_>, rule: &ServiceRule) -> Question {
     emit::field(&mut lines, b"X-Forwarded-Uri", &uri);
     Question {
         head: text,
+        body: Vec::new(),
         lines,
         upstream: rule.upstream,
         timeout_ms: rule.timeout_ms,

@@ -4,14 +4,14 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     rc::Rc,
     sync::Arc,
 };
 
 use ahash::RandomState;
 
-use super::oidc::Opened;
+use super::{cache::Cache, introspection::Answers, oidc::Opened};
 use crate::{
     config::{
         Snapshot,
@@ -37,6 +37,8 @@ pub struct State {
     cache: RefCell<Cache<Verified>>,
     /// Requests that wait for keys or tokens.
     pub waiting: Cell<u32>,
+    /// What a provider has said of tokens.
+    pub answers: Answers,
     /// Sessions that were opened.
     pub sessions: RefCell<Cache<Rc<Opened>>>,
     /// Those whose tokens are being refreshed.
@@ -54,6 +56,11 @@ impl States {
             let at = before.ways.iter().position(|old| old.name == way.name);
             match at.map(|at| (&before.ways[at].kind, &way.kind, &self.0[at])) {
                 Some((WayKind::Jwt(old), WayKind::Jwt(new), state)) if old.is_same(new) => {
+                    state.clone()
+                }
+                Some((WayKind::Introspection(old), WayKind::Introspection(new), state))
+                    if old.is_same(new) =>
+                {
                     state.clone()
                 }
                 _ => Rc::new(State::new(&way.name)),
@@ -77,6 +84,7 @@ impl State {
             number: Cell::new(u64::MAX),
             cache: RefCell::default(),
             waiting: Cell::new(0),
+            answers: Answers::default(),
             sessions: RefCell::default(),
             refreshing: RefCell::default(),
         }
@@ -113,7 +121,7 @@ impl State {
     }
 
     pub fn remember(&self, token: &[u8], verified: &Verified, bytes_max: u64) {
-        self.cache.borrow_mut().put(token, verified, bytes_max);
+        self.cache.borrow_mut().put(token, verified.clone(), cost(token), bytes_max);
     }
 
     pub fn forget(&self, token: &[u8]) {
@@ -121,87 +129,7 @@ impl State {
     }
 }
 
-type Map<V> = HashMap<Box<[u8]>, V, RandomState>;
-
-/// Tokens that were verified, or sessions, by their whole text. What was not used while half of
-/// the memory filled up goes.
-pub struct Cache<V> {
-    young: Map<V>,
-    old: Map<V>,
-    young_bytes: u64,
-}
-
-impl<V> Default for Cache<V> {
-    fn default() -> Cache<V> {
-        Cache { young: Map::default(), old: Map::default(), young_bytes: 0 }
-    }
-}
-
-/// What a token takes: its text, and its claims with what holds them.
-fn cost(token: &[u8]) -> u64 {
+/// What a token or session takes: its text, and its claims with what holds them.
+pub fn cost(token: &[u8]) -> u64 {
     4 * token.len() as u64 + 512
-}
-
-impl<V: Clone> Cache<V> {
-    #[inline]
-    pub fn get(&mut self, token: &[u8]) -> Option<V> {
-        if let Some(verified) = self.young.get(token) {
-            return Some(verified.clone());
-        }
-        let (token, verified) = self.old.remove_entry(token)?;
-        self.young_bytes += cost(&token);
-        self.young.insert(token, verified.clone());
-        Some(verified)
-    }
-
-    pub fn put(&mut self, token: &[u8], verified: &V, bytes_max: u64) {
-        if cost(token) > bytes_max / 2 {
-            return;
-        }
-        if self.young_bytes + cost(token) > bytes_max / 2 {
-            self.old = std::mem::take(&mut self.young);
-            self.young_bytes = 0;
-        }
-        self.young_bytes += cost(token);
-        self.young.insert(token.into(), verified.clone());
-    }
-
-    fn remove(&mut self, token: &[u8]) {
-        if self.young.remove(token).is_some() {
-            self.young_bytes -= cost(token);
-        }
-        self.old.remove(token);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::identity::{Identity, Shown};
-
-    fn verified() -> Verified {
-        let identity = Identity::plain(Shown::Token, "w".into(), "a".into());
-        Verified::without_end(Rc::new(identity))
-    }
-
-    #[test]
-    fn what_is_used_stays_and_memory_is_bounded() {
-        let (mut cache, max) = (Cache::default(), 64 * 1024);
-        let token = |n: u32| format!("token {n:04}").into_bytes();
-        cache.put(&token(0), &verified(), max);
-        for n in 1..10_000 {
-            cache.put(&token(n), &verified(), max);
-            assert!(cache.get(&token(0)).is_some(), "{n}");
-            let all = cache.young.len() + cache.old.len();
-            assert!(all as u64 * cost(&token(n)) <= max + cost(&token(n)), "{all}");
-        }
-        assert!(cache.get(&token(1)).is_none() && cache.get(&token(9999)).is_some());
-        cache.remove(&token(0));
-        assert!(cache.get(&token(0)).is_none());
-        cache.put(&[b'x'; 9000], &verified(), max);
-        assert!(cache.get(&[b'x'; 9000]).is_none(), "more than its half");
-        let mut none = Cache::default();
-        none.put(&token(0), &verified(), 0);
-        assert!(none.get(&token(0)).is_none());
-    }
 }

@@ -4,9 +4,11 @@
 //! response's head are made in a sink before the real one ([`response::Shaped`]), which passes the
 //! body on as it comes, pipes included. A body that is changed is held as a whole, within its
 //! bound; one that is compressed ([`coding`]) or decompressed ([`inflate`]) passes in pieces.
+//! One that was signed ([`digest`]) is held until it is known to be what its digest says.
 //! Invariant: what cannot be held or coded within the bounds is refused, or stays as it is.
 
 mod coding;
+mod digest;
 mod inflate;
 mod request;
 mod response;
@@ -35,6 +37,7 @@ use crate::{
         route::RouteMatch,
         validate::Fault,
     },
+    wire::Framing,
 };
 use coding::Encoder;
 use response::Shaped;
@@ -80,6 +83,33 @@ pub fn error(
 
 /// Does what the route says, with what goes in and comes out changed.
 pub async fn act<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    to: (&RouteMatch, Permit),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let held = exchange.upstream_fields.as_ref().and_then(|told| told.digested);
+    match held.filter(|_| has_body(exchange)) {
+        None => decoded(worker, snapshot, exchange, to, policies, (body, sink)).await,
+        Some(bytes_max) => {
+            let (received, mut whole) =
+                digest::body(exchange, snapshot, bytes_max, body, sink).await?;
+            let both = (&mut whole, sink);
+            let done = decoded(worker, snapshot, exchange, to, policies, both).await;
+            received.put_back(exchange);
+            done
+        }
+    }
+}
+
+fn has_body(exchange: &Exchange) -> bool {
+    !matches!(exchange.head().framing, Framing::None | Framing::Length(0))
+}
+
+/// With the request's body decompressed.
+async fn decoded<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,

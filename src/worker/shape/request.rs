@@ -165,7 +165,7 @@ pub async fn go_on<B: RequestBody, S: ResponseSink>(
     Ok(())
 }
 
-async fn read<B: RequestBody, S: ResponseSink>(
+pub(super) async fn read<B: RequestBody, S: ResponseSink>(
     exchange: &Exchange,
     body: &mut B,
     sink: &mut S,

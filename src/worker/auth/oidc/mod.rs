@@ -15,7 +15,7 @@ pub use login::{answer, begins, send_to_login};
 
 use super::{
     Asking, Outcome,
-    state::State,
+    state::{State, cost},
     told::{Telling, Told},
 };
 use crate::{
@@ -176,7 +176,8 @@ fn opened(state: &State, way: &LoginWay, shown: &Shown<'_>) -> Option<Rc<Opened>
     let session: Session = session::open((&way.rule, &way.seals), Purpose::Session, &sealed)?;
     let identity = token_rules::identity(&way.rule, &session, &state.name)?;
     let opened = Rc::new(Opened { session, identity: Rc::new(identity) });
-    state.sessions.borrow_mut().put(&text, &opened, way.cache_bytes);
+    let bytes = cost(&text);
+    state.sessions.borrow_mut().put(&text, opened.clone(), bytes, way.cache_bytes);
     Some(opened)
 }
 
