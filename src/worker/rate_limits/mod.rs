@@ -17,6 +17,7 @@ pub mod charge;
 pub mod fleet;
 pub mod handshakes;
 mod key;
+mod told;
 
 use std::{
     cell::RefCell,
@@ -31,6 +32,7 @@ use ahash::AHashMap;
 use slab::Slab;
 
 use key::key_of;
+use told::{refused, tell};
 
 use super::{
     Worker,
@@ -46,8 +48,7 @@ use crate::{
     },
     policy::{
         Refusal,
-        limit::{Ask, Buckets, Grant, Left, Moment, Shard, Took, Window, fields, moment, nanos},
-        refusal,
+        limit::{Ask, Buckets, Grant, Left, Moment, Shard, Took, Window, moment},
     },
     telemetry::metrics::{cell::Cell, shards::LimitShard},
 };
@@ -473,34 +474,6 @@ fn passed<S: ResponseSink>(
     if rule.tells || rule.tells_old {
         tell(worker, rule, left, sink);
     }
-}
-
-fn tell<S: ResponseSink>(worker: &Worker, rule: &RateLimit, left: Left, sink: &mut S) {
-    let mut lines = worker.scratch.take();
-    lines.clear();
-    if rule.tells {
-        rule.names.write(left, &mut lines);
-    }
-    if rule.tells_old {
-        fields::write_old(&rule.windows, left, &mut lines);
-    }
-    sink.add_fields(&lines);
-    worker.scratch.set(lines);
-}
-
-/// The refusal of a request whose key has enough again at `until`.
-#[cold]
-fn refused<S: ResponseSink>(rule: &RateLimit, until: Moment, sink: &mut S) -> Refusal {
-    let wait_ns = nanos(until.saturating_sub(moment(now_ns())));
-    let retry_after_s = wait_ns.div_ceil(1_000_000_000).clamp(1, u64::from(u32::MAX)) as u32;
-    let left = Left { tokens: 0, full_in_ns: wait_ns, window: 0 };
-    let mut lines = Vec::with_capacity(128);
-    rule.names.write(left, &mut lines);
-    if rule.tells_old {
-        fields::write_old(&rule.windows, left, &mut lines);
-    }
-    sink.add_fields(&lines);
-    Refusal { retry_after_s, ..refusal::RATE_LIMITED.into() }
 }
 
 /// A letter for this worker.

@@ -1,0 +1,40 @@
+//! What a client is told of its limits: RateLimit fields, and when to come back.
+
+use crate::{
+    config::snapshot::RateLimit,
+    policy::{
+        Refusal,
+        limit::{Left, Moment, fields, moment, nanos},
+        refusal,
+    },
+    worker::{Worker, clock::now_ns, exchange::ResponseSink},
+};
+
+/// Says what is left of a limit.
+pub(super) fn tell<S: ResponseSink>(worker: &Worker, rule: &RateLimit, left: Left, sink: &mut S) {
+    let mut lines = worker.scratch.take();
+    lines.clear();
+    if rule.tells {
+        rule.names.write(left, &mut lines);
+    }
+    if rule.tells_old {
+        fields::write_old(&rule.windows, left, &mut lines);
+    }
+    sink.add_fields(&lines);
+    worker.scratch.set(lines);
+}
+
+/// The refusal of a request whose key has enough again at `until`.
+#[cold]
+pub(super) fn refused<S: ResponseSink>(rule: &RateLimit, until: Moment, sink: &mut S) -> Refusal {
+    let wait_ns = nanos(until.saturating_sub(moment(now_ns())));
+    let retry_after_s = wait_ns.div_ceil(1_000_000_000).clamp(1, u64::from(u32::MAX)) as u32;
+    let left = Left { tokens: 0, full_in_ns: wait_ns, window: 0 };
+    let mut lines = Vec::with_capacity(128);
+    rule.names.write(left, &mut lines);
+    if rule.tells_old {
+        fields::write_old(&rule.windows, left, &mut lines);
+    }
+    sink.add_fields(&lines);
+    Refusal { retry_after_s, ..refusal::RATE_LIMITED.into() }
+}
