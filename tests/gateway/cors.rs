@@ -56,6 +56,8 @@ policies = ["cors"]
 [[routes]]
 path = "/who"
 respond = {{ body = "who" }}
+authenticate = ["people"]
+anonymous = true
 authorize = [{{ authenticated = true }}]
 policies = ["cors"]
 
@@ -81,6 +83,11 @@ headers = ["X-Tenant"]
 expose = ["X-Kept"]
 credentials = true
 max_age = "1m"
+
+[basic.people]
+
+[consumers.alice]
+password = "$2y$10$abcdefghijklmnopqrstuuwmjOOgyx/jknFqeF8sHrF2cGgSECl/q"
 
 [upstreams.app]
 endpoints = ["{}"]
