@@ -26,10 +26,12 @@ pub use acme::{Acme, ExternalAccount};
 pub use addresses::{AddressList, Addresses};
 pub use authorization::{AuthorizationRule, AuthorizeEntry, AuthorizeKey, RuleSet, Times};
 pub use compress::{Compress, Decompress};
+pub use concurrency::Concurrency;
 pub use consumers::{ApiKeys, Basic, Consumer, Plan};
 pub use forward_auth::ForwardAuth;
 pub use jwt::Jwt;
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
+pub use quotas::{Quota, QuotaStore};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use route::{Redirect, Respond, Route};
 pub use transform::{
@@ -42,10 +44,12 @@ mod acme;
 mod addresses;
 mod authorization;
 mod compress;
+mod concurrency;
 mod consumers;
 mod forward_auth;
 mod jwt;
 mod policies;
+mod quotas;
 mod rate_limits;
 mod route;
 mod transform;
@@ -92,6 +96,12 @@ section! {
         forward_auth: Named<ForwardAuth> = Named::default();
         /// How many requests may pass, by name. See docs/rate-limits.md.
         rate_limits: Named<RateLimit> = Named::default();
+        /// How many requests may be in progress, by name. See docs/concurrency.md.
+        concurrency: Named<Concurrency> = Named::default();
+        /// How much may be used in a day or a month, by name. See docs/quotas.md.
+        quotas: Named<Quota> = Named::default();
+        /// Where it is kept what was used of quotas.
+        quota_store: QuotaStore = QuotaStore::default();
         /// Ways to authenticate by JSON Web Tokens, by name. See docs/jwt.md.
         jwt: Named<Jwt> = Named::default();
         /// Where requests are forwarded to, by name.
@@ -482,6 +492,7 @@ macro_rules! all_defaults {
 
 all_defaults!(
     File,
+    QuotaStore,
     Runtime,
     Shutdown,
     UpstreamHttp2,

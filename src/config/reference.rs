@@ -28,10 +28,12 @@ fn sample_name(section: &str) -> &'static str {
 }
 
 /// Keys without default that the reference file sets, since something has to be done with requests.
-const SET_THOUGH_OPTIONAL: [&str; 5] = [
+const SET_THOUGH_OPTIONAL: [&str; 7] = [
     "routes.path",
     "routes.upstream",
     "routes.redirect.scheme",
+    "concurrency.orders.limit",
+    "quotas.orders.amount",
     "rate_limits.orders.rate",
     "jwt.orders.issuer",
 ];

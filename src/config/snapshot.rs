@@ -23,11 +23,12 @@ pub use crate::policy::client::ForwardedFields;
 pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
 pub use auth::{Authenticate, CONSUMER_FIELDS, ClaimField, JwtWay, KeySource, Way, WayKind};
+pub use concurrency::{Concurrency, ConcurrencyId};
 pub use consumers::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, Plan, User, Users};
 pub use forward_auth::ServiceRule;
 pub use jwks::{Origin, Provider};
 pub use policies::{ErrorFormat, Maintenance, Policies};
-pub use rate_limits::{LimitId, RateLimit, RouteLimits};
+pub use rate_limits::{LimitId, QuotaStore, RateLimit, RouteLimits};
 pub use tickets::SharedTickets;
 pub use tls::{Certificates, Staple, TlsRule, UpstreamTls, dns_names, tickets};
 pub use trace::{Export, Parent, ServerTiming, Tracing};
@@ -35,6 +36,7 @@ pub use trace::{Export, Parent, ServerTiming, Tracing};
 mod access_log;
 pub mod acme;
 mod auth;
+mod concurrency;
 mod consumers;
 mod forward_auth;
 pub mod jwks;
@@ -68,8 +70,12 @@ pub struct Snapshot {
     /// Ways by which clients show who they are, by [`crate::policy::auth::WayId`].
     pub ways: Vec<Way>,
     pub consumers: Consumers,
-    /// By [`LimitId`].
+    /// By [`LimitId`]; the quotas last.
     pub rate_limits: Vec<RateLimit>,
+    /// By [`ConcurrencyId`].
+    pub concurrency: Vec<Concurrency>,
+    /// Fixed at start.
+    pub quota_store: QuotaStore,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub http2: Http2,
@@ -111,6 +117,27 @@ impl Snapshot {
 
     pub fn rate_limit(&self, id: LimitId) -> &RateLimit {
         &self.rate_limits[id as usize]
+    }
+
+    pub fn concurrency_limit(&self, id: ConcurrencyId) -> &Concurrency {
+        &self.concurrency[id as usize]
+    }
+
+    /// How many rates and quotas there are.
+    pub fn rates(&self) -> usize {
+        self.rate_limits.len()
+    }
+
+    /// In the order of their ids.
+    pub fn concurrency_limits(&self) -> impl Iterator<Item = &Concurrency> {
+        self.concurrency.iter()
+    }
+
+    /// Names of all limits that are counted, by which figures tell them apart: rates, quotas, then
+    /// those on requests in progress.
+    pub fn limit_names(&self) -> Vec<String> {
+        let rates = self.rate_limits.iter().map(|limit| limit.name.clone());
+        rates.chain(self.concurrency.iter().map(|limit| limit.what.name.clone())).collect()
     }
 
     /// How errors of a route are told; `None`: as problems (RFC 9457).

@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    commands::{diff, endpoint, key, log, reload, status, top, upgrade},
+    commands::{diff, endpoint, key, log, quota, reload, status, top, upgrade},
     demo, explain, run,
 };
 use crate::{
@@ -80,6 +80,9 @@ enum Command {
     /// Make an API key, or tell what to store of one.
     #[command(after_help = key::HELP)]
     Key(key::Key),
+    /// What was used of quotas in the running gateway, and to set it.
+    #[command(after_help = quota::HELP)]
+    Quota(quota::Quota),
     /// Run two sample upstreams and the gateway in one process.
     Demo,
     /// Print a JSON Schema of the configuration, for completion in editors.
@@ -186,6 +189,7 @@ fn obey(command: Command) -> ExitCode {
         Command::Drain(drain) => drain.run(),
         Command::Log(log) => log.run(),
         Command::Key(key) => key.run(),
+        Command::Quota(quota) => quota.run(),
         Command::Demo => demo::demo(),
         Command::Schema => schema(),
         Command::Version => print(&format!("ringway {}\n", env!("CARGO_PKG_VERSION"))),

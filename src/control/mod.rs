@@ -15,6 +15,7 @@ pub mod history;
 pub mod jwks;
 pub mod logs;
 pub mod process;
+pub mod quotas;
 pub mod ready;
 pub mod reload;
 mod run;

@@ -19,6 +19,7 @@ use super::{
     Worker,
     beat::Doing,
     clock::now_ns,
+    concurrency,
     exchange::{Exchange, RequestBody, ResponseSink},
     forward,
     generation::Generation,
@@ -42,7 +43,7 @@ use crate::{
         refusal,
         route::RouteMatch,
     },
-    telemetry::record::Sent,
+    telemetry::{metrics::shards::Series, record::Sent},
     wire::Method,
 };
 
@@ -155,10 +156,17 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             bound(rule, exchange, body)?;
             let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
-                Passed::On(permit) if charging(rule, policies).is_some() => {
+                Passed::On(permit) if !policies.concurrency.is_empty() => {
                     let to = (&matched, permit);
                     let both = (body, sink);
                     // Boxed: it must not enlarge the task of other requests.
+                    let act = concurrency::act(worker, snapshot, exchange, to, policies, both);
+                    return Box::pin(act).await;
+                }
+                Passed::On(permit) if charging(rule, policies).is_some() => {
+                    let to = (&matched, permit);
+                    let both = (body, sink);
+                    // Boxed, too.
                     let act = charge::act(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
@@ -188,6 +196,34 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             forward::forward(worker, snapshot, exchange, to, body, sink).await
         }
         _ => act(worker, snapshot, exchange, (&matched, permit), body, sink).await,
+    }
+}
+
+/// What [`phases`] does with a request that its policies have let pass, for whoever holds something
+/// meanwhile.
+pub(super) async fn go_on<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    (matched, permit): (&RouteMatch, Permit),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let rule = snapshot.route(matched.route);
+    let to = (matched, permit);
+    if charging(rule, policies).is_some() {
+        return charge::act(worker, snapshot, exchange, to, policies, (body, sink)).await;
+    }
+    if policies.shapes() {
+        return shape::act(worker, snapshot, exchange, to, policies, (body, sink)).await;
+    }
+    let kind = exchange.grpc_kind();
+    match &rule.action {
+        Action::Forward(upstream) if rule.grpc_web && kind.is_web() => {
+            let to = (matched, *upstream, to.1);
+            grpc_web::forward(worker, snapshot, exchange, kind, to, (body, sink)).await
+        }
+        _ => act(worker, snapshot, exchange, to, body, sink).await,
     }
 }
 
@@ -328,18 +364,27 @@ pub(super) fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange
     if let Some(overhead_ns) = record.overhead_ns(sent) {
         series.worker.overhead.record(overhead_ns);
     }
+    count_consumer(series, exchange, done);
+    let route = series.route(exchange.route);
+    route.responses[usize::from(sent.status / 100)].count();
+    route.request_bytes.add(done.received_bytes);
+    route.response_bytes.add(sent.body_bytes);
+    route.duration.record(duration_ns);
+}
+
+#[inline]
+fn count_consumer(series: &Series, exchange: &Exchange, done: &Done) {
+    let sent = &done.sent;
     if let Some(consumer) = exchange.identity.as_ref().and_then(|identity| identity.consumer)
         && let Some(shard) = series.consumer(consumer)
     {
         shard.responses[usize::from(sent.status / 100)].count();
         shard.request_bytes.add(done.received_bytes);
         shard.response_bytes.add(sent.body_bytes);
+        if let Some(refusal) = done.refused {
+            shard.refused(refusal.reason);
+        }
     }
-    let route = series.route(exchange.route);
-    route.responses[usize::from(sent.status / 100)].count();
-    route.request_bytes.add(done.received_bytes);
-    route.response_bytes.add(sent.body_bytes);
-    route.duration.record(duration_ns);
 }
 
 /// What is kept of something that was refused before it could become an exchange.

@@ -31,6 +31,7 @@ mod auth;
 mod authorize;
 mod basic;
 mod certificates;
+mod concurrency;
 mod consumers;
 mod crls;
 mod forward_auth;
@@ -39,6 +40,7 @@ mod key_file;
 mod passthrough;
 mod plans;
 mod policies;
+mod quotas;
 mod rate_limits;
 mod routes;
 mod rules;
@@ -80,6 +82,8 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         aside: Box::new(policies::aside()),
         upstreams,
         rate_limits: shared.rate_limits,
+        concurrency: shared.concurrency,
+        quota_store: quotas::store(file, around.folder),
         ways: shared.ways,
         consumers: shared.consumers,
         limits: limits(&file.limits),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    TOP, addresses, auth, authorize, consumers, rate_limits,
+    TOP, addresses, auth, authorize, concurrency, consumers, quotas, rate_limits,
     routes::{bodiless, body},
     rules::{PathCondition, no_such},
     transform, web,
@@ -29,6 +29,7 @@ pub(super) struct Shared<'f> {
     pub lists: addresses::Known,
     pub rules: authorize::Known<'f>,
     pub rate_limits: Vec<RateLimit>,
+    pub concurrency: Vec<snapshot::Concurrency>,
     pub ways: Vec<Way>,
     pub consumers: Consumers,
 }
@@ -37,10 +38,12 @@ impl<'f> Shared<'f> {
     pub fn of(file: &'f File, folder: &'f Path, sink: &mut Sink) -> Shared<'f> {
         let lists = addresses::lists(file, folder, sink);
         let rules = authorize::Known::of(file, &lists, sink);
-        let rate_limits = rate_limits::rate_limits(file, sink);
+        let mut rate_limits = rate_limits::rate_limits(file, sink);
+        rate_limits.extend(quotas::quotas(file, sink));
+        let concurrency = concurrency::concurrency(file, sink);
         let (consumers, credentials) = consumers::check(file, &rate_limits, folder, sink);
         let ways = auth::ways(file, credentials, folder, sink);
-        let shared = Shared { folder, lists, rules, rate_limits, ways, consumers };
+        let shared = Shared { folder, lists, rules, rate_limits, concurrency, ways, consumers };
         // Also those that no route names; what is reported again for a route is told once.
         for set in file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref()) {
             compiled(&set.policies(), file, &shared, Of::Set, sink);
@@ -116,7 +119,13 @@ fn compiled(
         authorization: shared.rules.policy(written.authorize, &shared.lists, of, sink),
         response_bytes_max: written.max_response_body.map(|bytes| bytes.0),
         security_lines: written.security_headers.as_ref().map(web::security),
-        rate_limits: rate_limits::of_route(file, &shared.rate_limits, written.rate_limits, sink),
+        rate_limits: rate_limits::of_route(
+            file,
+            &shared.rate_limits,
+            (written.rate_limits, written.quotas),
+            sink,
+        ),
+        concurrency: concurrency::of_route(file, written.concurrency, sink),
         transform_request: request
             .as_ref()
             .zip(params)

@@ -1,6 +1,6 @@
 //! What the policies of one route are.
 
-use super::{Authenticate, Respond, RouteLimits};
+use super::{Authenticate, ConcurrencyId, Respond, RouteLimits};
 use crate::policy::{
     addresses::{Addresses, Lists},
     authorize::Authorization,
@@ -35,6 +35,8 @@ pub struct Policies {
     /// Names, in lower case, of fields that only the gateway writes: the client's are left out.
     pub own_fields: Vec<Box<[u8]>>,
     pub rate_limits: Option<Box<RouteLimits>>,
+    /// On requests in progress.
+    pub concurrency: Box<[ConcurrencyId]>,
     pub transform_request: Option<RequestTransform>,
     pub transform_response: Option<ResponseTransform>,
     pub compress: Option<Compress>,
@@ -57,6 +59,7 @@ impl Policies {
             authorization,
             response_bytes_max: _,
             security_lines,
+            concurrency,
             transform_request,
             transform_response: _,
             errors,
@@ -66,6 +69,7 @@ impl Policies {
         maintenance.is_some()
             || authenticate.is_some()
             || rate_limits.is_some()
+            || !concurrency.is_empty()
             || addresses.is_some()
             || cors.is_some()
             || user_agents.is_some()

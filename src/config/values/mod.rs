@@ -26,6 +26,7 @@ mod credentials;
 mod json;
 mod jwt;
 mod paths;
+mod quotas;
 mod rate_limits;
 mod secret_source;
 mod secret_text;
@@ -46,6 +47,7 @@ pub use credentials::{Fingerprint, Group, PasswordHash, StoredKey, UserName};
 pub use json::{AnyValue, FormUse};
 pub use jwt::{ClaimValues, KeysUrl, trusted_url};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use quotas::{Amount, UtcOffset};
 pub use rate_limits::{LimitKey, Rate};
 pub use secret_source::SecretSource;
 pub use secret_text::SecretText;
@@ -206,6 +208,8 @@ written_as_text!(
     FieldValue,
     HeaderName,
     Rate,
+    Amount,
+    UtcOffset,
     Network,
     AddressSource,
     Days,

@@ -13,7 +13,7 @@ mod http;
 mod order;
 mod plan;
 mod renew;
-mod store;
+pub(super) mod store;
 
 use std::{sync::Arc, thread};
 

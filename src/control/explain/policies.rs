@@ -111,6 +111,7 @@ impl Told<'_> {
         if let Some(rules) = &policies.authorization {
             self.rules(rules, found, client, text)?;
         }
+        self.limits(snapshot, policies, (asker.identity.as_ref(), client), text);
         Ok(false)
     }
 

@@ -1,11 +1,13 @@
 //! What requests are counted by.
 
 use std::{
+    fmt,
     hash::{BuildHasher, Hasher},
     net::IpAddr,
 };
 
 use ahash::RandomState;
+use siphasher::sip::SipHasher13;
 
 /// One part of a limit's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +34,42 @@ impl KeyPart {
     }
 }
 
+impl fmt::Display for KeyPart {
+    /// As it is written in a configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyPart::Client => f.write_str("client"),
+            KeyPart::Consumer => f.write_str("consumer"),
+            KeyPart::Subject => f.write_str("subject"),
+            KeyPart::Route => f.write_str("route"),
+            KeyPart::Host => f.write_str("host"),
+            KeyPart::Claim(name) => write!(f, "claim:{name}"),
+            KeyPart::Header(name) => write!(f, "header:{name}"),
+            KeyPart::Query(name) => write!(f, "query:{name}"),
+            KeyPart::Cookie(name) => write!(f, "cookie:{name}"),
+        }
+    }
+}
+
+/// The number of a key, or the value that cannot be one.
+pub type NamedKey = Result<u64, String>;
+
+/// The lasting number of the key whose parts have these values, as a request would have it.
+pub fn named_key(seeds: Seeds, limit: u64, parts: &[KeyPart], values: &[String]) -> NamedKey {
+    let mut key = Key::lasting(seeds, limit);
+    for (part, value) in parts.iter().zip(values) {
+        match part {
+            KeyPart::Client => key.client(Some(value.parse().map_err(|_| value.clone())?)),
+            KeyPart::Host => key.value(Some(value.to_ascii_lowercase().as_bytes())),
+            _ => key.value(Some(value.as_bytes())),
+        }
+    }
+    Ok(key.finish())
+}
+
 /// Makes the number of a key from the values of its parts. All workers make the same of the same,
 /// and nobody outside can tell which values have the same.
-pub struct Key(ahash::AHasher);
+pub struct Key<H = ahash::AHasher>(H);
 
 impl Key {
     /// Of the limit of this number.
@@ -44,7 +79,22 @@ impl Key {
         hasher.write_u64(limit);
         Key(hasher)
     }
+}
 
+/// What numbers are made with that outlive the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seeds(pub u64, pub u64);
+
+impl Key<SipHasher13> {
+    /// The same in every process that has these seeds.
+    pub fn lasting(seeds: Seeds, limit: u64) -> Key<SipHasher13> {
+        let mut hasher = SipHasher13::new_with_keys(seeds.0, seeds.1);
+        hasher.write_u64(limit);
+        Key(hasher)
+    }
+}
+
+impl<H: Hasher> Key<H> {
     #[inline]
     pub fn client(&mut self, ip: Option<IpAddr>) {
         match ip {
@@ -91,6 +141,17 @@ mod tests {
         assert_ne!(others[1], others[2]);
         assert_ne!(key("192.0.2.1", 1), key("192.0.2.1", 2), "each limit counts by itself");
     }
+
+    #[test]
+    fn what_lasts_is_the_same_for_ever() {
+        let mut key = Key::lasting(Seeds(1, 2), 3);
+        key.value(Some(b"alice"));
+        key.client(Some([192, 0, 2, 1].into()));
+        // Another number here means that every file of quotas is worth nothing.
+        assert_eq!(key.finish(), LASTING);
+    }
+
+    const LASTING: u64 = 6_474_828_944_117_943_041;
 
     #[test]
     fn parts_next_to_each_other_are_told_apart() {

@@ -232,6 +232,15 @@ impl<W> Shard<W> {
         }
     }
 
+    /// What is on lease is worth nothing any more, and nothing is known to be empty: a quota has
+    /// come back.
+    pub fn void(&mut self) {
+        for lease in self.leases.values_mut() {
+            (lease.tokens, lease.renew_at, lease.empty_until) = (0, 0, 0);
+            lease.left = Left::default();
+        }
+    }
+
     /// Every key with the tokens that are on lease for it.
     pub fn leases(&self) -> impl Iterator<Item = (u64, u32)> {
         self.leases.iter().map(|(key, lease)| (*key, lease.tokens))

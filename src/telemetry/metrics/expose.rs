@@ -51,6 +51,8 @@ pub struct Process {
     pub spans: SpanCounts,
     pub jwks: Vec<JwksFigures>,
     pub acme: Vec<AcmeFigures>,
+    /// Consumer, quota, what it has used of it and what is left.
+    pub quotas: Vec<(String, String, u32, u32)>,
 }
 
 /// Keys of one way to authenticate.
@@ -531,6 +533,7 @@ impl Scrape {
         self.counts(f::SPANS, spans.into());
         self.jwks(&process.jwks);
         self.acme(&process.acme);
+        self.consumer_quotas(&process.quotas);
         let workers = || process.workers.iter().enumerate();
         let cpu = workers().map(|(at, worker)| {
             (vec![number(at), number(worker.core as usize)], worker.cpu_seconds)

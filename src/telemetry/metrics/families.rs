@@ -95,6 +95,11 @@ families! {
     CONSUMER_RECEIVED = Counter Bytes "ringway_consumer_received" ["consumer"] "Request bodies received, by consumer";
     CONSUMER_SENT = Counter Bytes "ringway_consumer_sent" ["consumer"] "Response bodies sent, by consumer";
     PASSWORDS = Counter One "ringway_passwords_verified" ["outcome"] "Passwords of HTTP Basic that were verified: `right` or `wrong`; `busy`: those that nobody had time for. What a worker remembers (`basic.remember`) is not verified again";
+    CONSUMER_REFUSALS = Counter One "ringway_consumer_refusals" ["consumer", "reason"] "Requests of a consumer that the gateway answered or cut off itself, by the reasons that limits and rules have ([reasons.md](reasons.md)), or `other`";
+    CONSUMER_QUOTA_USED = Gauge One "ringway_consumer_quota_used" ["consumer", "quota"] "What a consumer has used of a quota that counts by `consumer` alone, in the period that goes on ([quotas.md](quotas.md))";
+    CONSUMER_QUOTA_LEFT = Gauge One "ringway_consumer_quota_left" ["consumer", "quota"] "What is left of it";
+    CONCURRENCY_HELD = Gauge One "ringway_concurrency_requests" ["limit"] "Requests in progress that a limit counts ([concurrency.md](concurrency.md)), as of the last second";
+    CONCURRENCY_QUEUED = Gauge One "ringway_concurrency_waiting" ["limit"] "Requests that wait until others are over, as of the last second";
     LIMIT_REQUESTS = Counter One "ringway_rate_limit_requests" ["limit", "outcome"] "Requests that a rate limit was asked about: `passed`, `refused`, `shadow` (would have been refused, `rate_limits.shadow`), or `exempt`";
     LIMIT_WAITS = Counter One "ringway_rate_limit_waits" ["limit"] "Requests that waited for the worker that holds the bucket of their key";
     LIMIT_ALONE = Counter One "ringway_rate_limit_alone" ["limit"] "Requests that a worker decided about by its own share of the rate, because the one that holds the bucket did not answer";

@@ -1,5 +1,7 @@
 //! What a request is counted by: the number of its key, from the parts that its limit names.
 
+use std::hash::Hasher;
+
 use crate::{
     config::snapshot::RateLimit,
     policy::{
@@ -11,7 +13,7 @@ use crate::{
 
 /// The key of a request; `None` when the limit is not for it.
 #[inline]
-pub(super) fn key_of(
+pub(in crate::worker) fn key_of(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &Exchange,
@@ -23,7 +25,19 @@ pub(super) fn key_of(
     {
         return None;
     }
-    let mut key = Key::of(&worker.homes.random, number);
+    match rule.quota {
+        None => made(Key::of(&worker.homes.random, number), snapshot, exchange, rule),
+        Some(_) => made(Key::lasting(worker.homes.seeds, number), snapshot, exchange, rule),
+    }
+}
+
+#[inline]
+fn made<H: Hasher>(
+    mut key: Key<H>,
+    snapshot: &Generation,
+    exchange: &Exchange,
+    rule: &RateLimit,
+) -> Option<u64> {
     for part in &rule.key {
         match part {
             KeyPart::Client => key.client(exchange.client.ip),

@@ -13,13 +13,16 @@
 
 pub mod charge;
 mod key;
+pub mod quota;
+mod store;
 
 use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, task::Waker};
 
 use ahash::AHashMap;
 use slab::Slab;
 
-use key::key_of;
+pub(super) use key::key_of;
+use store::{Clock, Store};
 
 use super::{
     Worker,
@@ -35,7 +38,10 @@ use crate::{
     },
     policy::{
         Refusal,
-        limit::{Ask, Buckets, Grant, Left, Moment, Shard, Took, fields, moment, nanos},
+        limit::{
+            Ask, Buckets, Counts, Grant, Left, Moment, Now, Period, Shard, Took, fields, moment,
+            nanos,
+        },
         refusal,
     },
     telemetry::metrics::shards::LimitShard,
@@ -59,23 +65,25 @@ pub enum Letter {
         limit: u64,
         grant: Grant,
     },
-    /// Tokens that were leased and not used.
+    /// Tokens that were leased and not used; of a quota, in this period.
     Return {
         limit: u64,
         key: u64,
         tokens: u32,
+        period: Period,
     },
     /// What requests cost beyond what was taken.
     Charge {
         limit: u64,
         key: u64,
         tokens: u32,
+        period: Period,
     },
 }
 
 impl Letter {
     pub fn returned(limit: u64, key: u64, tokens: u32) -> Letter {
-        Letter::Return { limit, key, tokens }
+        Letter::Return { limit, key, tokens, period: 0 }
     }
 }
 
@@ -83,9 +91,10 @@ impl Letter {
 struct LimitState {
     /// Of its name.
     number: u64,
-    /// Of the keys whose home this worker is, and of others while their home does not answer.
-    buckets: RefCell<Buckets>,
+    buckets: RefCell<Store>,
     shard: RefCell<Shard<Ticket>>,
+    /// Of a quota.
+    clock: Option<Clock>,
 }
 
 /// The limits of a generation, by [`LimitId`].
@@ -98,19 +107,26 @@ pub struct Limits {
 impl Limits {
     /// Of a worker that is started. One that takes another's place does not know what its keys
     /// have used, and lets their buckets fill from empty.
-    pub fn first(snapshot: &Snapshot, homes: &Homes, worker: usize) -> Limits {
+    /// What was used of quotas is known.
+    pub fn first(
+        snapshot: &Snapshot,
+        homes: &Homes,
+        worker: usize,
+        used: &[quota::Line],
+    ) -> Limits {
         let empty_at = if homes.begin(worker) { moment(now_ns()).max(1) } else { 0 };
-        Limits::of(snapshot, homes, |rule, number| {
+        let limits = Limits::of(snapshot, homes, |rule, number| {
             Rc::new(LimitState::new(rule, number, homes, empty_at))
-        })
+        });
+        limits.restore(used);
+        limits
     }
 
     /// Of the next configuration: limits that it also has keep their state.
     pub fn next(&self, snapshot: &Snapshot, homes: &Homes) -> Limits {
         Limits::of(snapshot, homes, |rule, number| match self.find(number) {
             Some((_, state)) => {
-                let (keys_max, now) = (keys_max(rule, homes), moment(now_ns()));
-                state.buckets.borrow_mut().change(&rule.windows, keys_max, now);
+                state.buckets.borrow_mut().change(rule, keys_max(rule, homes));
                 state.clone()
             }
             None => Rc::new(LimitState::new(rule, number, homes, 0)),
@@ -122,7 +138,10 @@ impl Limits {
         homes: &Homes,
         state: impl Fn(&RateLimit, u64) -> Rc<LimitState>,
     ) -> Limits {
-        let numbered = |rule: &RateLimit| homes.random.hash_one(&rule.name);
+        let numbered = |rule: &RateLimit| match rule.quota {
+            None => homes.random.hash_one(&rule.name),
+            Some(_) => rule.quota_number(homes.seeds),
+        };
         let states: Vec<_> =
             snapshot.rate_limits.iter().map(|rule| state(rule, numbered(rule))).collect();
         let by_number = states.iter().zip(0..).map(|(state, id)| (state.number, id)).collect();
@@ -147,8 +166,30 @@ fn keys_max(rule: &RateLimit, homes: &Homes) -> usize {
 
 impl LimitState {
     fn new(rule: &RateLimit, number: u64, homes: &Homes, empty_at: Moment) -> LimitState {
-        let buckets = Buckets::new(&rule.windows, keys_max(rule, homes), empty_at);
-        LimitState { number, buckets: RefCell::new(buckets), shard: RefCell::default() }
+        let keys_max = keys_max(rule, homes);
+        let buckets = RefCell::new(match rule.quota {
+            None => Store::Rate(Buckets::new(&rule.windows, keys_max, empty_at)),
+            Some(_) => Store::Quota(Counts::new(rule.amount(), keys_max)),
+        });
+        let clock = rule.quota.map(Clock::new);
+        LimitState { number, buckets, shard: RefCell::default(), clock }
+    }
+
+    #[inline]
+    fn now(&self) -> Now {
+        match &self.clock {
+            None => Now { unix_ns: moment(now_ns()), ..Now::default() },
+            Some(clock) => clock.now(&self.shard),
+        }
+    }
+
+    fn period(&self) -> Period {
+        self.clock.as_ref().map_or(0, |clock| clock.now(&self.shard).period)
+    }
+
+    /// Of what was taken a moment ago.
+    fn period_before(&self) -> Period {
+        self.clock.as_ref().map_or(0, |clock| clock.before(&self.shard))
     }
 }
 
@@ -266,7 +307,7 @@ impl Waiting<'_> {
             Ok(result) => result,
             Err(_) => {
                 self.shard.alone.count();
-                let (now, workers) = (moment(now_ns()), worker.homes.workers() as u32);
+                let (now, workers) = (self.state.now(), worker.homes.workers() as u32);
                 let mut shard = self.state.shard.borrow_mut();
                 shard.unanswered(self.key);
                 let mut buckets = self.state.buckets.borrow_mut();
@@ -293,12 +334,12 @@ fn decide(
     shard: &LimitShard,
     (key, cost): (u64, u32),
 ) -> Decided {
-    let (homes, now) = (&worker.homes, moment(now_ns()));
+    let (homes, now) = (&worker.homes, state.now());
     let home = homes.of(key);
     if home == worker.index {
         return Decided::Now(state.buckets.borrow_mut().take(key, cost, now));
     }
-    let took = state.shard.borrow_mut().take(key, cost, now);
+    let took = state.shard.borrow_mut().take(key, cost, now.unix_ns);
     match took {
         Took::Yes(left, None) => Decided::Now(Ok(left)),
         Took::Yes(left, Some(ask)) => {
@@ -327,13 +368,18 @@ fn send(worker: &Worker, state: &LimitState, home: usize, ask: Ask) -> bool {
     worker.homes.leave(home, home::Letter::Limit(letter)).is_ok()
 }
 
-/// Puts tokens back that a request took and does not need.
+/// Puts tokens back that a request took a moment ago and does not need.
 fn give_back(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
+    give_back_of(worker, state, key, tokens, state.period_before());
+}
+
+/// Puts tokens back that were taken in `period`, of a quota.
+fn give_back_of(worker: &Worker, state: &LimitState, key: u64, tokens: u32, period: Period) {
     let home = worker.homes.of(key);
     if home == worker.index {
-        state.buckets.borrow_mut().give(key, tokens, moment(now_ns()));
-    } else if !state.shard.borrow_mut().give(key, tokens) {
-        let letter = Letter::Return { limit: state.number, key, tokens };
+        state.buckets.borrow_mut().give(key, tokens, period);
+    } else if period != state.period() || !state.shard.borrow_mut().give(key, tokens) {
+        let letter = Letter::Return { limit: state.number, key, tokens, period };
         // What does not get there is lost to the key, and never too much.
         let _ = worker.homes.leave(home, home::Letter::Limit(letter));
     }
@@ -385,7 +431,12 @@ fn of(snapshot: &Generation, id: LimitId) -> (&RateLimit, &LimitState) {
 }
 
 #[cold]
-fn give_back_all(worker: &Worker, snapshot: &Generation, exchange: &Exchange, ids: &[LimitId]) {
+pub(super) fn give_back_all(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &Exchange,
+    ids: &[LimitId],
+) {
     for id in ids {
         let (rule, state) = of(snapshot, *id);
         // One in shadow mode counts on.
@@ -427,7 +478,10 @@ fn tell<S: ResponseSink>(worker: &Worker, rule: &RateLimit, left: Left, sink: &m
 /// The refusal of a request whose key has enough again at `until`.
 #[cold]
 fn refused<S: ResponseSink>(rule: &RateLimit, until: Moment, sink: &mut S) -> Refusal {
-    let wait_ns = nanos(until.saturating_sub(moment(now_ns())));
+    let wait_ns = match rule.quota {
+        None => nanos(until.saturating_sub(moment(now_ns()))),
+        Some(calendar) => quota::until_next_ns(calendar),
+    };
     let retry_after_s = wait_ns.div_ceil(1_000_000_000).clamp(1, u64::from(u32::MAX)) as u32;
     let left = Left { tokens: 0, full_in_ns: wait_ns, window: 0 };
     let mut lines = Vec::with_capacity(128);
@@ -436,48 +490,56 @@ fn refused<S: ResponseSink>(rule: &RateLimit, until: Moment, sink: &mut S) -> Re
         fields::write_old(&rule.windows, left, &mut lines);
     }
     sink.add_fields(&lines);
-    Refusal { retry_after_s, ..refusal::RATE_LIMITED.into() }
+    let reason = if rule.quota.is_some() { refusal::QUOTA } else { refusal::RATE_LIMITED };
+    Refusal { retry_after_s, ..reason.into() }
 }
 
 /// A letter for this worker.
 pub fn receive(worker: &Worker, letter: Letter) {
-    let (snapshot, now) = (worker.snapshot(), moment(now_ns()));
+    let snapshot = worker.snapshot();
     let limits = &snapshot.rate_limits;
     match letter {
         Letter::Ask { limit, from, ask } => {
             // A limit that is not known here yet, or not any more: whoever asks decides alone.
             let Some((_, state)) = limits.find(limit) else { return };
             let workers = worker.homes.workers() as u32;
-            let grant = state.buckets.borrow_mut().ask(ask, workers, now);
+            let grant = state.buckets.borrow_mut().ask(ask, workers, state.now());
             let letter = home::Letter::Limit(Letter::Grant { limit, grant });
             if worker.homes.leave(from as usize, letter).is_err() && grant.tokens > 0 {
-                state.buckets.borrow_mut().give(ask.key, grant.tokens, now);
+                state.buckets.borrow_mut().give(ask.key, grant.tokens, grant.period);
             }
         }
         Letter::Grant { limit, grant } => {
             if let Some((_, state)) = limits.find(limit) {
-                granted(worker, state, &grant, now);
+                granted(worker, state, grant);
             }
         }
-        Letter::Return { limit, key, tokens } => {
+        Letter::Return { limit, key, tokens, period } => {
             if let Some((_, state)) = limits.find(limit) {
-                state.buckets.borrow_mut().give(key, tokens, now);
+                state.buckets.borrow_mut().give(key, tokens, period);
             }
         }
-        Letter::Charge { limit, key, tokens } => {
+        Letter::Charge { limit, key, tokens, period } => {
             if let Some((_, state)) = limits.find(limit) {
-                state.buckets.borrow_mut().charge(key, tokens, now);
+                state.buckets.borrow_mut().charge(key, tokens, period);
             }
         }
     }
 }
 
-fn granted(worker: &Worker, state: &LimitState, grant: &Grant, now: Moment) {
+fn granted(worker: &Worker, state: &LimitState, mut grant: Grant) {
     let home = worker.homes.of(grant.key);
+    if let Some(clock) = &state.clock
+        && !clock.agrees(grant.period, &state.shard)
+    {
+        // Of a period that is over: whoever waits asks again.
+        (grant.tokens, grant.empty_until) = (0, 0);
+    }
+    let now = state.now().unix_ns;
     let (mut unwanted, mut owed) = (0, 0);
     let (is_known, ask) = {
         let mut shard = state.shard.borrow_mut();
-        let ask = shard.granted(grant, now, |ticket, tokens, result| {
+        let ask = shard.granted(&grant, now, |ticket, tokens, result| {
             // Wakes tasks, and runs none.
             match worker.limit_waits.end(ticket, result) {
                 Told::Unwanted if result.is_ok() => unwanted += tokens,
@@ -491,10 +553,10 @@ fn granted(worker: &Worker, state: &LimitState, grant: &Grant, now: Moment) {
         unwanted += grant.tokens;
     }
     if unwanted > 0 {
-        give_back(worker, state, grant.key, unwanted);
+        give_back_of(worker, state, grant.key, unwanted, grant.period);
     }
     if owed > 0 {
-        charge::charge(worker, state, grant.key, owed);
+        charge::charge(worker, state, grant.key, owed, grant.period);
     }
     if let Some(ask) = ask
         && !send(worker, state, home, ask)
@@ -510,10 +572,10 @@ pub fn sweep(worker: &Worker) {
     if snapshot.rate_limits.is_empty() || worker.homes.workers() == 1 {
         return;
     }
-    let now = moment(now_ns());
     for state in &snapshot.rate_limits.states {
+        let Now { unix_ns: now, period, .. } = state.now();
         let give_back = |key, tokens| {
-            let letter = Letter::Return { limit: state.number, key, tokens };
+            let letter = Letter::Return { limit: state.number, key, tokens, period };
             worker.homes.leave(worker.homes.of(key), home::Letter::Limit(letter)).is_ok()
         };
         let forget = |ticket| worker.limit_waits.forget(ticket);
