@@ -446,7 +446,7 @@ async fn hold<'w>(
         }
         None => {
             shard.refused.count();
-            let reason = if rule.is_common() { refusal::BUSY } else { refusal::CONCURRENCY };
+            let reason = if rule.counts_everybody() { refusal::BUSY } else { refusal::CONCURRENCY };
             Err(Refusal { retry_after_s: 1, ..reason.into() })
         }
     }

@@ -157,24 +157,15 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
                 Passed::On(permit) if !policies.concurrency.is_empty() => {
-                    let to = (&matched, permit);
-                    let both = (body, sink);
+                    let (to, both) = ((&matched, permit), (body, sink));
                     // Boxed: it must not enlarge the task of other requests.
                     let act = concurrency::act(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
-                Passed::On(permit) if charging(rule, policies).is_some() => {
-                    let to = (&matched, permit);
-                    let both = (body, sink);
+                Passed::On(permit) if charging(rule, policies).is_some() || policies.shapes() => {
+                    let (to, both) = ((&matched, permit), (body, sink));
                     // Boxed, too.
-                    let act = charge::act(worker, snapshot, exchange, to, policies, both);
-                    return Box::pin(act).await;
-                }
-                Passed::On(permit) if policies.shapes() => {
-                    let to = (&matched, permit);
-                    let both = (body, sink);
-                    // Boxed, too.
-                    let act = shape::act(worker, snapshot, exchange, to, policies, both);
+                    let act = go_on(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
                 Passed::On(permit) => permit,
@@ -199,8 +190,8 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     }
 }
 
-/// What [`phases`] does with a request that its policies have let pass, for whoever holds something
-/// meanwhile.
+/// What [`phases`] does with a request that its policies have let pass, where they have more to do
+/// with it, or somebody holds something meanwhile.
 pub(super) async fn go_on<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     harness::{Client, Gateway, Launch, Upstream, eventually, http2::Http2},
-    websocket::{echo, switch},
+    upgrade::{echo, switch},
 };
 
 /// Answers each request when it is told so, by any thread.
@@ -124,8 +124,9 @@ fn others_wait_their_turn_and_no_longer_than_they_may() {
         assert_eq!(running.len(), 3);
         drop(running);
         returns_to_zero(&gateway);
+        let Slow { upstream, go } = slow();
         let limit = "limit = 1\nqueue = 2\nqueue_timeout = \"100ms\"";
-        assert!(gateway.reload(&config(workers, limit, &upstream)));
+        let gateway = Gateway::start(&config(workers, limit, &upstream));
         let mut first = gateway.client();
         first.send("GET / HTTP/1.1\r\nHost: gw.test\r\n\r\n");
         eventually("it runs", || figure(&gateway, "ringway_concurrency_requests") == 1);
@@ -206,7 +207,7 @@ fn whatever_ends_requests_the_count_returns_to_zero() {
                     _ => conn.send(
                         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
                     ),
-                }
+                };
                 if count % 4 == 2 {
                     return;
                 }

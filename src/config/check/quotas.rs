@@ -47,6 +47,7 @@ pub(super) fn quotas(file: &File, sink: &mut Sink) -> Vec<RateLimit> {
     }
     if let Some((name, _)) = file.quotas.value.0.first()
         && file.quota_store.folder.value.is_none()
+        && are_named(file)
     {
         let title = "what is used of quotas is forgotten when the gateway ends";
         let problem = Problem::warning(name.place().unwrap_or(TOP), title);
@@ -54,6 +55,16 @@ pub(super) fn quotas(file: &File, sink: &mut Sink) -> Vec<RateLimit> {
         sink.push(problem.fix(fix));
     }
     quotas
+}
+
+/// Somebody is counted by one.
+fn are_named(file: &File) -> bool {
+    let routes = file.routes.iter().any(|route| !route.quotas.is_empty());
+    let sets = file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref());
+    let plans = file.plans.value.0.iter().filter_map(|(_, plan)| plan.as_ref());
+    let mut sets = sets.map(|set| set.quotas.is_empty());
+    let mut plans = plans.map(|plan| plan.quotas.is_empty());
+    routes || sets.any(|is_empty| !is_empty) || plans.any(|is_empty| !is_empty)
 }
 
 fn quota(name: &str, written: &file::Quota, sink: &mut Sink) -> RateLimit {

@@ -152,11 +152,14 @@ pub(super) fn position(limits: &[RateLimit], name: &str) -> Option<usize> {
     limits.iter().position(|limit| limit.quota.is_none() && limit.name == name)
 }
 
+/// Names of limits, as written.
+type Written = At<Vec<At<Name>>>;
+
 /// Those of a route.
 pub(super) fn of_route(
     file: &File,
     limits: &[RateLimit],
-    (names, quotas): (&At<Vec<At<Name>>>, &At<Vec<At<Name>>>),
+    (names, quotas): (&Written, &Written),
     sink: &mut Sink,
 ) -> Option<Box<RouteLimits>> {
     let known = &file.rate_limits;

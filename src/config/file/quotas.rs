@@ -31,8 +31,8 @@ section! {
         exempt: Vec<At<String>> = Vec::new(), eg "[\"10.0.0.0/8\", \"internal\"]";
         /// Only count what it would refuse, and let it pass.
         shadow: bool = false;
-        /// Keys that are remembered, shared out evenly among the workers. When there are more, those
-        /// go that have used least, and are counted.
+        /// Keys that are remembered, shared out evenly among the workers. When there are more,
+        /// those go that have used least, and are counted.
         keys_max: u32 = 1_000_000 => 1000..=10_000_000;
         /// Tell clients in every response what is left (RateLimit and RateLimit-Policy). A response
         /// that refuses says so in any case.

@@ -19,7 +19,7 @@ pub struct Concurrency {
 
 impl Concurrency {
     /// It counts what all clients do together: whoever is refused has not done too much.
-    pub fn is_common(&self) -> bool {
+    pub fn counts_everybody(&self) -> bool {
         self.what.key.iter().all(|part| matches!(part, KeyPart::Route | KeyPart::Host))
     }
 }

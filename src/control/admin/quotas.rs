@@ -1,5 +1,5 @@
-//! `GET /quotas`, and `GET`, `PUT` and `DELETE /quotas/NAME?key=VALUE`: what was used of quotas, and
-//! to say that it is another amount.
+//! `GET /quotas`, and `GET`, `PUT` and `DELETE /quotas/NAME?key=VALUE`: what was used of quotas,
+//! and to say that it is another amount.
 
 use axum::{
     Json,

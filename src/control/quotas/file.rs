@@ -13,8 +13,8 @@
 //! checksum     32 bytes     SHA-256 of all before it
 //! ```
 //!
-//! Numbers are little-endian. Invariant: what is read back is what was written, or an error says why
-//! it is not; nothing is believed of a file whose checksum is wrong.
+//! Numbers are little-endian. Invariant: what is read back is what was written, or an error says
+//! why it is not; nothing is believed of a file whose checksum is wrong.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,5 @@
-//! What control knows of the use of quotas: what workers have told so far. It outlives each of them.
+//! What control knows of the use of quotas: what workers have told so far. It outlives each of
+//! them.
 //!
 //! Workers do not write here: they leave what has changed in a channel, in their order, and whoever
 //! looks takes it in first. So nothing is lost when whoever asked has given up, and no worker waits
@@ -149,8 +150,8 @@ impl Ledger {
         book.content.write()
     }
 
-    /// What was used here since [`Ledger::begin_handover`], or since this was last asked for; `None`
-    /// when that is nothing.
+    /// What was used here since [`Ledger::begin_handover`], or since this was last asked for;
+    /// `None` when that is nothing.
     pub fn since(&self) -> Option<Vec<u8>> {
         let mut book = self.book();
         let now = book.content.clone();

@@ -6,13 +6,13 @@
 //!
 //! Invariants, for every key:
 //!
-//! - In one period no more is taken than the quota, leases included. What was taken in a period that
-//!   is over is given back to none.
+//! - In one period no more is taken than the quota, leases included. What was taken in a period
+//!   that is over is given back to none.
 //! - A clock that is set back refills nothing.
 //!
 //! **Bounds**: a part of the table has at most its share of `keys_max`; when it has, keys go that
-//! are in no period any more, else the quarter that has used least, which is counted. 17 bytes for a
-//! key, in a table that is 7/16 to 7/8 full once it has grown, and 8 while it is to be told.
+//! are in no period any more, else the quarter that has used least, which is counted. 17 bytes for
+//! a key, in a table that is 7/16 to 7/8 full once it has grown, and 8 while it is to be told.
 
 use hashbrown::{HashMap, HashTable};
 

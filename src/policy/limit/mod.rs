@@ -21,8 +21,8 @@
 //! ([`Shard::void`]), and each grant and return says of which period it is.
 //!
 //! Time is counted in 64ths of a nanosecond ([`Moment`]), so that the interval between two tokens
-//! is exact to a millionth at 1,000,000 a second; it is rounded up, never in the client's favour. Quotas
-//! count nanoseconds since 1970.
+//! is exact to a millionth at 1,000,000 a second; it is rounded up, never in the client's favour.
+//! Quotas count nanoseconds since 1970.
 
 mod bucket;
 pub mod calendar;

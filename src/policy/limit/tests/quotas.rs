@@ -10,6 +10,7 @@ const HOUR_NS: u64 = 3600 * 1_000_000_000;
 const SWEEP_NS: u64 = 100_000_000;
 const KEY: u64 = 0x1234_5678_9abc_def0;
 
+#[derive(Clone, Copy)]
 enum Message {
     Ask { from: usize, ask: Ask },
     Grant { to: usize, grant: Grant },
