@@ -23,6 +23,8 @@ fn sample_name(section: &str) -> &'static str {
         "consumers" => "alice",
         "plans" => "gold",
         "forward_auth" => "service",
+        "quotas" => "monthly",
+        "concurrency" => "uploads",
         _ => "orders",
     }
 }
@@ -32,8 +34,8 @@ const SET_THOUGH_OPTIONAL: [&str; 7] = [
     "routes.path",
     "routes.upstream",
     "routes.redirect.scheme",
-    "concurrency.orders.limit",
-    "quotas.orders.amount",
+    "concurrency.uploads.limit",
+    "quotas.monthly.amount",
     "rate_limits.orders.rate",
     "jwt.orders.issuer",
 ];

@@ -12,7 +12,12 @@
 //! next tick. A home that is started again knows of no permits from before: for as long as those
 //! requests last, others pass in their place.
 
-use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, task::Waker};
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, Waker},
+};
 
 use ahash::AHashMap;
 use slab::Slab;
@@ -194,6 +199,8 @@ struct Waiting<'w> {
     ticket: Ticket,
     limit: u32,
     home: Option<usize>,
+    /// It has its answer, and has taken it.
+    is_over: Cell<bool>,
 }
 
 impl Drop for Waiting<'_> {
@@ -201,13 +208,17 @@ impl Drop for Waiting<'_> {
         let wait = self.worker.permit_waits.waiting.borrow_mut().remove(self.ticket.place);
         match wait.said {
             Some((Said::Yes, table)) => drop(self.held(table)),
+            _ if self.is_over.get() => {}
             _ => match self.home {
                 // When it gets lost, the home grants in vain, and is given the permit back.
                 Some(home) => {
                     let letter = home::Letter::Permit(Letter::Leave(self.of, self.ticket));
                     let _ = self.worker.homes.leave(home, letter);
                 }
-                None => self.state.permits.borrow_mut().leave(self.of.key, &self.ticket),
+                None => {
+                    let mut permits = self.state.permits.borrow_mut();
+                    permits.leave(self.of.key, self.of.holder, &self.ticket);
+                }
             },
         }
     }
@@ -263,7 +274,8 @@ async fn ask<'w>(
         return Asked::May(Held { worker, state: state.clone(), of, limit, home: None });
     }
     let ticket = worker.permit_waits.begin();
-    let waiting = Waiting { worker, state, of, ticket, limit, home };
+    let is_over = Cell::new(false);
+    let waiting = Waiting { worker, state, of, ticket, limit, home, is_over };
     let mut by_ms = match home {
         None if state.permits.borrow_mut().wait(key, rule.queue, holder, ticket) => queue_ms,
         None => return Asked::MayNot,
@@ -277,7 +289,9 @@ async fn ask<'w>(
     };
     let mut is_queued = home.is_none();
     loop {
-        match waiting.said(by_ms).await {
+        let said = waiting.said(by_ms).await;
+        waiting.is_over.set(matches!(said, Some((Said::Yes | Said::No | Said::Unknown, _))));
+        match said {
             Some((Said::Yes, table)) => return Asked::May(waiting.held(table)),
             Some((Said::No, _)) => return Asked::MayNot,
             Some((Said::Wait, _)) => (by_ms, is_queued) = (queue_ms, true),
@@ -379,7 +393,7 @@ pub fn receive(worker: &Worker, letter: Letter) {
         }
         Letter::Leave(of, ticket) => {
             if let Some((_, state)) = limits.find(of.limit) {
-                state.permits.borrow_mut().leave(of.key, &ticket);
+                state.permits.borrow_mut().leave(of.key, of.holder, &ticket);
             }
         }
     }

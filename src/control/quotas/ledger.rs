@@ -7,6 +7,7 @@
 //! before the least used of them go.
 
 use std::{
+    cmp::Ordering,
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -253,7 +254,8 @@ impl Page {
 }
 
 impl Content {
-    /// What was used since `before`.
+    /// What was used since `before`, or came back: each as a number with a sign
+    /// ([`u32::cast_signed`]).
     fn since(&self, before: &Content) -> Content {
         let mut more = Content { seeds: self.seeds, ..Content::default() };
         for (number, page) in &self.pages {
@@ -261,8 +263,9 @@ impl Content {
             let keys = page.keys.iter().filter_map(|(key, (period, used))| {
                 let known = known.and_then(|page| page.keys.get(key));
                 let known = known.filter(|(own, _)| own == period).map_or(0, |(_, used)| *used);
-                let more = used.saturating_sub(known);
-                (more > 0).then_some((*key, (*period, more)))
+                let more = i64::from(*used) - i64::from(known);
+                let more = more.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+                (more != 0).then_some((*key, (*period, more.cast_unsigned())))
             });
             let keys = keys.collect();
             more.pages.insert(*number, Page { name: page.name.clone(), keys });
@@ -277,9 +280,9 @@ impl Content {
             let known = page.keys.entry(line.used.key).or_default();
             let Used { period, used, .. } = line.used;
             match known.0.cmp(&period) {
-                std::cmp::Ordering::Less => *known = (period, used),
-                std::cmp::Ordering::Equal => known.1 = known.1.saturating_add(used),
-                std::cmp::Ordering::Greater => {}
+                Ordering::Less => *known = (period, used.cast_signed().max(0).cast_unsigned()),
+                Ordering::Equal => known.1 = known.1.saturating_add_signed(used.cast_signed()),
+                Ordering::Greater => {}
             }
         }
     }

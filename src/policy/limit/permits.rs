@@ -101,10 +101,10 @@ impl<T: PartialEq> Permits<T> {
         Some((holder, who))
     }
 
-    /// Somebody waits no longer.
-    pub fn leave(&mut self, key: u64, who: &T) {
+    /// Somebody waits no longer. Holders may have the same name for theirs.
+    pub fn leave(&mut self, key: u64, holder: Holder, who: &T) {
         let Some(slot) = self.keys.get_mut(&key) else { return };
-        slot.waiting.retain(|(_, own)| own != who);
+        slot.waiting.retain(|(of, own)| *of != holder || own != who);
         if slot.is_idle() {
             self.keys.remove(&key);
         }
@@ -195,6 +195,17 @@ mod tests {
         assert_eq!(permits.keys().count(), 0);
     }
 
+    #[test]
+    fn two_workers_may_have_the_same_name_for_who_waits() {
+        let mut permits = Permits::default();
+        let (one, two) = (holder(1, 1), holder(2, 1));
+        assert!(permits.take(7, 1, one));
+        assert!(permits.wait(7, 9, one, 'a') && permits.wait(7, 9, two, 'a'));
+        permits.leave(7, one, &'a');
+        permits.give(7, one);
+        assert_eq!(permits.next(7, 1), Some((two, 'a')));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Request { key: u64, worker: u32 },
@@ -263,11 +274,11 @@ mod tests {
                         }
                     }
                     Step::Vanish(at) => {
-                        if let Some((number, (key, _))) =
+                        if let Some((number, (key, holder))) =
                             seen.waiting.iter().nth(at).map(|(n, of)| (*n, *of))
                         {
                             seen.waiting.remove(&number);
-                            permits.leave(key, &number);
+                            permits.leave(key, holder, &number);
                         }
                     }
                     Step::Die { worker } => {
@@ -294,8 +305,8 @@ mod tests {
                 let running = std::mem::take(&mut seen.running);
                 running.into_values().for_each(|(key, holder)| permits.give(key, holder));
             }
-            for (number, (key, _)) in seen.waiting {
-                permits.leave(key, &number);
+            for (number, (key, holder)) in seen.waiting {
+                permits.leave(key, holder, &number);
             }
             prop_assert_eq!((permits.count(), permits.keys().count()), ((0, 0), 0));
         }

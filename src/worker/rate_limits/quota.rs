@@ -19,7 +19,8 @@ pub struct Line {
 pub enum Wish {
     /// A key has used so much in the period that goes on.
     Set { quota: u64, key: u64, used: u32 },
-    /// What another process counted: it comes on top of what is known here.
+    /// What another process counted, with a sign ([`u32::cast_signed`]): it comes on top of what
+    /// is known here.
     Add(Line),
 }
 
@@ -85,7 +86,12 @@ impl Worker {
             let Store::Quota(counts) = &mut *state.buckets.borrow_mut() else { continue };
             match wish {
                 Wish::Set { key, used, .. } => counts.set(*key, *used, now),
-                Wish::Add(Line { used, .. }) => counts.charge(used.key, used.used, used.period),
+                Wish::Add(Line { used: Used { key, period, used }, .. }) => {
+                    match used.cast_signed() {
+                        more @ 0.. => counts.charge(*key, more.cast_unsigned(), *period),
+                        back => counts.give(*key, back.unsigned_abs(), *period),
+                    }
+                }
             }
             done += 1;
         }
