@@ -33,7 +33,7 @@ use super::{
 use crate::{
     config::{
         Snapshot,
-        snapshot::{Action, Ahead, Policies, Route, RouteLimits},
+        snapshot::{Action, Ahead, Policies, Redirect, Respond, Route, RouteLimits},
     },
     policy::{
         Refusal,
@@ -145,15 +145,15 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     let rule = snapshot.route(matched.route);
     sink.routed(matched.route);
     sink.limit(exchange.until_ms);
-    let permit = match rule.policies.pass() {
-        Ok(permit) => {
-            bound(rule, exchange, body)?;
-            permit
-        }
+    let passed = rule.policies.pass();
+    if let Err(asked) = &passed {
+        policies::tell(exchange, asked.policies(), sink);
+    }
+    bound(rule, exchange, body)?;
+    let permit = match passed {
+        Ok(permit) => permit,
         Err(asked) => {
             let policies = asked.policies();
-            policies::tell(exchange, policies, sink);
-            bound(rule, exchange, body)?;
             let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
                 Passed::On(permit) if !policies.concurrency.is_empty() => {
@@ -181,12 +181,14 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             let to = (&matched, *upstream, permit);
             Box::pin(grpc_web::forward(worker, snapshot, exchange, kind, to, both)).await
         }
-        // Not by `act`: every wake-up of an exchange would pass through one future more.
+        // Not by `act`: every wake-up of an exchange would pass through one future more. Nor is this
+        // called elsewhere with the same body and sink: then it would be a function of its own.
         Action::Forward(upstream) => {
             let to = (&matched, *upstream, permit);
             forward::forward(worker, snapshot, exchange, to, body, sink).await
         }
-        _ => act(worker, snapshot, exchange, (&matched, permit), body, sink).await,
+        Action::Respond(fixed) => answer(snapshot, exchange, fixed, sink).await,
+        Action::Redirect(to) => redirect(snapshot, exchange, &matched, to, sink).await,
     }
 }
 
@@ -202,23 +204,15 @@ pub(super) async fn go_on<B: RequestBody, S: ResponseSink>(
 ) -> Result<(), Refusal> {
     let rule = snapshot.route(matched.route);
     let to = (matched, permit);
-    if charging(rule, policies).is_some() {
+    let forwards = matches!(rule.action, Action::Forward(_));
+    if charging(rule, policies).is_some() || forwards && !policies.shapes() {
+        // Also where nothing is charged: `phases` wants to be alone with this body and sink.
         return charge::act(worker, snapshot, exchange, to, policies, (body, sink)).await;
     }
-    if policies.shapes() {
-        return shape::act(worker, snapshot, exchange, to, policies, (body, sink)).await;
-    }
-    let kind = exchange.grpc_kind();
-    match &rule.action {
-        Action::Forward(upstream) if rule.grpc_web && kind.is_web() => {
-            let to = (matched, *upstream, to.1);
-            grpc_web::forward(worker, snapshot, exchange, kind, to, (body, sink)).await
-        }
-        _ => act(worker, snapshot, exchange, to, body, sink).await,
-    }
+    shape::act(worker, snapshot, exchange, to, policies, (body, sink)).await
 }
 
-/// Does what the route says.
+/// Does what the route says, where policies change what goes in and comes out.
 pub(super) async fn act<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
@@ -232,15 +226,31 @@ pub(super) async fn act<B: RequestBody, S: ResponseSink>(
             let to = (matched, *upstream, permit);
             forward::forward(worker, snapshot, exchange, to, body, sink).await
         }
-        Action::Respond(fixed) => {
-            trace::tell_timing(snapshot, exchange, sink);
-            respond::fixed(sink, fixed).await
-        }
-        Action::Redirect(to) => {
-            trace::tell_timing(snapshot, exchange, sink);
-            respond::redirect(exchange, matched, to, sink).await
-        }
+        Action::Respond(fixed) => answer(snapshot, exchange, fixed, sink).await,
+        Action::Redirect(to) => redirect(snapshot, exchange, matched, to, sink).await,
     }
+}
+
+/// Answers as the configuration has it.
+async fn answer<S: ResponseSink>(
+    snapshot: &Generation,
+    exchange: &Exchange,
+    fixed: &Respond,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    trace::tell_timing(snapshot, exchange, sink);
+    respond::fixed(sink, fixed).await
+}
+
+async fn redirect<S: ResponseSink>(
+    snapshot: &Generation,
+    exchange: &Exchange,
+    matched: &RouteMatch,
+    to: &Redirect,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    trace::tell_timing(snapshot, exchange, sink);
+    respond::redirect(exchange, matched, to, sink).await
 }
 
 /// What every route asks: a certificate where it wants one, a body that is not too large.
@@ -357,9 +367,7 @@ pub(super) fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange
     }
     count_consumer(series, exchange, done);
     let route = series.route(exchange.route);
-    route.responses[usize::from(sent.status / 100)].count();
-    route.request_bytes.add(done.received_bytes);
-    route.response_bytes.add(sent.body_bytes);
+    route.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
     route.duration.record(duration_ns);
 }
 
@@ -369,9 +377,7 @@ fn count_consumer(series: &Series, exchange: &Exchange, done: &Done) {
     if let Some(consumer) = exchange.identity.as_ref().and_then(|identity| identity.consumer)
         && let Some(shard) = series.consumer(consumer)
     {
-        shard.responses[usize::from(sent.status / 100)].count();
-        shard.request_bytes.add(done.received_bytes);
-        shard.response_bytes.add(sent.body_bytes);
+        shard.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
         if let Some(refusal) = done.refused {
             shard.refused(refusal.reason);
         }
@@ -388,6 +394,6 @@ pub fn record_malformed(worker: &Worker, snapshot: &Generation, what: &Malformed
     series.worker.refused(refusal.reason);
     series.worker.answered(sent.status, 0, sent.bytes);
     if !series.is_off {
-        series.unrouted.responses[usize::from(sent.status / 100)].count();
+        series.unrouted.traffic.count(sent.status, 0, 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Figure, Scrape, classes, text_of};
+use super::{Scrape, text_of};
 use crate::telemetry::metrics::{
     families as f,
     registry::{Registry, sum},
@@ -22,19 +22,9 @@ impl Scrape {
     }
 
     pub(super) fn consumers(&mut self, registry: &Registry) {
-        let consumers = &registry.consumers;
-        let requests = consumers.iter().flat_map(|(name, shards)| {
-            classes(shards, |c| &c.responses)
-                .map(|(class, count)| (vec![text_of(name), Cow::Borrowed(class)], count))
-        });
-        self.counts(f::CONSUMER_REQUESTS, requests.filter(|(_, count)| *count > 0).collect());
-        let by_consumer = |figure: Figure<ConsumerShard>| {
-            let one = |(name, shards): &(String, _)| (vec![text_of(name)], sum(shards, figure));
-            consumers.iter().map(one).filter(|(_, count)| *count > 0).collect()
-        };
-        self.counts(f::CONSUMER_RECEIVED, by_consumer(|c| c.request_bytes.get()));
-        self.counts(f::CONSUMER_SENT, by_consumer(|c| c.response_bytes.get()));
-        let refusals = consumers.iter().flat_map(|(name, shards)| {
+        let families = [f::CONSUMER_REQUESTS, f::CONSUMER_RECEIVED, f::CONSUMER_SENT];
+        self.traffic(families, &registry.consumers, |consumer| &consumer.traffic, false);
+        let refusals = registry.consumers.iter().flat_map(|(name, shards)| {
             ConsumerShard::refusal_names().map(|(at, reason)| {
                 let count = sum(shards, |consumer: &ConsumerShard| consumer.refusals[at].get());
                 (vec![text_of(name), Cow::Borrowed(reason)], count)
