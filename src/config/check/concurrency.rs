@@ -13,6 +13,9 @@ use crate::config::{
     values::Name,
 };
 
+/// Writing the default changes nothing, so it is no mistake.
+const QUEUE_MS_DEFAULT: u64 = 1000;
+
 /// All limits, in the order of the file.
 pub(super) fn concurrency(file: &File, sink: &mut Sink) -> Vec<Concurrency> {
     let mut limits = Vec::new();
@@ -38,6 +41,7 @@ pub(super) fn concurrency(file: &File, sink: &mut Sink) -> Vec<Concurrency> {
 fn limit(name: &str, written: &file::Concurrency, sink: &mut Sink) -> Concurrency {
     if let Some(place) = written.queue_timeout.place()
         && *written.queue == 0
+        && written.queue_timeout.0 != QUEUE_MS_DEFAULT
         && !written.queue.is_wrong()
     {
         let title = "nobody waits, so `queue_timeout` has no effect";
