@@ -1,6 +1,6 @@
 """Drives headless Chromium by its DevTools protocol, over a WebSocket client of a few lines.
 
-Imported by scripts/status-page and scripts/grpc-web-check; needs Python 3.9 and nothing else. The
+Imported by scripts/status-page, scripts/grpc-web-check and scripts/oidc-login; needs Python 3.9 and nothing else. The
 browser started here gets a profile of its own, and ends with the script.
 """
 

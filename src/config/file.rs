@@ -30,6 +30,8 @@ pub use concurrency::Concurrency;
 pub use consumers::{ApiKeys, Basic, Consumer, Plan};
 pub use forward_auth::ForwardAuth;
 pub use jwt::Jwt;
+pub use oidc::Oidc;
+pub use openapi::{OpenApi, Undescribed};
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
 pub use quotas::{Quota, QuotaStore};
 pub use rate_limits::{RateLimit, RateWindow};
@@ -38,6 +40,7 @@ pub use transform::{
     CookieChanges, HeaderChanges, JsonStep, QueryChanges, TransformRequest, TransformResponse,
 };
 pub use upstream::{Pool, Upstream, UpstreamHttp2, UpstreamTls};
+pub use validate::{Validate, ValidateParameter};
 pub use web::{Cors, Csrf, Frames, SecurityHeaders, UpstreamCors, UserAgents};
 
 mod acme;
@@ -48,12 +51,15 @@ mod concurrency;
 mod consumers;
 mod forward_auth;
 mod jwt;
+mod oidc;
+mod openapi;
 mod policies;
 mod quotas;
 mod rate_limits;
 mod route;
 mod transform;
 mod upstream;
+mod validate;
 mod web;
 
 /// Of a Unix socket whose listener gives no `mode`.
@@ -77,6 +83,9 @@ section! {
         /// What is done with which request. The order matters only between routes whose conditions
         /// are equally specific: the first one wins.
         routes: Vec<At<Route>> = Vec::new();
+        /// Documents that make routes and say what requests have to be like, by name. See
+        /// docs/openapi.md.
+        openapi: Named<OpenApi> = Named::default();
         /// Policies that several routes share, by name. See docs/policies.md.
         policies: Named<PolicySet> = Named::default();
         /// Lists of addresses that policies name.
@@ -104,6 +113,8 @@ section! {
         quota_store: QuotaStore = QuotaStore::default();
         /// Ways to authenticate by JSON Web Tokens, by name. See docs/jwt.md.
         jwt: Named<Jwt> = Named::default();
+        /// Ways to authenticate by a login at an OpenID provider, by name. See docs/oidc.md.
+        oidc: Named<Oidc> = Named::default();
         /// Where requests are forwarded to, by name.
         upstreams: Named<Upstream> = Named::default();
         /// Bounds on what one client, or all of them, may use.
@@ -243,7 +254,7 @@ section! {
         /// Handshakes that one client address (IPv6: one /64) may begin in a second, in all workers
         /// together; more are closed before anything is computed. Default: any number.
         handshake_rate: Option<u32> = None => Some(1)..=Some(1_000_000), eg "20";
-        /// With `handshake_rate`: so many at once, in each worker.
+        /// With `handshake_rate`: so many at once.
         handshake_burst: u32 = HANDSHAKE_BURST_DEFAULT => 1..=1_000_000;
         /// Ask clients for a certificate of these authorities: a PEM file. Without it nobody is
         /// asked. Sessions are then not resumed, so that every connection is judged anew.

@@ -13,6 +13,7 @@ use std::{
 
 mod check;
 pub mod decode;
+pub mod document;
 pub mod effective;
 pub mod file;
 pub mod reference;

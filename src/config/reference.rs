@@ -7,7 +7,7 @@ use super::{
     decode::{Key, Section, Shape},
     file::{
         Acme, AuthorizationRule, Certificate, ExternalAccount, File, ListenerTls, Passthrough,
-        Redirect, Respond, Times,
+        Redirect, Respond, Times, ValidateParameter,
     },
     values::{LogTemplate, Match, WeightedEndpoint},
 };
@@ -25,6 +25,7 @@ fn sample_name(section: &str) -> &'static str {
         "forward_auth" => "service",
         "quotas" => "monthly",
         "concurrency" => "uploads",
+        "oidc" => "login",
         _ => "orders",
     }
 }
@@ -95,9 +96,13 @@ fn table(out: &mut String, header: &str, path: &str, section: &Section) {
     out.push_str(header);
     out.push('\n');
     let mut inner = Vec::new();
+    // They are those of a route, with which they are shown.
+    let is_of_document = path.starts_with("openapi.");
     for key in &section.keys {
         match key.shape {
-            Shape::Section(section) if key.default.is_none() && !is_shown_apart(key) => {
+            Shape::Section(section)
+                if key.default.is_none() && !is_shown_apart(key) && !is_of_document =>
+            {
                 inner.push((key.name, section));
             }
             _ => entry(out, path, key),
@@ -114,7 +119,13 @@ fn table(out: &mut String, header: &str, path: &str, section: &Section) {
 fn is_shown_apart(key: &Key) -> bool {
     matches!(
         key.name,
-        "respond" | "redirect" | "tls" | "certificate" | "addresses" | "external_account"
+        "respond"
+            | "redirect"
+            | "tls"
+            | "certificate"
+            | "addresses"
+            | "external_account"
+            | "validate"
     )
 }
 
@@ -196,7 +207,9 @@ pub fn page() -> String {
         };
         heading(&mut out, 2, &title, &key.about, &section);
         for inner in &section.keys {
-            if let Shape::Section(deeper) = inner.shape {
+            if let Shape::Section(deeper) = inner.shape
+                && key.name != "openapi"
+            {
                 let title = match key.shape {
                     Shape::Named(_) => format!("[{}.NAME.{}]", key.name, inner.name),
                     _ => format!("{}.{}", key.name, inner.name),
@@ -223,6 +236,10 @@ pub fn page() -> String {
             }
             "upstreams" => {
                 heading(&mut out, 3, "Endpoints with weight", "", &WeightedEndpoint::section())
+            }
+            "policies" => {
+                let title = "Parameters that are validated";
+                heading(&mut out, 3, title, "", &ValidateParameter::section());
             }
             "authorization" => {
                 heading(&mut out, 3, "Rules of authorisation", "", &AuthorizationRule::section());

@@ -26,7 +26,8 @@ pub use auth::{Authenticate, CONSUMER_FIELDS, ClaimField, JwtWay, KeySource, Way
 pub use concurrency::{Concurrency, ConcurrencyId};
 pub use consumers::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, Plan, User, Users};
 pub use forward_auth::ServiceRule;
-pub use jwks::{Origin, Provider};
+pub use jwks::{Endpoints, Origin, Provider};
+pub use oidc::{ClientAuth, Hidden, LoginWay};
 pub use policies::{ErrorFormat, Maintenance, Policies};
 pub use rate_limits::{LimitId, QuotaStore, RateLimit, RouteLimits};
 pub use tickets::SharedTickets;
@@ -40,6 +41,7 @@ mod concurrency;
 mod consumers;
 mod forward_auth;
 pub mod jwks;
+pub mod oidc;
 mod policies;
 mod rate_limits;
 mod tickets;

@@ -15,6 +15,7 @@ mod handover;
 pub mod history;
 pub mod jwks;
 pub mod logs;
+pub mod oidc;
 pub mod process;
 pub mod quotas;
 pub mod ready;

@@ -21,6 +21,7 @@ use super::{
     file_watch::FileWatch,
     jwks::Jwks,
     logs::Logs,
+    oidc::Logins,
     quotas::Quotas,
     ready::{Life, Readiness},
     reload::{Loaded, Refused, Reloads, Running},
@@ -156,6 +157,7 @@ pub struct Gateway {
     pub acme: Acme,
     pub jwks: Jwks,
     pub quotas: Quotas,
+    pub logins: Logins,
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
     pub connections_cut: u32,
@@ -178,6 +180,7 @@ impl Gateway {
         while self.workers.running() > 0 {
             self.follow_acme();
             self.jwks.follow(self.reloads.current());
+            self.logins.follow(self.reloads.current());
             let event = self.next_event();
             if let Some(event) = event {
                 self.handle(event);

@@ -84,10 +84,22 @@ impl MediaRange {
         Some(MediaRange { kind: kind.to_ascii_lowercase().into(), name })
     }
 
+    /// Whether a media type without parameters is in it.
+    pub fn takes(&self, media: &[u8]) -> bool {
+        let slash = memchr::memchr(b'/', media).unwrap_or(media.len());
+        self.has(&media[..slash], media.get(slash + 1..).unwrap_or_default())
+    }
+
     fn has(&self, kind: &[u8], name: &[u8]) -> bool {
         !name.is_empty()
             && kind.eq_ignore_ascii_case(self.kind.as_bytes())
             && self.name.as_ref().is_none_or(|own| name.eq_ignore_ascii_case(own.as_bytes()))
+    }
+}
+
+impl std::fmt::Display for MediaRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name.as_deref().unwrap_or("*"))
     }
 }
 

@@ -18,7 +18,9 @@ use super::{
     isolate::isolate,
     listener::adopt_socket,
     net::{Stream, Wait},
-    passthrough, proxied, removed,
+    passthrough, proxied,
+    rate_limits::handshakes,
+    removed,
     siblings::Given,
     tls,
 };
@@ -158,8 +160,9 @@ async fn is_http1(worker: &Rc<Worker>, client: &Rc<Client>) -> bool {
 
 /// Answers whether the client now speaks TLS.
 async fn shake_hands(worker: &Worker, client: &Client, rule: &TlsRule) -> bool {
-    if let Some(rate) = rule.handshake_rate
-        && !client.door.may_shake_hands(worker, rate, client.peer)
+    if rule.handshake_rate.is_some()
+        && let Some(ip) = client.peer
+        && !handshakes::may_begin(worker, &client.door, ip).await
     {
         worker.metrics.tls_failures[TlsFailure::Rate as usize].count();
         return false;

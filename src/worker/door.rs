@@ -8,12 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use super::{Worker, clock::now_ns, generation::Generation};
-use crate::{
-    config::snapshot::ListenerRule,
-    policy::handshake_rate::{Addresses, HandshakeRate},
-    telemetry::metrics::shards::ListenerShard,
-};
+use super::generation::Generation;
+use crate::{config::snapshot::ListenerRule, telemetry::metrics::shards::ListenerShard};
 
 /// A copy of a rule whose counts of references this worker alone writes.
 fn own(rule: &ListenerRule) -> Arc<ListenerRule> {
@@ -32,8 +28,6 @@ pub struct Door {
     pub is_shared: Cell<bool>,
     pub(super) shard: RefCell<Arc<ListenerShard>>,
     pub rule: RefCell<Arc<ListenerRule>>,
-    /// Client addresses that began TLS handshakes lately, where their rate is bounded.
-    handshakes: RefCell<Addresses>,
     /// The last client's address, and as text.
     last_peer: RefCell<(Option<IpAddr>, Rc<[u8]>)>,
 }
@@ -46,7 +40,6 @@ impl Door {
             is_shared: Cell::new(false),
             shard: RefCell::new(generation.listener_shard(rule)),
             rule: RefCell::new(own(rule)),
-            handshakes: RefCell::default(),
             last_peer: RefCell::new((None, Rc::default())),
         }
     }
@@ -54,22 +47,6 @@ impl Door {
     /// Its rule is this one from now on.
     pub fn adopt(&self, rule: &ListenerRule) {
         self.rule.replace(own(rule));
-    }
-
-    /// Whether a client at `ip` may begin a handshake now. One without address always may.
-    pub fn may_shake_hands(
-        &self,
-        worker: &Worker,
-        rate: HandshakeRate,
-        ip: Option<IpAddr>,
-    ) -> bool {
-        let Some(ip) = ip else { return true };
-        let workers = worker.siblings.len();
-        let decided = self.handshakes.borrow_mut().begin(rate, workers, ip, now_ns());
-        if decided.forgot {
-            worker.metrics.tls_addresses_forgotten.count();
-        }
-        decided.may_begin
     }
 
     /// A client's address as text, empty where it has none. Shared with the client before, when

@@ -1,5 +1,6 @@
 //! Work that would hold a worker up, such as hashing a password: it is done by threads of control,
-//! and what comes of it is left for the worker with a bell.
+//! and what comes of it is left for the worker with a bell. What control does in its own time, such
+//! as asking a provider for tokens, comes back the same way ([`answer`]).
 //!
 //! **Bounds.** A worker has at most [`OUT_MAX`] errands out, all workers together as many as wait
 //! at the desk; further ones fail at once ([`Failed::Busy`]). Nobody waits longer than it says, and
@@ -9,6 +10,7 @@ use std::{
     any::Any,
     cell::RefCell,
     io,
+    marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{
@@ -27,6 +29,9 @@ use super::{Worker, bell::Bell};
 const OUT_MAX: usize = 512;
 /// Errands that nobody has begun, of all workers.
 const WAITING_MAX: usize = 4096;
+
+/// Replies that others than the desk have ([`answer`]).
+const OTHERS_MAX: usize = 2048;
 
 type Answer = Box<dyn Any + Send>;
 
@@ -99,7 +104,7 @@ impl Errand {
 impl Errands {
     pub fn new(desk: Desk) -> io::Result<Errands> {
         // Those that were given up still come back.
-        let queue = ArrayQueue::new(OUT_MAX + WAITING_MAX);
+        let queue = ArrayQueue::new(OUT_MAX + WAITING_MAX + OTHERS_MAX);
         let back = Arc::new(Returns { queue, bell: Bell::new()? });
         Ok(Errands { desk, back, out: RefCell::default() })
     }
@@ -121,33 +126,75 @@ pub async fn errand<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failed> {
     let errands = &worker.errands;
-    let placed = {
-        let mut out = errands.out.borrow_mut();
-        if out.len() >= OUT_MAX {
-            return Err(Failed::Busy);
-        }
-        let serial = worker.random.next();
-        let place = out.insert(Out { serial, waker: None, answer: None });
-        Placed(errands, Ticket { place, serial })
-    };
+    let placed = errands.place(worker)?;
     let work = Box::new(move || Box::new(work()) as Answer);
     let errand = Errand { work, ticket: placed.1, back: errands.back.clone() };
     errands.desk.0.try_send(errand).map_err(|_| Failed::Busy)?;
-    let answered = std::future::poll_fn(|cx| {
-        let mut out = errands.out.borrow_mut();
-        let own = &mut out[placed.1.place];
-        match own.answer.take() {
-            Some(answer) => Poll::Ready(answer),
-            None => {
-                own.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
+    placed.answer(worker, by_ms).await
+}
+
+/// Where somebody who does not work at the desk leaves what a worker waits for. A worker that has
+/// given up throws it away; dropped, it says that nothing came of it.
+pub struct Reply<T> {
+    ticket: Ticket,
+    back: Option<Arc<Returns>>,
+    of: PhantomData<fn(T)>,
+}
+
+impl<T: Send + 'static> Reply<T> {
+    pub fn give(mut self, value: T) {
+        self.leave(Some(Box::new(value)));
+    }
+}
+
+impl<T> Reply<T> {
+    fn leave(&mut self, answer: Option<Answer>) {
+        if let Some(back) = self.back.take() {
+            // There is room: whoever takes replies has bounds of its own.
+            let _ = back.queue.push((self.ticket, answer));
+            back.bell.ring();
         }
-    });
-    let alarm = worker.alarms.alarm();
-    let answer = alarm.by(by_ms, answered).await.map_err(|_| Failed::Late)?;
-    let value = answer.and_then(|answer| answer.downcast::<T>().ok());
-    value.map(|value| *value).ok_or(Failed::Broken)
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        self.leave(None);
+    }
+}
+
+/// Has `ask` hand a reply to whoever answers in his own time, and waits for that until `by_ms` of
+/// the coarse clock.
+pub async fn answer<T: Send + 'static>(
+    worker: &Worker,
+    by_ms: u64,
+    ask: impl FnOnce(Reply<T>),
+) -> Result<T, Failed> {
+    let errands = &worker.errands;
+    let placed = errands.place(worker)?;
+    ask(Reply { ticket: placed.1, back: Some(errands.back.clone()), of: PhantomData });
+    placed.answer(worker, by_ms).await
+}
+
+impl Placed<'_> {
+    async fn answer<T: 'static>(self, worker: &Worker, by_ms: u64) -> Result<T, Failed> {
+        let (errands, placed) = (self.0, &self);
+        let answered = std::future::poll_fn(|cx| {
+            let mut out = errands.out.borrow_mut();
+            let own = &mut out[placed.1.place];
+            match own.answer.take() {
+                Some(answer) => Poll::Ready(answer),
+                None => {
+                    own.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        });
+        let alarm = worker.alarms.alarm();
+        let answer = alarm.by(by_ms, answered).await.map_err(|_| Failed::Late)?;
+        let value = answer.and_then(|answer| answer.downcast::<T>().ok());
+        value.map(|value| *value).ok_or(Failed::Broken)
+    }
 }
 
 /// Hands out what comes back, for as long as the worker runs.
@@ -168,6 +215,17 @@ pub async fn receive(worker: Rc<Worker>) {
 }
 
 impl Errands {
+    /// A place for another one, if there is one.
+    fn place(&self, worker: &Worker) -> Result<Placed<'_>, Failed> {
+        let mut out = self.out.borrow_mut();
+        if out.len() >= OUT_MAX {
+            return Err(Failed::Busy);
+        }
+        let serial = worker.random.next();
+        let place = out.insert(Out { serial, waker: None, answer: None });
+        Ok(Placed(self, Ticket { place, serial }))
+    }
+
     fn hand_out(&self, ticket: Ticket, answer: Option<Answer>) {
         let waker = match self.out.borrow_mut().get_mut(ticket.place) {
             Some(out) if out.serial == ticket.serial => {

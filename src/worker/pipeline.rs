@@ -97,11 +97,15 @@ async fn refuse<S: ResponseSink>(
     sink: &mut S,
 ) -> Result<(), Refusal> {
     let id = exchange.id.text(exchange.bytes());
+    let fault = is_of_validation(refusal).then(|| sink.reshape().fault.take()).flatten();
     match exchange.grpc_kind() {
         Grpc::No => match snapshot.error_format(exchange.route) {
-            None => respond::refuse(id, refusal, sink).await,
+            None => match &fault {
+                None => respond::refuse(id, refusal, sink).await,
+                Some(fault) => respond::refuse_for(id, (refusal, fault), sink).await,
+            },
             Some(format) => {
-                let body = shape::error(snapshot, exchange, refusal, format);
+                let body = shape::error(snapshot, exchange, (refusal, fault.as_ref()), format);
                 let told = (&*format.content_type, &*body);
                 respond::refuse_as(id, refusal, told, sink).await
             }
@@ -118,7 +122,13 @@ fn is_gone(refusal: Refusal) -> bool {
 /// After a malformed request, or one for a tunnel, what follows on the connection is not trusted to
 /// be a request.
 fn is_suspect(refusal: Refusal) -> bool {
-    refusal.reason.status == 400 || refusal.reason == refusal::METHOD_REFUSED
+    let is_malformed = refusal.reason.status == 400 && !is_of_validation(refusal);
+    is_malformed || refusal.reason == refusal::METHOD_REFUSED
+}
+
+/// The request is well-formed, and not what its route asks for.
+fn is_of_validation(refusal: Refusal) -> bool {
+    refusal.reason.token.starts_with("validate.")
 }
 
 /// The phases, in order.

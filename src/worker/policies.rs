@@ -11,6 +11,7 @@
 //! authorise → Permit                   401 403
 //! rate limits of identities, and plans 429
 //! quotas                               429
+//! validate                             400 413 415 422 503
 //! transform request                    400 413
 //! requests in progress                 429 503
 //! ```
@@ -25,7 +26,8 @@ use std::borrow::Cow;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    Worker, auth,
+    Worker,
+    auth::{self, Entered},
     exchange::{Exchange, OwnResponse, ResponseSink},
     generation::Generation,
     rate_limits,
@@ -44,7 +46,8 @@ use crate::{
         },
         permit::{Asked, Permit},
         refusal,
-        route::RouteMatch,
+        route::{RequestView, RouteMatch},
+        validate::{Asked as Checked, Refused},
     },
     wire::Reason,
 };
@@ -195,18 +198,36 @@ pub async fn before<S: ResponseSink>(
     {
         refuse_or_tell(worker, exchange, refusal::CSRF_ORIGIN, rule.shadow)?;
     }
+    if !policies.own_cookies.is_empty() {
+        auth::keep_own_cookies(exchange, &policies.own_cookies);
+    }
     if let Some(limits) = &policies.rate_limits {
         rate_limits::admit(worker, snapshot, exchange, &limits.early, sink).await?;
     }
-    if let Some(rule) = &policies.authenticate {
-        auth::authenticate(worker, snapshot, exchange, rule, sink).await?;
+    if let Some(rule) = &policies.authenticate
+        && auth::authenticate(worker, snapshot, exchange, rule, sink).await? == Entered::Answered
+    {
+        return Ok(Passed::Answered);
     }
-    let permit = authorise(worker, snapshot, exchange, matched, asked, sink)?;
+    let permit = match authorise(worker, snapshot, exchange, matched, asked) {
+        Ok(permit) => permit,
+        Err(refusal) => {
+            let entered = auth::refused(worker, snapshot, exchange, policies, refusal, sink);
+            return Box::pin(entered).await.map(|()| Passed::Answered);
+        }
+    };
     if let Some(limits) = &policies.rate_limits {
         rate_limits::admit(worker, snapshot, exchange, &limits.late, sink).await?;
     }
     if let Some(limits) = plan_limits(snapshot, exchange, policies) {
         rate_limits::admit(worker, snapshot, exchange, &limits, sink).await?;
+    }
+    if let Some(rule) = &policies.validate {
+        // As the upstream gets it: without credentials that are not for it.
+        let view = RequestView { query: exchange.upstream_query(), ..exchange.view() };
+        if let Err(refused) = rule.parameters(Checked { view: &view, matched }) {
+            refuse_or_explain(worker, exchange, refused, rule.shadow, sink)?;
+        }
     }
     shape::request(snapshot, exchange, matched, policies)?;
     Ok(Passed::On(permit))
@@ -224,6 +245,20 @@ fn refuse_or_tell(
     }
     told(worker, exchange, reason);
     Ok(())
+}
+
+/// The same of what is wrong with a request, which its client is told.
+pub(super) fn refuse_or_explain<S: ResponseSink>(
+    worker: &Worker,
+    exchange: &Exchange,
+    (reason, fault): Refused,
+    is_shadow: bool,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let route = exchange.route;
+    tracing::debug!(reason = reason.token, route, is_shadow, "{}", fault.sentence());
+    sink.reshape().fault = Some(fault);
+    refuse_or_tell(worker, exchange, reason, is_shadow)
 }
 
 /// Counts and notes what would be refused.
@@ -268,15 +303,13 @@ async fn answer<S: ResponseSink>(
 
 /// Asks the route's rules.
 #[inline]
-fn authorise<S: ResponseSink>(
+fn authorise(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &Exchange,
     matched: &RouteMatch,
     asked: Asked<'_, Policies>,
-    sink: &mut S,
 ) -> Result<Permit, Refusal> {
-    let policies = asked.policies();
     let identity = exchange.identity.as_deref();
     let facts = || Facts {
         identity,
@@ -296,15 +329,6 @@ fn authorise<S: ResponseSink>(
             }
             Ok(passed.permit)
         }
-        Err(reason) => {
-            let refusal = Refusal::from(reason);
-            // Only where the route asks who requests are from.
-            if reason.status == 401
-                && let Some(rule) = &policies.authenticate
-            {
-                sink.add_fields(&auth::challenges(snapshot, rule, refusal));
-            }
-            Err(refusal)
-        }
+        Err(reason) => Err(reason.into()),
     }
 }

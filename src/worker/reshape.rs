@@ -6,7 +6,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::wire::emit;
+use crate::{policy::validate::Fault, wire::emit};
 
 /// Changes to a response's fields.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ pub struct Reshape {
     pub unless_named: Vec<u8>,
     /// A name, and whole lines that are added unless the response has a field of that name.
     pub unless: Option<(&'static [u8], Vec<u8>)>,
+    /// Of a refusal: what is wrong with the request.
+    pub fault: Option<Fault>,
 }
 
 /// Fields that are left out, by their name in lower case.
@@ -94,6 +96,7 @@ mod tests {
             dropped: vec![Dropped::Name((*b"server").into()), Dropped::Prefix(b"access-control-")],
             unless_named: b"X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n".to_vec(),
             unless: Some((b"etag", b"A: 1\r\nB: 2\r\n".to_vec())),
+            fault: None,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::{
         grpc::{self, Grpc},
         refusal,
         route::RouteMatch,
+        validate::Fault,
     },
     wire::emit,
 };
@@ -153,6 +154,19 @@ pub async fn refuse_call<S: ResponseSink>(
     }
     let content_type = kind.content_type();
     sink.own(OwnResponse { status: 200, content_type, fields: &fields, body: b"" }).await
+}
+
+/// Sends a refusal as a problem that says what is wrong with the request.
+pub async fn refuse_for<S: ResponseSink>(
+    request_id: &[u8],
+    (refusal, fault): (Refusal, &Fault),
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let mut body = problem(refusal, request_id);
+    body.truncate(body.trim_end().len() - 1);
+    body.push_str(&fault.members());
+    body.push_str("}\n");
+    refuse_as(request_id, refusal, ("application/problem+json", body.as_bytes()), sink).await
 }
 
 /// The problem's JSON. Nothing in it needs escaping: the texts are the gateway's own, and a kept

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{
     Once, TOP,
     consumers::{self, Credentials},
-    forward_auth, jwt,
+    forward_auth, jwt, oidc,
 };
 use crate::{
     config::{
@@ -32,6 +32,7 @@ fn names(file: &File) -> Vec<At<String>> {
     names.extend(file.api_keys.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.basic.value.0.iter().map(|(name, _)| name.clone()));
     names.extend(file.forward_auth.value.0.iter().map(|(name, _)| name.clone()));
+    names.extend(file.oidc.value.0.iter().map(|(name, _)| name.clone()));
     names
 }
 
@@ -39,7 +40,9 @@ fn names(file: &File) -> Vec<At<String>> {
 pub(super) fn is_asked_for(file: &File, name: &str) -> bool {
     let routes = file.routes.iter().map(|route| &route.value.authenticate);
     let sets = file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref());
-    let all = routes.chain(sets.map(|set| &set.authenticate));
+    let documents = file.openapi.value.0.iter().filter_map(|(_, own)| own.as_ref());
+    let documents = documents.map(|own| &own.authenticate);
+    let all = routes.chain(sets.map(|set| &set.authenticate)).chain(documents);
     all.flat_map(|keys| keys.iter()).any(|ways| ways.value.0.iter().any(|own| own == name))
 }
 
@@ -59,10 +62,11 @@ pub(super) fn ways(
     }));
     ways.extend(consumers::ways(file, credentials));
     ways.extend(forward_auth::ways(file, sink));
+    ways.extend(oidc::ways(file, folder, sink));
     ways
 }
 
-fn certificate() -> Way {
+pub(super) fn certificate() -> Way {
     Way {
         name: CERTIFICATE.to_owned(),
         kind: WayKind::Certificate,
@@ -158,7 +162,8 @@ pub(super) fn authenticate(
         }
     }
     let asked = Asked { alternatives, anonymous: **anonymous };
-    Some(Authenticate { asked, tells_consumer: **written.consumer_fields, removed })
+    let logins = oidc::logins(&asked, ways);
+    Some(Authenticate { asked, tells_consumer: **written.consumer_fields, removed, logins })
 }
 
 /// Names of fields that only the gateway writes on a route.
@@ -167,6 +172,7 @@ pub(super) fn own_fields(authenticate: &Authenticate, ways: &[Way]) -> Vec<Box<[
     let fields = used.filter_map(|way| ways.get(usize::from(*way))).flat_map(|way| &way.forward);
     let mut names: Vec<Box<[u8]>> = fields.map(|field| field.name.clone()).collect();
     names.extend(CONSUMER_FIELDS.map(Box::from));
+    names.extend(oidc::own_field(authenticate, ways));
     names.sort();
     names.dedup();
     names

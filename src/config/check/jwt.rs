@@ -285,17 +285,7 @@ fn remote(
         );
         return nothing;
     }
-    let roots = match jwt.ca.some() {
-        Some(ca) => tls::roots_of(&ca, folder, sink),
-        None if is_plain(&from) => Some(rustls::RootCertStore::empty()),
-        None => tls::system_roots(place, sink),
-    };
-    let Some(roots) = roots else { return nothing };
-    let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&TLS13, &TLS12])
-        .expect("invariant: the provider has cipher suites of both versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let Some(client) = client(&jwt.ca, &from, place, folder, sink) else { return nothing };
     let file = jwt.jwks_cache.value.as_ref().map(|file| folder.join(file));
     let (cell, is_new) = jwks::cell(&format!("{name}\n{from:?}\n{:?}\n{file:?}", jwt.ca.value));
     if let Some(file) = file.as_deref().filter(|_| is_new) {
@@ -304,7 +294,8 @@ fn remote(
     KeySource::Remote(Arc::new(Provider {
         name: name.to_owned(),
         from,
-        client: Arc::new(client),
+        for_logins: false,
+        client,
         refresh_ms: jwt.refresh.0,
         refetch_after_ms: jwt.refetch_after.0,
         wait_ms: jwt.wait.0,
@@ -312,6 +303,27 @@ fn remote(
         file,
         cell,
     }))
+}
+
+/// Whom to believe that it is the provider; `None` after a report.
+pub(super) fn client(
+    ca: &At<Option<String>>,
+    from: &Origin,
+    place: Place,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<Arc<ClientConfig>> {
+    let roots = match ca.some() {
+        Some(ca) => tls::roots_of(&ca, folder, sink)?,
+        None if is_plain(from) => rustls::RootCertStore::empty(),
+        None => tls::system_roots(place, sink)?,
+    };
+    let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .expect("invariant: the provider has cipher suites of both versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Some(Arc::new(client))
 }
 
 fn is_plain(from: &Origin) -> bool {

@@ -38,6 +38,8 @@ mod forward_auth;
 mod jwt;
 mod key_file;
 mod nobody;
+mod oidc;
+mod openapi;
 mod passthrough;
 mod plans;
 mod policies;
@@ -45,6 +47,7 @@ mod quotas;
 mod rate_limits;
 mod routes;
 mod rules;
+mod schemas;
 mod secrets;
 mod staples;
 mod tickets;
@@ -52,6 +55,7 @@ mod tls;
 mod trace;
 mod transform;
 mod upstreams;
+mod validate;
 mod web;
 
 /// The top of the file, for problems that have no better place.
@@ -112,18 +116,20 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         admin: admin(&file.admin),
         acme,
         reload_watch: *file.reload.watch,
-        files: files(file, around.folder),
+        files: files(file, around.folder, &shared.schema_files),
         // Whoever has the text puts it in.
         text: Arc::from(""),
     })
 }
 
 /// Files whose content is a part of the configuration.
-fn files(file: &File, folder: &Path) -> Vec<PathBuf> {
+fn files(file: &File, folder: &Path, schemas: &schemas::Files) -> Vec<PathBuf> {
     let keys = jwt::files(file).into_iter().map(|name| folder.join(name));
     let mut files = tls::files(file, folder);
     files.extend(consumers::files(file, folder));
     files.extend(keys);
+    files.extend(oidc::files(file).into_iter().map(|name| folder.join(name)));
+    files.extend(schemas.paths());
     files
 }
 

@@ -1,12 +1,12 @@
 //! The policies of a route, gathered from itself and its sets, and compiled.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::{
-    TOP, addresses, auth, authorize, concurrency, consumers, nobody, quotas, rate_limits,
+    TOP, addresses, auth, authorize, concurrency, consumers, nobody, oidc, quotas, rate_limits,
     routes::{bodiless, body},
     rules::{PathCondition, no_such},
-    transform, web,
+    schemas, transform, validate, web,
 };
 use crate::{
     config::{
@@ -19,6 +19,7 @@ use crate::{
         compress::{Compress, Decompress},
         permit::Gate,
         template::{self, Known, Template},
+        validate::Validation,
     },
 };
 
@@ -32,6 +33,7 @@ pub(super) struct Shared<'f> {
     pub concurrency: Vec<snapshot::Concurrency>,
     pub ways: Vec<Way>,
     pub consumers: Consumers,
+    pub schema_files: Arc<schemas::Files>,
 }
 
 impl<'f> Shared<'f> {
@@ -43,7 +45,16 @@ impl<'f> Shared<'f> {
         let concurrency = concurrency::concurrency(file, sink);
         let (consumers, credentials) = consumers::check(file, &rate_limits, folder, sink);
         let ways = auth::ways(file, credentials, folder, sink);
-        let shared = Shared { folder, lists, rules, rate_limits, concurrency, ways, consumers };
+        let shared = Shared {
+            folder,
+            lists,
+            rules,
+            rate_limits,
+            concurrency,
+            ways,
+            consumers,
+            schema_files: Arc::default(),
+        };
         // Also those that no route names; what is reported again for a route is told once.
         for set in file.policies.value.0.iter().filter_map(|(_, set)| set.as_ref()) {
             compiled(&set.policies(), file, &shared, Of::Set, sink);
@@ -61,17 +72,20 @@ pub(super) fn aside() -> snapshot::Route {
 pub(super) fn policies(
     file: &File,
     shared: &Shared<'_>,
-    route: &Route,
+    (route, described): (&Route, &Option<Arc<Validation>>),
     condition: &PathCondition,
     sink: &mut Sink,
 ) -> Gate<Policies> {
     let written = gathered(file, route, sink);
     let of = Of::Route { route, params: &condition.params };
-    let policies = compiled(&written, file, shared, of, sink);
+    let mut policies = compiled(&written, file, shared, of, sink);
+    // What a document says of a route counts before its sets.
+    policies.validate = described.clone().or(policies.validate);
     if let Some(place) = route.grpc_web.place().filter(|_| *route.grpc_web && policies.shapes()) {
         let title = "calls of gRPC-Web cannot be changed or bounded on their way";
         let fix = "take `transform_response`, `compress`, `decompress`, `max_response_body`, and \
-                   `json` and `form` of `transform_request`, away from this route";
+                   `json` and `form` of `transform_request`, and what `validate` asks of bodies, \
+                   away from this route";
         sink.push(Problem::error(place, title).fix(fix));
     }
     Gate::of(policies.asks().then(|| Box::new(policies)))
@@ -88,7 +102,7 @@ pub(super) enum Of<'r> {
 
 impl<'r> Of<'r> {
     /// The parameters of its path, as far as they are known.
-    fn params(self) -> Option<&'r [String]> {
+    pub fn params(self) -> Option<&'r [String]> {
         match self {
             Of::Set => None,
             Of::Route { params, .. } => Some(params),
@@ -116,6 +130,7 @@ fn compiled(
     Policies {
         authenticate,
         own_fields: own_fields.unwrap_or_default(),
+        own_cookies: oidc::own_cookies(file, of),
         maintenance: maintenance(written, shared, sink),
         addresses: shared.lists.policy(written.addresses, sink),
         cors: web::cors(written.cors, of, sink),
@@ -131,6 +146,7 @@ fn compiled(
             sink,
         ),
         concurrency: concurrency::of_route(file, written.concurrency, sink),
+        validate: validate::validate(written.validate, shared, of, sink),
         transform_request: request
             .as_ref()
             .zip(params)

@@ -1,9 +1,9 @@
 //! Routes: exactly one action each, settings that fit it, and a router compiled from all of them.
 
-use std::{collections::HashSet, path::Path};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use super::{
-    Once, TOP, check_ping,
+    Once, TOP, check_ping, openapi,
     policies::{self, Shared},
     rules::{self, PathCondition},
     trace,
@@ -19,6 +19,7 @@ use crate::{
     policy::{
         rewrite::{PathRewrite, Rewrite},
         route::{ConflictKind, RouteConflict, RouteRule, Router, ValueMatch, ValuePattern},
+        validate::Validation,
     },
 };
 
@@ -32,18 +33,22 @@ pub(super) fn routes(
     // Those with mistakes are not here, and are taken for listeners that serve requests.
     let serves_requests =
         listeners.is_empty() || listeners.iter().any(|listener| listener.passthrough.is_empty());
-    if file.routes.is_empty() && !file.routes.is_wrong() && serves_requests {
+    let has_none = file.routes.is_empty() && file.openapi.value.0.is_empty();
+    if has_none && !file.routes.is_wrong() && serves_requests {
         let problem = Problem::whole("no route: every request gets 404");
         let problem = Problem { severity: Severity::Warning, ..problem };
         sink.push(problem.fix("add [[routes]] with path = \"/\" and an upstream"));
     }
     let mut names = Names::default();
     let (mut rules, mut routes, mut places) = (Vec::new(), Vec::new(), Vec::new());
-    for route in file.routes.iter() {
+    let made = openapi::routes(file, shared, sink);
+    let written = file.routes.iter().map(|route| (route, &None));
+    for (route, described) in written.chain(made.iter().map(|(route, own)| (route, own))) {
         let place = route.place().unwrap_or(TOP);
         let condition = rules::path_condition(route, sink);
         let name = names.of(route, &condition, sink);
-        routes.push(checked(file, shared, route, place, &condition, &name, sink));
+        let of = (route, described);
+        routes.push(checked(file, shared, of, place, &condition, &name, sink));
         if field_names_are_sound(route, sink) && conditions_are_sound(route, &condition) {
             places.push(condition.place.unwrap_or(place));
             let policies = routes.last().and_then(|route| route.policies.policies());
@@ -195,7 +200,7 @@ pub(super) fn matches(matches: &Matches, name_of: impl Fn(&str) -> String) -> Ve
 fn checked(
     file: &File,
     shared: &Shared<'_>,
-    route: &At<Route>,
+    (route, described): (&At<Route>, &Option<Arc<Validation>>),
     place: Place,
     condition: &PathCondition,
     name: &str,
@@ -218,7 +223,7 @@ fn checked(
         pattern: rules::pattern_text(route),
         trace_sampling: trace::sampling(&route.trace_sample),
         needs_certificate: needs_certificate(file, route, sink),
-        policies: policies::policies(file, shared, route, condition, sink),
+        policies: policies::policies(file, shared, (route, described), condition, sink),
         access_log: *route.access_log,
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn of_listener(
 }
 
 /// The secrets of a text, in order. Blank lines and those that begin with `#` are skipped.
-fn parsed(text: &str) -> Result<Vec<Vec<u8>>, String> {
+pub(super) fn parsed(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut secrets: Vec<Vec<u8>> = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();

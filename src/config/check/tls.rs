@@ -35,7 +35,7 @@ use crate::config::{
     values::{AcmeChallenge, ClientCertificate, EndpointName, TlsVersion},
 };
 
-use crate::policy::handshake_rate::HandshakeRate;
+use crate::policy::limit::Window;
 
 /// Largest file with certificates or a key, in bytes.
 pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -152,7 +152,7 @@ fn own(
     Some(Own { shown, first_expiry_s, names, is_good })
 }
 
-fn handshake_rate(tls: &ListenerTls, sink: &mut Sink) -> Option<HandshakeRate> {
+fn handshake_rate(tls: &ListenerTls, sink: &mut Sink) -> Option<Window> {
     let burst = *tls.handshake_burst;
     if let (Some(place), None, true) =
         (tls.handshake_burst.place(), *tls.handshake_rate, burst != HANDSHAKE_BURST_DEFAULT)
@@ -160,7 +160,7 @@ fn handshake_rate(tls: &ListenerTls, sink: &mut Sink) -> Option<HandshakeRate> {
         let title = "`handshake_burst` has no effect without `handshake_rate`";
         sink.push(Problem::error(place, title).fix("add handshake_rate = 20, or remove it"));
     }
-    tls.handshake_rate.map(|per_second| HandshakeRate { per_second, burst })
+    tls.handshake_rate.map(|per_second| Window::new(per_second, 1_000_000_000, burst))
 }
 
 /// Who judges the certificates of clients; `None` when nobody is asked for one, or after a report.

@@ -5,7 +5,7 @@ use crate::{
     config::{
         LookUp, Surroundings,
         decode::{At, Sink, quoted},
-        file::{File, ForwardAuth, Route, Upstream, UpstreamHttp2},
+        file::{File, ForwardAuth, OpenApi, Route, Upstream, UpstreamHttp2},
         report::{Place, Problem},
         snapshot::{self, Endpoint, EndpointAddress, ProxyHeader},
         values::{EndpointName, EndpointText, Protocol},
@@ -41,6 +41,10 @@ pub(super) fn upstreams(
 fn is_unused(file: &File, name: &str) -> bool {
     let asks = |way: &ForwardAuth| way.upstream.value.0 == name;
     if file.forward_auth.value.0.iter().any(|(_, way)| way.as_ref().is_none_or(asks)) {
+        return false;
+    }
+    let leads = |own: &OpenApi| own.upstream.value.0 == name;
+    if file.openapi.value.0.iter().any(|(_, own)| own.as_ref().is_none_or(leads)) {
         return false;
     }
     let known = &file.upstreams.value.0;

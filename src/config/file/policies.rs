@@ -4,7 +4,7 @@
 //! its line in [`with_policies`], with what the reference says of it, and its line in
 //! [`policy_keys`]. What it has to say is a section of its own.
 
-use super::{Addresses, AuthorizeKey, BODY_MAX, Cors, Csrf, SecurityHeaders, UserAgents};
+use super::{Addresses, AuthorizeKey, BODY_MAX, Cors, Csrf, SecurityHeaders, UserAgents, Validate};
 use crate::{
     config::{
         decode::{At, Origin, Sink},
@@ -66,6 +66,8 @@ macro_rules! with_policies {
                 /// Limits on requests in progress that apply, as named in `[concurrency]`. See
                 /// docs/concurrency.md.
                 concurrency: Vec<At<Name>> = Vec::new();
+                /// What requests have to be like: parameters, media types, JSON Schema.
+                validate: Option<Validate> = None, eg "{ body = \"schemas/order.json\" }";
                 /// Change requests before they are forwarded.
                 transform_request: Option<TransformRequest> = None,
                     eg "{ headers = { set = { X-From = \"${client}\" } } }";
@@ -103,6 +105,7 @@ macro_rules! policy_keys {
             rate_limits: Vec<At<Name>>,
             quotas: Vec<At<Name>>,
             concurrency: Vec<At<Name>>,
+            validate: Option<Validate>,
             transform_request: Option<TransformRequest>,
             transform_response: Option<TransformResponse>,
             errors: Option<Errors>,
@@ -119,6 +122,11 @@ macro_rules! each_policy {
             /// Its policies.
             pub fn policies(&self) -> $crate::config::file::PolicyKeys<'_> {
                 $crate::config::file::PolicyKeys { $($key: &self.$key),+ }
+            }
+
+            /// Takes the policies of another section.
+            pub fn copy_policies(&mut self, from: &$crate::config::file::PolicyKeys<'_>) {
+                $( self.$key = from.$key.clone(); )+
             }
         }
     };

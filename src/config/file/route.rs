@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    Addresses, AuthorizeKey, BODY_MAX, Cors, Csrf, SecurityHeaders, UserAgents,
+    Addresses, AuthorizeKey, BODY_MAX, Cors, Csrf, SecurityHeaders, UserAgents, Validate,
     compress::{Compress, Decompress},
     policies::{Errors, Maintenance, with_policies},
     transform::{TransformRequest, TransformResponse},

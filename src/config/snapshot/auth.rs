@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{BasicRule, KeyRule, ServiceRule, jwks::Provider};
+use super::{BasicRule, KeyRule, LoginWay, ServiceRule, jwks::Provider};
 use crate::policy::{
-    auth::{Asked, Source},
+    auth::{Asked, Source, WayId},
     jwt::{KeySet, Rule},
 };
 
@@ -32,6 +32,8 @@ pub enum WayKind {
     Service(ServiceRule),
     /// JSON Web Tokens.
     Jwt(Box<JwtWay>),
+    /// A session that a login began (OpenID Connect).
+    Login(Box<LoginWay>),
 }
 
 /// A section `[jwt.NAME]`.
@@ -73,6 +75,7 @@ impl WayKind {
             WayKind::Password(_) => "a name and password",
             WayKind::Service(_) => "a service says who it is",
             WayKind::Jwt(_) => "JSON Web Token",
+            WayKind::Login(_) => "the session of a login",
         }
     }
 }
@@ -98,4 +101,6 @@ pub struct Authenticate {
     pub tells_consumer: bool,
     /// Credentials that the upstream does not get.
     pub removed: Vec<Source>,
+    /// Those of its ways that are logins, in order.
+    pub logins: Vec<WayId>,
 }

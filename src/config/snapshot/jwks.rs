@@ -26,6 +26,8 @@ pub struct Provider {
     /// The section's name.
     pub name: String,
     pub from: Origin,
+    /// Its endpoints are needed, too.
+    pub for_logins: bool,
     /// Whom to believe that it is the provider.
     pub client: Arc<ClientConfig>,
     pub refresh_ms: u64,
@@ -46,10 +48,23 @@ pub enum Origin {
     Issuer(String),
 }
 
+/// Where an issuer is asked what (OpenID Connect Discovery §3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    pub authorization: String,
+    pub token: String,
+    /// Where it takes logouts.
+    pub end_session: Option<String>,
+    /// It always gives its name with an answer (RFC 9207).
+    pub names_issuer: bool,
+}
+
 /// What is known of a provider.
 #[derive(Debug, Default)]
 pub struct Cell {
     keys: ArcSwapOption<KeySet>,
+    /// Of an issuer whose configuration names them.
+    endpoints: ArcSwapOption<Endpoints>,
     /// Counts sets of keys; 0: there are none yet.
     number: AtomicU64,
     /// Fetches begun and ended, and those that failed.
@@ -91,6 +106,16 @@ impl Cell {
         }
         self.keys.store(Some(Arc::new(keys)));
         self.number.fetch_add(1, Ordering::Release);
+    }
+
+    /// Where the issuer is asked, once that is known.
+    pub fn endpoints(&self) -> Option<Arc<Endpoints>> {
+        self.endpoints.load_full()
+    }
+
+    /// Puts other endpoints in force. Called before the keys that were fetched with them are put.
+    pub fn put_endpoints(&self, endpoints: Option<Endpoints>) {
+        self.endpoints.store(endpoints.map(Arc::new));
     }
 
     /// Asks for a fetch that begins from now on, if it may begin within `wait_ms`. Answers the

@@ -1,5 +1,7 @@
 //! What the policies of one route are.
 
+use std::sync::Arc;
+
 use super::{Authenticate, ConcurrencyId, Respond, RouteLimits};
 use crate::policy::{
     addresses::{Addresses, Lists},
@@ -11,6 +13,7 @@ use crate::policy::{
     template::{Place, Template},
     transform::{RequestTransform, ResponseTransform},
     user_agents::UserAgents,
+    validate::Validation,
 };
 
 /// The policies of a route that has any.
@@ -34,9 +37,13 @@ pub struct Policies {
     pub authenticate: Option<Authenticate>,
     /// Names, in lower case, of fields that only the gateway writes: the client's are left out.
     pub own_fields: Vec<Box<[u8]>>,
+    /// Cookies whose names begin so are the gateway's own: upstreams do not get them.
+    pub own_cookies: Vec<Box<[u8]>>,
     pub rate_limits: Option<Box<RouteLimits>>,
     /// On requests in progress.
     pub concurrency: Box<[ConcurrencyId]>,
+    /// What requests have to be like.
+    pub validate: Option<Arc<Validation>>,
     pub transform_request: Option<RequestTransform>,
     pub transform_response: Option<ResponseTransform>,
     pub compress: Option<Compress>,
@@ -51,6 +58,7 @@ impl Policies {
             maintenance,
             authenticate,
             own_fields: _,
+            own_cookies,
             rate_limits,
             addresses,
             cors,
@@ -60,6 +68,7 @@ impl Policies {
             response_bytes_max: _,
             security_lines,
             concurrency,
+            validate,
             transform_request,
             transform_response: _,
             errors,
@@ -76,8 +85,10 @@ impl Policies {
             || csrf.is_some()
             || authorization.is_some()
             || security_lines.is_some()
+            || validate.is_some()
             || transform_request.is_some()
             || errors.is_some()
+            || !own_cookies.is_empty()
             || self.shapes()
     }
 
@@ -88,6 +99,12 @@ impl Policies {
             || self.compress.is_some()
             || self.decompress.is_some()
             || self.transform_request.as_ref().is_some_and(|rule| rule.body.is_some())
+            || self.checks_bodies()
+    }
+
+    /// A request's body is looked at.
+    pub fn checks_bodies(&self) -> bool {
+        self.validate.as_ref().is_some_and(|rule| rule.body.is_some())
     }
 
     /// A response's body may be held and changed.

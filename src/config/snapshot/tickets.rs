@@ -1,8 +1,7 @@
 //! Session tickets sealed with secrets that processes share (`listeners.tls.ticket_secrets`).
 //!
-//! A ticket names the secret that sealed it, so that any process which has that secret takes it
-//! back. Every ticket has a key of its own, made from the secret and random bytes: however many a
-//! fleet gives out, no key seals two. The time of its making is sealed with it.
+//! Any process which has the secret that sealed a ticket takes it back ([`crate::policy::seal`]).
+//! The time of its making is sealed with it.
 //!
 //! Invariants: what was not sealed with one of the secrets, or is older than [`LIFETIME_S`], is no
 //! ticket; then the client makes a full handshake. Nothing here changes after it was made, so
@@ -10,88 +9,40 @@
 
 use std::{fmt, time::SystemTime};
 
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    hkdf::{HKDF_SHA256, Salt},
-    hmac, rand,
-};
+use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
+
+use crate::policy::seal::{RANDOM_BYTES, Seals};
 
 /// Tickets are taken for so long. RFC 8446 §4.6.1 allows seven days.
 const LIFETIME_S: u32 = 12 * 60 * 60;
 /// Sets what is derived here apart from whatever else is made from the same secret, and from
 /// tickets of another form.
 const LABEL: &[u8] = b"ringway session tickets 1";
-const NAME_BYTES: usize = 16;
-const SALT_BYTES: usize = 16;
-const TAG_BYTES: usize = 16;
-/// Name of the secret, salt of the key, nonce; then what is sealed.
-const OPEN_BYTES: usize = NAME_BYTES + SALT_BYTES + NONCE_LEN;
 /// Unix time in seconds, before the session's state.
 const TIME_BYTES: usize = 8;
 
 /// The first secret seals, all of them open.
-pub struct SharedTickets {
-    secrets: Vec<Secret>,
-}
-
-struct Secret {
-    name: [u8; NAME_BYTES],
-    /// Makes the key of each ticket.
-    derive: hmac::Key,
-}
-
-impl Secret {
-    /// `None` when the library fails, which it does not with these sizes.
-    fn new(bytes: &[u8]) -> Option<Secret> {
-        let base = Salt::new(HKDF_SHA256, LABEL).extract(bytes);
-        let mut name = [0; 2 * NAME_BYTES];
-        base.expand(&[b"name"], HKDF_SHA256).ok()?.fill(&mut name).ok()?;
-        let derive = base.expand(&[b"key"], hmac::HMAC_SHA256).ok()?.into();
-        Some(Secret { name: *name.first_chunk()?, derive })
-    }
-
-    fn key(&self, salt: &[u8]) -> Option<LessSafeKey> {
-        let key = hmac::sign(&self.derive, salt);
-        Some(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_ref()).ok()?))
-    }
-}
+pub struct SharedTickets(Seals);
 
 impl SharedTickets {
     /// `None` without secrets.
     pub fn new(secrets: &[Vec<u8>]) -> Option<SharedTickets> {
-        let secrets: Vec<Secret> = secrets.iter().map(|s| Secret::new(s)).collect::<Option<_>>()?;
-        (!secrets.is_empty()).then_some(SharedTickets { secrets })
+        Seals::new(secrets, LABEL).map(SharedTickets)
     }
 
     fn seal(&self, state: &[u8], now_s: u64) -> Option<Vec<u8>> {
-        let secret = self.secrets.first()?;
-        let mut ticket = Vec::with_capacity(OPEN_BYTES + TIME_BYTES + state.len() + TAG_BYTES);
-        ticket.extend_from_slice(&secret.name);
-        ticket.resize(OPEN_BYTES, 0);
-        rand::fill(&mut ticket[NAME_BYTES..]).ok()?;
-        ticket.extend_from_slice(&now_s.to_be_bytes());
-        ticket.extend_from_slice(state);
-        let (open, sealed) = ticket.split_at_mut(OPEN_BYTES);
-        let (salt, nonce) = open[NAME_BYTES..].split_at(SALT_BYTES);
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let key = secret.key(salt)?;
-        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(LABEL), sealed).ok()?;
-        ticket.extend_from_slice(tag.as_ref());
-        Some(ticket)
+        let mut random = [0; RANDOM_BYTES];
+        rand::fill(&mut random).ok()?;
+        let plain = [&now_s.to_be_bytes(), state].concat();
+        self.0.seal(&plain, LABEL, &random)
     }
 
     fn open(&self, ticket: &[u8], now_s: u64) -> Option<Vec<u8>> {
-        let (open, sealed) = ticket.split_at_checked(OPEN_BYTES)?;
-        let (name, open) = open.split_at(NAME_BYTES);
-        let secret = self.secrets.iter().find(|secret| secret.name == name)?;
-        let (salt, nonce) = open.split_at(SALT_BYTES);
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut sealed = sealed.to_vec();
-        let opened = secret.key(salt)?.open_in_place(nonce, Aad::from(LABEL), &mut sealed).ok()?;
+        let mut opened = self.0.open(ticket, LABEL)?;
         let made_s = u64::from_be_bytes(*opened.first_chunk()?);
         let is_fresh = now_s.saturating_sub(made_s) <= u64::from(LIFETIME_S);
-        is_fresh.then(|| opened[TIME_BYTES..].to_vec())
+        is_fresh.then(|| opened.split_off(TIME_BYTES))
     }
 }
 
@@ -120,7 +71,7 @@ impl ProducesTickets for SharedTickets {
 /// Without what is secret.
 impl fmt::Debug for SharedTickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SharedTickets({} secrets)", self.secrets.len())
+        write!(f, "SharedTickets({} secrets)", self.0.len())
     }
 }
 
@@ -172,8 +123,9 @@ mod tests {
         let tickets = tickets(&[1]);
         let sealed = || tickets.seal(b"a state that repeats", NOW_S).expect("a ticket");
         let (one, other) = (sealed(), sealed());
-        assert_eq!(one[..NAME_BYTES], other[..NAME_BYTES]);
-        assert_ne!(one[NAME_BYTES..OPEN_BYTES], other[NAME_BYTES..OPEN_BYTES]);
+        // The name of the secret, and random bytes.
+        assert_eq!(one[..16], other[..16]);
+        assert_ne!(one[16..16 + RANDOM_BYTES], other[16..16 + RANDOM_BYTES]);
         assert!(!one.windows(7).any(|bytes| bytes == b"a state"));
         assert_eq!(format!("{tickets:?}"), "SharedTickets(1 secrets)");
     }

@@ -16,7 +16,7 @@ use x509_parser::prelude::{GeneralName, X509Certificate};
 
 use super::acme::{ACME_TLS, AcmeName, Cell};
 
-use crate::policy::handshake_rate::HandshakeRate;
+use crate::policy::limit::Window;
 
 /// TLS of one listener.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct TlsRule {
     /// From the connection to the end of its handshake.
     pub handshake_timeout_ms: u64,
     /// How many handshakes a client address may begin. `None`: any number.
-    pub handshake_rate: Option<HandshakeRate>,
+    pub handshake_rate: Option<Window>,
     /// Clients are asked for a certificate.
     pub asks_certificate: bool,
     /// Upstreams are told the client's certificate.

@@ -25,14 +25,17 @@ mod conditions;
 mod credentials;
 mod json;
 mod jwt;
+mod oidc;
 mod paths;
 mod quotas;
 mod rate_limits;
 mod secret_source;
 mod times;
 mod trace;
+mod validate;
 mod web;
 
+pub use crate::config::snapshot::ClientAuth;
 pub use access_log::{LogFormat, LogTarget, LogTemplate, Ratio, StatusRange};
 pub use acme::{AcmeChallenge, DirectoryUrl, DomainName, Email};
 pub use addresses::{
@@ -45,12 +48,14 @@ pub use conditions::{EndpointText, Match, MatchValue, Matches, WeightedEndpoint}
 pub use credentials::{Fingerprint, Group, PasswordHash, StoredKey, UserName};
 pub use json::{AnyValue, FormUse};
 pub use jwt::{ClaimValues, KeysUrl, trusted_url};
+pub use oidc::{IssuerUrl, PublicOrigin, ReturnUrl};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use quotas::{Amount, UtcOffset};
 pub use rate_limits::{LimitKey, Rate};
 pub use secret_source::SecretSource;
 pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
+pub use validate::SchemaText;
 pub use web::{CorsOrigin, FieldName, FieldNameOrAny, Origin, OriginPattern, UserAgent};
 
 choice!(Io: Io::Auto = "auto", Io::IoUring = "io_uring", Io::Epoll = "epoll");
@@ -241,6 +246,9 @@ written_as_text!(
     Fingerprint,
     Group,
     KeysUrl,
+    IssuerUrl,
+    PublicOrigin,
+    ReturnUrl,
 );
 
 /// A name given by the operator.

@@ -8,16 +8,16 @@ use axum::{
 
 use super::{State, quotas};
 use crate::{
-    config::snapshot::Provider,
+    config::snapshot::{LoginWay, Provider},
     control::{
         acme::{Key, Line, unix},
         jwks,
         logs::Total,
-        process,
+        oidc, process,
         view::{ListenerView, Shared, View},
     },
     telemetry::metrics::expose::{
-        self, AcmeFigures, Format, JwksFigures, LogLines, Process, WorkerProcess,
+        self, AcmeFigures, Format, JwksFigures, LogLines, LoginFigures, Process, WorkerProcess,
     },
 };
 
@@ -51,6 +51,10 @@ fn keys(provider: &Provider) -> JwksFigures {
     }
 }
 
+fn logins(way: &LoginWay) -> LoginFigures {
+    LoginFigures { way: way.rule.name.clone(), requests: way.counter.counts().collect() }
+}
+
 fn expiry(listener: &ListenerView) -> Option<(String, f64)> {
     let rule = &listener.rule;
     Some((rule.name.clone(), rule.tls.as_ref()?.there().1? as f64))
@@ -82,6 +86,7 @@ fn of_process(shared: &Shared, view: &View) -> Process {
         access_logs: shared.logs.totals().into_iter().map(lines).collect(),
         spans: shared.spans.counts(),
         jwks: jwks::providers(&view.snapshot).map(|provider| keys(provider)).collect(),
+        logins: oidc::ways(&view.snapshot).map(logins).collect(),
         acme: shared.acme.all().into_iter().map(acme).collect(),
         quotas: quotas::of_consumers(shared),
     }

@@ -21,6 +21,7 @@ use crate::{
         identity::{Identity, Shown},
         refusal,
         route::RouteMatch,
+        validate::{Asked, Kind, Validation},
     },
     wire::Reason,
 };
@@ -127,6 +128,9 @@ impl Told<'_> {
             self.rules(rules, &facts, text)?;
         }
         self.limits(snapshot, policies, (identity, client), text);
+        if let Some(rule) = &policies.validate {
+            self.validated(rule, found, text)?;
+        }
         Ok(false)
     }
 
@@ -147,6 +151,33 @@ impl Told<'_> {
         }
         if let Some(lines) = &policies.security_lines {
             told_lines("unless said", lines, text);
+        }
+        Ok(())
+    }
+
+    /// What is checked of the request; there is no body to look into.
+    fn validated(
+        &self,
+        rule: &Validation,
+        found: &RouteMatch,
+        text: &mut String,
+    ) -> Result<(), Refusal> {
+        let refused = rule.parameters(Asked { view: &self.view(), matched: found }).err();
+        if let Some((_, fault)) = &refused {
+            line(text, "wrong", &shown(fault.sentence().as_bytes()));
+        }
+        judged("validate", refused.map(|(reason, _)| reason), rule.shadow, text)?;
+        let Some(body) = &rule.body else { return Ok(()) };
+        for content in &body.contents {
+            let what = match &content.kind {
+                Kind::Opaque => "taken as it is",
+                Kind::Json(None) => "has to be well-formed",
+                Kind::Json(Some(_)) | Kind::Form(..) | Kind::Text(_) => "has to match its schema",
+            };
+            line(text, "body", &format!("{}: {what}", content.range));
+        }
+        if body.contents.is_empty() {
+            line(text, "body", "none is taken");
         }
         Ok(())
     }

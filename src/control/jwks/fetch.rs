@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http::response::Parts;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Request, Uri,
     body::Bytes,
@@ -14,7 +15,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
 use crate::{
     config::{
-        snapshot::{Origin, Provider},
+        snapshot::{Endpoints, Origin, Provider},
         values::trusted_url,
     },
     policy::jwt::KeySet,
@@ -26,6 +27,8 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// What was fetched.
 pub struct Fetched {
     pub keys: KeySet,
+    /// Where the issuer is asked, if its configuration names that.
+    pub endpoints: Option<Endpoints>,
     pub text: Vec<u8>,
     /// Keys that cannot be used, each with why.
     pub left_out: Vec<String>,
@@ -41,17 +44,17 @@ pub async fn fetch(provider: &Provider) -> Result<Fetched, String> {
 }
 
 async fn exchange(provider: &Provider) -> Result<Fetched, String> {
-    let url = match &provider.from {
-        Origin::Keys(url) => url.clone(),
+    let (url, endpoints) = match &provider.from {
+        Origin::Keys(url) => (url.clone(), None),
         Origin::Issuer(issuer) => keys_of(provider, issuer).await?,
     };
     let (text, fields) = get(provider, &url).await?;
     let (keys, left_out) = KeySet::remote(&text).map_err(|why| format!("{url}: {why}"))?;
-    Ok(Fetched { keys, left_out, max_age: max_age(&fields), text })
+    Ok(Fetched { keys, endpoints, left_out, max_age: max_age(&fields), text })
 }
 
 /// Where an issuer says that its keys are (OpenID Connect Discovery 1.0 §4).
-async fn keys_of(provider: &Provider, issuer: &str) -> Result<String, String> {
+async fn keys_of(provider: &Provider, issuer: &str) -> Result<(String, Option<Endpoints>), String> {
     let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let (text, _) = get(provider, &url).await?;
     let json: serde_json::Value =
@@ -61,12 +64,26 @@ async fn keys_of(provider: &Provider, issuer: &str) -> Result<String, String> {
     if named != issuer {
         return Err(format!("{url} is of the issuer `{}`", named.escape_debug()));
     }
-    let keys = json["jwks_uri"].as_str().ok_or_else(|| format!("{url} has no `jwks_uri`"))?;
-    match trusted_url(keys) {
-        Ok(()) if is_as_safe(issuer, keys) => Ok(keys.to_owned()),
-        Ok(()) => Err(format!("{url}: its `jwks_uri` is without TLS")),
-        Err(why) => Err(format!("{url}: its `jwks_uri`: {why}")),
+    let endpoint = |name: &str| {
+        let to = json[name].as_str().ok_or_else(|| format!("{url} has no `{name}`"))?;
+        match trusted_url(to) {
+            Ok(()) if is_as_safe(issuer, to) => Ok(to.to_owned()),
+            Ok(()) => Err(format!("{url}: its `{name}` is without TLS")),
+            Err(why) => Err(format!("{url}: its `{name}`: {why}")),
+        }
+    };
+    let keys = endpoint("jwks_uri")?;
+    if !provider.for_logins {
+        return Ok((keys, None));
     }
+    let end_session = json.get("end_session_endpoint").is_some_and(|there| !there.is_null());
+    let endpoints = Endpoints {
+        authorization: endpoint("authorization_endpoint")?,
+        token: endpoint("token_endpoint")?,
+        end_session: end_session.then(|| endpoint("end_session_endpoint")).transpose()?,
+        names_issuer: json["authorization_response_iss_parameter_supported"] == true,
+    };
+    Ok((keys, Some(endpoints)))
 }
 
 /// Whoever is asked over TLS may not send us elsewhere without it.
@@ -76,26 +93,37 @@ fn is_as_safe(from: &str, to: &str) -> bool {
 
 async fn get(provider: &Provider, url: &str) -> Result<(Vec<u8>, HeaderMap), String> {
     let uri: Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
+    let request = Request::get(uri)
+        .header(ACCEPT, "application/jwk-set+json, application/json")
+        .header(USER_AGENT, concat!("ringway/", env!("CARGO_PKG_VERSION")))
+        .body(Full::default())
+        .map_err(|e| format!("{url}: {e}"))?;
+    let (parts, body) = ask(provider, request).await.map_err(|why| format!("{url}: {why}"))?;
+    if parts.status.as_u16() != 200 {
+        return Err(format!("{url}: answered with {}", parts.status));
+    }
+    Ok((body, parts.headers))
+}
+
+/// Asks a provider, and reads its answer as far as it may be long. Neither bounds the time nor
+/// follows redirects.
+pub async fn ask(
+    provider: &Provider,
+    request: Request<Full<Bytes>>,
+) -> Result<(Parts, Vec<u8>), String> {
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config((*provider.client).clone())
         .https_or_http()
         .enable_http1()
         .build();
-    // A connection for each fetch: minutes are between two of them.
-    let client = Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(connector);
-    let request = Request::get(uri)
-        .header(ACCEPT, "application/jwk-set+json, application/json")
-        .header(USER_AGENT, concat!("ringway/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::new())
-        .map_err(|e| format!("{url}: {e}"))?;
-    let response = client.request(request).await.map_err(|e| format!("{url}: {}", chain(&e)))?;
+    // A connection for each request: those for keys are rare, and those for tokens are not worth
+    // what one that the other end has closed meanwhile may cost.
+    let client = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
+    let response = client.request(request).await.map_err(|e| chain(&e))?;
     let (parts, body) = response.into_parts();
-    if parts.status.as_u16() != 200 {
-        return Err(format!("{url}: answered with {}", parts.status));
-    }
     let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
-    let body = body.map_err(|e| format!("{url}: {}", chain(&*e)))?;
-    Ok((body.to_bytes().to_vec(), parts.headers))
+    let body = body.map_err(|e| chain(&*e))?;
+    Ok((parts, body.to_bytes().to_vec()))
 }
 
 /// An error with everything that it came from.

@@ -116,6 +116,9 @@ impl Keeper {
             self.told = fetched.left_out;
         }
         let (before, count) = (provider.cell.number(), fetched.keys.len());
+        if provider.for_logins {
+            provider.cell.put_endpoints(fetched.endpoints);
+        }
         provider.cell.put(fetched.keys);
         if provider.cell.number() == before {
             return;

@@ -1,11 +1,11 @@
-//! Keys of token issuers (`jwt.NAME.jwks`, or by discovery), fetched and kept up to date by a
-//! thread of its own that is there only once a configuration wants it.
+//! Keys of token issuers (`jwt.NAME.jwks`, or by discovery) and of providers of logins, fetched and
+//! kept up to date by a thread of its own that is there only once a configuration wants it.
 //!
 //! It is the only one that writes what workers read of them (`config::snapshot::jwks`). Invariants:
 //! keys once fetched stay in force until others are fetched, however long a provider is down;
 //! between two fetches that tokens ask for there is `refetch_after`, however many they are.
 
-mod fetch;
+pub mod fetch;
 mod keep;
 
 use std::{sync::Arc, thread};
@@ -54,6 +54,7 @@ pub fn providers(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Provider>> {
             KeySource::Remote(provider) => Some(provider),
             KeySource::Fixed(_) => None,
         },
+        WayKind::Login(login) => Some(&login.provider),
         _ => None,
     })
 }

@@ -103,6 +103,12 @@ impl Rule {
         }
     }
 
+    /// Whom a token is for that was verified before, and kept where nobody could change it.
+    pub fn identity_of_verified(&self, token: &[u8], by: &Rc<str>) -> Option<Identity> {
+        let claims = serde_json::from_slice(&jws::payload(token)?).ok()?;
+        Some(claims::identity(self, claims, by))
+    }
+
     /// Whether the claims of a token are accepted whose signature is good.
     fn accept(
         &self,

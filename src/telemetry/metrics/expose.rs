@@ -21,8 +21,11 @@ use super::{
 };
 
 mod consumers;
+mod issuers;
 mod limits;
 mod traffic;
+
+pub use issuers::{JwksFigures, LoginFigures};
 
 /// Upper bounds of every histogram, in seconds.
 const BOUNDS: [f64; 17] = [
@@ -51,19 +54,10 @@ pub struct Process {
     pub access_logs: Vec<LogLines>,
     pub spans: SpanCounts,
     pub jwks: Vec<JwksFigures>,
+    pub logins: Vec<LoginFigures>,
     pub acme: Vec<AcmeFigures>,
     /// Consumer, quota, what it has used of it and what is left.
     pub quotas: Vec<(String, String, u32, u32)>,
-}
-
-/// Keys of one way to authenticate.
-#[derive(Clone, Debug, Default)]
-pub struct JwksFigures {
-    pub way: String,
-    pub fetched: u64,
-    pub failed: u64,
-    /// Unix time; `None` while they have not been fetched.
-    pub fetched_s: Option<f64>,
 }
 
 /// One name that certificates are got for.
@@ -321,6 +315,8 @@ impl Scrape {
         self.counts(f::TLS_HANDSHAKES, kinds.collect());
         self.tls(registry);
         self.count(f::TLS_FORGOTTEN, registry.sum(|w| w.tls_addresses_forgotten.get()));
+        self.count(f::TLS_WAITS, registry.sum(|w| w.tls_waits.get()));
+        self.count(f::TLS_ALONE, registry.sum(|w| w.tls_alone.get()));
         self.count(f::HTTP2_CONNECTIONS, registry.sum(|w| w.http2_connections.get()));
         self.count(f::HTTP2_STREAMS, registry.sum(|w| w.http2_streams.get()));
         let failures = Http2Failure::ALL.into_iter().map(|failure| {
@@ -490,16 +486,6 @@ impl Scrape {
         self.count(f::PANICS, registry.sum(|w| w.panics.get()));
     }
 
-    fn jwks(&mut self, ways: &[JwksFigures]) {
-        let fetches = ways.iter().flat_map(|of| {
-            [("fetched", of.fetched), ("failed", of.failed)]
-                .map(|(outcome, count)| (vec![text_of(&of.way), outcome.into()], count))
-        });
-        self.counts(f::JWKS_FETCHES, fetches.collect());
-        let times = ways.iter().filter_map(|of| Some((vec![text_of(&of.way)], of.fetched_s?)));
-        self.0.push((f::JWKS_FETCHED, Samples::Numbers(times.collect())));
-    }
-
     fn acme(&mut self, names: &[AcmeFigures]) {
         let labels = |of: &AcmeFigures| vec![text_of(&of.name), text_of(&of.authority)];
         let expiry = names.iter().filter_map(|of| Some((labels(of), of.expires_s?)));
@@ -524,6 +510,7 @@ impl Scrape {
         let spans = spans.map(|(outcome, count)| (vec![outcome.into()], count));
         self.counts(f::SPANS, spans.into());
         self.jwks(&process.jwks);
+        self.logins(&process.logins);
         self.acme(&process.acme);
         self.consumer_quotas(&process.quotas);
         let workers = || process.workers.iter().enumerate();

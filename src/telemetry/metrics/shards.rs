@@ -264,6 +264,10 @@ pub struct WorkerShard {
     pub http2_failures: [Cell; Http2Failure::ALL.len()],
     /// Addresses whose rate of handshakes was forgotten.
     pub tls_addresses_forgotten: Cell,
+    /// Handshakes that waited for the home of their client's address, and those that were decided
+    /// without it.
+    pub tls_waits: Cell,
+    pub tls_alone: Cell,
     /// Connections that switched protocols, and those of them still open.
     pub tunnels: Cell,
     pub tunnels_open: Cell,
@@ -316,6 +320,8 @@ impl Default for WorkerShard {
             http2_streams: Cell::default(),
             http2_failures: Default::default(),
             tls_addresses_forgotten: Cell::default(),
+            tls_waits: Cell::default(),
+            tls_alone: Cell::default(),
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),
             tunnel_ends: Default::default(),

@@ -78,18 +78,19 @@ fn judge(state: &State, way: &JwtWay, token: &[u8]) -> Result<Seen, KeyUnknown> 
 }
 
 /// Seconds since 1970.
-fn now_s() -> f64 {
+pub fn now_s() -> f64 {
     let now = clock_gettime(ClockId::RealtimeCoarse);
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }
 
 /// Counts a request that waits.
-struct Waiting<'s>(&'s State);
+pub struct Waiting<'s>(&'s State);
 
 impl<'s> Waiting<'s> {
-    fn begin(state: &'s State) -> Option<Waiting<'s>> {
+    /// `None`: as many wait as may.
+    pub fn begin(state: &'s State, waiting_max: u32) -> Option<Waiting<'s>> {
         let waiting = state.waiting.get();
-        (waiting < WAITING_MAX).then(|| {
+        (waiting < waiting_max).then(|| {
             state.waiting.set(waiting + 1);
             Waiting(state)
         })
@@ -110,19 +111,22 @@ async fn later(
     provider: &Provider,
     token: Cow<'_, [u8]>,
 ) -> Seen {
-    let cell = &provider.cell;
-    let number = cell.number();
-    if let Some(over) = cell.awaited(provider.wait_ms)
-        && let Some(_waiting) = Waiting::begin(state)
-    {
-        let until_ms = clock::now_ms() + provider.wait_ms;
-        let until_ms = until_ms.min(asking.exchange.until_ms);
-        while cell.ended() < over && cell.number() == number && clock::now_ms() < until_ms {
-            monoio::time::sleep(LOOK_EVERY).await;
-            clock::refresh();
-        }
+    if let Some(_waiting) = Waiting::begin(state, WAITING_MAX) {
+        fetched(provider, asking.exchange.until_ms).await;
     }
     judge(state, way, &token).unwrap_or_else(|KeyUnknown| Seen::Refused(unknown(state)))
+}
+
+/// Waits for a fetch that begins now or soon, but not beyond `until_ms`.
+pub async fn fetched(provider: &Provider, until_ms: u64) {
+    let cell = &provider.cell;
+    let number = cell.number();
+    let Some(over) = cell.awaited(provider.wait_ms) else { return };
+    let until_ms = until_ms.min(clock::now_ms() + provider.wait_ms);
+    while cell.ended() < over && cell.number() == number && clock::now_ms() < until_ms {
+        monoio::time::sleep(LOOK_EVERY).await;
+        clock::refresh();
+    }
 }
 
 /// Without any keys nothing can be said of a token.

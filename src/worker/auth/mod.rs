@@ -10,14 +10,19 @@ mod certificate;
 mod jwt;
 mod keys;
 pub mod known;
+mod oidc;
 pub mod passwords;
 mod service;
 mod state;
+mod told;
 mod upstream;
 
 pub use state::States;
+pub use upstream::keep_own_cookies;
 
 use std::{future::Future, pin::Pin, rc::Rc};
+
+use told::Told;
 
 use super::{
     Worker,
@@ -25,7 +30,7 @@ use super::{
     generation::Generation,
 };
 use crate::{
-    config::snapshot::{Authenticate, Way, WayKind},
+    config::snapshot::{Authenticate, Policies, Way, WayKind},
     policy::{
         Refusal,
         auth::{self, Entry, Seen, Stopped, WayId},
@@ -63,6 +68,16 @@ pub struct Asking<'a> {
     pub worker: &'a Worker,
     pub snapshot: &'a Generation,
     pub exchange: &'a Exchange,
+    /// What ways have to say beside who it is.
+    pub told: &'a Told,
+}
+
+/// What came of it, unless the request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    On,
+    /// The client has its response: it is sent to log in, or comes back from there.
+    Answered,
 }
 
 /// Asks one way.
@@ -73,6 +88,7 @@ fn now(asking: Asking<'_>, id: WayId) -> Outcome<'_> {
         WayKind::Password(rule) => basic::now(asking, id, rule),
         WayKind::Service(rule) => service::now(asking, id, rule),
         WayKind::Jwt(rule) => jwt::now(asking, id, rule),
+        WayKind::Login(way) => oidc::now(asking, id, way),
     }
 }
 
@@ -84,8 +100,15 @@ pub async fn authenticate<S: ResponseSink>(
     exchange: &mut Exchange,
     rule: &Authenticate,
     sink: &mut S,
-) -> Result<(), Refusal> {
-    let asking = Asking { worker, snapshot, exchange };
+) -> Result<Entered, Refusal> {
+    if !rule.logins.is_empty()
+        && let Some(at) = oidc::place(snapshot, exchange, rule)
+    {
+        // Boxed, as all of logins that takes time.
+        return Box::pin(oidc::answer((worker, snapshot, exchange), at, sink)).await;
+    }
+    let told = Told::default();
+    let asking = Asking { worker, snapshot, exchange, told: &told };
     let decided = match at_once(asking, rule) {
         Ok(decided) => decided,
         Err(wait) => slowly(asking, rule, wait).await,
@@ -93,17 +116,44 @@ pub async fn authenticate<S: ResponseSink>(
     match decided {
         Ok(entry) => {
             upstream::tell(snapshot, exchange, rule, &entry);
+            told.tell(exchange, rule, &entry, sink);
             if let Entry::Known(identity, _) = entry {
                 exchange.identity = Some(identity);
             }
-            Ok(())
+            Ok(Entered::On)
+        }
+        Err(refusal) if oidc::begins(exchange, rule, refusal) => {
+            Box::pin(oidc::send_to_login((worker, snapshot, exchange), rule, sink)).await
         }
         Err(refusal) => {
+            told.tell_refused(sink);
             if refusal.reason.status == 401 {
                 sink.add_fields(&challenges(snapshot, rule, refusal));
             }
             Err(refusal)
         }
+    }
+}
+
+/// What becomes of a request that the rules refuse: a browser whose user may log in is sent there,
+/// others are told what they may show.
+pub async fn refused<S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &Exchange,
+    policies: &Policies,
+    refusal: Refusal,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    match &policies.authenticate {
+        Some(rule) if oidc::begins(exchange, rule, refusal) => {
+            oidc::send_to_login((worker, snapshot, exchange), rule, sink).await.map(|_| ())
+        }
+        Some(rule) if refusal.reason.status == 401 => {
+            sink.add_fields(&challenges(snapshot, rule, refusal));
+            Err(refusal)
+        }
+        _ => Err(refusal),
     }
 }
 
@@ -166,7 +216,7 @@ fn slowly<'a>(
 
 /// The field lines that say what may be shown (RFC 9110 §11.6.1).
 #[cold]
-pub fn challenges(snapshot: &Generation, rule: &Authenticate, refusal: Refusal) -> Vec<u8> {
+fn challenges(snapshot: &Generation, rule: &Authenticate, refusal: Refusal) -> Vec<u8> {
     let mut told: Vec<String> = Vec::new();
     for id in rule.asked.alternatives.iter().flatten() {
         let text = challenge(snapshot.way(*id), refusal);
@@ -190,6 +240,8 @@ fn challenge(way: &Way, refusal: Refusal) -> String {
         WayKind::Password(rule) => basic::challenge(rule),
         // Only the service knows what it takes.
         WayKind::Service(_) => format!("Service realm=\"{name}\""),
+        // Only a browser can show a session, and one that can log in was sent there.
+        WayKind::Login(_) => format!("Session realm=\"{name}\""),
         // RFC 6750 §3: nothing of errors where no token was shown.
         WayKind::Jwt(_)
             if [refusal::AUTH_MISSING, refusal::AUTHZ_IDENTITY].contains(&refusal.reason) =>

@@ -103,8 +103,19 @@ fn question(asking: Asking<'_>, rule: &ServiceRule) -> Question {
     let mut text = Vec::with_capacity(512);
     emit::request_line(&mut text, b"GET", rule.path.as_bytes(), None);
     emit::field(&mut text, b"Host", exchange.text(head.authority));
+    // Without cookies that are the gateway's own.
+    let cookies = exchange.upstream_fields.as_ref().and_then(|own| own.cookies.as_deref());
+    let mut cookies = cookies.filter(|cookies| !cookies.is_empty());
+    let has_own = exchange.upstream_fields.as_ref().is_some_and(|own| own.cookies.is_some());
     for field in shown(asking, rule) {
-        text.extend_from_slice(exchange.text(field.line));
+        match exchange.text(field.name).eq_ignore_ascii_case(b"cookie") && has_own {
+            false => text.extend_from_slice(exchange.text(field.line)),
+            true => {
+                if let Some(cookies) = cookies.take() {
+                    emit::field(&mut text, b"Cookie", cookies);
+                }
+            }
+        }
     }
     // Those are believed or replaced as in every forwarded request.
     for field in head.fields.iter().filter(|field| is_forwarding(field.id)) {

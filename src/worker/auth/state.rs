@@ -4,13 +4,14 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     rc::Rc,
     sync::Arc,
 };
 
 use ahash::RandomState;
 
+use super::oidc::Opened;
 use crate::{
     config::{
         Snapshot,
@@ -33,9 +34,13 @@ pub struct State {
     keys: RefCell<Option<Arc<KeySet>>>,
     /// Its number, where keys are fetched.
     number: Cell<u64>,
-    cache: RefCell<Cache>,
-    /// Requests that wait for keys.
+    cache: RefCell<Cache<Verified>>,
+    /// Requests that wait for keys or tokens.
     pub waiting: Cell<u32>,
+    /// Sessions that were opened.
+    pub sessions: RefCell<Cache<Rc<Opened>>>,
+    /// Those whose tokens are being refreshed.
+    pub refreshing: RefCell<HashSet<String, RandomState>>,
 }
 
 impl States {
@@ -72,6 +77,8 @@ impl State {
             number: Cell::new(u64::MAX),
             cache: RefCell::default(),
             waiting: Cell::new(0),
+            sessions: RefCell::default(),
+            refreshing: RefCell::default(),
         }
     }
 
@@ -114,15 +121,20 @@ impl State {
     }
 }
 
-type Map = HashMap<Box<[u8]>, Verified, RandomState>;
+type Map<V> = HashMap<Box<[u8]>, V, RandomState>;
 
-/// Tokens that were verified, by their whole text. What was not used while half of the memory
-/// filled up goes.
-#[derive(Default)]
-struct Cache {
-    young: Map,
-    old: Map,
+/// Tokens that were verified, or sessions, by their whole text. What was not used while half of
+/// the memory filled up goes.
+pub struct Cache<V> {
+    young: Map<V>,
+    old: Map<V>,
     young_bytes: u64,
+}
+
+impl<V> Default for Cache<V> {
+    fn default() -> Cache<V> {
+        Cache { young: Map::default(), old: Map::default(), young_bytes: 0 }
+    }
 }
 
 /// What a token takes: its text, and its claims with what holds them.
@@ -130,9 +142,9 @@ fn cost(token: &[u8]) -> u64 {
     4 * token.len() as u64 + 512
 }
 
-impl Cache {
+impl<V: Clone> Cache<V> {
     #[inline]
-    fn get(&mut self, token: &[u8]) -> Option<Verified> {
+    pub fn get(&mut self, token: &[u8]) -> Option<V> {
         if let Some(verified) = self.young.get(token) {
             return Some(verified.clone());
         }
@@ -142,7 +154,7 @@ impl Cache {
         Some(verified)
     }
 
-    fn put(&mut self, token: &[u8], verified: &Verified, bytes_max: u64) {
+    pub fn put(&mut self, token: &[u8], verified: &V, bytes_max: u64) {
         if cost(token) > bytes_max / 2 {
             return;
         }

@@ -8,6 +8,8 @@ use crate::{
     policy::{
         auth::{self, Entry, Found, Source},
         identity::Identity,
+        oidc::cookies,
+        pairs,
     },
     wire::emit,
     worker::{exchange::Exchange, generation::Generation},
@@ -54,6 +56,22 @@ fn add_claim(exchange: &mut Exchange, identity: &Identity, name: &[u8], path: &s
         lines.extend_from_slice(b"\r\n");
     } else {
         lines.truncate(start);
+    }
+}
+
+/// Leaves cookies of the gateway's own, whose names begin so, out of what the upstream gets.
+pub fn keep_own_cookies(exchange: &mut Exchange, prefixes: &[Box<[u8]>]) {
+    let is_own = |(name, _): (&[u8], &[u8])| prefixes.iter().any(|own| name.starts_with(own));
+    let mut fields = exchange.head().fields.iter();
+    let has_own = fields.any(|field| {
+        exchange.text(field.name).eq_ignore_ascii_case(b"cookie")
+            && pairs::cookies(exchange.text(field.value)).any(is_own)
+    });
+    if has_own {
+        let cookies = cookies::without(&exchange.upstream_cookies(), prefixes);
+        let fields = exchange.upstream_fields();
+        fields.drop_field(b"cookie");
+        fields.cookies = Some(cookies);
     }
 }
 

@@ -9,24 +9,28 @@
 //!
 //! Invariants: with one worker no letter is sent and nobody waits. What a request took is given
 //! back when another limit refuses it, and when it is gone before the answer. State is carried over
-//! by the limit's name; a reload refills nothing.
+//! by the limit's name; a reload refills nothing. TLS handshakes are counted in the same way
+//! ([`handshakes`]).
 
 pub mod charge;
+pub mod handshakes;
 mod key;
 pub mod quota;
 mod store;
+mod waits;
 
-use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll, task::Waker};
+use std::{cell::RefCell, rc::Rc};
 
 use ahash::AHashMap;
-use slab::Slab;
 
 pub(super) use key::key_of;
 use store::{Clock, Store};
+pub use waits::{Ticket, Waits};
+use waits::{Told, Waiting};
 
 use super::{
     Worker,
-    clock::{now_ms, now_ns},
+    clock::now_ns,
     exchange::{Exchange, ResponseSink},
     generation::Generation,
     home::{self, Homes},
@@ -39,12 +43,12 @@ use crate::{
     policy::{
         Refusal,
         limit::{
-            Ask, Buckets, Counts, Grant, Left, Moment, Now, Period, Shard, Took, fields, moment,
-            nanos,
+            Ask, Buckets, Calendar, Counts, Grant, Left, Moment, Now, Period, Shard, Took, Window,
+            fields, moment, nanos,
         },
         refusal,
     },
-    telemetry::metrics::shards::LimitShard,
+    telemetry::metrics::{cell::Cell, shards::LimitShard},
 };
 
 /// A request waits so long for the home of its key, and up to a tick longer.
@@ -95,13 +99,28 @@ struct LimitState {
     shard: RefCell<Shard<Ticket>>,
     /// Of a quota.
     clock: Option<Clock>,
+    /// So many of the keys that had to go are counted, of handshakes.
+    forgotten: std::cell::Cell<u64>,
 }
 
-/// The limits of a generation, by [`LimitId`].
+/// The limits of a generation.
 #[derive(Default)]
 pub struct Limits {
+    /// By [`LimitId`].
     states: Vec<Rc<LimitState>>,
-    by_number: AHashMap<u64, LimitId>,
+    /// One for each listener that bounds handshakes.
+    handshakes: Vec<Rc<LimitState>>,
+    /// All of them.
+    by_number: AHashMap<u64, Rc<LimitState>>,
+}
+
+/// What a limit counts by.
+struct Rule<'s> {
+    number: u64,
+    windows: &'s [Window],
+    /// Of a quota: when its periods begin, and how much there is in each.
+    quota: Option<(Calendar, u32)>,
+    keys_max: usize,
 }
 
 impl Limits {
@@ -115,64 +134,71 @@ impl Limits {
         used: &[quota::Line],
     ) -> Limits {
         let empty_at = if homes.begin(worker) { moment(now_ns()).max(1) } else { 0 };
-        let limits = Limits::of(snapshot, homes, |rule, number| {
-            Rc::new(LimitState::new(rule, number, homes, empty_at))
-        });
+        let limits = Limits::of(snapshot, homes, |rule| Rc::new(LimitState::new(rule, empty_at)));
         limits.restore(used);
         limits
     }
 
     /// Of the next configuration: limits that it also has keep their state.
     pub fn next(&self, snapshot: &Snapshot, homes: &Homes) -> Limits {
-        Limits::of(snapshot, homes, |rule, number| match self.find(number) {
-            Some((_, state)) => {
-                state.buckets.borrow_mut().change(rule, keys_max(rule, homes));
+        Limits::of(snapshot, homes, |rule| match self.find(rule.number) {
+            Some(state) => {
+                state.buckets.borrow_mut().change(rule);
                 state.clone()
             }
-            None => Rc::new(LimitState::new(rule, number, homes, 0)),
+            None => Rc::new(LimitState::new(rule, 0)),
         })
     }
 
     fn of(
         snapshot: &Snapshot,
         homes: &Homes,
-        state: impl Fn(&RateLimit, u64) -> Rc<LimitState>,
+        state: impl Fn(&Rule<'_>) -> Rc<LimitState>,
     ) -> Limits {
-        let numbered = |rule: &RateLimit| match rule.quota {
-            None => homes.random.hash_one(&rule.name),
-            Some(_) => rule.quota_number(homes.seeds),
+        let of = |rule: &RateLimit| {
+            let (number, quota) = match rule.quota {
+                None => (homes.random.hash_one(&rule.name), None),
+                Some(calendar) => (rule.quota_number(homes.seeds), Some((calendar, rule.amount()))),
+            };
+            let keys_max = share(rule.keys_max, homes);
+            state(&Rule { number, windows: &rule.windows, quota, keys_max })
         };
-        let states: Vec<_> =
-            snapshot.rate_limits.iter().map(|rule| state(rule, numbered(rule))).collect();
-        let by_number = states.iter().zip(0..).map(|(state, id)| (state.number, id)).collect();
-        Limits { states, by_number }
+        let states: Vec<_> = snapshot.rate_limits.iter().map(of).collect();
+        let handshakes: Vec<_> =
+            handshakes::rules(snapshot, homes).map(|rule| state(&rule)).collect();
+        let all = states.iter().chain(&handshakes);
+        let by_number = all.map(|state| (state.number, state.clone())).collect();
+        Limits { states, handshakes, by_number }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.states.is_empty()
+        self.by_number.is_empty()
     }
 
-    fn find(&self, number: u64) -> Option<(LimitId, &Rc<LimitState>)> {
-        let id = *self.by_number.get(&number)?;
-        Some((id, &self.states[id as usize]))
+    fn find(&self, number: u64) -> Option<&Rc<LimitState>> {
+        self.by_number.get(&number)
     }
 }
 
-/// A worker's part of the keys, with room for an uneven share.
-fn keys_max(rule: &RateLimit, homes: &Homes) -> usize {
-    let share = rule.keys_max.div_ceil(homes.workers());
+/// A worker's part of so many keys, with room for an uneven share.
+fn share(keys_max: usize, homes: &Homes) -> usize {
+    let share = keys_max.div_ceil(homes.workers());
     if homes.workers() == 1 { share } else { share + share / 16 + 64 }
 }
 
 impl LimitState {
-    fn new(rule: &RateLimit, number: u64, homes: &Homes, empty_at: Moment) -> LimitState {
-        let keys_max = keys_max(rule, homes);
-        let buckets = RefCell::new(match rule.quota {
-            None => Store::Rate(Buckets::new(&rule.windows, keys_max, empty_at)),
-            Some(_) => Store::Quota(Counts::new(rule.amount(), keys_max)),
-        });
-        let clock = rule.quota.map(Clock::new);
-        LimitState { number, buckets, shard: RefCell::default(), clock }
+    fn new(rule: &Rule<'_>, empty_at: Moment) -> LimitState {
+        let store = match rule.quota {
+            None => Store::Rate(Buckets::new(rule.windows, rule.keys_max, empty_at)),
+            Some((_, amount)) => Store::Quota(Counts::new(amount, rule.keys_max)),
+        };
+        LimitState {
+            number: rule.number,
+            buckets: RefCell::new(store),
+            shard: RefCell::default(),
+            clock: rule.quota.map(|(calendar, _)| Clock::new(calendar)),
+            forgotten: std::cell::Cell::new(0),
+        }
     }
 
     #[inline]
@@ -193,134 +219,6 @@ impl LimitState {
     }
 }
 
-/// A place in the table of waits, and its user: a place is used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    place: usize,
-    serial: u64,
-}
-
-/// Requests of one worker that wait for the home of their key.
-#[derive(Default)]
-pub struct Waits(RefCell<Slab<Wait>>);
-
-#[derive(Default)]
-struct Wait {
-    serial: u64,
-    waker: Option<Waker>,
-    result: Option<Result<Left, Moment>>,
-    /// The request has passed without an answer: what is granted for it is used.
-    has_passed: bool,
-}
-
-/// What becomes of what the home said about one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    /// The request goes by it.
-    Used,
-    /// There is no such request any more.
-    Unwanted,
-    /// It has passed before, whatever was said.
-    Owed,
-}
-
-impl Waits {
-    fn begin(&self) -> Ticket {
-        thread_local! { static SERIAL: std::cell::Cell<u64> = const { std::cell::Cell::new(0) }; }
-        let serial = SERIAL.get() + 1;
-        SERIAL.set(serial);
-        let place = self.0.borrow_mut().insert(Wait { serial, ..Wait::default() });
-        Ticket { place, serial }
-    }
-
-    /// Nothing will be settled with a request that has passed.
-    fn forget(&self, ticket: Ticket) {
-        let mut waits = self.0.borrow_mut();
-        let wait = waits.get(ticket.place);
-        if wait.is_some_and(|wait| wait.serial == ticket.serial && wait.has_passed) {
-            waits.remove(ticket.place);
-        }
-    }
-
-    /// The home has said what becomes of a request.
-    fn end(&self, ticket: Ticket, result: Result<Left, Moment>) -> Told {
-        let mut waits = self.0.borrow_mut();
-        let waker = match waits.get_mut(ticket.place) {
-            Some(wait) if wait.serial == ticket.serial => {
-                if wait.has_passed {
-                    waits.remove(ticket.place);
-                    return if result.is_ok() { Told::Used } else { Told::Owed };
-                }
-                wait.result = Some(result);
-                wait.waker.take()
-            }
-            _ => return Told::Unwanted,
-        };
-        // Outside the borrow: a waker may run anything.
-        drop(waits);
-        waker.into_iter().for_each(Waker::wake);
-        Told::Used
-    }
-}
-
-/// A request that waits; one that is dropped gives back what it was granted.
-struct Waiting<'w> {
-    worker: &'w Worker,
-    state: &'w LimitState,
-    shard: &'w LimitShard,
-    key: u64,
-    cost: u32,
-    ticket: Ticket,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut waits = self.worker.limit_waits.0.borrow_mut();
-        if waits[self.ticket.place].has_passed {
-            // Stays until the home has answered.
-            return;
-        }
-        let wait = waits.remove(self.ticket.place);
-        drop(waits);
-        if let Some(Ok(_)) = wait.result {
-            give_back(self.worker, self.state, self.key, self.cost);
-        }
-    }
-}
-
-impl Waiting<'_> {
-    async fn result(self) -> Result<Left, Moment> {
-        let (worker, ticket) = (self.worker, self.ticket);
-        let answered = poll_fn(|cx| {
-            let mut waits = worker.limit_waits.0.borrow_mut();
-            let wait = &mut waits[ticket.place];
-            match wait.result.take() {
-                Some(result) => Poll::Ready(result),
-                None => {
-                    wait.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        });
-        let alarm = worker.alarms.alarm();
-        match alarm.by(now_ms() + WAIT_MS, answered).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.shard.alone.count();
-                let (now, workers) = (self.state.now(), worker.homes.workers() as u32);
-                let mut shard = self.state.shard.borrow_mut();
-                shard.unanswered(self.key);
-                let mut buckets = self.state.buckets.borrow_mut();
-                let result = buckets.take_alone(self.key, self.cost, workers, now);
-                let mut waits = worker.limit_waits.0.borrow_mut();
-                let is_owed = result.is_ok() && shard.knows(self.key);
-                waits[self.ticket.place].has_passed = is_owed && waits.len() <= OWED_MAX;
-                result
-            }
-        }
-    }
-}
-
 /// What became of a request at once.
 enum Decided {
     Now(Result<Left, Moment>),
@@ -328,12 +226,7 @@ enum Decided {
     Later(Ticket),
 }
 
-fn decide(
-    worker: &Worker,
-    state: &LimitState,
-    shard: &LimitShard,
-    (key, cost): (u64, u32),
-) -> Decided {
+fn decide(worker: &Worker, state: &LimitState, alone: &Cell, (key, cost): (u64, u32)) -> Decided {
     let (homes, now) = (&worker.homes, state.now());
     let home = homes.of(key);
     if home == worker.index {
@@ -351,7 +244,7 @@ fn decide(
         Took::No(until) => Decided::Now(Err(until)),
         Took::Ask(ask) if !send(worker, state, home, ask) => {
             state.shard.borrow_mut().unanswered(key);
-            shard.alone.count();
+            alone.count();
             let workers = homes.workers() as u32;
             Decided::Now(state.buckets.borrow_mut().take_alone(key, cost, workers, now))
         }
@@ -402,11 +295,12 @@ pub async fn admit<S: ResponseSink>(
             shard.exempt.count();
             continue;
         };
-        let result = match decide(worker, state, shard, (key, rule.cost)) {
+        let result = match decide(worker, state, &shard.alone, (key, rule.cost)) {
             Decided::Now(result) => result,
             Decided::Later(ticket) => {
                 shard.waits.count();
-                let waiting = Waiting { worker, state, shard, key, cost: rule.cost, ticket };
+                let (alone, cost) = (&shard.alone, rule.cost);
+                let waiting = Waiting { worker, state, alone, key, cost, ticket };
                 // Boxed: rare, and must not enlarge every connection's task.
                 Box::pin(waiting.result()).await
             }
@@ -501,7 +395,7 @@ pub fn receive(worker: &Worker, letter: Letter) {
     match letter {
         Letter::Ask { limit, from, ask } => {
             // A limit that is not known here yet, or not any more: whoever asks decides alone.
-            let Some((_, state)) = limits.find(limit) else { return };
+            let Some(state) = limits.find(limit) else { return };
             let workers = worker.homes.workers() as u32;
             let grant = state.buckets.borrow_mut().ask(ask, workers, state.now());
             let letter = home::Letter::Limit(Letter::Grant { limit, grant });
@@ -510,17 +404,17 @@ pub fn receive(worker: &Worker, letter: Letter) {
             }
         }
         Letter::Grant { limit, grant } => {
-            if let Some((_, state)) = limits.find(limit) {
+            if let Some(state) = limits.find(limit) {
                 granted(worker, state, grant);
             }
         }
         Letter::Return { limit, key, tokens, period } => {
-            if let Some((_, state)) = limits.find(limit) {
+            if let Some(state) = limits.find(limit) {
                 state.buckets.borrow_mut().give(key, tokens, period);
             }
         }
         Letter::Charge { limit, key, tokens, period } => {
-            if let Some((_, state)) = limits.find(limit) {
+            if let Some(state) = limits.find(limit) {
                 state.buckets.borrow_mut().charge(key, tokens, period);
             }
         }
@@ -572,7 +466,7 @@ pub fn sweep(worker: &Worker) {
     if snapshot.rate_limits.is_empty() || worker.homes.workers() == 1 {
         return;
     }
-    for state in &snapshot.rate_limits.states {
+    for state in snapshot.rate_limits.by_number.values() {
         let Now { unix_ns: now, period, .. } = state.now();
         let give_back = |key, tokens| {
             let letter = Letter::Return { limit: state.number, key, tokens, period };
@@ -585,6 +479,7 @@ pub fn sweep(worker: &Worker) {
 
 /// Notes how many keys there are, and how much memory they take. Called every second or so.
 pub fn measure(snapshot: &Generation) {
+    handshakes::measure(snapshot);
     for (state, shard) in snapshot.rate_limits.states.iter().zip(&snapshot.series.limits) {
         let buckets = state.buckets.borrow();
         shard.keys.set(buckets.keys() as u64);

@@ -61,7 +61,7 @@ impl Limits {
     /// What was known before.
     pub(super) fn restore(&self, used: &[Line]) {
         for line in used {
-            if let Some((_, state)) = self.find(line.quota)
+            if let Some(state) = self.find(line.quota)
                 && let Store::Quota(counts) = &mut *state.buckets.borrow_mut()
             {
                 counts.restore(line.used);
@@ -81,7 +81,7 @@ impl Worker {
                 Wish::Set { quota, .. } => *quota,
                 Wish::Add(line) => line.quota,
             };
-            let Some((_, state)) = snapshot.rate_limits.find(quota) else { continue };
+            let Some(state) = snapshot.rate_limits.find(quota) else { continue };
             let now = state.now();
             let Store::Quota(counts) = &mut *state.buckets.borrow_mut() else { continue };
             match wish {

@@ -6,9 +6,8 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::Ticket;
+use super::{Rule, Ticket};
 use crate::{
-    config::snapshot::RateLimit,
     policy::limit::{
         Ask, Buckets, Calendar, Counts, Grant, Left, Moment, Now, Period, Shard, Turn, moment,
     },
@@ -66,10 +65,14 @@ impl Store {
     }
 
     /// Goes on as the limit is now.
-    pub fn change(&mut self, rule: &RateLimit, keys_max: usize) {
-        match self {
-            Store::Rate(buckets) => buckets.change(&rule.windows, keys_max, moment(now_ns())),
-            Store::Quota(counts) => counts.reconfigure(rule.amount(), keys_max),
+    pub fn change(&mut self, rule: &Rule<'_>) {
+        match (self, rule.quota) {
+            (Store::Quota(counts), Some((_, amount))) => counts.reconfigure(amount, rule.keys_max),
+            (Store::Rate(buckets), None) => {
+                buckets.change(rule.windows, rule.keys_max, moment(now_ns()));
+            }
+            // Their numbers differ.
+            (Store::Rate(_), Some(_)) | (Store::Quota(_), None) => {}
         }
     }
 

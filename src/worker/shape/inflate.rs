@@ -88,22 +88,27 @@ pub fn begin<'b, B: RequestBody>(
     let decoder = Decoder::new(coding).map_err(|_| refusal::OVERLOADED)?;
     let mut flow = Flow { decoder, rule, received: 0, produced: 0 };
     let arrived = flow.decode(exchange.text(exchange.arrived), body.ended())?;
-    let text = rewritten(exchange, &arrived, body.ended());
+    let is_out = |name: &[u8]| {
+        name.eq_ignore_ascii_case(b"content-encoding") || super::request::is_digest(name)
+    };
+    let text = rewritten(exchange, &arrived, body.ended(), is_out);
     let received = Received::replace(exchange, text, &snapshot.limits.head)?;
     let body = Inflated { worker, inner: body, flow, ready: (Vec::new(), 0), _place: place };
     Ok((received, body))
 }
 
-/// The client's head without the coding, and what is known of the body.
-fn rewritten(exchange: &Exchange, arrived: &[u8], is_all: bool) -> (Vec<u8>, usize) {
+/// The client's head without the fields that `is_out` names, and what is known of the body.
+pub(super) fn rewritten(
+    exchange: &Exchange,
+    arrived: &[u8],
+    is_all: bool,
+    is_out: impl Fn(&[u8]) -> bool,
+) -> (Vec<u8>, usize) {
     let (head, bytes) = (exchange.head(), exchange.bytes());
     let mut out = Vec::with_capacity(head.len + arrived.len() + 64);
     emit::request_line(&mut out, exchange.text(head.method_text), exchange.text(head.target), None);
     emit::kept_fields(&mut out, bytes, &head.fields, |field: &Field| {
-        let name = field.name.of(bytes);
-        matches!(field.id, FieldId::ContentLength | FieldId::Expect)
-            || name.eq_ignore_ascii_case(b"content-encoding")
-            || super::request::is_digest(name)
+        matches!(field.id, FieldId::ContentLength | FieldId::Expect) || is_out(field.name.of(bytes))
     });
     match is_all {
         true => emit::number_field(&mut out, b"content-length", arrived.len() as u64),

@@ -10,6 +10,7 @@ mod coding;
 mod inflate;
 mod request;
 mod response;
+mod validate;
 mod values;
 
 use std::cell::Cell;
@@ -20,6 +21,7 @@ use super::{
     generation::Generation,
     pipeline,
     policies::UpstreamFields,
+    received::Whole,
 };
 use crate::{
     config::{
@@ -31,10 +33,12 @@ use crate::{
         compress::{Coding, Effort},
         permit::Permit,
         route::RouteMatch,
+        validate::Fault,
     },
 };
 use coding::Encoder;
 use response::Shaped;
+use validate::Checked;
 pub use values::View;
 
 /// What the upstream is told of a request whose route has policies.
@@ -58,15 +62,16 @@ pub fn request(
     Ok(())
 }
 
-/// The body of a refusal, in a format of the operator's.
+/// The body of a refusal, in a format of the operator's; with what is wrong with the request, where
+/// that is known.
 pub fn error(
     snapshot: &Snapshot,
     exchange: &Exchange,
-    refusal: Refusal,
+    (refusal, fault): (Refusal, Option<&Fault>),
     format: &ErrorFormat,
 ) -> Vec<u8> {
     let refusal = Some(refusal);
-    let view = View { snapshot, exchange, matched: None, response: None, refusal };
+    let view = View { snapshot, exchange, matched: None, response: None, refusal, fault };
     let mut body = Vec::new();
     // What there is no value for is empty: an error is told in any case.
     format.body.fill(&view, format.place, &mut body);
@@ -87,11 +92,43 @@ pub async fn act<B: RequestBody, S: ResponseSink>(
         Some(rule) => inflate::coding(exchange, sink)?.map(|coding| (coding, rule)),
     };
     match coded {
-        None => changed(worker, snapshot, exchange, to, policies, (body, sink)).await,
+        None => checked(worker, snapshot, exchange, to, policies, (body, sink)).await,
         Some(coded) => {
             request::go_on(exchange, body, sink).await?;
             let (received, mut inflated) = inflate::begin(worker, snapshot, exchange, coded, body)?;
             let both = (&mut inflated, sink);
+            let done = checked(worker, snapshot, exchange, to, policies, both).await;
+            received.put_back(exchange);
+            done
+        }
+    }
+}
+
+/// With the request's body looked at.
+async fn checked<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    to: (&RouteMatch, Permit),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let checked = match &policies.validate {
+        None => Checked::Untouched,
+        // Boxed: it must not enlarge the task of routes that only shape.
+        Some(rule) => {
+            Box::pin(validate::check(worker, snapshot, exchange, rule, (body, sink))).await?
+        }
+    };
+    match checked {
+        Checked::Untouched => changed(worker, snapshot, exchange, to, policies, (body, sink)).await,
+        Checked::Begun(received) => {
+            let done = changed(worker, snapshot, exchange, to, policies, (body, sink)).await;
+            received.put_back(exchange);
+            done
+        }
+        Checked::Whole(received) => {
+            let both = (&mut Whole(body.bytes()), sink);
             let done = changed(worker, snapshot, exchange, to, policies, both).await;
             received.put_back(exchange);
             done

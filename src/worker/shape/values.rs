@@ -7,6 +7,7 @@ use crate::{
         pairs::{cookies, parameter},
         route::RouteMatch,
         template::{Values, Variable},
+        validate::Fault,
     },
     telemetry::access_log::Stamp,
     wire::{Field, ResponseHead, emit},
@@ -23,6 +24,8 @@ pub struct View<'a> {
     pub response: Option<(&'a ResponseHead, &'a [u8])>,
     /// Why the gateway answers itself.
     pub refusal: Option<Refusal>,
+    /// What is wrong with the request.
+    pub fault: Option<&'a Fault>,
 }
 
 impl Values for View<'_> {
@@ -74,6 +77,10 @@ impl Values for View<'_> {
                 return joined(&head.fields, bytes, name, out);
             }
             Variable::Reason => self.refusal.map(|refusal| refusal.reason.token.as_bytes()),
+            Variable::Detail if let Some(fault) = self.fault => {
+                out.extend_from_slice(fault.sentence().as_bytes());
+                return true;
+            }
             Variable::Detail => self.refusal.map(|refusal| refusal.reason.meaning.as_bytes()),
             Variable::Title => {
                 self.refusal.map(|refusal| emit::phrase(refusal.reason.status).as_bytes())
@@ -87,7 +94,14 @@ impl Values for View<'_> {
 impl<'a> View<'a> {
     /// Of a request on its way.
     pub fn of(snapshot: &'a Snapshot, exchange: &'a Exchange, matched: &'a RouteMatch) -> Self {
-        View { snapshot, exchange, matched: Some(matched), response: None, refusal: None }
+        View {
+            snapshot,
+            exchange,
+            matched: Some(matched),
+            response: None,
+            refusal: None,
+            fault: None,
+        }
     }
 
     fn param(&self, at: u8) -> Option<&[u8]> {

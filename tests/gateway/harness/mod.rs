@@ -8,6 +8,7 @@ pub mod http2_client;
 pub mod http2_server;
 mod issuer;
 mod message;
+pub mod openid;
 mod papers;
 mod server;
 pub mod token_issuer;

@@ -1,0 +1,155 @@
+use std::fs;
+
+use crate::config::{self, Snapshot};
+
+/// The configuration of one document, beside which are these files.
+fn load(document: &str, more: &str, others: &[(&str, &str)]) -> Result<Snapshot, String> {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (name, text) in others.iter().chain(&[("api.yaml", document)]) {
+        fs::write(dir.path().join(name), text).expect("written");
+    }
+    let file = dir.path().join("ringway.toml");
+    let text = format!(
+        "[[listeners]]\nbind = \"127.0.0.1:8080\"\n[openapi.api]\ndocument = \"api.yaml\"\n\
+         upstream = \"app\"\n{more}\n[upstreams.app]\nendpoints = [\"127.0.0.1:8000\"]\n"
+    );
+    fs::write(&file, text).expect("written");
+    config::load(&file).map(|(snapshot, _)| snapshot).map_err(|report| report.to_string())
+}
+
+const HEAD: &str = "openapi: 3.1.0\npaths:\n  /a/{b}:\n    get:\n      parameters:\n";
+const B: &str = "        - {name: b, in: path, required: true, schema: {type: string}}\n";
+
+#[test]
+fn mistakes_are_told_with_file_line_and_place() {
+    let get = |text: &str| format!("{HEAD}{text}");
+    let with_b = |text: &str| format!("{HEAD}{B}{text}");
+    for (document, told, fix) in [
+        ("swagger: '2.0'".to_owned(), "this is Swagger 2.0", "convert it to OpenAPI 3.1"),
+        ("info: 1".to_owned(), "no OpenAPI 3.0 or 3.1 document", "write openapi: 3.1.0"),
+        ("openapi: 3.1.0".to_owned(), "the document has no `paths`", "write paths:"),
+        ("openapi: 3.1.0\npaths: [".to_owned(), "is not YAML: line 3", "path relative"),
+        (
+            "openapi: 3.1.0\njsonSchemaDialect: https://example.com/x\npaths: {}".to_owned(),
+            "`jsonSchemaDialect` is not understood",
+            "draft 2020-12",
+        ),
+        (
+            "openapi: 3.1.0\nservers: [{url: 'api'}]\npaths: {}".to_owned(),
+            "line 2, at /servers/0: the URL of its first server, `api`, has no path",
+            "write path = \"/api\"",
+        ),
+        ("openapi: 3.1.0\npaths:\n  a: {}".to_owned(), "does not begin with a slash", "write /a"),
+        ("openapi: 3.1.0\npaths:\n  '/{a': {get: {}}".to_owned(), "open brace", "close it"),
+        (get("        []"), "nothing describes the path parameter `b`", "name: b, in: path"),
+        (
+            with_b("        - {name: c, in: path, schema: {}}"),
+            "line 7, at /paths/~1a~1{b}/get/parameters/1: the path has no parameter `c`",
+            "write {c} in the path",
+        ),
+        (with_b("        - {name: c, in: jar}"), "must say where it is", "in: query, path"),
+        (with_b("        - {in: query, schema: {}}"), "must have a name", "write name: limit"),
+        (with_b("        - {name: c, in: query}"), "a `schema` or `content`", "schema: {type"),
+        (
+            with_b("        - {name: c, in: header, style: form, schema: {}}"),
+            "a parameter of the header has no such style",
+            "leave `style` out",
+        ),
+        (
+            with_b("        - {name: c, in: query, schema: {type: strin}}"),
+            "the schema is wrong at /type",
+            "as JSON Schema has it",
+        ),
+        (
+            with_b("        - {name: c, in: query, schema: {$ref: '#/x'}}"),
+            "`$ref` leads to `#/x`, and there is nothing",
+            "#/components/schemas/Order",
+        ),
+        (
+            with_b("        - {name: c, in: query, schema: {$ref: 'https://example.com/a.json'}}"),
+            "nothing is fetched",
+            "put it into a file",
+        ),
+        (
+            with_b("        - {name: c, in: query, schema: {$ref: 'none.yaml#/x'}}"),
+            "`none.yaml`, which cannot be read",
+            "relative to the document",
+        ),
+        (
+            with_b("        - {name: c, in: query, schema: {$id: 'x'}}"),
+            "`$id` is not understood",
+            "#/components/schemas/NAME",
+        ),
+        (
+            with_b(
+                "        - {name: c, in: query, schema: {}}\n        - {name: c, in: query, schema: {}}",
+            ),
+            "the parameter `c` is there twice",
+            "remove one",
+        ),
+        (with_b("      requestBody: {}"), "a body must have a `content`", "application/json"),
+        (with_b("      requestBody: {content: {json: {}}}"), "`json` is no media type", "*/*"),
+        (with_b("        - {$ref: '#/paths/~1a~1{b}/get/parameters/1'}"), "leads back", "let it"),
+    ] {
+        let report = load(&document, "", &[]).expect_err(&document);
+        assert!(report.contains(told), "{told}: {report}");
+        assert!(report.contains(fix), "{fix}: {report}");
+        assert!(report.contains("api.yaml"), "{report}");
+    }
+}
+
+#[test]
+fn every_mistake_is_told_at_once_up_to_a_bound() {
+    let many: String = (0..30).map(|n| format!("  a{n}: {{}}\n")).collect();
+    let report = load(&format!("openapi: 3.1.0\npaths:\n{many}"), "", &[]).expect_err("wrong");
+    assert!(report.contains("10 errors"), "{report}");
+}
+
+#[test]
+fn paths_become_routes() {
+    let document = "
+openapi: 3.0.3
+servers:
+  - url: 'https://{host}/{version}/'
+    variables: {host: {default: example.com}, version: {default: v2}}
+paths:
+  /a: {$ref: 'others.yaml#/item'}
+  /a/{id}.json:
+    parameters: [{name: id, in: path, required: true, schema: {type: integer}}]
+    get: {operationId: one}
+  /b/{first-name}/x:
+    parameters: [{$ref: 'others.yaml#/name'}]
+    head: {}
+    get: {}
+";
+    let others = "
+item:
+  post: {requestBody: {content: {application/json: {schema: {$ref: '#/thing'}}}}}
+thing: {type: object, nullable: true, properties: {n: {type: integer, minimum: 0, exclusiveMinimum: true}, next: {$ref: '#/thing'}}}
+name: {name: first-name, in: path, required: true, schema: {type: string}}
+";
+    let snapshot = load(document, "", &[("others.yaml", others)]).expect("a configuration");
+    let names: Vec<(&str, &str)> =
+        snapshot.routes.iter().map(|route| (&*route.name, &*route.pattern)).collect();
+    assert_eq!(
+        names,
+        [
+            ("api.POST /a", "/v2/a"),
+            ("api.one", "/v2/a/([^/]+)\\.json"),
+            ("api.HEAD /b/{first-name}/x", "/v2/b/([^/]+)/x"),
+            ("api.GET /b/{first-name}/x", "/v2/b/([^/]+)/x"),
+        ]
+    );
+    assert_eq!(snapshot.files.len(), 2, "{:?}", snapshot.files);
+    let rule = snapshot.routes[0].policies.policies().expect("policies");
+    let body = rule.validate.as_ref().expect("a rule").body.as_ref().expect("a body");
+    for (text, is_good) in [
+        ("null", true),
+        (r#"{"n": 1, "next": {"n": 2, "next": null}}"#, true),
+        (r#"{"n": 0}"#, false),
+        (r#"{"next": {"next": {"n": -1}}}"#, false),
+    ] {
+        let decided = body.contents[0].kind.check(text.as_bytes(), 9);
+        assert_eq!(decided.is_ok(), is_good, "{text}: {decided:?}");
+    }
+}
