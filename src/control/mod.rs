@@ -13,6 +13,7 @@ mod file_watch;
 mod handover;
 pub mod history;
 pub mod jwks;
+mod kernel_tls;
 pub mod logs;
 pub mod process;
 pub mod ready;

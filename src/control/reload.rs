@@ -22,6 +22,7 @@ use super::{
     admin, cli,
     endpoints::Overrides,
     history::{Became, History},
+    kernel_tls,
     logs::{Logs, Prepared},
     run::Event,
     sockets::{Held, Opened, Sockets},
@@ -518,6 +519,7 @@ fn listener_views(snapshot: &Snapshot, before: &[ListenerView], new: &[Bind]) ->
 }
 
 fn copies(snapshot: Snapshot, registry: &Mutex<Registry>, spans: &mut Spans) -> Vec<WorkerCopy> {
+    kernel_tls::look(&snapshot);
     let spans = spans.adopt(snapshot.tracing.as_ref());
     let series = registry.lock().expect("nobody panics while counting").adopt(&names(&snapshot));
     let mut copies: Vec<_> = (1..series.len()).map(|_| Arc::new(snapshot.clone())).collect();

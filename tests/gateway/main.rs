@@ -34,6 +34,7 @@ mod handshake_rate;
 mod http2;
 mod http2_upstream;
 mod jwt;
+mod kernel_tls;
 mod lifecycle;
 mod limits;
 mod limits_exact;
