@@ -265,7 +265,7 @@ fn explain_says_which_rule_decides_and_why_the_others_do_not() {
                 &["GET", "/notes/alice"],
                 0,
                 &[
-                    "identity nobody known; tell with --claims or --token",
+                    "identity nobody known; show a credential with -H, or tell with --claims or",
                     "not from there: does not match, not for the address 127.0.0.1",
                     "everybody reads: matches, allows it",
                 ],
@@ -323,6 +323,96 @@ fn explain_says_which_rule_decides_and_why_the_others_do_not() {
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(!stderr(&output).is_empty(), "{wrong:?}");
     }
+}
+
+/// A token of HS256, signed with what `CARGO_PKG_DESCRIPTION` is.
+fn token(exp: u64) -> String {
+    use aws_lc_rs::hmac;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+    let claims = serde_json::json!({ "aud": "api", "sub": "tom", "exp": exp, "groups": ["staff"] });
+    let message = [r#"{"alg":"HS256"}"#, &claims.to_string()].map(|part| BASE64.encode(part));
+    let message = message.join(".");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, env!("CARGO_PKG_DESCRIPTION").as_bytes());
+    format!("{message}.{}", BASE64.encode(hmac::sign(&key, message.as_bytes())))
+}
+
+/// Ways to show who one is, and rules about it.
+const WAYS: &str = r#"
+[[listeners]]
+bind = "127.0.0.1:0"
+
+[[routes]]
+path = "/"
+respond = { status = 204 }
+authenticate = ["keys", "people", "tokens"]
+authorize = [
+  { name = "kate", consumers = ["kate"] },
+  { name = "the staff", groups = ["staff"] },
+  { name = "deployers", scopes = ["deploy"], methods = ["PUT"] },
+]
+
+[[routes]]
+path = "/inner"
+respond = { status = 204 }
+authenticate = ["certificate"]
+
+[api_keys.keys]
+[basic.people]
+[jwt.tokens]
+algorithms = ["HS256"]
+audience = ["api"]
+secret = "env:CARGO_PKG_DESCRIPTION"
+
+[consumers.kate]
+keys = ["sha256:3bdb23e0a349a1b97087618b39e6640dcd22c40e203c6877132c03e7d8f84ec9"]
+[consumers.ci]
+keys = ["sha256:79f4afa8fbb25a4e23723e0f5f6dc419bdec474f7c568ed3f27a71cb8be52f13 scopes=deploy"]
+[consumers.bob]
+password = "$2y$10$abcdefghijklmnopqrstuuwmjOOgyx/jknFqeF8sHrF2cGgSECl/q"
+groups = ["staff"]
+
+[[listeners]]
+name = "tls"
+bind = "127.0.0.2:0"
+[listeners.tls]
+certificates = [{ file = "TLS.pem", key = "TLS.key" }]
+client_ca = "TLS.pem"
+"#;
+
+#[test]
+fn explain_verifies_what_a_request_shows_and_says_which_rule_decides_then() {
+    let papers = concat!(env!("CARGO_MANIFEST_DIR"), "/config/tls/localhost");
+    let file = Temporary::with("shown.toml", &WAYS.replace("TLS", papers));
+    let (good, old) = (token(4_000_000_000), token(1_000_000_000));
+    let bearer = |token: &str| format!("Authorization: Bearer {token}");
+    let forged = good.replace("eyJhdWQ", "eyJhdWR");
+    assert_ne!(forged, good);
+    let kate = "X-API-Key: rw_PyDODjRA3bcJSvCB9aWuZ3uB2V5RsIep4PVsEW";
+    let ci = "X-API-Key: rw_mgCGU42SyTPAN3CsSph2EO63WbLIe1PT1REkSa";
+    // bob:wonderland
+    let bob = "Authorization: Basic Ym9iOndvbmRlcmxhbmQ=";
+    let cases: [(&str, &str, i32, &[&str]); 10] = [
+        ("GET", kate, 0, &["identity kate, verified by keys", "kate: matches, allows it"]),
+        ("PUT", ci, 0, &["identity ci, verified by keys, scopes deploy", "deployers: matches"]),
+        ("GET", ci, 1, &["deployers: does not match, not for this method", "403 authz.denied"]),
+        ("GET", "X-API-Key: rw_none", 1, &["refused 401 auth.invalid"]),
+        ("GET", bob, 0, &["bob, verified by people, groups staff", "the staff: matches, allows"]),
+        ("GET", "Authorization: Basic Ym9iOmd1ZXNzZWQ=", 1, &["refused 401 auth.invalid"]),
+        ("GET", &bearer(&good), 0, &["tom, verified by tokens, groups staff", "staff: matches"]),
+        ("GET", &bearer(&old), 1, &["refused 401 auth.expired"]),
+        ("GET", &bearer(&forged), 1, &["refused 401 auth.invalid"]),
+        ("GET", "X-Other: a", 1, &["identity nobody known", "refused 401 auth.missing"]),
+    ];
+    for (method, field, code, lines) in cases {
+        let output = ringway(&["explain", "--config", file.path(), method, "/", "-H", field]);
+        assert_eq!(stderr(&output), "", "{field}");
+        let text = stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(output.status.code(), Some(code), "{field}: {text}");
+        lines.iter().for_each(|line| assert!(text.contains(line), "{line} for {field}: {text}"));
+    }
+    // Nobody can show a certificate here.
+    let output = ringway(&["explain", "--config", file.path(), "GET", "/inner"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
 }
 
 #[test]

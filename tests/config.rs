@@ -170,6 +170,23 @@ fn a_name_keeps_all_its_addresses() {
     }
 }
 
+#[test]
+fn there_is_a_bound_on_ways_to_authenticate() {
+    let of = |count: usize| {
+        let way = |n| format!("[forward_auth.w{n}]\nupstream = \"a\"\n");
+        let ways: String = (1..count).map(way).collect();
+        format!(
+            "[[listeners]]\nbind = \"127.0.0.1:0\"\n[[routes]]\nupstream = \"a\"\n\
+             [upstreams.a]\nendpoints = [\"127.0.0.1:80\"]\n{ways}"
+        )
+    };
+    // With `certificate`, which is always there.
+    assert_eq!(printed(&of(1000)), "");
+    let report = printed(&of(1001));
+    let title = "error: 1001 ways to authenticate, and at most 1000 can be\n";
+    assert!(report.starts_with(title) && report.ends_with("1 error"), "{report}");
+}
+
 /// What `ringway check` prints for a configuration: warnings, or the report.
 fn printed(text: &str) -> String {
     match config::from_text_with("ringway.toml", text, &look_up) {

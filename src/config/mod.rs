@@ -119,11 +119,26 @@ pub(crate) fn decoded(text: &str, sink: &mut Sink) -> Option<file::File> {
     let (root, errors) = toml::de::DeTable::parse_recoverable(text);
     if let Some(error) = errors.first() {
         let place = error.span().map_or(Place { start: 0, end: 0 }, Place::from);
+        may_be_secret(text).for_each(|place| sink.hide(place));
         sink.push(syntax(error.message(), text, place));
         return None;
     }
     let place = Place::from(root.span());
     file::File::decode(&toml::de::DeValue::Table(root.into_inner()), place, sink)
+}
+
+/// Values of keys that may be secrets, in a text that cannot be read as TOML: what is behind the
+/// equals sign of such a key, to the end of the line.
+fn may_be_secret(text: &str) -> impl Iterator<Item = Place> {
+    let mut start = 0;
+    text.split_inclusive('\n').filter_map(move |line| {
+        let (at, end) = (start, start + line.len());
+        start = end;
+        let mut signs = line.match_indices('=').map(|(sign, _)| sign);
+        let sign = signs.find(|sign| decode::sounds_secret(&line[..*sign]))?;
+        let blanks = line[sign + 1..].len() - line[sign + 1..].trim_start().len();
+        Some(Place { start: at + sign + 1 + blanks, end })
+    })
 }
 
 /// A syntax error in the words of this program.
@@ -156,6 +171,9 @@ fn unquoted(text: &str, place: Place) -> Option<String> {
     let (key, value) = text[start..].lines().next()?.split_once('=')?;
     let value = value.split('#').next().unwrap_or_default().trim();
     let is_plain = !value.is_empty() && !value.contains(['"', '\'', '[', '{']);
+    if is_plain && decode::sounds_secret(key) {
+        return Some(format!("write {} = \"...\", with quotation marks", key.trim()));
+    }
     is_plain.then(|| format!("write {} = {}", key.trim(), decode::quoted(value)))
 }
 
@@ -163,11 +181,12 @@ fn checked(source: Source, around: &Surroundings<'_>) -> Result<(Snapshot, Vec<W
     let mut sink = Sink::default();
     let snapshot =
         decoded(&source.text, &mut sink).and_then(|file| check::check(&file, around, &mut sink));
-    let source = Arc::new(source);
     let failed = sink.problems.iter().any(|problem| problem.severity == Severity::Error);
+    let text: Arc<str> = Arc::from(&*source.text);
+    let source = Arc::new(source.hiding(&sink.hidden));
     match snapshot {
         Some(mut snapshot) if !failed => {
-            snapshot.text = Arc::from(&*source.text);
+            snapshot.text = text;
             let warnings = sink.problems.into_iter();
             let warning = |problem| Warning { source: Arc::clone(&source), problem };
             Ok((snapshot, warnings.map(warning).collect()))

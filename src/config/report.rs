@@ -28,6 +28,23 @@ pub struct Source {
 }
 
 impl Source {
+    /// As it may be shown: with asterisks for every byte of what is hidden, so that all else stays
+    /// at its place. Quotation marks and line ends stay too.
+    pub fn hiding(self, hidden: &[Place]) -> Source {
+        let mut bytes = self.text.into_bytes();
+        for place in hidden {
+            let end = place.end.min(bytes.len());
+            for byte in &mut bytes[place.start.min(end)..end] {
+                if !matches!(byte, b'"' | b'\'' | b'\r' | b'\n') {
+                    *byte = b'*';
+                }
+            }
+        }
+        // Places lie on character boundaries; were one to cut a character, it is shown as cut.
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Source { name: self.name, text }
+    }
+
     /// `place` cut to the first line it touches, without trailing blanks, inside the text.
     fn on_one_line(&self, place: Place) -> Range<usize> {
         let start = self.boundary(place.start);
@@ -105,6 +122,15 @@ impl Problem {
     pub fn fix(mut self, fix: impl Into<String>) -> Problem {
         self.fix = visible(fix.into());
         self
+    }
+
+    /// Takes a text out of what is said.
+    pub fn redact(&mut self, text: &str) {
+        for said in [&mut self.title, &mut self.label, &mut self.fix] {
+            if said.contains(text) {
+                *said = said.replace(text, "...");
+            }
+        }
     }
 
     pub fn related(mut self, place: Place, what: impl Into<String>) -> Problem {

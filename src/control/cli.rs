@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{
     commands::{diff, endpoint, key, log, reload, status, top, upgrade},
-    demo, explain, run,
+    demo, echo, explain, run,
 };
 use crate::{
     config::{self, Snapshot, report::plural},
@@ -77,11 +77,12 @@ enum Command {
     /// Read or change what the running gateway logs.
     #[command(after_help = log::HELP)]
     Log(log::Log),
-    /// Make an API key, or tell what to store of one.
+    /// Make an API key, or tell what to store of one; have keys of a token issuer fetched.
     #[command(after_help = key::HELP)]
     Key(key::Key),
     /// Run two sample upstreams and the gateway in one process.
-    Demo,
+    #[command(after_help = DEMO_HELP)]
+    Demo(Demo),
     /// Print a JSON Schema of the configuration, for completion in editors.
     #[command(after_help = SCHEMA_HELP)]
     Schema,
@@ -116,19 +117,33 @@ with 1 when it would be refused.
 URL is a path (/orders/7?full=1) or has scheme and host
 (http://api.test/orders/7). It is taken as it is, so that /a/../b and %2e%2e
 show what a hostile client would get. A Host field given with -H goes before
-the URL's host.
+the URL's host. API keys, passwords and tokens among the fields are verified, as
+far as their keys are in the configuration; what --claims and --token give is
+believed.
 
 Examples:
   ringway explain GET /api/orders
   ringway explain GET http://api.test/api/orders -H 'X-Tenant: blue'
   ringway explain POST /upload -H 'Content-Length: 2000000' --config edge.toml
-  ringway explain GET /admin --client 10.0.0.7 --claims '{\"sub\": \"alice\"}'";
+  ringway explain GET /admin --client 10.0.0.7 --claims '{\"sub\": \"alice\"}'
+  ringway explain GET /orders -H 'X-API-Key: rw_...'";
 
 const SCHEMA_HELP: &str = "\
 Example, for editors with a TOML language server:
   ringway schema > ringway.schema.json
   and as the first line of the configuration:
   #:schema ./ringway.schema.json";
+
+const DEMO_HELP: &str = "\
+Examples:
+  ringway demo
+  ringway demo 127.0.0.1:8000       what the examples in config/ forward to";
+
+#[derive(Debug, Args)]
+struct Demo {
+    /// Only one sample upstream, at this address, which answers with what it was sent.
+    address: Option<std::net::SocketAddr>,
+}
 
 #[derive(Debug, Args)]
 struct File {
@@ -186,7 +201,8 @@ fn obey(command: Command) -> ExitCode {
         Command::Drain(drain) => drain.run(),
         Command::Log(log) => log.run(),
         Command::Key(key) => key.run(),
-        Command::Demo => demo::demo(),
+        Command::Demo(Demo { address: None }) => demo::demo(),
+        Command::Demo(Demo { address: Some(at) }) => echo::echo(at),
         Command::Schema => schema(),
         Command::Version => print(&format!("ringway {}\n", env!("CARGO_PKG_VERSION"))),
     }

@@ -6,6 +6,7 @@ mod cli;
 pub mod commands;
 pub mod cores;
 pub mod demo;
+mod echo;
 pub mod endpoints;
 mod errands;
 pub mod explain;

@@ -37,6 +37,8 @@ pub struct Authorization {
     pub rules: Box<[Rule]>,
     /// What would be denied is told, and served.
     pub shadow: bool,
+    /// Clients can show who they are: the route asks for it.
+    pub asks: bool,
 }
 
 /// What a rule that matches does.
@@ -156,7 +158,10 @@ impl Authorization {
         for (at, rule) in self.rules.iter().enumerate() {
             match rule.miss(facts) {
                 None => return Decision { effect: rule.effect, rule: Some(at), needs_identity },
-                Some(Miss::Anonymous) => needs_identity |= rule.effect == Effect::Allow,
+                // Where nobody is asked, coming back with credentials would not help.
+                Some(Miss::Anonymous) => {
+                    needs_identity |= self.asks && rule.effect == Effect::Allow;
+                }
                 Some(_) => {}
             }
         }
@@ -165,6 +170,16 @@ impl Authorization {
 }
 
 impl Rule {
+    /// Whether its conditions ask who the client is; `true`: no request without identity meets
+    /// them. Of an expression that cannot be told.
+    pub fn asks_who(&self) -> Option<bool> {
+        let by_expression = || self.when.as_ref().is_some_and(|when| when.asks_who());
+        match self.identity.asks_who() {
+            true => Some(true),
+            false => by_expression().then_some(false),
+        }
+    }
+
     /// The first condition that does not hold; `None`: the rule matches.
     pub fn miss(&self, facts: &Facts<'_>) -> Option<Miss> {
         let asked = self.request.miss(facts).or_else(|| self.identity.miss(facts));

@@ -61,6 +61,7 @@ pub struct Received<'a> {
 
 /// Who the client is, as far as trusted peers vouch for it. X-Forwarded-For is read if there is
 /// any, else Forwarded.
+#[inline(always)]
 pub fn client_address(
     peer: Option<IpAddr>,
     trusted: &[IpNet],
@@ -115,6 +116,7 @@ impl Chain<'_> {
 }
 
 impl<'a> Received<'a> {
+    #[inline(always)]
     fn client_address(&self) -> ClientAddress {
         let peer = self.peer.map(|ip| ip.to_canonical());
         let trusted_peer = self.trusts(peer);

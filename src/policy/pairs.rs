@@ -1,4 +1,5 @@
-//! Names and values in queries and in Cookie fields, as every policy reads them.
+//! Names and values in queries and in Cookie fields, as routes and policies read them: one way for
+//! all, which is that of browsers and of what is behind the gateway (forms, where `+` is a space).
 
 use std::borrow::Cow;
 
@@ -17,17 +18,29 @@ pub fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 /// A name or value of a query as forms have it: `+` is a space, and an escape that is none stands
 /// for itself.
 pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr(b'+', text).is_none() {
-        return percent_decode(text).into();
+    match memchr::memchr2(b'+', b'%', text) {
+        None => Cow::Borrowed(text),
+        Some(_) => Cow::Owned(bytes(text).collect()),
     }
-    let spaced: Vec<u8> = text.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
-    Cow::Owned(percent_decode(&spaced).collect())
+}
+
+/// Whether `encoded`, decoded, is `text`. Allocates nothing.
+pub fn decodes_to(encoded: &[u8], text: &[u8]) -> bool {
+    encoded.len() >= text.len() && bytes(encoded).eq(text.iter().copied())
+}
+
+/// As [`decoded`], byte by byte.
+fn bytes(text: &[u8]) -> impl Iterator<Item = u8> {
+    text.split(|b| *b == b'+').enumerate().flat_map(|(at, part)| {
+        let space = (at > 0).then_some(b' ');
+        space.into_iter().chain(percent_decode(part))
+    })
 }
 
 /// The decoded value of a parameter, the first one of its name.
 pub fn parameter<'q>(query: &'q [u8], name: &str) -> Option<Cow<'q, [u8]>> {
     let mut all = parameters(query);
-    all.find(|(own, _)| decoded(own) == name.as_bytes()).map(|(_, value)| decoded(value))
+    all.find(|(own, _)| decodes_to(own, name.as_bytes())).map(|(_, value)| decoded(value))
 }
 
 /// Names and values of a Cookie field (RFC 6265 §4.2.1), without blanks around them.
@@ -57,6 +70,15 @@ mod tests {
         ] {
             let found = parameter(query.as_bytes(), "key");
             assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{query}");
+        }
+    }
+
+    #[test]
+    fn what_is_compared_is_what_is_decoded() {
+        for text in ["", "+", "a+b", "%2B", "%", "%4", "%41+%zz", "a%20b", "++%2", "caf%C3%A9"] {
+            let decoded = decoded(text.as_bytes());
+            assert!(decodes_to(text.as_bytes(), &decoded), "{text}");
+            assert!(!decodes_to(text.as_bytes(), b"something else"), "{text}");
         }
     }
 

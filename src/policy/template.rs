@@ -177,6 +177,16 @@ impl Template {
         is_whole
     }
 
+    /// Whether it has a value of an identity, with nothing in its place where there is none.
+    pub fn needs_identity(&self) -> bool {
+        self.pieces.iter().any(|piece| match piece {
+            Piece::Value(variable, None) => {
+                matches!(variable, Variable::Subject | Variable::Consumer | Variable::Claim(_))
+            }
+            _ => false,
+        })
+    }
+
     /// The text, when there are no values in it.
     pub fn as_text(&self) -> Option<&str> {
         match &*self.pieces {

@@ -17,15 +17,16 @@ use monoio::net::UnixStream;
 
 use super::{
     Seed, Worker,
+    body::Decoder,
     buffers::{Buffer, HEADROOM},
     client::Client,
     clients::Places,
     clock::{self, NEVER_MS, now_ms, now_ns},
     door::Door,
-    exchange::{Exchange, RequestBody},
+    exchange::Exchange,
     forward::{Forward, request},
     generation::Generation,
-    h1::sink::H1Sink,
+    h1::{body::H1Body, sink::H1Sink},
     home::Homes,
     logs::{Outlet, Queue},
     mailbox::mailbox,
@@ -39,7 +40,7 @@ use crate::{
         self, Snapshot,
         snapshot::{Action, Io, Runtime},
     },
-    policy::{Refusal, client, grpc::Grpc, route::RouteMatch},
+    policy::{client, grpc::Grpc, route::RouteMatch},
     telemetry::{
         metrics::registry::{Names, Registry, UpstreamNames},
         record::{Record, Sent},
@@ -58,6 +59,8 @@ pub struct Parts<'a> {
     worker: &'a Worker,
     forward: Forward<'a>,
     matched: RouteMatch,
+    /// Of the request, which has none.
+    body: H1Body<'a>,
     sink: H1Sink<'a>,
     head: ResponseHead,
     /// The response as received.
@@ -69,17 +72,17 @@ pub struct Parts<'a> {
 
 impl Parts<'_> {
     /// Writes the request's head as the upstream gets it into a buffer. Answers the bytes.
-    pub fn compose(&self) -> Vec<u8> {
+    pub fn compose(&mut self) -> Vec<u8> {
         self.composed(|buf| buf.bytes().to_vec())
     }
 
     /// As [`Parts::compose`], but the buffer goes back unseen. Answers the number of bytes.
-    pub fn compose_only(&self) -> usize {
+    pub fn compose_only(&mut self) -> usize {
         self.composed(Buffer::len)
     }
 
-    fn composed<R>(&self, look: impl FnOnce(&Buffer) -> R) -> R {
-        let buf = request::compose(&self.forward, &self.matched, &mut NoBody)
+    fn composed<R>(&mut self, look: impl FnOnce(&Buffer) -> R) -> R {
+        let buf = request::compose(&self.forward, &self.matched, &mut self.body)
             .expect("the request can be rewritten");
         let seen = look(&buf);
         self.worker.buffers.give(buf);
@@ -148,6 +151,7 @@ pub fn with_exchange(
         let parsed = head.parse(response, exchange.head().method, &generation.limits.head);
         assert_eq!(parsed, Ok(Parsed::Complete(())), "the response is complete");
         note(&exchange.record, upstream);
+        let no_body = Decoder::new(exchange.head().framing, generation.limits.head);
         let wait = Wait { idle_ms: NEVER_MS, until_ms: NEVER_MS };
         let version = (exchange.head().version, exchange.is_head());
         run(&mut Parts {
@@ -162,6 +166,7 @@ pub fn with_exchange(
                 is_sent: Cell::new(true),
             },
             matched,
+            body: H1Body::new(&worker, &client, no_body, 0, wait, 0),
             sink: H1Sink::new(&worker, &generation, &client, version, true, wait),
             done: done(&head, response),
             head,
@@ -274,37 +279,4 @@ fn done(head: &ResponseHead, response: &[u8]) -> Done {
         first_ns: now_ns() + 500_000,
     };
     Done { refused: None, outcome: Outcome::Done, sent, received_bytes: 0 }
-}
-
-/// The body of a request that has none.
-struct NoBody;
-
-impl RequestBody for NoBody {
-    const IS_ONE_OF_MANY: bool = false;
-
-    fn limit(&mut self, _: u64, _: u64) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn ended(&self) -> bool {
-        true
-    }
-
-    fn left(&self) -> u64 {
-        0
-    }
-
-    fn append_arrived(&mut self, _: &mut Buffer) {}
-
-    async fn next(&mut self) -> Result<Buffer, Refusal> {
-        Ok(Buffer::with_capacity(0))
-    }
-
-    fn trailer_lines(&self) -> &[u8] {
-        b""
-    }
-
-    fn bytes(&self) -> u64 {
-        0
-    }
 }

@@ -184,6 +184,7 @@ impl Exchange {
     }
 
     /// What routes match on.
+    #[inline(always)]
     pub fn view(&self) -> RequestView<'_> {
         let head = self.head();
         RequestView {

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     config::{
         Snapshot,
-        snapshot::{Action, Ahead, Policies, Route, RouteLimits},
+        snapshot::{Action, Ahead, Policies, Redirect, Respond, Route, RouteLimits},
     },
     policy::{
         Refusal,
@@ -144,15 +144,15 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     let rule = snapshot.route(matched.route);
     sink.routed(matched.route);
     sink.limit(exchange.until_ms);
-    let permit = match rule.policies.pass() {
-        Ok(permit) => {
-            bound(rule, exchange, body)?;
-            permit
-        }
+    let passed = rule.policies.pass();
+    if let Err(asked) = &passed {
+        policies::tell(exchange, asked.policies(), sink);
+    }
+    bound(rule, exchange, body)?;
+    let permit = match passed {
+        Ok(permit) => permit,
         Err(asked) => {
             let policies = asked.policies();
-            policies::tell(exchange, policies, sink);
-            bound(rule, exchange, body)?;
             let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
                 Passed::On(permit) if charging(rule, policies).is_some() => {
@@ -182,16 +182,18 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             let to = (&matched, *upstream, permit);
             Box::pin(grpc_web::forward(worker, snapshot, exchange, kind, to, both)).await
         }
-        // Not by `act`: every wake-up of an exchange would pass through one future more.
+        // Not by `act`: every wake-up of an exchange would pass through one future more. Nor is this
+        // called elsewhere with the same body and sink: then it would be a function of its own.
         Action::Forward(upstream) => {
             let to = (&matched, *upstream, permit);
             forward::forward(worker, snapshot, exchange, to, body, sink).await
         }
-        _ => act(worker, snapshot, exchange, (&matched, permit), body, sink).await,
+        Action::Respond(fixed) => answer(snapshot, exchange, fixed, sink).await,
+        Action::Redirect(to) => redirect(snapshot, exchange, &matched, to, sink).await,
     }
 }
 
-/// Does what the route says.
+/// Does what the route says, where policies change what goes in and comes out.
 pub(super) async fn act<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
@@ -205,15 +207,31 @@ pub(super) async fn act<B: RequestBody, S: ResponseSink>(
             let to = (matched, *upstream, permit);
             forward::forward(worker, snapshot, exchange, to, body, sink).await
         }
-        Action::Respond(fixed) => {
-            trace::tell_timing(snapshot, exchange, sink);
-            respond::fixed(sink, fixed).await
-        }
-        Action::Redirect(to) => {
-            trace::tell_timing(snapshot, exchange, sink);
-            respond::redirect(exchange, matched, to, sink).await
-        }
+        Action::Respond(fixed) => answer(snapshot, exchange, fixed, sink).await,
+        Action::Redirect(to) => redirect(snapshot, exchange, matched, to, sink).await,
     }
+}
+
+/// Answers as the configuration has it.
+async fn answer<S: ResponseSink>(
+    snapshot: &Generation,
+    exchange: &Exchange,
+    fixed: &Respond,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    trace::tell_timing(snapshot, exchange, sink);
+    respond::fixed(sink, fixed).await
+}
+
+async fn redirect<S: ResponseSink>(
+    snapshot: &Generation,
+    exchange: &Exchange,
+    matched: &RouteMatch,
+    to: &Redirect,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    trace::tell_timing(snapshot, exchange, sink);
+    respond::redirect(exchange, matched, to, sink).await
 }
 
 /// What every route asks: a certificate where it wants one, a body that is not too large.
@@ -331,14 +349,10 @@ pub(super) fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange
     if let Some(consumer) = exchange.identity.as_ref().and_then(|identity| identity.consumer)
         && let Some(shard) = series.consumer(consumer)
     {
-        shard.responses[usize::from(sent.status / 100)].count();
-        shard.request_bytes.add(done.received_bytes);
-        shard.response_bytes.add(sent.body_bytes);
+        shard.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
     }
     let route = series.route(exchange.route);
-    route.responses[usize::from(sent.status / 100)].count();
-    route.request_bytes.add(done.received_bytes);
-    route.response_bytes.add(sent.body_bytes);
+    route.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
     route.duration.record(duration_ns);
 }
 
@@ -352,6 +366,6 @@ pub fn record_malformed(worker: &Worker, snapshot: &Generation, what: &Malformed
     series.worker.refused(refusal.reason);
     series.worker.answered(sent.status, 0, sent.bytes);
     if !series.is_off {
-        series.unrouted.responses[usize::from(sent.status / 100)].count();
+        series.unrouted.traffic.count(sent.status, 0, 0);
     }
 }

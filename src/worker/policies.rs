@@ -262,6 +262,7 @@ fn authorise<S: ResponseSink>(
     asked: Asked<'_, Policies>,
     sink: &mut S,
 ) -> Result<Permit, Refusal> {
+    let policies = asked.policies();
     let identity = exchange.identity.as_deref();
     let facts = || Facts {
         identity,
@@ -282,11 +283,14 @@ fn authorise<S: ResponseSink>(
             Ok(passed.permit)
         }
         Err(reason) => {
-            if reason.status == 401 {
-                // RFC 9110 §11.6.1
-                sink.add_fields(b"WWW-Authenticate: Bearer\r\n");
+            let refusal = Refusal::from(reason);
+            // Only where the route asks who requests are from.
+            if reason.status == 401
+                && let Some(rule) = &policies.authenticate
+            {
+                sink.add_fields(&auth::challenges(snapshot, rule, refusal));
             }
-            Err(reason.into())
+            Err(refusal)
         }
     }
 }

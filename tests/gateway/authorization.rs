@@ -1,5 +1,5 @@
 //! Rules of authorisation over both versions of HTTP, for clients that nobody knows; what
-//! identities are allowed is in `policy::authorize::tests`.
+//! identities are allowed is in [`crate::identities`].
 
 use crate::harness::{Gateway, Http2, Upstream};
 
@@ -9,6 +9,8 @@ fn start(upstream: &Upstream) -> Gateway {
 [[routes]]
 path_template = "/notes/{{owner}}"
 upstream = "app"
+authenticate = ["people"]
+anonymous = true
 authorize = [
   {{ effect = "deny", clients = ["blocked"] }},
   {{ methods = ["GET"], headers = {{ X-Tenant = {{ regex = "blue|green" }} }} }},
@@ -21,6 +23,8 @@ authorize = [
 [[routes]]
 path = "/shadow"
 upstream = "app"
+authenticate = ["people"]
+anonymous = true
 authorize = {{ rules = ["staff"], shadow = true }}
 
 [[routes]]
@@ -30,6 +34,11 @@ authorize = [{{ methods = ["DELETE"] }}]
 
 [authorization.staff]
 rules = [{{ groups = ["staff"], methods = ["PUT"] }}]
+
+[basic.people]
+
+[consumers.alice]
+password = "$2y$10$abcdefghijklmnopqrstuuwmjOOgyx/jknFqeF8sHrF2cGgSECl/q"
 
 [address_lists.blocked]
 networks = ["192.0.2.0/24"]
@@ -78,8 +87,9 @@ fn the_first_rule_that_matches_decides() {
             if status != 200 {
                 assert_eq!(response.reason(), reason, "{method} {target} {lines}");
             }
-            // RFC 9110 §15.5.2
-            assert_eq!(response.head.has("www-authenticate"), status == 401, "{method} {target}");
+            // RFC 9110 §11.6.1: the way of the route.
+            let challenge = (status == 401).then_some("Basic realm=\"people\", charset=\"UTF-8\"");
+            assert_eq!(response.field("www-authenticate"), challenge, "{method} {target}");
         }
         let forwarded = if status == 200 { 2 } else { 0 };
         assert_eq!(upstream.requests().len() - before, forwarded, "{method} {target} {lines}");

@@ -284,6 +284,40 @@ fn a_withdrawn_key_is_forgotten_with_the_tokens_it_signed() {
     assert_eq!(told(&bearer(&mut client, &old)), is(401, "auth.key_unknown"));
 }
 
+/// An operator who knows of it need not wait for that.
+#[test]
+fn a_withdrawn_key_is_forgotten_when_an_operator_asks() {
+    let issuer = TokenIssuer::start();
+    let more = "refetch_after = \"100ms\"\nrefresh = \"24h\"\n\
+                [jwt.fixed]\nalgorithms = [\"HS256\"]\naudience = [\"api\"]\n\
+                secret = \"env:CARGO_PKG_DESCRIPTION\"";
+    let gateway = Gateway::start(&fetching(&issuer, more));
+    gateway.wait_for_log("new keys are in force");
+    let mut client = gateway.client();
+    let old = issuer.token("a", "alice");
+    assert_eq!(told(&bearer(&mut client, &old)), is(200, ""));
+    issuer.publish("b");
+    issuer.withdraw("a");
+    let fetch = |name: &str| {
+        let output = gateway.command(&["key", "fetch", name]);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    assert_eq!(fetch("main"), (Some(0), "1 key of main: they have changed\n".to_owned()));
+    assert_eq!(told(&bearer(&mut client, &old)), is(401, "auth.key_unknown"));
+    assert_eq!(told(&bearer(&mut client, &issuer.token("b", "alice"))), is(200, ""));
+    assert_eq!(fetch("main"), (Some(0), "1 key of main: as before\n".to_owned()));
+    // One that comes to nothing changes nothing.
+    issuer.set(Mood::Broken);
+    let (code, text) = fetch("main");
+    assert!(code == Some(1) && text.contains("those before stay in force"), "{text}");
+    assert_eq!(told(&bearer(&mut client, &issuer.token("b", "alice"))), is(200, ""));
+    for name in ["fixed", "none"] {
+        let (code, text) = fetch(name);
+        assert!(code == Some(1) && text.contains("those that fetch keys are `main`"), "{text}");
+    }
+}
+
 /// However many tokens name keys that are not there, one fetch is made in `refetch_after`.
 #[test]
 fn unknown_keys_do_not_cause_a_storm_of_fetches() {

@@ -19,7 +19,7 @@ use crate::config::{
         AcmeIssuer, AcmeName, Ahead, Issued, ListenerRule,
         acme::{ExternalAccount, cell, folder},
     },
-    values::{AcmeChallenge, ClientCertificate, Secret, SecretSource},
+    values::{AcmeChallenge, ClientCertificate, Secret},
 };
 
 /// Names of one listener: each has an order of its own, and authorities count those.
@@ -130,10 +130,7 @@ fn external_account(
 /// The files that it names.
 pub(super) fn files(acme: &Acme) -> impl Iterator<Item = String> {
     let account = acme.external_account.value.as_ref();
-    let key = account.and_then(|account| match &account.key.value {
-        SecretSource::File(name) => Some(name.clone()),
-        SecretSource::Env(_) => None,
-    });
+    let key = account.and_then(|account| Some(account.key.value.file()?.to_owned()));
     acme.ca.value.clone().into_iter().chain(key)
 }
 

@@ -20,6 +20,8 @@ use crate::{
     policy::auth::{Asked, Source, WayId},
 };
 
+/// Ways of one configuration. Each worker has a memory of its own for each.
+const WAYS_MAX: usize = 1000;
 /// The way that every configuration has.
 const CERTIFICATE: &str = "certificate";
 
@@ -73,7 +75,17 @@ fn certificate() -> Way {
 /// Every name is that of one way, whatever its kind, and can be written in `authenticate`.
 fn check_names(file: &File, sink: &mut Sink) {
     let mut once = Once::default();
-    for name in names(file) {
+    let names = names(file);
+    if let Some(name) = names.get(WAYS_MAX) {
+        let count = names.len();
+        let title = format!("{count} ways to authenticate, and at most {WAYS_MAX} can be");
+        let problem = Problem::error(name.place().unwrap_or(TOP), title);
+        sink.push(problem.fix(
+            "join some: one section may have many keys, consumers or issuers' \
+                               audiences; others belong into another gateway",
+        ));
+    }
+    for name in names {
         let Some(place) = name.place() else { continue };
         if name.value == CERTIFICATE {
             let title = "`certificate` is the name of a way that is there already: the client's \

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     TOP,
     addresses::{self},
+    nobody,
     policies::Of,
     routes::matches,
     rules::{from_policy, no_such},
@@ -60,21 +61,23 @@ impl<'f> Known<'f> {
     }
 
     /// The policy `authorize`. With nothing in it, because it is wrong, everything is denied.
+    /// `asks`: requests are asked who they are from.
     pub fn policy(
         &self,
         written: &At<Option<AuthorizeKey>>,
         lists: &addresses::Known,
-        of: Of<'_>,
+        (of, asks): (Of<'_>, bool),
         sink: &mut Sink,
     ) -> Option<Authorization> {
         let Some(key) = written.value.as_ref() else {
             // It is reported; nothing is served with it.
-            let nobody = Authorization { rules: Box::default(), shadow: false };
+            let nobody = Authorization { rules: Box::default(), shadow: false, asks };
             return written.is_wrong().then_some(nobody);
         };
         let place = written.place().unwrap_or(TOP);
         let mut rules = Vec::new();
         for (at, entry) in key.rules.iter().enumerate() {
+            let known = rules.len();
             match &entry.value {
                 AuthorizeEntry::Rule(one) => {
                     let one = At { value: (**one).clone(), origin: entry.origin };
@@ -88,6 +91,10 @@ impl<'f> Known<'f> {
                     }));
                 }
             }
+            if let (Of::Route { .. }, false) = (of, asks) {
+                let place = entry.place().unwrap_or(place);
+                rules[known..].iter().for_each(|rule| nobody::rule(rule, place, sink));
+            }
         }
         if key.rules.is_empty() && !key.rules.is_wrong() {
             let title = "`authorize` has no rule, so nobody would be served";
@@ -98,7 +105,7 @@ impl<'f> Known<'f> {
             let title = format!("a route has {} rules, more than {RULES_MAX}", rules.len());
             sink.push(Problem::error(place, title).fix("join some: lists of names are one rule"));
         }
-        Some(Authorization { rules: rules.into(), shadow: key.shadow })
+        Some(Authorization { rules: rules.into(), shadow: key.shadow, asks })
     }
 }
 

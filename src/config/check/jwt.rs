@@ -8,7 +8,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{TOP, auth, tls};
+use super::{TOP, auth, secrets, tls};
 use crate::{
     config::{
         decode::{At, Sink, short},
@@ -128,7 +128,10 @@ fn keys(
         Some((key, place)) => {
             refuse_remote_keys(jwt, sink);
             let read = match key {
-                "secret" => secret(jwt, rule, folder),
+                "secret" => match secret(jwt, rule, folder, sink) {
+                    Some(read) => read,
+                    None => return KeySource::Fixed(Arc::default()),
+                },
                 "keys" => inline(jwt),
                 _ => from_file(jwt.keys_file.value.as_deref().unwrap_or_default(), folder),
             };
@@ -158,13 +161,20 @@ fn fix_of(key: &str, rule: &Rule) -> &'static str {
     }
 }
 
-fn secret(jwt: &Jwt, rule: &Rule, folder: &Path) -> Result<Vec<Key>, String> {
-    let Some(source) = &jwt.secret.value else { return Ok(Vec::new()) };
+/// `None` after a report.
+fn secret(
+    jwt: &Jwt,
+    rule: &Rule,
+    folder: &Path,
+    sink: &mut Sink,
+) -> Option<Result<Vec<Key>, String>> {
     if !rule.algorithms.iter().any(|algorithm| is_of_secret(*algorithm)) {
-        return Err("`algorithms` has no algorithm of secrets".to_owned());
+        return Some(Err("`algorithms` has no algorithm of secrets".to_owned()));
     }
-    let secret = source.0.get(folder)?;
-    Key::secret(secret.as_bytes(), None, &rule.algorithms).map(|key| vec![key])
+    let about = ("the secret of tokens", "make tokens that are accepted");
+    let secret = secrets::read(&jwt.secret.some()?, about, folder, sink)?;
+    let key = Key::secret(secret.0.as_bytes(), None, &rule.algorithms);
+    Some(key.map(|key| vec![key]))
 }
 
 fn inline(jwt: &Jwt) -> Result<Vec<Key>, String> {
@@ -331,7 +341,7 @@ fn kept(file: &Path, cell: &jwks::Cell, place: Place, sink: &mut Sink) {
 pub(super) fn files(file: &File) -> Vec<String> {
     let sections = file.jwt.value.0.iter().filter_map(|(_, jwt)| jwt.as_ref());
     let of = |jwt: &Jwt| {
-        let secret = jwt.secret.value.as_ref().and_then(|secret| secret.0.file());
+        let secret = jwt.secret.value.as_ref().and_then(|secret| secret.file());
         let others = [jwt.keys_file.value.clone(), jwt.ca.value.clone()];
         others.into_iter().flatten().chain(secret.map(str::to_owned)).collect::<Vec<_>>()
     };

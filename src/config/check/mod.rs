@@ -36,6 +36,7 @@ mod crls;
 mod forward_auth;
 mod jwt;
 mod key_file;
+mod nobody;
 mod passthrough;
 mod plans;
 mod policies;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    TOP, addresses, auth, authorize, consumers, rate_limits,
+    TOP, addresses, auth, authorize, consumers, nobody, rate_limits,
     routes::{bodiless, body},
     rules::{PathCondition, no_such},
     transform, web,
@@ -104,6 +104,11 @@ fn compiled(
     let (request, response) = (&written.transform_request, &written.transform_response);
     let params = of.params();
     let authenticate = auth::authenticate(file, written, &shared.ways, sink);
+    // One that is wrong was reported.
+    let asks = authenticate.is_some() || written.authenticate.is_wrong();
+    if let (Of::Route { .. }, false) = (of, asks) {
+        nobody::limits(written.rate_limits, &shared.rate_limits, sink);
+    }
     let own_fields = authenticate.as_ref().map(|asked| auth::own_fields(asked, &shared.ways));
     Policies {
         authenticate,
@@ -113,18 +118,18 @@ fn compiled(
         cors: web::cors(written.cors, of, sink),
         user_agents: web::user_agents(written.user_agents, sink),
         csrf: written.csrf.as_ref().map(web::csrf),
-        authorization: shared.rules.policy(written.authorize, &shared.lists, of, sink),
+        authorization: shared.rules.policy(written.authorize, &shared.lists, (of, asks), sink),
         response_bytes_max: written.max_response_body.map(|bytes| bytes.0),
         security_lines: written.security_headers.as_ref().map(web::security),
         rate_limits: rate_limits::of_route(file, &shared.rate_limits, written.rate_limits, sink),
         transform_request: request
             .as_ref()
             .zip(params)
-            .map(|(w, params)| transform::request(w, params, sink)),
+            .map(|(w, params)| transform::request(w, (params, asks), sink)),
         transform_response: response
             .as_ref()
             .zip(params)
-            .map(|(w, params)| transform::response(w, params, sink)),
+            .map(|(w, params)| transform::response(w, (params, asks), sink)),
         errors: written.errors.some().and_then(|written| errors(&written, sink)),
         compress: written.compress.as_ref().map(|written| compress(written, sink)),
         decompress: written.decompress.as_ref().map(|w| decompress(w, file, of)),

@@ -1,4 +1,5 @@
-//! Secrets that a key names the place of. What is read is in no message.
+//! Secrets that a key names the place of, and small files with secrets. What is read is in no
+//! message.
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
@@ -42,7 +43,8 @@ pub(super) fn read(
     Some(Secret(text.to_owned()))
 }
 
-fn of_file(
+/// The text of a file with secrets; `None` after a report. One that anybody may use is warned of.
+pub(super) fn of_file(
     name: &str,
     (what, may): (&str, &str),
     place: Place,

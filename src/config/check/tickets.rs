@@ -2,18 +2,14 @@
 //!
 //! Its content is never quoted in a message, only the number of a line.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::server::ProducesTickets;
 
-use super::TOP;
+use super::{TOP, secrets};
 use crate::config::{
-    decode::{At, Sink},
+    decode::Sink,
     file::ListenerTls,
     report::Problem,
     snapshot::{SharedTickets, tickets},
@@ -23,8 +19,6 @@ use crate::config::{
 const SECRET_BYTES_MIN: usize = 32;
 /// Secrets of one file: one that seals, and those whose tickets are still taken.
 const SECRETS_MAX: usize = 16;
-/// Largest file, in bytes.
-const FILE_BYTES_MAX: u64 = 64 << 10;
 const FIX: &str = "write a secret on each line, as `openssl rand -hex 32` makes them, the one that \
                    seals new tickets first";
 
@@ -46,52 +40,21 @@ pub(super) fn of_listener(
         sink.push(problem.fix("remove `ticket_secrets`"));
         return None;
     }
-    let text = read(&file, folder, sink)?;
-    match secrets(&text) {
+    let about = ("the ticket secrets", "pass for this gateway with clients that resume");
+    let place = file.place().unwrap_or(TOP);
+    let text = secrets::of_file(&file.value, about, place, folder, sink)?;
+    match parsed(&text) {
         Ok(secrets) => Some(Arc::new(SharedTickets::new(&secrets)?)),
         Err(what) => {
             let title = format!("`{}` is not a file of ticket secrets: {what}", file.value);
-            sink.push(Problem::error(file.place().unwrap_or(TOP), title).fix(FIX));
-            None
-        }
-    }
-}
-
-fn read(file: &At<String>, folder: &Path, sink: &mut Sink) -> Option<String> {
-    let path: PathBuf = folder.join(&file.value);
-    let place = file.place().unwrap_or(TOP);
-    let meta = std::fs::metadata(&path);
-    let read = meta.and_then(|meta| match meta.len() {
-        0..=FILE_BYTES_MAX => Ok((std::fs::read_to_string(&path)?, meta.permissions().mode())),
-        _ => Err(std::io::Error::other("larger than 64 KiB")),
-    });
-    match read {
-        Ok((text, mode)) => {
-            if mode & 0o007 != 0 {
-                let title = format!(
-                    "anybody on this machine may use `{}` (mode {:04o}): who has a ticket secret \
-                     can pass for this gateway with clients that resume",
-                    file.value,
-                    mode & 0o777
-                );
-                sink.push(
-                    Problem::warning(place, title).fix(format!("chmod 0640 {}", path.display())),
-                );
-            }
-            Some(text)
-        }
-        Err(error) => {
-            let title = format!("cannot read the ticket secrets `{}`: {error}", path.display());
-            let fix = "write a path relative to this configuration, or an absolute one; the \
-                       gateway's user must be able to read it";
-            sink.push(Problem::error(place, title).fix(fix));
+            sink.push(Problem::error(place, title).fix(FIX));
             None
         }
     }
 }
 
 /// The secrets of a text, in order. Blank lines and those that begin with `#` are skipped.
-fn secrets(text: &str) -> Result<Vec<Vec<u8>>, String> {
+fn parsed(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut secrets: Vec<Vec<u8>> = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -141,7 +104,7 @@ mod tests {
         let base64 = STANDARD.encode([7; 48]);
         let text = format!("# the one that seals\n{hex}\r\n\n  {base64}\n{}", "AB".repeat(40));
         let wanted = [[0, 0xff].repeat(16), vec![7; 48], vec![0xab; 40]];
-        assert_eq!(secrets(&text).expect("secrets"), wanted);
+        assert_eq!(parsed(&text).expect("secrets"), wanted);
     }
 
     #[test]
@@ -159,7 +122,7 @@ mod tests {
             (many, "it has more than 16 secrets"),
         ];
         for (text, wanted) in table {
-            let what = secrets(&text).expect_err(wanted);
+            let what = parsed(&text).expect_err(wanted);
             assert!(what.starts_with(wanted), "{what}");
             assert!(!what.contains("0f0f"), "{what}");
         }

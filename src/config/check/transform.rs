@@ -1,6 +1,6 @@
 //! Transformations: names that may be changed, texts compiled, steps of one kind each.
 
-use super::{TOP, routes::bad_field_name};
+use super::{TOP, nobody, routes::bad_field_name};
 use crate::{
     config::{
         decode::{At, Named, Sink, quoted},
@@ -59,6 +59,8 @@ const BARRED: &[&str] = &["HEAD", "CONNECT", "TRACE", "OPTIONS"];
 /// What one transformation's texts may refer to, and which fields it may not touch.
 struct Scope<'c> {
     params: &'c [String],
+    /// The route asks who requests are from.
+    asks: bool,
     known: Known,
     own: &'static [(&'static str, &'static str)],
 }
@@ -66,12 +68,13 @@ struct Scope<'c> {
 /// Names, each with its text.
 type Texts = Box<[(Box<str>, Template)]>;
 
+/// Of a route with these parameters; `asks`: who its requests are from.
 pub(super) fn request(
     written: &TransformRequest,
-    params: &[String],
+    (params, asks): (&[String], bool),
     sink: &mut Sink,
 ) -> RequestTransform {
-    let scope = Scope { params, known: Known::Request, own: REQUEST_OWN };
+    let scope = Scope { params, asks, known: Known::Request, own: REQUEST_OWN };
     let path = written.path.some().and_then(|path| path_text(&path, &scope, sink));
     let body_max = written.body_max.value.0 as usize;
     let form = written.form.value.map_or(Form::None, Form::from);
@@ -90,12 +93,13 @@ pub(super) fn request(
     }
 }
 
+/// As [`request`].
 pub(super) fn response(
     written: &TransformResponse,
-    params: &[String],
+    (params, asks): (&[String], bool),
     sink: &mut Sink,
 ) -> ResponseTransform {
-    let scope = Scope { params, known: Known::Response, own: RESPONSE_OWN };
+    let scope = Scope { params, asks, known: Known::Response, own: RESPONSE_OWN };
     let statuses = written.status.value.0.iter();
     let statuses = statuses.filter_map(|(from, to)| status(from, (*to)?, sink));
     let statuses = statuses.collect();
@@ -146,7 +150,11 @@ fn path_text(path: &At<String>, scope: &Scope<'_>, sink: &mut Sink) -> Option<Te
 impl Scope<'_> {
     fn text(&self, text: &str, place: Place, sink: &mut Sink) -> Option<Template> {
         let compiled = Template::compile(text, self.params, self.known);
-        compiled.map_err(|message| sink.push(said(&message, place))).ok()
+        let template = compiled.map_err(|message| sink.push(said(&message, place))).ok()?;
+        if !self.asks {
+            nobody::text(&template, place, sink);
+        }
+        Some(template)
     }
 
     /// Whether a field of this name may be changed.

@@ -14,7 +14,7 @@ mod plain;
 mod words;
 
 pub use plain::{Named, integer};
-pub use words::{list, nearest, paragraph, quoted, short, text};
+pub use words::{list, nearest, paragraph, quoted, short, sounds_secret, text};
 
 /// The section inside `section` that has a key `name`, for tables or for anything else.
 fn inner_section(section: &Section, name: &str, is_table: bool) -> Option<&'static str> {
@@ -98,6 +98,8 @@ pub struct Sink {
     path: Vec<String>,
     /// Bounds of the key being decoded, in words, for values no type can hold.
     bounds: Option<String>,
+    /// Values that reports do not show.
+    pub hidden: Vec<Place>,
     /// Known keys that an unknown one was taken for: section's start, key, and the wrong key.
     misspelt: Vec<(usize, &'static str, Place)>,
 }
@@ -105,6 +107,11 @@ pub struct Sink {
 impl Sink {
     pub fn push(&mut self, problem: Problem) {
         self.problems.push(problem);
+    }
+
+    /// Has no report show the value at `place`.
+    pub fn hide(&mut self, place: Place) {
+        self.hidden.push(place);
     }
 
     /// Forgets problems that were reported before in the same words: a set of policies is looked at
@@ -202,6 +209,9 @@ impl Sink {
                 }
                 (None, None) => format!("the keys here are {}", list(known)),
             };
+            if words::sounds_secret(name) {
+                self.hide(value.span().into());
+            }
             let title = format!("unknown key `{}`{inside}", short(name));
             self.push(Problem::error(key.span().into(), title).fix(fix));
         }

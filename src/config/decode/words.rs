@@ -83,3 +83,22 @@ impl fmt::Display for DeQuoted<'_> {
         toml::Value::String(self.0.to_owned()).fmt(f)
     }
 }
+
+/// Parts of names of secrets.
+const SECRET_PARTS: [&str; 9] = [
+    "secret",
+    "passw",
+    "passphrase",
+    "token",
+    "credential",
+    "authorization",
+    "apikey",
+    "api_key",
+    "api-key",
+];
+
+/// Whether a key of this name, which no section has, may have been meant for a secret.
+pub fn sounds_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    matches!(&*key, "key" | "keys" | "pass") || SECRET_PARTS.iter().any(|part| key.contains(part))
+}

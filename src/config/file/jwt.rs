@@ -4,7 +4,7 @@ use crate::{
     config::{
         decode::{At, Named},
         units::{Millis, Size, bytes, hours, kib, mib, millis, minutes, seconds},
-        values::{ClaimPath, ClaimValues, CredentialSource, KeysUrl, Secret, SecretText},
+        values::{ClaimPath, ClaimValues, CredentialSource, KeysUrl, Secret, SecretSource},
     },
     policy::jwt::Algorithm,
     section,
@@ -34,9 +34,10 @@ section! {
         /// Largest token; a larger one is refused before it is read.
         max_size: Size = kib(8) => bytes(128)..=kib(64);
 
-        /// Secret that tokens are signed with (HS), `"env:NAME"`, `"file:PATH"` or itself: as many
-        /// bytes as the hash, or more.
-        secret: Option<Secret<SecretText>> = None, eg "\"env:JWT_SECRET\"";
+        /// Where the secret is that tokens are signed with (HS): `"file:PATH"`, relative to this
+        /// configuration, or `"env:NAME"`. It has as many bytes as the hash, or more; white space
+        /// around it is no part of it.
+        secret: Option<SecretSource> = None, eg "\"file:jwt.secret\"";
         /// Keys, each in PEM (`PUBLIC KEY` or `CERTIFICATE`) or as a JWK.
         keys: Vec<At<Secret<String>>> = Vec::new();
         /// File with keys: PEM, a JWK or a JWK Set; relative to this configuration. Read again as

@@ -44,7 +44,9 @@ with_policies! {
         /// Request fields: a value (`{ "X-Tenant" = "blue" }`), a regular expression that the whole
         /// value must match (`{ regex = "..." }`), or whether it is there (`{ present = true }`).
         headers: Matches = Matches::default();
-        /// Query parameters, written like `headers`; their names are case-sensitive.
+        /// Query parameters, written like `headers`; their names are case-sensitive. Names and
+        /// values are compared decoded, as services read them: `%20` and `+` are a space. (NGINX
+        /// and Envoy compare what the client wrote.)
         query: Matches = Matches::default();
 
         /// Action: forward to this upstream.

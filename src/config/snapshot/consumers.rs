@@ -8,7 +8,9 @@ use std::{collections::HashMap, sync::Arc};
 use super::LimitId;
 use crate::policy::{
     client_cert::{ClientCert, SubjectName},
-    consumers, key_text,
+    consumers,
+    identity::{Identity, Shown},
+    key_text,
     keys::{Digest, KeyTable},
     password::StoredPassword,
 };
@@ -30,6 +32,14 @@ pub struct Plan {
 }
 
 impl Consumers {
+    /// Who a consumer is that has `shown` a credential of its own, by the way of this name.
+    pub fn identity(&self, shown: Shown, way: &str, consumer: u32) -> Identity {
+        let subject = self.all.name(consumer).into();
+        let groups = self.all.kind(consumer).groups.iter().cloned().collect();
+        let plain = Identity::plain(shown, way.into(), subject);
+        Identity { consumer: Some(consumer), groups, ..plain }
+    }
+
     /// The plan of a consumer that has one.
     pub fn plan(&self, consumer: u32) -> Option<&Plan> {
         self.plans.get(self.all.kind(consumer).plan? as usize)

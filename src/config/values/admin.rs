@@ -93,7 +93,8 @@ impl FromText for StatusHost {
 /// What stands for a secret wherever the configuration is shown.
 pub const REDACTED: &str = "[redacted]";
 
-/// A value that is used but never shown: not by `GET /config`, not by `ringway diff`, not in logs.
+/// A value that is used but never shown: not by `GET /config`, not by `ringway diff`, not in logs,
+/// not in what is reported of the line that it stands in.
 /// A key of [`crate::section!`] is secret by having this type.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T>(pub T);
@@ -108,7 +109,13 @@ impl<T: Decode> Decode for Secret<T> {
     const EXPECTED: &'static str = T::EXPECTED;
 
     fn decode(value: &DeValue<'_>, place: Place, sink: &mut Sink) -> Option<Self> {
-        T::decode(value, place, sink).map(Secret)
+        sink.hide(place);
+        let known = sink.problems.len();
+        let decoded = T::decode(value, place, sink).map(Secret);
+        if let Some(text) = value.as_str().map(str::trim).filter(|text| !text.is_empty()) {
+            sink.problems[known..].iter_mut().for_each(|problem| problem.redact(text));
+        }
+        decoded
     }
 
     fn written(&self) -> Option<String> {

@@ -14,6 +14,7 @@ impl FromText for StoredKey {
     const WHAT: &'static str = "the digest of a key, as `ringway key create` prints it";
     const EXAMPLE: &'static str =
         "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    const MAY_BE_SECRET: bool = true;
 
     fn read(text: &str) -> Result<Self, Bad> {
         match key_text::read_own(text) {

@@ -28,7 +28,6 @@ mod jwt;
 mod paths;
 mod rate_limits;
 mod secret_source;
-mod secret_text;
 mod times;
 mod trace;
 mod web;
@@ -48,7 +47,6 @@ pub use jwt::{ClaimValues, KeysUrl, trusted_url};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
 pub use rate_limits::{LimitKey, Rate};
 pub use secret_source::SecretSource;
-pub use secret_text::SecretText;
 pub use times::{ClockTime, Days, ZoneName};
 pub use trace::CollectorUrl;
 pub use web::{CorsOrigin, FieldName, FieldNameOrAny, Origin, OriginPattern, UserAgent};
@@ -162,6 +160,8 @@ fn bad<T>(label: impl Into<String>, fix: impl Into<String>) -> Result<T, Bad> {
 trait FromText: Sized {
     const WHAT: &'static str;
     const EXAMPLE: &'static str;
+    /// What is wrong may be a secret, put where its digest or its place belongs.
+    const MAY_BE_SECRET: bool = false;
 
     fn read(text: &str) -> Result<Self, Bad>;
 
@@ -179,6 +179,9 @@ macro_rules! written_as_text {
                 match Self::read(text) {
                     Ok(value) => Some(value),
                     Err(bad) => {
+                        if Self::MAY_BE_SECRET {
+                            sink.hide(place);
+                        }
                         sink.bad_value(place, Self::WHAT, &bad.label, &bad.fix);
                         None
                     }
@@ -242,7 +245,6 @@ written_as_text!(
     Fingerprint,
     Group,
     KeysUrl,
-    SecretText,
 );
 
 /// A name given by the operator.
@@ -332,8 +334,14 @@ impl FromText for HeaderName {
     const EXAMPLE: &'static str = "X-Cost";
 
     fn read(text: &str) -> Result<Self, Bad> {
+        if text.is_empty() {
+            return bad("empty", "write a name such as \"X-Cost\"");
+        }
         if !is_token(text) {
-            return bad("has a character that no such name has", "write \"X-Cost\"");
+            let usual = |c: char| if is_token(c.encode_utf8(&mut [0; 4])) { c } else { '-' };
+            let fixed: String = text.chars().map(usual).collect();
+            let fix = format!("write {}", quoted(&fixed));
+            return bad("has a character that no such name has", fix);
         }
         Ok(HeaderName(text.to_owned()))
     }

@@ -1,4 +1,5 @@
 //! Where secrets are read from: what is written in the configuration is never the secret itself.
+//! `check::secrets` reads them.
 
 use super::{Bad, FromText, bad};
 
@@ -13,7 +14,8 @@ pub enum SecretSource {
 
 impl FromText for SecretSource {
     const WHAT: &'static str = "\"file:\" and a path, or \"env:\" and the name of a variable";
-    const EXAMPLE: &'static str = "file:acme.hmac";
+    const EXAMPLE: &'static str = "file:ringway.secret";
+    const MAY_BE_SECRET: bool = true;
 
     fn read(text: &str) -> Result<Self, Bad> {
         let is_name = |name: &str| {
@@ -24,8 +26,8 @@ impl FromText for SecretSource {
                 Ok(SecretSource::File(path.to_owned()))
             }
             Some(("env", name)) if is_name(name) => Ok(SecretSource::Env(name.to_owned())),
-            Some(("file", _)) => bad("no path", "write \"file:acme.hmac\""),
-            Some(("env", _)) => bad("no name of a variable", "write \"env:ACME_HMAC_KEY\""),
+            Some(("file", _)) => bad("no path", "write \"file:ringway.secret\""),
+            Some(("env", _)) => bad("no name of a variable", "write \"env:RINGWAY_SECRET\""),
             _ => bad(
                 "neither \"file:\" nor \"env:\"",
                 "put the secret into a file that only the gateway's user may read, and write \
@@ -38,6 +40,16 @@ impl FromText for SecretSource {
         match self {
             SecretSource::File(path) => format!("file:{path}"),
             SecretSource::Env(name) => format!("env:{name}"),
+        }
+    }
+}
+
+impl SecretSource {
+    /// The file it is in.
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            SecretSource::File(path) => Some(path),
+            SecretSource::Env(_) => None,
         }
     }
 }

@@ -15,6 +15,7 @@ mod drain;
 mod endpoints;
 mod health;
 mod host;
+mod keys;
 mod log;
 mod metrics;
 mod page;
@@ -322,6 +323,7 @@ fn all(desk: Arc<Desk>) -> Router {
             .route("/requests/slowest", get(slowest::get))
             .route("/reload", post(reload::post))
             .route("/drain", post(drain::post))
+            .route("/jwt/{name}/keys", post(keys::post))
             .route("/upgrade", post(upgrade::post))
             .route("/log", get(log::get).put(log::put))
             .route("/upstreams/{upstream}/endpoints/{endpoint}", endpoint),

@@ -434,7 +434,7 @@ impl Look<'_> {
         let rules: HashMap<&str, &_> =
             snapshot.routes.iter().map(|rule| (&*rule.name, rule)).collect();
         let route = |(name, shards): &(String, Shards<RouteShard>)| {
-            let by_class = classes(shards, |route| &route.responses);
+            let by_class = classes(shards, |route| &route.traffic.responses);
             let (action, upstream) = match rules.get(&**name).map(|rule| &rule.action) {
                 Some(Action::Forward(id)) => ("forward", Some(snapshot.upstream(*id).name.clone())),
                 Some(Action::Respond(_)) => ("respond", None),
@@ -458,13 +458,13 @@ impl Look<'_> {
 
     fn consumers(&self) -> Vec<Consumer> {
         let consumer = |(name, shards): &(String, Shards<ConsumerShard>)| {
-            let by_class = classes(shards, |consumer| &consumer.responses);
+            let by_class = classes(shards, |consumer| &consumer.traffic.responses);
             Consumer {
                 name: name.clone(),
                 requests: by_class.iter().sum(),
                 responses: responses(by_class),
-                received_bytes: sum(shards, |consumer| consumer.request_bytes.get()),
-                sent_bytes: sum(shards, |consumer| consumer.response_bytes.get()),
+                received_bytes: sum(shards, |consumer| consumer.traffic.request_bytes.get()),
+                sent_bytes: sum(shards, |consumer| consumer.traffic.response_bytes.get()),
             }
         };
         let all = self.registry.consumers.iter().map(consumer);

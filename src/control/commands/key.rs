@@ -1,4 +1,5 @@
-//! `ringway key`: makes API keys, and tells what to store of one. Asks no gateway.
+//! `ringway key`: makes API keys, and tells what to store of one, asking no gateway; has a gateway
+//! fetch the keys of a token issuer.
 
 use std::{
     fmt::Write,
@@ -9,10 +10,14 @@ use std::{
 
 use clap::{Args, Subcommand};
 use rustix::rand::{GetRandomFlags, getrandom};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::failed;
-use crate::{config::decode::quoted, control::cli::print, policy::key_text};
+use super::{Where, call::segment, failed};
+use crate::{
+    config::{decode::quoted, report::plural},
+    control::cli::print,
+    policy::key_text,
+};
 
 pub const HELP: &str = "\
 A key is shown once, when it is made. What is stored is its SHA-256, from which nobody
@@ -23,7 +28,8 @@ Examples:
   ringway key create --consumer mobile-app
   ringway key create --consumer ci --expires 2027-01-31 --scopes read,deploy
   ringway key create --consumer ci --json | jq -r .line >> api-keys.txt
-  ringway key hash --consumer partner < key.txt";
+  ringway key hash --consumer partner < key.txt
+  ringway key fetch main";
 
 #[derive(Debug, Args)]
 pub struct Key {
@@ -37,6 +43,16 @@ enum What {
     Create(About),
     /// Read a key that is there already from standard input, and print the line to store.
     Hash(About),
+    /// Have the running gateway fetch the keys of a token issuer now: one was withdrawn.
+    Fetch(Fetch),
+}
+
+#[derive(Debug, Args)]
+struct Fetch {
+    /// Name of the section `[jwt.NAME]`.
+    name: String,
+    #[command(flatten)]
+    gateway: Where,
 }
 
 #[derive(Debug, Args)]
@@ -65,10 +81,32 @@ impl Key {
         let (key, about) = match &self.what {
             What::Create(about) => (made(), about),
             What::Hash(about) => (given(), about),
+            What::Fetch(fetch) => return fetch.run(),
         };
         let is_made = matches!(self.what, What::Create(_));
         match key.and_then(|key| about.told(&key, is_made)) {
             Ok(text) => print(&text),
+            Err(why) => failed(&why),
+        }
+    }
+}
+
+impl Fetch {
+    fn run(&self) -> ExitCode {
+        let path = format!("/jwt/{}/keys", segment(&self.name));
+        match self.gateway.call("POST", &path, None) {
+            Ok(answer) if answer.is_success() => match answer.json::<Value>() {
+                Ok(fetched) => {
+                    let keys = plural(fetched["keys"].as_u64().unwrap_or(0) as usize, "key");
+                    let changed = match fetched["changed"].as_bool() {
+                        Some(true) => "they have changed",
+                        _ => "as before",
+                    };
+                    print(&format!("{} of {}: {changed}\n", keys, self.name))
+                }
+                Err(why) => failed(&why),
+            },
+            Ok(answer) => failed(&answer.problem()),
             Err(why) => failed(&why),
         }
     }

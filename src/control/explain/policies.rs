@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
-use super::{Told, line, shown};
+use super::{Told, credentials::NOBODY, line, shown};
 use crate::{
     config::{
         Snapshot,
@@ -108,8 +108,23 @@ impl Told<'_> {
             return preflight_told(cors, &asked, text);
         }
         self.web(policies, text)?;
+        let shown = match &policies.authenticate {
+            Some(rule) if asker.identity.is_none() => self.shown(snapshot, rule, text)?,
+            _ => None,
+        };
         if let Some(rules) = &policies.authorization {
-            self.rules(rules, found, client, text)?;
+            let identity = asker.identity.as_ref().or(shown.as_deref());
+            let consumer = identity.and_then(|known| known.consumer);
+            let facts = Facts {
+                identity,
+                consumer: consumer.map(|one| snapshot.consumers.all.name(one)),
+                request: self.view(),
+                matched: found,
+                scheme: self.message.scheme,
+                client,
+                now_s: || clock_gettime(ClockId::Realtime).tv_sec,
+            };
+            self.rules(rules, &facts, text)?;
         }
         Ok(false)
     }
@@ -139,30 +154,25 @@ impl Told<'_> {
     fn rules(
         &self,
         rules: &Authorization,
-        found: &RouteMatch,
-        client: Option<IpAddr>,
+        facts: &Facts<'_>,
         text: &mut String,
     ) -> Result<(), Refusal> {
-        let identity = self.message.asker.identity.as_ref();
-        let who = match identity {
-            None => "nobody known; tell with --claims or --token".to_owned(),
-            Some(known) => format!("{} (as given, not verified)", known.subject.escape_debug()),
-        };
-        line(text, "identity", &who);
-        let facts = Facts {
-            identity,
-            consumer: None,
-            request: self.view(),
-            matched: found,
-            scheme: self.message.scheme,
-            client,
-            now_s: || clock_gettime(ClockId::Realtime).tv_sec,
-        };
-        let decision = rules.decide(&facts);
+        match (facts.identity, &self.message.asker.identity) {
+            // It was told where credentials were looked for.
+            (None, _) if text.contains("\nidentity ") => {}
+            (None, _) => line(text, "identity", NOBODY),
+            (Some(_), Some(given)) => {
+                let who = format!("{} (as given, not verified)", given.subject.escape_debug());
+                line(text, "identity", &who);
+            }
+            // It was told when it was verified.
+            (Some(_), None) => {}
+        }
+        let decision = rules.decide(facts);
         let decided = decision.rule.map_or(rules.rules.len(), |at| at + 1);
         for (at, rule) in rules.rules[..decided].iter().enumerate() {
             let title = if at == 0 { "rules" } else { "" };
-            line(text, title, &rule_told(rule, &facts));
+            line(text, title, &rule_told(rule, facts));
         }
         if decision.rule.is_none() {
             line(text, "", "no rule matches: denied");

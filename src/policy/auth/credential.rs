@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+
 use crate::{
     policy::pairs::{cookies, decoded, parameters},
     wire::{Field, FieldId, RequestHead},
@@ -88,6 +90,14 @@ fn authorization<'a>(scheme: &'a str, head: &'a RequestHead, bytes: &'a [u8]) ->
     }
 }
 
+/// Name and password of HTTP Basic (RFC 7617 §2).
+pub fn name_and_password(credential: &[u8]) -> Option<(String, Vec<u8>)> {
+    let decoded = STANDARD.decode(credential).ok()?;
+    let at = decoded.iter().position(|byte| *byte == b':')?;
+    let name = std::str::from_utf8(&decoded[..at]).ok()?;
+    (!name.is_empty()).then(|| (name.to_owned(), decoded[at + 1..].to_vec()))
+}
+
 fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)
 }
@@ -127,6 +137,24 @@ pub fn without_parameter(query: &[u8], name: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_end_at_the_first_colon() {
+        for (text, expected) in [
+            ("alice:secret", Some(("alice", "secret"))),
+            ("alice:a:b", Some(("alice", "a:b"))),
+            ("alice:", Some(("alice", ""))),
+            (":secret", None),
+            ("alice", None),
+            ("é:ü", Some(("é", "ü"))),
+        ] {
+            let read = name_and_password(STANDARD.encode(text).as_bytes());
+            let expected = expected.map(|(a, b)| (a.to_owned(), b.as_bytes().to_vec()));
+            assert_eq!(read, expected, "{text}");
+        }
+        assert_eq!(name_and_password(b"!!!"), None);
+        assert_eq!(name_and_password(STANDARD.encode(b"\xff:x").as_bytes()), None);
+    }
     use crate::wire::{HeadLimits, Parsed};
 
     fn found(source: &Source, target: &str, fields: &str) -> Option<Option<String>> {

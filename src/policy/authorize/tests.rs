@@ -405,7 +405,7 @@ proptest! {
         world in worlds(),
     ) {
         let rules = wishes.iter().map(rule_of).collect();
-        let authorization = Authorization { rules, shadow: false };
+        let authorization = Authorization { rules, shadow: false, asks: true };
         let asked = asked(&world);
         let decision = authorization.decide(&asked.facts());
         let status = decision.reason().map_or(200, |reason| reason.status);

@@ -1,10 +1,8 @@
 //! What a route asks of a request besides host and path: method, header fields, query parameters.
 
-use regex::bytes::Regex;
-
 use super::{RequestView, RouteRule, ValueMatch, ValuePattern, pattern};
 use crate::{
-    policy::{cors::preflight, refusal::MethodSet},
+    policy::{cors::preflight, pairs, refusal::MethodSet},
     wire::Method,
 };
 
@@ -221,45 +219,15 @@ pub fn checked_values(values: &[ValueMatch], header: bool) -> Result<Box<[ValueM
     values.iter().map(|value| checked_value(value, header)).collect()
 }
 
-/// Any occurrence of the parameter may match. Percent-encoding is undone, `+` is left as it is.
+/// Any occurrence of the parameter may match, decoded as [`pairs`] says.
 fn query_met(wanted: &ValueMatch, query: Option<&[u8]>) -> bool {
-    let pairs = query.unwrap_or_default().split(|b| *b == b'&').filter(|p| !p.is_empty());
-    let mut values = pairs.filter_map(|pair| {
-        let at = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-        let value = pair.get(at + 1..).unwrap_or_default();
-        decodes_to(&pair[..at], wanted.name.as_bytes()).then_some(value)
-    });
+    let all = pairs::parameters(query.unwrap_or_default());
+    let named = |(name, value)| pairs::decodes_to(name, wanted.name.as_bytes()).then_some(value);
+    let mut values = all.filter_map(named);
     match &wanted.value {
         ValuePattern::Present => values.next().is_some(),
         ValuePattern::Absent => values.next().is_none(),
-        ValuePattern::Exact(text) => values.any(|v| decodes_to(v, text.as_bytes())),
-        ValuePattern::Regex(regex) => values.any(|v| regex_met(regex, v)),
+        ValuePattern::Exact(text) => values.any(|v| pairs::decodes_to(v, text.as_bytes())),
+        ValuePattern::Regex(regex) => values.any(|v| regex.is_match(&pairs::decoded(v))),
     }
-}
-
-fn regex_met(regex: &Regex, value: &[u8]) -> bool {
-    if memchr::memchr(b'%', value).is_none() {
-        return regex.is_match(value);
-    }
-    regex.is_match(&decoded(value).collect::<Vec<u8>>())
-}
-
-fn decodes_to(encoded: &[u8], text: &[u8]) -> bool {
-    encoded.len() >= text.len() && decoded(encoded).eq(text.iter().copied())
-}
-
-/// Percent-decoded bytes; a `%` that begins no escape stands for itself.
-fn decoded(encoded: &[u8]) -> impl Iterator<Item = u8> {
-    let mut rest = encoded;
-    std::iter::from_fn(move || {
-        let (&first, tail) = rest.split_first()?;
-        if let (b'%', &[high, low, ref after @ ..]) = (first, tail)
-            && let Some(byte) = pattern::hex_pair(high, low)
-        {
-            rest = after;
-            return Some(byte);
-        }
-        rest = tail;
-        Some(first)
-    })
 }

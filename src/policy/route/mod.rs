@@ -84,7 +84,7 @@ pub enum ValuePattern {
     Present,
     Absent,
     Exact(String),
-    /// Must match the whole value (of a query parameter: percent-decoded).
+    /// Must match the whole value (of a query parameter: decoded, see `pairs`).
     Regex(regex::bytes::Regex),
 }
 

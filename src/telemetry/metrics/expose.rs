@@ -14,14 +14,15 @@ use super::{
     families::{self as f, Family, Kind, Unit},
     registry::{Registry, Shards, sum, summed},
     shards::{
-        Classes, EndpointShard, FAILURES, Http2Failure, ListenerShard, ProxyFailure, RouteShard,
-        STATUS_FIRST, STATUSES, TLS_SIDES, TlsBreak, TlsFailure, WorkerShard, reasons,
+        Classes, EndpointShard, FAILURES, Http2Failure, ListenerShard, ProxyFailure, STATUS_FIRST,
+        STATUSES, TLS_SIDES, TlsBreak, TlsFailure, WorkerShard, reasons,
     },
     tunnels::{End, TunnelEnd, WebSocketCounts, WebSocketShard, close_codes},
 };
 
 mod consumers;
 mod limits;
+mod traffic;
 
 /// Upper bounds of every histogram, in seconds.
 const BOUNDS: [f64; 17] = [
@@ -419,18 +420,9 @@ impl Scrape {
     }
 
     fn routes(&mut self, registry: &Registry) {
+        let families = [f::ROUTE_REQUESTS, f::ROUTE_RECEIVED, f::ROUTE_SENT];
         let routes = &registry.routes;
-        let requests = routes.iter().flat_map(|(name, shards)| {
-            classes(shards, |r| &r.responses)
-                .map(|(class, count)| (vec![text_of(name), Cow::Borrowed(class)], count))
-        });
-        self.counts(f::ROUTE_REQUESTS, requests.collect());
-        let by_route = |figure: Figure<RouteShard>| {
-            let one = |(name, shards): &(String, _)| (vec![text_of(name)], sum(shards, figure));
-            routes.iter().map(one).collect()
-        };
-        self.counts(f::ROUTE_RECEIVED, by_route(|r| r.request_bytes.get()));
-        self.counts(f::ROUTE_SENT, by_route(|r| r.response_bytes.get()));
+        self.traffic(families, routes, |route| &route.traffic, true);
         let durations = routes
             .iter()
             .map(|(name, shards)| (vec![text_of(name)], summed(shards, |r| &r.duration)))
@@ -616,9 +608,9 @@ mod tests {
             worker.refused(crate::policy::refusal::ROUTE_NOT_FOUND);
             worker.duration.record(2_000_000);
             worker.overhead.record(20_000);
-            series.route(Some(0)).responses[2].count();
+            series.route(Some(0)).traffic.responses[2].count();
             series.route(Some(0)).duration.record(2_000_000);
-            series.route(None).responses[0].count();
+            series.route(None).traffic.responses[0].count();
             series.endpoint(0, 0).responses[2].count();
             series.endpoint(0, 0).duration.record(1_000_000);
         }

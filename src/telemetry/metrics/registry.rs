@@ -261,14 +261,15 @@ mod tests {
         let mut registry = Registry::new(2);
         let first = registry.adopt(&names(&[], &[], 2));
         for consumer in [1, 2, 3, 1000] {
-            first[1].consumer(consumer).expect("one").responses[2].count();
+            first[1].consumer(consumer).expect("one").traffic.responses[2].count();
         }
-        assert_eq!(first[0].consumer(1).expect("one").responses[2].get(), 0);
+        assert_eq!(first[0].consumer(1).expect("one").traffic.responses[2].get(), 0);
         let second = registry.adopt(&Names {
             consumers: vec!["d".to_owned(), "c".to_owned()],
             ..names(&[], &[], 2)
         });
-        let counts = [0, 1, 2, 7].map(|c| second[1].consumer(c).expect("one").responses[2].get());
+        let counts =
+            [0, 1, 2, 7].map(|c| second[1].consumer(c).expect("one").traffic.responses[2].get());
         assert_eq!(counts, [1, 0, 3, 3]);
         let none = Names { consumers: vec![], has_more_consumers: false, ..names(&[], &[], 2) };
         assert!(registry.adopt(&none)[0].consumer(0).is_none());
@@ -278,18 +279,18 @@ mod tests {
     fn shards_are_carried_over_by_name() {
         let mut registry = Registry::new(2);
         let first = registry.adopt(&names(&["a", "b"], &["x", "y"], 100));
-        first[1].route(Some(1)).responses[2].count();
-        first[0].route(None).responses[4].count();
+        first[1].route(Some(1)).traffic.responses[2].count();
+        first[0].route(None).traffic.responses[4].count();
         first[0].endpoint(0, 1).reused.count();
         let second = registry.adopt(&names(&["b", "c"], &["y"], 100));
-        assert_eq!(second[1].route(Some(0)).responses[2].get(), 1);
-        assert_eq!(second[0].route(None).responses[4].get(), 1);
+        assert_eq!(second[1].route(Some(0)).traffic.responses[2].get(), 1);
+        assert_eq!(second[0].route(None).traffic.responses[4].get(), 1);
         assert_eq!(second[0].endpoint(0, 0).reused.get(), 1);
         assert_eq!(second[1].endpoint(0, 0).reused.get(), 0, "each worker has its own");
         assert!(Arc::ptr_eq(&first[0].worker, &second[0].worker));
         let routes: Vec<_> = registry.routes.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(routes, ["", "b", "c"]);
-        assert_eq!(sum(&registry.routes[1].1, |shard| shard.responses[2].get()), 1);
+        assert_eq!(sum(&registry.routes[1].1, |shard| shard.traffic.responses[2].get()), 1);
     }
 
     #[test]

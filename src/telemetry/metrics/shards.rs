@@ -383,13 +383,30 @@ pub struct ListenerShard {
     pub accept_queue: Cell,
 }
 
+/// What is counted of the exchanges of one thing: of a route, or of a consumer.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    pub responses: Classes,
+    /// Of bodies.
+    pub request_bytes: Cell,
+    pub response_bytes: Cell,
+}
+
+impl Traffic {
+    /// An exchange is over; its response has this status, 0 where none began.
+    #[inline]
+    pub fn count(&self, status: u16, request_bytes: u64, response_bytes: u64) {
+        self.responses[usize::from(status / 100)].count();
+        self.request_bytes.add(request_bytes);
+        self.response_bytes.add(response_bytes);
+    }
+}
+
 /// What is counted for a route, or for requests that match none.
 #[repr(align(128))]
 #[derive(Debug, Default)]
 pub struct RouteShard {
-    pub responses: Classes,
-    pub request_bytes: Cell,
-    pub response_bytes: Cell,
+    pub traffic: Traffic,
     pub websockets: WebSocketCounts,
     pub duration: Durations,
 }
@@ -398,9 +415,7 @@ pub struct RouteShard {
 #[repr(align(128))]
 #[derive(Debug, Default)]
 pub struct ConsumerShard {
-    pub responses: Classes,
-    pub request_bytes: Cell,
-    pub response_bytes: Cell,
+    pub traffic: Traffic,
 }
 
 /// What is counted for an upstream.

@@ -5,8 +5,6 @@
 
 use std::rc::Rc;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-
 use super::{
     Asking, Outcome, Slow,
     passwords::{self, Check, Passwords},
@@ -14,7 +12,7 @@ use super::{
 use crate::{
     config::snapshot::{BasicRule, User, Way},
     policy::{
-        auth::{Found, Seen, WayId, find},
+        auth::{Found, Seen, WayId, find, name_and_password},
         identity::{Identity, Shown},
         refusal,
     },
@@ -37,7 +35,7 @@ pub fn now<'a>(asking: Asking<'a>, id: WayId, rule: &'a BasicRule) -> Outcome<'a
     if credential.len() > CREDENTIAL_BYTES_MAX * 4 / 3 + 4 {
         return invalid();
     }
-    let Some((name, password)) = pair(&credential) else { return invalid() };
+    let Some((name, password)) = name_and_password(&credential) else { return invalid() };
     let known = rule.users.places.get(&*name).map(|at| &rule.users.all[*at as usize]);
     let passwords = &asking.worker.passwords;
     let Some(user) = known.or_else(|| stand_in(rule, &name)) else { return invalid() };
@@ -98,48 +96,14 @@ impl Who<'_> {
         let Some(user) = self.known.filter(|_| is_right) else {
             return Seen::Refused(refusal::AUTH_INVALID.into());
         };
-        let all = &self.asking.snapshot.consumers.all;
-        if !self.rule.accepted.has(all, user.consumer) {
+        let consumers = &self.asking.snapshot.consumers;
+        if !self.rule.accepted.has(&consumers.all, user.consumer) {
             return Seen::Refused(refusal::AUTH_CONSUMER.into());
         }
-        let subject = user.consumer.map_or(&*user.name, |consumer| all.name(consumer));
-        let by = self.way.name.as_str().into();
-        let mut identity = Identity::plain(Shown::Password, by, subject.into());
-        identity.consumer = user.consumer;
-        if let Some(consumer) = user.consumer {
-            identity.groups = all.kind(consumer).groups.iter().cloned().collect();
-        }
-        Seen::Identity(Rc::new(identity))
-    }
-}
-
-/// Name and password (RFC 7617 §2).
-fn pair(credential: &[u8]) -> Option<(String, Vec<u8>)> {
-    let decoded = STANDARD.decode(credential).ok()?;
-    let at = decoded.iter().position(|byte| *byte == b':')?;
-    let name = std::str::from_utf8(&decoded[..at]).ok()?;
-    (!name.is_empty()).then(|| (name.to_owned(), decoded[at + 1..].to_vec()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_end_at_the_first_colon() {
-        for (text, expected) in [
-            ("alice:secret", Some(("alice", "secret"))),
-            ("alice:a:b", Some(("alice", "a:b"))),
-            ("alice:", Some(("alice", ""))),
-            (":secret", None),
-            ("alice", None),
-            ("é:ü", Some(("é", "ü"))),
-        ] {
-            let read = pair(STANDARD.encode(text).as_bytes());
-            let expected = expected.map(|(a, b)| (a.to_owned(), b.as_bytes().to_vec()));
-            assert_eq!(read, expected, "{text}");
-        }
-        assert_eq!(pair(b"!!!"), None);
-        assert_eq!(pair(STANDARD.encode(b"\xff:x").as_bytes()), None);
+        let way = &self.way.name;
+        Seen::Identity(Rc::new(match user.consumer {
+            Some(consumer) => consumers.identity(Shown::Password, way, consumer),
+            None => Identity::plain(Shown::Password, way.as_str().into(), (*user.name).into()),
+        }))
     }
 }

@@ -53,11 +53,6 @@ fn judged<'a>(identity: Rc<Identity>, expires_s: u32) -> Outcome<'a> {
 }
 
 fn identity(asking: Asking<'_>, way: &Way, key: &keys::Found<'_>) -> Identity {
-    let all = &asking.snapshot.consumers.all;
-    let mut identity =
-        Identity::plain(Shown::Key, way.name.as_str().into(), all.name(key.consumer).into());
-    identity.consumer = Some(key.consumer);
-    identity.groups = all.kind(key.consumer).groups.iter().cloned().collect();
-    identity.scopes = key.scopes.iter().cloned().collect();
-    identity
+    let identity = asking.snapshot.consumers.identity(Shown::Key, &way.name, key.consumer);
+    Identity { scopes: key.scopes.iter().cloned().collect(), ..identity }
 }

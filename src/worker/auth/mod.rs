@@ -165,7 +165,8 @@ fn slowly<'a>(
 }
 
 /// The field lines that say what may be shown (RFC 9110 §11.6.1).
-fn challenges(snapshot: &Generation, rule: &Authenticate, refusal: Refusal) -> Vec<u8> {
+#[cold]
+pub fn challenges(snapshot: &Generation, rule: &Authenticate, refusal: Refusal) -> Vec<u8> {
     let mut told: Vec<String> = Vec::new();
     for id in rule.asked.alternatives.iter().flatten() {
         let text = challenge(snapshot.way(*id), refusal);
@@ -190,7 +191,9 @@ fn challenge(way: &Way, refusal: Refusal) -> String {
         // Only the service knows what it takes.
         WayKind::Service(_) => format!("Service realm=\"{name}\""),
         // RFC 6750 §3: nothing of errors where no token was shown.
-        WayKind::Jwt(_) if refusal.reason == refusal::AUTH_MISSING => {
+        WayKind::Jwt(_)
+            if [refusal::AUTH_MISSING, refusal::AUTHZ_IDENTITY].contains(&refusal.reason) =>
+        {
             format!("Bearer realm=\"{name}\"")
         }
         WayKind::Jwt(_) => {

@@ -27,6 +27,7 @@ pub fn head(forward: &Forward<'_>, matched: &RouteMatch) -> Result<Vec<u8>, Refu
 }
 
 /// Writes the head and the arrived part of the body into one buffer.
+#[inline(always)]
 pub fn compose<B: RequestBody>(
     forward: &Forward<'_>,
     matched: &RouteMatch,

@@ -23,6 +23,14 @@ use crate::{
     },
 };
 
+/// What policies add to the fields of a final response, and do to them.
+#[derive(Default)]
+struct Told {
+    /// Whole lines.
+    added: Vec<u8>,
+    reshape: Reshape,
+}
+
 /// Where the response to one request goes.
 pub struct H1Sink<'c> {
     worker: &'c Worker,
@@ -40,10 +48,8 @@ pub struct H1Sink<'c> {
     sent: Sent,
     /// What the client is told about how long things took.
     timing: Option<Timing>,
-    /// Further field lines of the final response.
-    added: Vec<u8>,
-    /// What else becomes of its fields.
-    reshape: Option<Box<Reshape>>,
+    /// What policies have to say in the final response's fields.
+    told: Option<Box<Told>>,
     waited_ms: u64,
     /// While a body comes from a pipe.
     at_once: Option<AtOnce<'c>>,
@@ -72,8 +78,7 @@ impl<'c> H1Sink<'c> {
             wait,
             sent: Sent::default(),
             timing: None,
-            added: Vec::new(),
-            reshape: None,
+            told: None,
             waited_ms: 0,
             at_once: None,
         }
@@ -115,7 +120,7 @@ impl<'c> H1Sink<'c> {
             out.extend_from_slice(b"\r\n");
         }
         self.timing_field(out);
-        out.extend_from_slice(&self.added);
+        self.added(out);
         if self.framing == SendFraming::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
@@ -125,6 +130,13 @@ impl<'c> H1Sink<'c> {
             (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
         }
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// What policies add.
+    fn added(&self, out: &mut Vec<u8>) {
+        if let Some(told) = &self.told {
+            out.extend_from_slice(&told.added);
+        }
     }
 
     fn timing_field(&self, out: &mut Vec<u8>) {
@@ -139,9 +151,9 @@ impl<'c> H1Sink<'c> {
     pub fn rewrite(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
         out.clear();
         emit::status_line(out, head.status, head.phrase.of(bytes));
-        match &self.reshape {
+        match &self.told {
             None => emit::kept_fields(out, bytes, &head.fields, |_| false),
-            Some(reshape) => reshaped(reshape, out, head, bytes),
+            Some(told) => reshaped(&told.reshape, out, head, bytes),
         }
         let has_date = head.fields.iter().any(|field| field.id == FieldId::Date);
         out.extend_from_slice(self.snapshot.forwarding.via.line(head.version));
@@ -244,11 +256,11 @@ impl ResponseSink for H1Sink<'_> {
     }
 
     fn add_fields(&mut self, lines: &[u8]) {
-        self.added.extend_from_slice(lines);
+        self.told.get_or_insert_default().added.extend_from_slice(lines);
     }
 
     fn reshape(&mut self) -> &mut Reshape {
-        self.reshape.get_or_insert_default()
+        &mut self.told.get_or_insert_default().reshape
     }
 
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
@@ -355,11 +367,12 @@ impl ResponseSink for H1Sink<'_> {
         for (name, value) in response.fields {
             emit::field(&mut out, name.as_bytes(), value.as_bytes());
         }
-        if let Some(reshape) = &self.reshape {
+        if let Some(told) = &self.told {
             let has = |name: &[u8], (own, _): &(String, String)| {
                 own.as_bytes().eq_ignore_ascii_case(name)
             };
-            reshape.write(&mut out, |name| response.fields.iter().any(|field| has(name, field)));
+            told.reshape
+                .write(&mut out, |name| response.fields.iter().any(|field| has(name, field)));
         }
         self.security(&mut out, None);
         self.hop_fields(&mut out, false);
@@ -379,7 +392,7 @@ impl ResponseSink for H1Sink<'_> {
         emit::kept_fields(&mut out, buf.bytes(), &head.fields, |_| false);
         out.extend_from_slice(self.snapshot.forwarding.via.line(head.version));
         self.timing_field(&mut out);
-        out.extend_from_slice(&self.added);
+        self.added(&mut out);
         out.extend_from_slice(b"Connection: Upgrade\r\n");
         emit::field(&mut out, b"Upgrade", head.upgrade.of(buf.bytes()));
         out.extend_from_slice(b"\r\n");

@@ -6,7 +6,8 @@
 //! would have begun before the first is seen to stall. While [`SCARCE_STREAMS`] of them wait for
 //! their clients, buffers are small. And what is held for clients that do not take it has a budget
 //! (`http2.stalled`): beyond it, those that have taken nothing for [`STALLED_MS`] are ended, the
-//! longest ones first.
+//! longest ones first. Alone, too, a connection that gives up what it has asked for begins the next
+//! request later ([`TRIES`]).
 
 use std::{
     cell::{Cell, RefCell},
@@ -27,6 +28,12 @@ const FOR_EACH: u32 = 2;
 /// A connection whose requests bring no response in this time, so that it cannot show whether it
 /// takes them, may have twice as many.
 const PACE_MS: u64 = 1000;
+/// Requests that a client may give up before they are answered, at once; each response that it takes
+/// allows for two, ...
+const TRIES: u32 = 20;
+/// ... and each time this long without one, for one. Then its next request waits so long: opening a
+/// connection to an upstream for a request that nobody wants costs more than asking for it.
+const TRY_MS: u64 = 50;
 /// Requests that wait for their clients to take data, from which on all buffers are small.
 const SCARCE_STREAMS: u32 = 128;
 /// What took something a moment ago is only slow.
@@ -140,11 +147,20 @@ pub struct Pace {
     allowed: Cell<u32>,
     /// When it was last held up, or allowed more after that.
     since_ms: Cell<Option<u64>>,
+    /// Requests that may yet be given up, ...
+    tries: Cell<u32>,
+    /// ... and when the last one was.
+    tried_ms: Cell<u64>,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { allowed: Cell::new(FEW), since_ms: Cell::new(None) }
+        Pace {
+            allowed: Cell::new(FEW),
+            since_ms: Cell::new(None),
+            tries: Cell::new(TRIES),
+            tried_ms: Cell::new(0),
+        }
     }
 }
 
@@ -152,6 +168,20 @@ impl Pace {
     /// A response was taken.
     pub fn taken(&self) {
         self.allowed.set(self.allowed.get().saturating_add(FOR_EACH));
+        self.tries.set((self.tries.get() + 2).min(TRIES));
+    }
+
+    /// The client gave a request up at `now_ms`, before it was answered.
+    pub fn given_up(&self, now_ms: u64) {
+        let elapsed_ms = now_ms.saturating_sub(self.tried_ms.replace(now_ms));
+        let earned = u32::try_from(elapsed_ms / TRY_MS).unwrap_or(TRIES).min(TRIES);
+        self.tries.set((self.tries.get() + earned).min(TRIES).saturating_sub(1));
+    }
+
+    /// When a client that gives requests up may begin the next one; `None`: now.
+    pub fn tries_at(&self, now_ms: u64) -> Option<u64> {
+        let at_ms = self.tried_ms.get() + TRY_MS;
+        (self.tries.get() == 0 && at_ms > now_ms).then_some(at_ms)
     }
 
     /// One was not: it begins anew.
@@ -219,6 +249,25 @@ mod tests {
     }
 
     /// A thousand calls that wait for their first message have begun soon.
+    #[test]
+    fn who_gives_requests_up_waits_until_it_takes_a_response_or_time_passes() {
+        let pace = Pace::default();
+        (1..TRIES).for_each(|_| pace.given_up(1000));
+        assert_eq!(pace.tries_at(1000), None);
+        pace.given_up(1000);
+        assert_eq!(pace.tries_at(1000), Some(1000 + TRY_MS));
+        assert_eq!(pace.tries_at(1000 + TRY_MS), None, "one more");
+        pace.given_up(1000 + TRY_MS);
+        assert_eq!(pace.tries_at(1000 + TRY_MS), Some(1000 + 2 * TRY_MS));
+        pace.taken();
+        assert_eq!(pace.tries_at(1000 + TRY_MS), None);
+        (0..2).for_each(|_| pace.given_up(1000 + TRY_MS));
+        assert!(pace.tries_at(1000 + TRY_MS).is_some());
+        // After a while all is forgotten.
+        (1..TRIES).for_each(|_| pace.given_up(1_000_000));
+        assert_eq!(pace.tries_at(1_000_000), None);
+    }
+
     #[test]
     fn time_without_responses_allows_more_unless_the_client_takes_none() {
         let (pace, crowd) = (Pace::default(), dense());

@@ -429,11 +429,17 @@ impl Session {
             || self.is_shed.get()
             || self.waiting.get() >= WAITING_MAX
             || self.pace.holds_up(&self.worker.crowd, open)
+            || self.pace.tries_at(now_ms()).is_some()
     }
 
     /// The client has taken all of a response.
     fn has_taken(&self) {
         self.pace.taken();
+    }
+
+    /// The client has given a request up before it was answered.
+    fn has_given_up(&self) {
+        self.pace.given_up(now_ms());
     }
 
     /// A stream was given up because the client did not take its response.
@@ -496,11 +502,14 @@ impl Session {
 
     /// Has the task ask again, where others are what holds it up.
     fn keep_pace(&self, cx: &Context<'_>) {
-        let open = self.open.get();
-        if !self.pace.holds_up(&self.worker.crowd, open) {
-            return;
-        }
-        let at_ms = self.pace.held_up(open, self.waiting.get() > 0, now_ms());
+        let (open, now_ms) = (self.open.get(), now_ms());
+        let at_ms = match self.pace.tries_at(now_ms) {
+            Some(at_ms) => at_ms,
+            None if self.pace.holds_up(&self.worker.crowd, open) => {
+                self.pace.held_up(open, self.waiting.get() > 0, now_ms)
+            }
+            None => return,
+        };
         let mut alarm = self.pace_alarm.borrow_mut();
         let alarm = alarm.get_or_insert_with(|| self.worker.alarms.alarm());
         alarm.arm(at_ms, cx.waker());

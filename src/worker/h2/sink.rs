@@ -133,6 +133,11 @@ impl Half {
         reset.is_ready()
     }
 
+    /// The client gave the stream up.
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.get()
+    }
+
     /// Ends the stream without a proper end.
     pub fn reset(&self, reason: Reason) {
         match &mut *self.stream.borrow_mut() {

@@ -110,6 +110,9 @@ async fn exchange(
     let outcome = pipeline::serve(worker, snapshot, &mut exchange, &mut body, &mut sink).await;
     half.end_tunnel();
     if let Outcome::Broken(_) = outcome {
+        if half.is_gone() && !sink.begun() {
+            session.has_given_up();
+        }
         // What the client has is not the whole.
         half.reset(if sink.begun() { Reason::INTERNAL_ERROR } else { Reason::CANCEL });
     } else {

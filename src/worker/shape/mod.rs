@@ -133,17 +133,14 @@ async fn respond<B: RequestBody, S: ResponseSink>(
     policies: &Policies,
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Refusal> {
-    let (rule, compress) = (policies.transform_response.as_ref(), policies.compress.as_ref());
-    if rule.is_none() && compress.is_none() && policies.response_bytes_max.is_none() {
-        return pipeline::act(worker, snapshot, exchange, to, body, sink).await;
-    }
+    // Also where nothing of it is: see `pipeline::phases`.
     let mut sink = Shaped {
         snapshot,
         exchange,
         matched: to.0,
         worker,
-        rule,
-        compress,
+        rule: policies.transform_response.as_ref(),
+        compress: policies.compress.as_ref(),
         inner: sink,
         left: policies.response_bytes_max.unwrap_or(u64::MAX),
         held: None,

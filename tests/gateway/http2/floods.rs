@@ -264,6 +264,29 @@ fn floods_of_several_connections_end_and_leave_memory_as_it_was() {
     upstream.wait_until_idle_but(2);
 }
 
+/// An upstream connection for a request that nobody wants costs more than asking for it.
+#[test]
+fn who_gives_requests_up_waits_with_the_next_one() {
+    // More than it may, because time that passes meanwhile allows for more.
+    const AT_ONCE: usize = 40;
+    let upstream = hanging();
+    let gateway = Gateway::before(upstream.address(), "");
+    let mut client = connect(&gateway);
+    let asked: Vec<u32> = (0..AT_ONCE).map(|_| client.ask("GET", "/waits", &[])).collect();
+    let sees = |n: usize| upstream.requests().len() >= n;
+    eventually("all are forwarded", || sees(AT_ONCE));
+    let given_up = Instant::now();
+    let resets: Vec<u8> = asked.iter().flat_map(|n| reset(*n, code::CANCEL)).collect();
+    client.send(resets);
+    // What comes in the same turn begins before anybody has noticed.
+    client.ping();
+    client.ask("GET", "/waits", &[]);
+    eventually("one more is forwarded", || sees(AT_ONCE + 1));
+    // 50 ms, by a clock that counts in milliseconds.
+    assert!(given_up.elapsed() >= Duration::from_millis(45), "{:?}", given_up.elapsed());
+    assert_eq!(client.get("/next").status, 200);
+}
+
 /// What clients do is counted, and no reason to fill the log.
 #[test]
 fn floods_leave_nothing_in_the_log() {
