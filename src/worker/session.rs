@@ -12,6 +12,10 @@ use super::{
 use crate::policy::client_cert::ClientCert;
 
 /// The TLS session of one connection.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "boxed as a whole, which is one branch for plaintext"
+)]
 pub enum Session {
     /// Records are sealed and opened here.
     User(Tls),
