@@ -80,6 +80,7 @@ mod tests {
     fn of(text: &str) -> Table {
         // Files are looked for in the current directory; the reference file is in config/.
         let text = text.replace("\"tls/", "\"config/tls/");
+        let text = text.replace("\"openapi/", "\"config/openapi/");
         effective(&from_text("small.toml", &text).expect("a good configuration").0)
     }
 

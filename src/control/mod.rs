@@ -2,6 +2,7 @@
 
 pub mod acme;
 pub mod admin;
+mod aside;
 mod behind;
 mod cli;
 pub mod commands;

@@ -15,58 +15,32 @@ mod plan;
 mod renew;
 mod store;
 
-use std::{sync::Arc, thread};
-
-use tokio::sync::watch;
-
 pub use board::{Board, Key, Line, unix};
 
+use super::aside::Aside;
 use crate::config::snapshot::AcmeName;
-
-/// What is wanted of the thread; its end when the sender is gone.
-type Names = Arc<[AcmeName]>;
 
 /// Certificates as the main thread sees them.
 pub struct Acme {
     board: Board,
-    names: Option<watch::Sender<Names>>,
-    /// Of the configuration that it follows.
-    generation: u64,
+    aside: Aside<AcmeName>,
 }
 
 impl Acme {
     pub fn new(board: Board) -> Acme {
-        Acme { board, names: None, generation: 0 }
+        Acme { board, aside: Aside::default() }
     }
 
     /// Follows another configuration, once workers have it.
     pub fn follow(&mut self, generation: u64, names: &[AcmeName]) {
-        if std::mem::replace(&mut self.generation, generation) == generation {
-            return;
-        }
-        match &self.names {
-            Some(sender) => drop(sender.send_replace(names.into())),
-            None if names.is_empty() => {}
-            None => match begin(names.into(), self.board.clone()) {
-                Ok(sender) => self.names = Some(sender),
-                Err(e) => {
-                    tracing::error!(error = %e, "cannot start a thread: no certificate is renewed");
-                }
-            },
-        }
+        let board = self.board.clone();
+        let work = |names| renew::renew(names, board);
+        let about = ("acme", "no certificate is renewed");
+        self.aside.follow(generation, || names.into(), about, work);
     }
 
     /// Another process renews from now on, or nobody.
     pub fn stop(&mut self) {
-        self.names = None;
+        self.aside.stop();
     }
-}
-
-fn begin(names: Names, board: Board) -> std::io::Result<watch::Sender<Names>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (sender, receiver) = watch::channel(names);
-    thread::Builder::new()
-        .name("acme".to_owned())
-        .spawn(move || runtime.block_on(renew::renew(receiver, board)))?;
-    Ok(sender)
 }

@@ -10,10 +10,11 @@ use std::{
 };
 
 use httpdate::fmt_http_date;
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 
 use super::{
-    Board, Names,
+    super::aside::Wanted,
+    Board,
     order::{self, Failed},
     plan::{self, paced},
     store::{self, Lock},
@@ -32,7 +33,7 @@ const SLEEP_MIN: Duration = Duration::from_millis(20);
 const ORDER_MAX: Duration = Duration::from_secs(600);
 
 /// Runs until nobody wants anything any more.
-pub async fn renew(mut names: watch::Receiver<Names>, board: Board) {
+pub async fn renew(mut names: Wanted<AcmeName>, board: Board) {
     let random = Random::default();
     let mut renewer = Renewer { board, random, plans: HashMap::new(), locks: HashMap::new() };
     let mut before = names.borrow().clone();
@@ -55,7 +56,8 @@ pub async fn renew(mut names: watch::Receiver<Names>, board: Board) {
             continue;
         };
         // A name that is wanted no more is left at once, and so is everything at the end.
-        let is_gone = |now: &Names| !now.iter().any(|other| Arc::ptr_eq(&other.cell, &name.cell));
+        let is_gone =
+            |now: &Arc<[AcmeName]>| !now.iter().any(|other| Arc::ptr_eq(&other.cell, &name.cell));
         tokio::select! {
             gone = names.wait_for(is_gone) => if gone.is_err() { return },
             () = renewer.see_to(name) => {}
@@ -112,7 +114,7 @@ impl Renewer {
     }
 
     /// Forgets names that are wanted no more, and lets go of their locks.
-    fn keep(&mut self, wanted: &Names) {
+    fn keep(&mut self, wanted: &[AcmeName]) {
         self.board.keep(wanted);
         self.plans.retain(|file, _| wanted.iter().any(|name| name.file() == *file));
         self.locks.retain(|folder, _| wanted.iter().any(|name| name.issuer.folder == *folder));

@@ -11,62 +11,35 @@ mod bucket;
 mod connect;
 mod keep;
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, thread};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
-use tokio::{
-    sync::watch,
-    task::{JoinHandle, LocalSet},
-};
+use tokio::task::JoinHandle;
 
+use super::aside::{Aside, Wanted};
 use crate::{
     config::snapshot::{Redis, Snapshot},
     worker::home::Homes,
 };
 
-type Wanted = Arc<[Arc<Redis>]>;
-
 /// The thread as the main thread sees it.
 #[derive(Default)]
-pub struct Fleet {
-    wanted: Option<watch::Sender<Wanted>>,
-    /// Of the configuration that it follows.
-    generation: u64,
-}
+pub struct Fleet(Aside<Arc<Redis>>);
 
 impl Fleet {
     /// Follows another configuration. `homes` are the workers' that it is for.
     pub fn follow(&mut self, snapshot: &Snapshot, homes: &Homes) {
-        if std::mem::replace(&mut self.generation, snapshot.generation) == snapshot.generation {
-            return;
-        }
-        let wanted: Wanted = snapshot.redis.iter().cloned().map(Arc::new).collect();
-        match &self.wanted {
-            Some(sender) => drop(sender.send_replace(wanted)),
-            None if wanted.is_empty() => {}
-            None => match begin(wanted, homes.clone()) {
-                Ok(sender) => self.wanted = Some(sender),
-                Err(e) => {
-                    tracing::error!(error = %e, "cannot start a thread: no limit is shared");
-                }
-            },
-        }
+        let of_it = || snapshot.redis.iter().cloned().map(Arc::new).collect();
+        let homes = homes.clone();
+        let work = |wanted| keep_all(wanted, homes);
+        self.0.follow(snapshot.generation, of_it, ("fleet", "no limit is shared"), work);
     }
-}
-
-fn begin(wanted: Wanted, homes: Homes) -> std::io::Result<watch::Sender<Wanted>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (sender, receiver) = watch::channel(wanted);
-    thread::Builder::new()
-        .name("fleet".to_owned())
-        .spawn(move || LocalSet::new().block_on(&runtime, keep_all(receiver, homes)))?;
-    Ok(sender)
 }
 
 /// A server with its task; the settings are those of the last configuration.
 type Kept = (Rc<RefCell<Arc<Redis>>>, JoinHandle<()>);
 
 /// One task for each server, for as long as configurations have it with the same settings.
-async fn keep_all(mut wanted: watch::Receiver<Wanted>, homes: Homes) {
+async fn keep_all(mut wanted: Wanted<Arc<Redis>>, homes: Homes) {
     let mut all: HashMap<usize, Kept> = HashMap::new();
     loop {
         let now = wanted.borrow_and_update().clone();

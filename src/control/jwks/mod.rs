@@ -8,42 +8,23 @@
 pub mod fetch;
 mod keep;
 
-use std::{sync::Arc, thread};
+use std::sync::Arc;
 
-use tokio::{
-    sync::watch,
-    task::{JoinSet, LocalSet},
-};
+use tokio::task::JoinSet;
 
+use super::aside::{Aside, Wanted};
 use crate::config::snapshot::{KeySource, Provider, Snapshot, WayKind};
-
-type Wanted = Arc<[Arc<Provider>]>;
 
 /// The thread as the main thread sees it.
 #[derive(Default)]
-pub struct Jwks {
-    wanted: Option<watch::Sender<Wanted>>,
-    /// Of the configuration that it follows.
-    generation: u64,
-}
+pub struct Jwks(Aside<Arc<Provider>>);
 
 impl Jwks {
     /// Follows another configuration.
     pub fn follow(&mut self, snapshot: &Snapshot) {
-        if std::mem::replace(&mut self.generation, snapshot.generation) == snapshot.generation {
-            return;
-        }
-        let wanted: Wanted = providers(snapshot).cloned().collect();
-        match &self.wanted {
-            Some(sender) => drop(sender.send_replace(wanted)),
-            None if wanted.is_empty() => {}
-            None => match begin(wanted) {
-                Ok(sender) => self.wanted = Some(sender),
-                Err(e) => {
-                    tracing::error!(error = %e, "cannot start a thread: no keys are fetched");
-                }
-            },
-        }
+        let names = ("jwks", "no keys are fetched");
+        let of_it = || providers(snapshot).cloned().collect();
+        self.0.follow(snapshot.generation, of_it, names, keep_all);
     }
 }
 
@@ -59,18 +40,9 @@ pub fn providers(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Provider>> {
     })
 }
 
-fn begin(wanted: Wanted) -> std::io::Result<watch::Sender<Wanted>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (sender, receiver) = watch::channel(wanted);
-    thread::Builder::new()
-        .name("jwks".to_owned())
-        .spawn(move || LocalSet::new().block_on(&runtime, keep_all(receiver)))?;
-    Ok(sender)
-}
-
 /// One task for each provider, all of them anew with each configuration: what they know is in the
 /// cells.
-async fn keep_all(mut wanted: watch::Receiver<Wanted>) {
+async fn keep_all(mut wanted: Wanted<Arc<Provider>>) {
     loop {
         let mut tasks = JoinSet::new();
         for provider in wanted.borrow_and_update().iter() {

@@ -14,15 +14,15 @@ use std::{
     collections::HashMap,
     rc::Rc,
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::{Semaphore, watch},
-    task::{JoinSet, LocalSet, spawn_local},
+    sync::Semaphore,
+    task::{JoinSet, spawn_local},
 };
 
+use super::aside::{Aside, Wanted};
 use crate::{
     config::snapshot::{
         LoginWay, Snapshot, WayKind,
@@ -37,33 +37,16 @@ const UNDER_WAY_MAX: usize = 64;
 /// Of a section, what went wrong is told once in this time.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-type Wanted = Arc<[Arc<LoginWay>]>;
-
 /// The thread as the main thread sees it.
 #[derive(Default)]
-pub struct Logins {
-    wanted: Option<watch::Sender<Wanted>>,
-    /// Of the configuration that it follows.
-    generation: u64,
-}
+pub struct Logins(Aside<Arc<LoginWay>>);
 
 impl Logins {
     /// Follows another configuration.
     pub fn follow(&mut self, snapshot: &Snapshot) {
-        if std::mem::replace(&mut self.generation, snapshot.generation) == snapshot.generation {
-            return;
-        }
-        let wanted: Wanted = ways(snapshot).map(|way| Arc::new(way.clone())).collect();
-        match &self.wanted {
-            Some(sender) => drop(sender.send_replace(wanted)),
-            None if wanted.is_empty() => {}
-            None => match begin(wanted) {
-                Ok(sender) => self.wanted = Some(sender),
-                Err(e) => {
-                    tracing::error!(error = %e, "cannot start a thread: nobody can log in");
-                }
-            },
-        }
+        let names = ("oidc", "nobody can log in");
+        let of_it = || ways(snapshot).map(|way| Arc::new(way.clone())).collect();
+        self.0.follow(snapshot.generation, of_it, names, serve_all);
     }
 }
 
@@ -73,15 +56,6 @@ pub fn ways(snapshot: &Snapshot) -> impl Iterator<Item = &LoginWay> {
         WayKind::Login(login) => Some(&**login),
         _ => None,
     })
-}
-
-fn begin(wanted: Wanted) -> std::io::Result<watch::Sender<Wanted>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (sender, receiver) = watch::channel(wanted);
-    thread::Builder::new()
-        .name("oidc".to_owned())
-        .spawn(move || LocalSet::new().block_on(&runtime, serve_all(receiver)))?;
-    Ok(sender)
 }
 
 /// What outlives a configuration, by section.
@@ -115,7 +89,7 @@ impl Kept {
 
 /// One task for each section that takes orders, all of them anew with each configuration. What they
 /// have taken is served by tasks that stay.
-async fn serve_all(mut wanted: watch::Receiver<Wanted>) {
+async fn serve_all(mut wanted: Wanted<Arc<LoginWay>>) {
     let kept = Kept::default();
     loop {
         let mut tasks = JoinSet::new();

@@ -76,7 +76,7 @@ impl std::fmt::Debug for Key {
 
 /// What verifies.
 pub enum Material {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -88,7 +88,7 @@ impl Material {
                 "it has {} bytes, fewer than the hash ({SECRET_BYTES_MIN})",
                 secret.len()
             )),
-            _ => Ok(Material::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret))),
+            _ => Ok(Material::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret)))),
         }
     }
 

@@ -247,7 +247,7 @@ impl Shared {
             "/keys" => (200, self.keys()),
             "/token" => {
                 let form = parameters(str::from_utf8(&body).unwrap());
-                self.tokens(socket, Asked { form, authorization: field("authorization") })
+                self.tokens(socket, &Asked { form, authorization: field("authorization") })
             }
             _ => (404, json!({})),
         };
@@ -280,7 +280,7 @@ impl Shared {
                            "x": b64(self.key.public_key()) }] })
     }
 
-    fn tokens(&self, mut socket: &TcpStream, asked: Asked) -> (u16, Value) {
+    fn tokens(&self, mut socket: &TcpStream, asked: &Asked) -> (u16, Value) {
         let manner = self.manner.lock().unwrap().clone();
         self.state.lock().unwrap().asked.push(asked.clone());
         match manner.answer {
