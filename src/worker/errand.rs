@@ -8,7 +8,6 @@
 
 use std::{
     any::Any,
-    cell::RefCell,
     io,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,19 +16,20 @@ use std::{
         Arc,
         mpsc::{self, Receiver, SyncSender},
     },
-    task::{Poll, Waker},
 };
 
 use crossbeam_queue::ArrayQueue;
-use slab::Slab;
 
-use super::{Worker, bell::Bell};
+use super::{
+    Worker,
+    bell::Bell,
+    replies::{Place, Replies, Ticket},
+};
 
 /// Errands of one worker that are not over.
 const OUT_MAX: usize = 512;
 /// Errands that nobody has begun, of all workers.
 const WAITING_MAX: usize = 4096;
-
 /// Replies that others than the desk have ([`answer`]).
 const OTHERS_MAX: usize = 2048;
 
@@ -60,13 +60,6 @@ pub enum Failed {
     Broken,
 }
 
-/// A place in the table, and its user: a place is used again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Ticket {
-    place: usize,
-    serial: u64,
-}
-
 struct Returns {
     queue: ArrayQueue<(Ticket, Option<Answer>)>,
     bell: Bell,
@@ -76,13 +69,7 @@ struct Returns {
 pub struct Errands {
     desk: Desk,
     back: Arc<Returns>,
-    out: RefCell<Slab<Out>>,
-}
-
-struct Out {
-    serial: u64,
-    waker: Option<Waker>,
-    answer: Option<Option<Answer>>,
+    out: Replies<Option<Answer>>,
 }
 
 /// A desk and its tray.
@@ -106,16 +93,7 @@ impl Errands {
         // Those that were given up still come back.
         let queue = ArrayQueue::new(OUT_MAX + WAITING_MAX + OTHERS_MAX);
         let back = Arc::new(Returns { queue, bell: Bell::new()? });
-        Ok(Errands { desk, back, out: RefCell::default() })
-    }
-}
-
-/// Frees the place of an errand that is over or given up.
-struct Placed<'w>(&'w Errands, Ticket);
-
-impl Drop for Placed<'_> {
-    fn drop(&mut self) {
-        self.0.out.borrow_mut().remove(self.1.place);
+        Ok(Errands { desk, back, out: Replies::default() })
     }
 }
 
@@ -126,11 +104,11 @@ pub async fn errand<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failed> {
     let errands = &worker.errands;
-    let placed = errands.place(worker)?;
+    let place = errands.place(worker)?;
     let work = Box::new(move || Box::new(work()) as Answer);
-    let errand = Errand { work, ticket: placed.1, back: errands.back.clone() };
+    let errand = Errand { work, ticket: place.ticket, back: errands.back.clone() };
     errands.desk.0.try_send(errand).map_err(|_| Failed::Busy)?;
-    placed.answer(worker, by_ms).await
+    answered(&place, worker, by_ms).await
 }
 
 /// Where somebody who does not work at the desk leaves what a worker waits for. A worker that has
@@ -171,30 +149,19 @@ pub async fn answer<T: Send + 'static>(
     ask: impl FnOnce(Reply<T>),
 ) -> Result<T, Failed> {
     let errands = &worker.errands;
-    let placed = errands.place(worker)?;
-    ask(Reply { ticket: placed.1, back: Some(errands.back.clone()), of: PhantomData });
-    placed.answer(worker, by_ms).await
+    let place = errands.place(worker)?;
+    ask(Reply { ticket: place.ticket, back: Some(errands.back.clone()), of: PhantomData });
+    answered(&place, worker, by_ms).await
 }
 
-impl Placed<'_> {
-    async fn answer<T: 'static>(self, worker: &Worker, by_ms: u64) -> Result<T, Failed> {
-        let (errands, placed) = (self.0, &self);
-        let answered = std::future::poll_fn(|cx| {
-            let mut out = errands.out.borrow_mut();
-            let own = &mut out[placed.1.place];
-            match own.answer.take() {
-                Some(answer) => Poll::Ready(answer),
-                None => {
-                    own.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        });
-        let alarm = worker.alarms.alarm();
-        let answer = alarm.by(by_ms, answered).await.map_err(|_| Failed::Late)?;
-        let value = answer.and_then(|answer| answer.downcast::<T>().ok());
-        value.map(|value| *value).ok_or(Failed::Broken)
-    }
+async fn answered<T: 'static>(
+    place: &Place<'_, Option<Answer>>,
+    worker: &Worker,
+    by_ms: u64,
+) -> Result<T, Failed> {
+    let answer = place.reply(worker, by_ms).await.map_err(|_| Failed::Late)?;
+    let value = answer.and_then(|answer| answer.downcast::<T>().ok());
+    value.map(|value| *value).ok_or(Failed::Broken)
 }
 
 /// Hands out what comes back, for as long as the worker runs.
@@ -205,7 +172,7 @@ pub async fn receive(worker: Rc<Worker>) {
         loop {
             ear.heard();
             while let Some((ticket, answer)) = errands.back.queue.pop() {
-                errands.hand_out(ticket, answer);
+                errands.out.hand_out(ticket, answer);
             }
             ear.wait().await?;
         }
@@ -216,27 +183,7 @@ pub async fn receive(worker: Rc<Worker>) {
 
 impl Errands {
     /// A place for another one, if there is one.
-    fn place(&self, worker: &Worker) -> Result<Placed<'_>, Failed> {
-        let mut out = self.out.borrow_mut();
-        if out.len() >= OUT_MAX {
-            return Err(Failed::Busy);
-        }
-        let serial = worker.random.next();
-        let place = out.insert(Out { serial, waker: None, answer: None });
-        Ok(Placed(self, Ticket { place, serial }))
-    }
-
-    fn hand_out(&self, ticket: Ticket, answer: Option<Answer>) {
-        let waker = match self.out.borrow_mut().get_mut(ticket.place) {
-            Some(out) if out.serial == ticket.serial => {
-                out.answer = Some(answer);
-                out.waker.take()
-            }
-            // Given up.
-            _ => None,
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+    fn place(&self, worker: &Worker) -> Result<Place<'_, Option<Answer>>, Failed> {
+        self.out.place(worker.random.next(), OUT_MAX).ok_or(Failed::Busy)
     }
 }

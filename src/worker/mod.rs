@@ -47,6 +47,7 @@ mod proxied;
 pub mod rate_limits;
 mod received;
 mod removed;
+pub mod replies;
 pub mod report;
 pub mod reshape;
 pub mod respond;

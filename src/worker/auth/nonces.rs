@@ -10,11 +10,9 @@
 use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque},
-    task::{Poll, Waker},
 };
 
 use ahash::RandomState;
-use slab::Slab;
 
 use super::passwords::Passwords;
 use crate::{
@@ -23,12 +21,15 @@ use crate::{
         Worker,
         clock::{now_ms, unix_s},
         home::{self, Homes},
+        replies::{Replies, Ticket},
     },
 };
 
 /// A request waits so long for the home of its key, and up to a tick longer: nobody else can say
 /// whether its nonce is new, so that a worker that is behind must not turn good ones away.
 const WAIT_MS: u64 = 2000;
+/// Requests of one worker that wait so.
+const WAITS_MAX: usize = 64 * 1024;
 
 /// Whether a nonce was used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,20 +73,13 @@ pub struct Nonce {
     most: u32,
 }
 
-/// A place in the table of waits, and its user: a place is used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    place: usize,
-    serial: u64,
-}
-
 /// One worker's.
 pub struct Nonces {
     /// Of the keys whose home it is.
     keys: RefCell<HashMap<u64, Memory, RandomState>>,
     /// Unix time from which on all that was used is known; 0: always.
     since_s: u64,
-    waits: RefCell<Slab<Wait>>,
+    waits: Replies<Used>,
 }
 
 /// Nonces of one key.
@@ -96,16 +90,10 @@ struct Memory {
     order: VecDeque<(u64, Tag)>,
 }
 
-struct Wait {
-    serial: u64,
-    waker: Option<Waker>,
-    used: Option<Used>,
-}
-
 impl Nonces {
     pub fn new(homes: &Homes, worker: usize) -> Nonces {
         let since_s = if homes.is_successor(worker) { unix_s() } else { 0 };
-        Nonces { keys: RefCell::default(), since_s, waits: RefCell::default() }
+        Nonces { keys: RefCell::default(), since_s, waits: Replies::default() }
     }
 
     fn take(&self, key: u64, nonce: &Nonce, now_s: u64) -> Used {
@@ -176,12 +164,15 @@ async fn used(worker: &Worker, asked: Asked<'_>) -> Used {
     if home == worker.index {
         return worker.nonces.take(key, &nonce, unix_s());
     }
-    let waiting = Waiting::begin(worker);
-    let letter = Letter::Ask { from: worker.index as u32, ticket: waiting.ticket, key, nonce };
+    let Some(place) = worker.nonces.waits.place(worker.random.next(), WAITS_MAX) else {
+        return Used::Unknown;
+    };
+    let letter = Letter::Ask { from: worker.index as u32, ticket: place.ticket, key, nonce };
     if homes.leave(home, home::Letter::Nonce(letter)).is_err() {
         return Used::Unknown;
     }
-    waiting.answer(asked.by_ms.min(now_ms() + WAIT_MS)).await
+    let by_ms = asked.by_ms.min(now_ms() + WAIT_MS);
+    place.reply(worker, by_ms).await.unwrap_or(Used::Unknown)
 }
 
 /// A letter for this worker.
@@ -193,55 +184,7 @@ pub fn receive(worker: &Worker, letter: Letter) {
             let letter = home::Letter::Nonce(Letter::Answer { ticket, used });
             let _ = worker.homes.leave(from as usize, letter);
         }
-        Letter::Answer { ticket, used } => {
-            let waker = match worker.nonces.waits.borrow_mut().get_mut(ticket.place) {
-                Some(wait) if wait.serial == ticket.serial => {
-                    wait.used = Some(used);
-                    wait.waker.take()
-                }
-                // Given up.
-                _ => None,
-            };
-            // Outside the borrow: a waker may run anything.
-            waker.into_iter().for_each(Waker::wake);
-        }
-    }
-}
-
-/// A request that waits for an answer; its place is free again when it is dropped.
-struct Waiting<'w> {
-    worker: &'w Worker,
-    ticket: Ticket,
-}
-
-impl<'w> Waiting<'w> {
-    fn begin(worker: &'w Worker) -> Waiting<'w> {
-        let serial = worker.random.next();
-        let wait = Wait { serial, waker: None, used: None };
-        let place = worker.nonces.waits.borrow_mut().insert(wait);
-        Waiting { worker, ticket: Ticket { place, serial } }
-    }
-
-    async fn answer(&self, by_ms: u64) -> Used {
-        let answered = std::future::poll_fn(|cx| {
-            let mut waits = self.worker.nonces.waits.borrow_mut();
-            let wait = &mut waits[self.ticket.place];
-            match wait.used {
-                Some(used) => Poll::Ready(used),
-                None => {
-                    wait.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        });
-        let alarm = self.worker.alarms.alarm();
-        alarm.by(by_ms, answered).await.unwrap_or(Used::Unknown)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.worker.nonces.waits.borrow_mut().remove(self.ticket.place);
+        Letter::Answer { ticket, used } => worker.nonces.waits.hand_out(ticket, used),
     }
 }
 
