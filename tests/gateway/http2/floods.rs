@@ -269,21 +269,27 @@ fn floods_of_several_connections_end_and_leave_memory_as_it_was() {
 fn who_gives_requests_up_waits_with_the_next_one() {
     // More than it may, because time that passes meanwhile allows for more.
     const AT_ONCE: usize = 40;
+    const IN_TURNS: usize = 8;
     let upstream = hanging();
     let gateway = Gateway::before(upstream.address(), "");
     let mut client = connect(&gateway);
     let asked: Vec<u32> = (0..AT_ONCE).map(|_| client.ask("GET", "/waits", &[])).collect();
     let sees = |n: usize| upstream.requests().len() >= n;
     eventually("all are forwarded", || sees(AT_ONCE));
-    let given_up = Instant::now();
     let resets: Vec<u8> = asked.iter().flat_map(|n| reset(*n, code::CANCEL)).collect();
     client.send(resets);
-    // What comes in the same turn begins before anybody has noticed.
-    client.ping();
-    client.ask("GET", "/waits", &[]);
-    eventually("one more is forwarded", || sees(AT_ONCE + 1));
-    // 50 ms, by a clock that counts in milliseconds.
-    assert!(given_up.elapsed() >= Duration::from_millis(45), "{:?}", given_up.elapsed());
+    upstream.wait_until_idle_but(0);
+    let given_up = Instant::now();
+    for n in 1..=IN_TURNS {
+        let next = client.ask("GET", "/waits", &[]);
+        eventually("one more is forwarded", || sees(AT_ONCE + n));
+        client.send(reset(next, code::CANCEL));
+        // What comes before the gateway has noticed would begin at once.
+        upstream.wait_until_idle_but(0);
+    }
+    // 50 ms each, by a clock that may be behind at first.
+    let elapsed = given_up.elapsed();
+    assert!(elapsed >= Duration::from_millis(50 * (IN_TURNS as u64 - 3)), "{elapsed:?}");
     assert_eq!(client.get("/next").status, 200);
 }
 
