@@ -19,6 +19,7 @@ use crate::{
         oidc::{
             Rule,
             cookies::{self, Names},
+            session::Sealer,
         },
         seal::Seals,
     },
@@ -82,9 +83,10 @@ fn login(
     let provider = provider(&name.value, written, place, folder, sink)?;
     let (issuer, client_id) = (&written.issuer.0, &written.client_id.0);
     let counter = oidc::counter(&format!("{}\n{issuer}\n{client_id}", name.value));
+    let rule = rule(&name.value, written);
     Some(LoginWay {
-        rule: rule(&name.value, written),
-        seals: Arc::new(seals?),
+        sealer: Arc::new(Sealer::new(&rule, seals?)),
+        rule,
         names: [true, false].map(|is_secure| Names::of(&name.value, is_secure)),
         provider: Arc::new(provider),
         client_auth: *written.client_auth,

@@ -17,13 +17,11 @@ use crossbeam_queue::ArrayQueue;
 use tokio::sync::Notify;
 
 use super::{ClientAuth, Provider};
-use crate::policy::{
-    oidc::{
-        Rule,
-        cookies::Names,
-        tokens::{Grant, NoTokens, Tokens},
-    },
-    seal::Seals,
+use crate::policy::oidc::{
+    Rule,
+    cookies::Names,
+    session::Sealer,
+    tokens::{Grant, NoTokens, Tokens},
 };
 
 /// Orders of a section that control has not taken.
@@ -33,7 +31,8 @@ const WAITING_MAX: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct LoginWay {
     pub rule: Rule,
-    pub seals: Arc<Seals>,
+    /// Of its cookies.
+    pub sealer: Arc<Sealer>,
     /// Of its cookies: over TLS, and without it.
     pub names: [Names; 2],
     /// Its keys and endpoints.
