@@ -37,8 +37,8 @@ impl Csrf {
     }
 }
 
-/// Whether a page of another site made the browser do this, unless `knows` says that its origin may;
-/// `None`: the request does not say where it was made.
+/// Whether a page of another site made the browser do this, unless `knows` says that its origin
+/// may; `None`: the request does not say where it was made.
 pub fn is_foreign(
     request: &RequestView<'_>,
     authority: &[u8],

@@ -14,8 +14,9 @@ use ringway::policy::seal::{RANDOM_BYTES, Seals};
 use serde_json::json;
 
 use crate::harness::{
-    Client, Gateway, Http2, Response, Upstream, eventually,
+    Client, Gateway, Http2, Response, Upstream, eventually, is,
     openid::{Answer, OpenId, parameters},
+    told,
 };
 
 const PAGE: &str = "Accept: text/html\r\n";
@@ -136,16 +137,6 @@ fn location(response: &Response) -> String {
     assert_eq!(response.status, 303, "{:?} {}", response.head, response.text());
     assert_eq!(response.field("cache-control"), Some("no-store"));
     response.field("location").unwrap().to_owned()
-}
-
-/// Status, and the reason of a refusal.
-fn told(response: &Response) -> (u16, String) {
-    let reason = if response.status < 400 { String::new() } else { response.reason() };
-    (response.status, reason)
-}
-
-fn is(status: u16, reason: &str) -> (u16, String) {
-    (status, reason.to_owned())
 }
 
 #[test]
@@ -580,10 +571,18 @@ fn a_logout_ends_the_session_here_and_there() {
     let mut browser = Browser::of(&gateway);
     location(&browser.log_in(&provider, "/"));
     // Other sites' pages log nobody out.
-    let cross = "Sec-Fetch-Site: cross-site\r\n";
-    assert_eq!(told(&browser.ask("GET", "/oidc/logout", cross)), is(403, "login.cross_site"));
+    for cross in [
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Origin: https://evil.example\r\n",
+        "Origin: http://gw.test\r\nOrigin: https://evil.example\r\n",
+        "Referer: https://evil.example/http://gw.test/\r\n",
+    ] {
+        let response = browser.ask("GET", "/oidc/logout", cross);
+        assert_eq!(told(&response), is(403, "login.cross_site"), "{cross}");
+    }
     assert_eq!(browser.page("/").status, 200);
-    let to = location(&browser.ask("POST", "/oidc/logout", "Content-Length: 0\r\n"));
+    let own = "Content-Length: 0\r\nOrigin: http://gw.test:80\r\n";
+    let to = location(&browser.ask("POST", "/oidc/logout", own));
     let (end, query) = to.split_once('?').unwrap();
     assert_eq!(end, format!("{}/end", provider.issuer()));
     let told_there = parameters(query);

@@ -17,11 +17,14 @@ use crossbeam_queue::ArrayQueue;
 use tokio::sync::Notify;
 
 use super::{ClientAuth, Provider};
-use crate::policy::oidc::{
-    Rule,
-    cookies::Names,
-    session::Sealer,
-    tokens::{Grant, NoTokens, Tokens},
+use crate::{
+    config::values::Secret,
+    policy::oidc::{
+        Rule,
+        cookies::Names,
+        session::Sealer,
+        tokens::{Grant, NoTokens, Tokens},
+    },
 };
 
 /// Orders of a section that control has not taken.
@@ -39,21 +42,11 @@ pub struct LoginWay {
     pub provider: Arc<Provider>,
     pub client_auth: ClientAuth,
     /// Without it the provider takes PKCE alone.
-    pub client_secret: Option<Hidden>,
+    pub client_secret: Option<Secret<String>>,
     pub timeout_ms: u64,
     /// For sessions that were opened, in each worker.
     pub cache_bytes: u64,
     pub counter: Arc<Counter>,
-}
-
-/// A text that no message has.
-#[derive(Clone)]
-pub struct Hidden(pub String);
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hidden")
-    }
 }
 
 /// What comes of an order.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     policy::{
+        auth::without_cookies,
         identity::{Identity, Shown as How},
         jwt::{Algorithm, Rule as TokenRule},
         seal::{RANDOM_BYTES, Seals},
@@ -227,7 +228,8 @@ fn upstreams_get_none_of_them() {
         ("ringway-main+seen=x;__Host-ringway-other+login1=y", ""),
         ("ringway-main=x; ringway-third+0=y", "ringway-main=x; ringway-third+0=y"),
     ] {
-        assert_eq!(cookies::without(field.as_bytes(), &prefixes), wanted.as_bytes(), "{field}");
+        let is_own = |name: &[u8]| prefixes.iter().any(|own| name.starts_with(own));
+        assert_eq!(without_cookies(field.as_bytes(), is_own), wanted.as_bytes(), "{field}");
     }
 }
 
