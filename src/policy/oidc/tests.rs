@@ -402,7 +402,8 @@ fn what_a_token_endpoint_says() {
                 "refresh_token": "a".repeat(30_000) }),
         json!([]),
     ] {
-        assert!(matches!(read(200, body.clone()), Err(NoTokens::Wrong(_))), "{body}");
+        let text = body.to_string();
+        assert!(matches!(read(200, body), Err(NoTokens::Wrong(_))), "{text:.80}");
     }
     assert_eq!(read(400, json!({ "error": "invalid_grant" })), Err(NoTokens::Refused));
     let wrong = json!({ "error": "invalid_client", "error_description": "no such client" });
