@@ -8,6 +8,7 @@ use std::{collections::HashMap, path::Path};
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Number, Value};
 
+use super::bounded;
 use crate::policy::validate::strict_json;
 
 /// Largest document, in bytes.
@@ -19,12 +20,8 @@ const DEPTH_MAX: usize = strict_json::DEPTH_MAX as usize;
 
 /// Reads a document; JSON where its name ends so, else YAML.
 pub fn read(path: &Path) -> Result<(Value, String), String> {
-    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
-    let length = std::fs::metadata(path).map_err(cannot)?.len();
-    if length > BYTES_MAX {
-        return Err("is larger than 16 MiB".to_owned());
-    }
-    let bytes = std::fs::read(path).map_err(cannot)?;
+    let read = bounded::read(path, BYTES_MAX);
+    let bytes = read.map_err(|error| format!("cannot be read: {error}"))?;
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
     let is_json = path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("json"));
     let value = if is_json { json(&text) } else { yaml(&text) };

@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
+use rustls::ClientConfig;
 use socket2::{Domain, Socket as Raw, Type};
 
-use crate::harness::{Client, Gateway, Launch, Papers, Socket, eventually};
+use crate::harness::{Client, Gateway, Launch, Papers, eventually};
 
 const ROUTE: &str = "[[routes]]\nrespond = { status = 204 }\n";
 const BURST: u64 = 3;
@@ -44,15 +44,9 @@ fn from(address: [u8; 4], gateway: &Gateway) -> TcpStream {
 
 /// Whether a request on this connection is answered.
 fn is_served(tcp: TcpStream, config: &Arc<ClientConfig>) -> bool {
-    let mut client = over_tls(tcp, config);
+    let mut client = Client::over_tls(tcp, config);
     client.try_send("GET / HTTP/1.1\r\nHost: gw.test\r\n\r\n");
     client.try_response("GET").is_ok_and(|response| response.status == 204)
-}
-
-fn over_tls(tcp: TcpStream, config: &Arc<ClientConfig>) -> Client {
-    let name = ServerName::try_from("gw.test").unwrap();
-    let session = ClientConnection::new(config.clone(), name).unwrap();
-    Client::over(Socket::Tls(Box::new(StreamOwned::new(session, tcp))))
 }
 
 #[test]
@@ -161,7 +155,7 @@ fn a_worker_that_stands_still_holds_no_handshake_up() {
     let env = vec![("RINGWAY_DRILL_STALL_PATH", "/stall/".to_owned())];
     let gateway = Launch { toml, env, ..Launch::default() }.start().unwrap();
     let config = Arc::new(papers.trusting(&["gw"]));
-    let mut stalling = over_tls(TcpStream::connect(gateway.address()).unwrap(), &config);
+    let mut stalling = Client::over_tls(TcpStream::connect(gateway.address()).unwrap(), &config);
     stalling.send("GET /stall/4000 HTTP/1.1\r\nHost: gw.test\r\n\r\n");
     thread::sleep(Duration::from_millis(200));
     let tries: Vec<_> = (2..34)

@@ -26,6 +26,7 @@ use super::{
     crls, staples, tickets,
 };
 use crate::config::{
+    bounded,
     decode::{At, Sink},
     file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, Listener, ListenerTls},
     report::{Place, Problem},
@@ -465,10 +466,7 @@ pub(super) fn read(
     sink: &mut Sink,
 ) -> Option<Vec<u8>> {
     let path = folder.join(&file.value);
-    let read = std::fs::metadata(&path).and_then(|found| match found.len() <= bytes_max {
-        true => std::fs::read(&path),
-        false => Err(std::io::Error::other(format!("larger than {} MiB", bytes_max >> 20))),
-    });
+    let read = bounded::read(&path, bytes_max);
     read.map_err(|error| {
         let title = format!("cannot read the {what} file `{}`: {error}", path.display());
         let fix = "write a path relative to this configuration, or an absolute one; the gateway's \
