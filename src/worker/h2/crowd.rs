@@ -248,7 +248,6 @@ mod tests {
         assert!(pace.holds_up(&dense(), FEW));
     }
 
-    /// A thousand calls that wait for their first message have begun soon.
     #[test]
     fn who_gives_requests_up_waits_until_it_takes_a_response_or_time_passes() {
         let pace = Pace::default();
@@ -268,6 +267,7 @@ mod tests {
         assert_eq!(pace.tries_at(1_000_000), None);
     }
 
+    /// A thousand calls that wait for their first message have begun soon.
     #[test]
     fn time_without_responses_allows_more_unless_the_client_takes_none() {
         let (pace, crowd) = (Pace::default(), dense());
