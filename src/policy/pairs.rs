@@ -1,5 +1,6 @@
-//! Names of fields, and names and values in queries and in Cookie fields, as routes and policies read them: one way for
-//! all, which is that of browsers and of what is behind the gateway (forms, where `+` is a space).
+//! Names of fields, and names and values in queries and in Cookie fields, as routes and policies
+//! read them: one way for all, which is that of browsers and of what is behind the gateway (forms,
+//! where `+` is a space).
 
 use std::borrow::Cow;
 

@@ -208,14 +208,8 @@ pub async fn before<S: ResponseSink>(
     if let Some(rule) = &policies.validate {
         // As the upstream gets it: without credentials that are not for it.
         let view = RequestView { query: exchange.upstream_query(), ..exchange.view() };
-        let checked = match rule.parameters(Checked { view: &view, matched }) {
-            Ok(slow) if slow.is_empty() => Ok(()),
-            Ok(slow) => Box::pin(shape::slow_parameters(worker, exchange, rule, slow)).await,
-            Err(refused) => Err(refused),
-        };
-        if let Err(refused) = checked {
-            refuse_or_explain(worker, exchange, refused, rule.shadow, sink)?;
-        }
+        let asked = Checked { view: &view, matched };
+        shape::check_parameters(worker, exchange, rule, asked, sink).await?;
     }
     shape::request(snapshot, exchange, matched, policies)?;
     Ok(Passed::On(permit))

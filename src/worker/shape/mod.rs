@@ -42,7 +42,7 @@ use crate::{
 use coding::Encoder;
 use response::Shaped;
 use validate::Checked;
-pub use validate::slow_parameters;
+pub use validate::check_parameters;
 pub use values::View;
 
 /// What the upstream is told of a request whose route has policies.

@@ -11,7 +11,7 @@ use super::{codings, inflate::rewritten, request};
 use crate::{
     policy::{
         Refusal, refusal,
-        validate::{Body, Fault, Looked, Refused, Slow, Validation},
+        validate::{Asked, Body, Fault, Looked, Refused, Validation},
     },
     wire::{Field, Framing},
     worker::{
@@ -81,15 +81,26 @@ pub async fn check<B: RequestBody, S: ResponseSink>(
     Ok(if is_whole { Checked::Whole(received) } else { Checked::Begun(received) })
 }
 
-/// Whether parameters whose schemas take time are as they have to be.
-pub async fn slow_parameters(
+/// Looks at parameters, and refuses the request where they are not as they have to be.
+pub async fn check_parameters<S: ResponseSink>(
     worker: &Worker,
     exchange: &Exchange,
     rule: &Arc<Validation>,
-    slow: Slow,
-) -> Result<(), Refused> {
-    let rule = rule.clone();
-    beside(worker, exchange, move || rule.slow(&slow)).await
+    asked: Asked<'_>,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let checked = match rule.parameters(asked) {
+        Ok(slow) if slow.is_empty() => return Ok(()),
+        Ok(slow) => {
+            let rule = rule.clone();
+            Box::pin(beside(worker, exchange, move || rule.slow(&slow))).await
+        }
+        Err(refused) => Err(refused),
+    };
+    match checked {
+        Ok(()) => Ok(()),
+        Err(refused) => policies::refuse_or_explain(worker, exchange, refused, rule.shadow, sink),
+    }
 }
 
 /// All of a body came with its head, and nothing else does: no chunks, no trailers.

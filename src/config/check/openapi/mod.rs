@@ -25,8 +25,8 @@ use crate::{
 use operation::Operations;
 use site::{Site, Wrong};
 
-/// Methods that an operation can have, but for TRACE, which is served nowhere. HEAD before GET, which
-/// includes it.
+/// Methods that an operation can have, but for TRACE, which is served nowhere. HEAD before GET,
+/// which includes it.
 const METHODS: [(&str, &str); 7] = [
     ("head", "HEAD"),
     ("get", "GET"),
