@@ -38,10 +38,8 @@ fn served(keys: &str) -> Served {
 }
 
 fn verified(gateway: &Gateway, outcome: &str) -> u64 {
-    let metrics = gateway.admin().get("/metrics").text();
-    let name = format!("ringway_passwords_verified_total{{outcome=\"{outcome}\"}} ");
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
-    line.map_or(0, |count| count.parse().unwrap())
+    let name = format!("ringway_passwords_verified_total{{outcome=\"{outcome}\"}}");
+    gateway.figure(&name).unwrap_or_default() as u64
 }
 
 #[test]

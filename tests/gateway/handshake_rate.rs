@@ -16,6 +16,7 @@ use crate::harness::{Client, Gateway, Launch, Papers, eventually};
 
 const ROUTE: &str = "[[routes]]\nrespond = { status = 204 }\n";
 const BURST: u64 = 3;
+const ALONE: &str = "ringway_tls_handshake_alone_total";
 
 /// One worker, one handshake a second.
 fn gateway(papers: &Papers, more: &str) -> Gateway {
@@ -25,13 +26,14 @@ fn gateway(papers: &Papers, more: &str) -> Gateway {
     Gateway::start(&format!("{listener}{more}{ROUTE}[runtime]\nworkers = 1\n"))
 }
 
-fn figure(gateway: &Gateway, name: &str) -> u64 {
-    let text = gateway.admin().get("/metrics").text();
-    text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |value| value.parse().unwrap())
+#[track_caller]
+fn count(gateway: &Gateway, name: &str) -> u64 {
+    gateway.figure(name).unwrap_or_else(|| panic!("no {name}")) as u64
 }
 
 fn refused(gateway: &Gateway) -> u64 {
-    figure(gateway, "ringway_tls_handshake_failures_total{reason=\"rate\"} ")
+    let name = "ringway_tls_handshake_failures_total{reason=\"rate\"}";
+    gateway.figure(name).unwrap_or_default() as u64
 }
 
 /// A connection from an address of this machine.
@@ -62,8 +64,8 @@ fn an_address_is_held_back_and_others_are_not() {
     eventually("each other one is counted", || refused(&gateway) == tries - served as u64);
     assert!(is_served(from([127, 0, 0, 3], &gateway), &config));
     let made = ["full", "resumed"]
-        .map(|kind| format!("ringway_tls_handshakes_total{{kind=\"{kind}\"}} "))
-        .map(|name| figure(&gateway, &name));
+        .map(|kind| format!("ringway_tls_handshakes_total{{kind=\"{kind}\"}}"))
+        .map(|name| count(&gateway, &name));
     assert_eq!(made[0] + made[1], served as u64 + 1);
     // It comes back by itself.
     eventually("it may begin again", || is_served(from([127, 0, 0, 2], &gateway), &config));
@@ -139,9 +141,9 @@ fn an_address_gets_its_rate_exactly() {
         eprintln!("{workers} workers: {served} served of {least} to {most:.1}");
         assert!(served as f64 <= most + 1.0, "{served} of {most}, {workers} workers");
         assert!(served as f64 >= least - 1.0, "{served} of {least}, {workers} workers");
-        let waits = figure(&gateway, "ringway_tls_handshake_waits_total ");
+        let waits = count(&gateway, "ringway_tls_handshake_waits_total");
         assert_eq!(waits > 0, workers > 1, "{waits} waited, {workers} workers");
-        assert_eq!(figure(&gateway, "ringway_tls_handshake_alone_total "), 0);
+        assert_eq!(count(&gateway, ALONE), 0);
     }
 }
 
@@ -169,7 +171,7 @@ fn a_worker_that_stands_still_holds_no_handshake_up() {
     let took: Vec<_> = tries.into_iter().map(|one| one.join().unwrap().unwrap()).collect();
     let soon = took.iter().filter(|took| **took < Duration::from_secs(2)).count();
     assert!(soon > 0, "some worker goes on: {took:?}");
-    let alone = figure(&gateway, "ringway_tls_handshake_alone_total ");
+    let alone = count(&gateway, ALONE);
     assert!(alone > 0, "{alone} were decided without the home");
     assert_eq!(stalling.response().status, 204);
 }

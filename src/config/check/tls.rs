@@ -293,13 +293,21 @@ pub(super) fn server_name(
             return None;
         }
     };
-    ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-        .map_err(|_| {
-            let title = format!("`{host}` cannot be the name of a certificate");
-            let at = tls.name.place().unwrap_or(place);
-            sink.push(Problem::error(at, title).fix("write a DNS name or an IP address"));
-        })
-        .ok()
+    certificate_name(&host, tls.name.place().unwrap_or(place), sink)
+}
+
+/// A host as a certificate may name it.
+pub(super) fn certificate_name(
+    host: &str,
+    place: Place,
+    sink: &mut Sink,
+) -> Option<ServerName<'static>> {
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+    if name.is_err() {
+        let title = format!("`{host}` cannot be the name of a certificate");
+        sink.push(Problem::error(place, title).fix("write a DNS name or an IP address"));
+    }
+    name.ok()
 }
 
 pub(super) fn roots_of(ca: &At<String>, folder: &Path, sink: &mut Sink) -> Option<RootCertStore> {

@@ -301,6 +301,7 @@ mod tests {
         assert_eq!(pace.tries_at(&crowd, 1_000_000), None);
     }
 
+    /// A thousand calls that wait for their first message have begun soon.
     #[test]
     fn who_gives_requests_up_among_many_waits_sooner_and_for_longer() {
         let (pace, crowd) = (Pace::default(), Crowd::default());
