@@ -40,7 +40,7 @@ const HASTE_MS: u64 = 10;
 const HASTE_MOST: u64 = 100;
 /// ... each may give up so many at once, ...
 const HASTY_TRIES: u32 = 2;
-/// ... and then waits so long.
+/// ... and then waits so long, up to twice: what came meanwhile must not be read of all at once.
 const HASTY_TRY_MS: u64 = 200;
 /// Requests that wait for their clients to take data, from which on all buffers are small.
 const SCARCE_STREAMS: u32 = 128;
@@ -173,20 +173,22 @@ pub struct Pace {
     tries: Cell<u32>,
     /// ... and when the last one was.
     tried_ms: Cell<u64>,
+    /// How long it waits among many.
+    hasty_try_ms: u64,
 }
 
-impl Default for Pace {
-    fn default() -> Pace {
+impl Pace {
+    /// `random`: what sets it apart from others.
+    pub fn new(random: u64) -> Pace {
         Pace {
             allowed: Cell::new(FEW),
             since_ms: Cell::new(None),
             tries: Cell::new(TRIES),
             tried_ms: Cell::new(0),
+            hasty_try_ms: HASTY_TRY_MS + random % HASTY_TRY_MS,
         }
     }
-}
 
-impl Pace {
     /// A response was taken.
     pub fn taken(&self) {
         self.allowed.set(self.allowed.get().saturating_add(FOR_EACH));
@@ -206,7 +208,7 @@ impl Pace {
             return None;
         }
         let (tries, try_ms) = match crowd.is_hasty(now_ms) {
-            true => (TRIES - HASTY_TRIES, HASTY_TRY_MS),
+            true => (TRIES - HASTY_TRIES, self.hasty_try_ms),
             false => (0, TRY_MS),
         };
         let at_ms = self.tried_ms.get() + try_ms;
@@ -256,7 +258,7 @@ mod tests {
 
     #[test]
     fn alone_a_connection_begins_what_it_likes() {
-        let pace = Pace::default();
+        let pace = Pace::new(0);
         assert!(!pace.holds_up(&Crowd::default(), 10_000));
         assert!(pace.holds_up(&dense(), FEW) && !pace.holds_up(&dense(), FEW - 1));
     }
@@ -274,7 +276,7 @@ mod tests {
 
     #[test]
     fn responses_taken_allow_more_and_one_that_stalls_ends_that() {
-        let pace = Pace::default();
+        let pace = Pace::new(0);
         (0..10).for_each(|_| pace.taken());
         let most = FEW + 10 * FOR_EACH;
         assert!(!pace.holds_up(&dense(), most - 1) && pace.holds_up(&dense(), most));
@@ -284,7 +286,7 @@ mod tests {
 
     #[test]
     fn who_gives_requests_up_waits_until_it_takes_a_response_or_time_passes() {
-        let (pace, crowd) = (Pace::default(), Crowd::default());
+        let (pace, crowd) = (Pace::new(0), Crowd::default());
         (1..TRIES).for_each(|_| pace.given_up(1000));
         assert_eq!(pace.tries_at(&crowd, 1000), None);
         pace.given_up(1000);
@@ -304,14 +306,14 @@ mod tests {
     /// A thousand calls that wait for their first message have begun soon.
     #[test]
     fn who_gives_requests_up_among_many_waits_sooner_and_for_longer() {
-        let (pace, crowd) = (Pace::default(), Crowd::default());
+        let (pace, crowd) = (Pace::new(0), Crowd::default());
         (0..HASTE_MOST).for_each(|_| crowd.given_up(1000));
         (0..HASTY_TRIES).for_each(|_| pace.given_up(1000));
         assert_eq!(pace.tries_at(&crowd, 1000), None);
         crowd.given_up(1000);
         assert_eq!(pace.tries_at(&crowd, 1000), Some(1000 + HASTY_TRY_MS));
         assert!(pace.is_hasty(&crowd, 1000));
-        assert_eq!(Pace::default().tries_at(&crowd, 1000), None, "others do not");
+        assert_eq!(Pace::new(0).tries_at(&crowd, 1000), None, "others do not");
         assert_eq!(pace.tries_at(&crowd, 1000 + HASTE_MS), None, "others have stopped");
         // However many there were, it is over soon.
         (0..100_000).for_each(|_| crowd.given_up(1000));
@@ -322,7 +324,7 @@ mod tests {
     /// A thousand calls that wait for their first message have begun soon.
     #[test]
     fn time_without_responses_allows_more_unless_the_client_takes_none() {
-        let (pace, crowd) = (Pace::default(), dense());
+        let (pace, crowd) = (Pace::new(0), dense());
         let (mut now_ms, mut open) = (0, CROWD_STREAMS);
         while open < 1000 {
             assert!(now_ms <= 3 * PACE_MS, "{open} at {now_ms} ms");
@@ -332,7 +334,7 @@ mod tests {
                 open += 1;
             }
         }
-        let pace = Pace::default();
+        let pace = Pace::new(0);
         for _ in 0..100 {
             now_ms = pace.held_up(FEW, true, now_ms);
         }

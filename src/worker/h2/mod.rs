@@ -161,7 +161,7 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
         waiting: Cell::new(0),
         held_bytes: Cell::new(0),
         is_narrow,
-        pace: Pace::default(),
+        pace: Pace::new(worker.random.next()),
         pace_alarm: RefCell::default(),
         progress: Progress::default(),
         stalled: Cell::new((0, 0)),
