@@ -20,6 +20,7 @@ pub mod jwks;
 pub mod logs;
 pub mod oidc;
 pub mod process;
+pub mod quotas;
 pub mod ready;
 pub mod reload;
 mod run;

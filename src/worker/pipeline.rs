@@ -19,6 +19,7 @@ use super::{
     Worker,
     beat::Doing,
     clock::now_ns,
+    concurrency,
     exchange::{Exchange, RequestBody, ResponseSink},
     forward,
     generation::Generation,
@@ -42,7 +43,7 @@ use crate::{
         refusal,
         route::RouteMatch,
     },
-    telemetry::record::Sent,
+    telemetry::{metrics::shards::Series, record::Sent},
     wire::Method,
 };
 
@@ -165,16 +166,16 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             let policies = asked.policies();
             let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
-                Passed::On(permit) if charging(rule, policies).is_some() => {
+                Passed::On(permit) if !policies.concurrency.is_empty() => {
                     let (to, both) = ((&matched, permit), (body, sink));
                     // Boxed: it must not enlarge the task of other requests.
-                    let act = charge::act(worker, snapshot, exchange, to, policies, both);
+                    let act = concurrency::act(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
-                Passed::On(permit) if policies.shapes() => {
+                Passed::On(permit) if charging(rule, policies).is_some() || policies.shapes() => {
                     let (to, both) = ((&matched, permit), (body, sink));
                     // Boxed, too.
-                    let act = shape::act(worker, snapshot, exchange, to, policies, both);
+                    let act = go_on(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
                 Passed::On(permit) => permit,
@@ -199,6 +200,26 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         Action::Respond(fixed) => answer(snapshot, exchange, fixed, sink).await,
         Action::Redirect(to) => redirect(snapshot, exchange, &matched, to, sink).await,
     }
+}
+
+/// What [`phases`] does with a request that its policies have let pass, where they have more to do
+/// with it, or somebody holds something meanwhile.
+pub(super) async fn go_on<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    (matched, permit): (&RouteMatch, Permit),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let rule = snapshot.route(matched.route);
+    let to = (matched, permit);
+    let forwards = matches!(rule.action, Action::Forward(_));
+    if charging(rule, policies).is_some() || forwards && !policies.shapes() {
+        // Also where nothing is charged: `phases` wants to be alone with this body and sink.
+        return charge::act(worker, snapshot, exchange, to, policies, (body, sink)).await;
+    }
+    shape::act(worker, snapshot, exchange, to, policies, (body, sink)).await
 }
 
 /// Does what the route says, where policies change what goes in and comes out.
@@ -354,14 +375,23 @@ pub(super) fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange
     if let Some(overhead_ns) = record.overhead_ns(sent) {
         series.worker.overhead.record(overhead_ns);
     }
+    count_consumer(series, exchange, done);
+    let route = series.route(exchange.route);
+    route.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
+    route.duration.record(duration_ns);
+}
+
+#[inline]
+fn count_consumer(series: &Series, exchange: &Exchange, done: &Done) {
+    let sent = &done.sent;
     if let Some(consumer) = exchange.identity.as_ref().and_then(|identity| identity.consumer)
         && let Some(shard) = series.consumer(consumer)
     {
         shard.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
+        if let Some(refusal) = done.refused {
+            shard.refused(refusal.reason);
+        }
     }
-    let route = series.route(exchange.route);
-    route.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
-    route.duration.record(duration_ns);
 }
 
 /// What is kept of something that was refused before it could become an exchange.

@@ -10,8 +10,10 @@
 //! authenticate → Identity              401
 //! authorise → Permit                   401 403
 //! rate limits of identities, and plans 429
+//! quotas                               429
 //! validate                             400 413 415 422 503
 //! transform request                    400 413
+//! requests in progress                 429 503
 //! ```
 //!
 //! A phase that can be decided at once does not wait; what may wait is boxed, so that it costs the
@@ -150,6 +152,18 @@ fn plan_limits<'s>(
     match limits.iter().any(is_asked) {
         false => Some(Cow::Borrowed(limits)),
         true => Some(limits.iter().copied().filter(|id| !is_asked(id)).collect()),
+    }
+}
+
+/// A request that is refused after its limits have let it pass gives back what those of identities
+/// and quotas took.
+#[cold]
+pub fn give_back(worker: &Worker, snapshot: &Generation, exchange: &Exchange, policies: &Policies) {
+    if let Some(limits) = &policies.rate_limits {
+        rate_limits::give_back_all(worker, snapshot, exchange, &limits.late);
+    }
+    if let Some(limits) = plan_limits(snapshot, exchange, policies) {
+        rate_limits::give_back_all(worker, snapshot, exchange, &limits);
     }
 }
 

@@ -7,7 +7,7 @@
 //! nearest to full, which gives away least, and is counted ([`Buckets::forgotten`]). A key takes 8
 //! bytes and 8 for each window, in a table that is 5/16 to 7/8 full once it has grown.
 
-use super::{Left, Moment, WINDOWS_MAX, Window};
+use super::{Left, Moment, Period, WINDOWS_MAX, Window};
 
 /// Keys of a segment that has grown to its end, at most.
 const SEGMENT_KEYS: usize = 2048;
@@ -39,6 +39,8 @@ pub struct Grant {
     pub empty_until: Moment,
     /// In the home's buckets.
     pub left: Left,
+    /// Of a quota: the period in which the tokens were taken.
+    pub period: Period,
 }
 
 /// The buckets of one limit.
@@ -145,7 +147,7 @@ impl Buckets {
             true => has_at(windows, fulls, ask.least.max(1)).max(now + hold(windows)),
             false => 0,
         };
-        Grant { key: ask.key, tokens, empty_until, left: left(windows, fulls, now) }
+        Grant { key: ask.key, tokens, empty_until, left: left(windows, fulls, now), period: 0 }
     }
 
     /// Puts back what was taken and not used. What a bucket cannot hold is lost, as it would be had
