@@ -153,7 +153,7 @@ impl Judged<'_> {
                     policies::before(self.worker, self.generation, exchange, of, &mut sink);
                 let mut context = Context::from_waker(Waker::noop());
                 match std::pin::pin!(before).poll(&mut context) {
-                    Poll::Ready(Ok(Passed::On(permit))) => permit,
+                    Poll::Ready(Ok(Passed::On(permit, _))) => permit,
                     other => panic!("the request passes at once: {other:?}"),
                 }
             }

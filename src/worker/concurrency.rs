@@ -28,7 +28,8 @@ use super::{
     exchange::{Exchange, RequestBody, ResponseSink},
     generation::Generation,
     home::{self, Homes},
-    pipeline, policies, rate_limits,
+    pipeline,
+    rate_limits::{self, Taken},
 };
 use crate::{
     config::{
@@ -405,7 +406,7 @@ pub async fn act<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,
-    (matched, permit): (&RouteMatch, Permit),
+    (matched, permit, taken): (&RouteMatch, Permit, Taken),
     policies: &Policies,
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Refusal> {
@@ -416,12 +417,12 @@ pub async fn act<B: RequestBody, S: ResponseSink>(
             Err(refusal) => {
                 // It takes nothing of what comes back by itself.
                 drop(all);
-                policies::give_back(worker, snapshot, exchange, policies);
+                rate_limits::give_all_back(worker, snapshot, exchange, policies, taken);
                 return Err(refusal);
             }
         }
     }
-    let to = (matched, permit);
+    let to = (matched, permit, taken);
     let result = pipeline::go_on(worker, snapshot, exchange, to, policies, (body, sink)).await;
     drop(all);
     result

@@ -164,6 +164,8 @@ pub struct Worker {
     pub is_epoll: bool,
     /// Where heads are written before they go in front of a body.
     scratch: Cell<Vec<u8>>,
+    /// Room for lines that are added to a response.
+    lines: Cell<Vec<u8>>,
     // Boxed because an exchange holds it across awaits: a pointer keeps its task small.
     #[expect(clippy::vec_box, reason = "handed out as a box")]
     requests: RefCell<Vec<Box<Request>>>,
@@ -257,6 +259,7 @@ impl Worker {
             is_cut: Cell::new(false),
             is_epoll,
             scratch: Cell::default(),
+            lines: Cell::default(),
             requests: RefCell::default(),
             response_heads: RefCell::default(),
         };

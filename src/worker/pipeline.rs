@@ -26,7 +26,7 @@ use super::{
     grpc_web,
     logs::{self, Malformed},
     policies::{self, Passed},
-    rate_limits::charge,
+    rate_limits::{Taken, charge},
     respond::{self, Answer},
     shape, trace,
 };
@@ -166,19 +166,21 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             let policies = asked.policies();
             let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
-                Passed::On(permit) if !policies.concurrency.is_empty() => {
-                    let (to, both) = ((&matched, permit), (body, sink));
+                Passed::On(permit, taken) if !policies.concurrency.is_empty() => {
+                    let (to, both) = ((&matched, permit, taken), (body, sink));
                     // Boxed: it must not enlarge the task of other requests.
                     let act = concurrency::act(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
-                Passed::On(permit) if charging(rule, policies).is_some() || policies.shapes() => {
-                    let (to, both) = ((&matched, permit), (body, sink));
+                Passed::On(permit, taken)
+                    if charging(rule, policies).is_some() || policies.shapes() =>
+                {
+                    let (to, both) = ((&matched, permit, taken), (body, sink));
                     // Boxed, too.
                     let act = go_on(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
-                Passed::On(permit) => permit,
+                Passed::On(permit, _) => permit,
                 Passed::Answered => return Ok(()),
             }
         }
@@ -208,17 +210,18 @@ pub(super) async fn go_on<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,
-    (matched, permit): (&RouteMatch, Permit),
+    (matched, permit, taken): (&RouteMatch, Permit, Taken),
     policies: &Policies,
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Refusal> {
     let rule = snapshot.route(matched.route);
-    let to = (matched, permit);
     let forwards = matches!(rule.action, Action::Forward(_));
     if charging(rule, policies).is_some() || forwards && !policies.shapes() {
         // Also where nothing is charged: `phases` wants to be alone with this body and sink.
+        let to = (matched, permit, taken);
         return charge::act(worker, snapshot, exchange, to, policies, (body, sink)).await;
     }
+    let to = (matched, permit);
     shape::act(worker, snapshot, exchange, to, policies, (body, sink)).await
 }
 

@@ -175,22 +175,27 @@ fn a_shadow_and_those_who_are_exempt_are_not_refused() {
 }
 
 #[test]
-fn a_refused_request_takes_nothing_of_a_quota() {
-    let Slow { upstream, go } = slow();
-    let toml = config(2, "limit = 1", &upstream)
-        .replace("concurrency = [\"few\"]", "concurrency = [\"few\"]\nquotas = [\"q\"]");
-    let gateway = Gateway::start(&format!("{toml}[quotas.q]\namount = \"2/month\"\n"));
-    let (mut running, refused) = ask((0..6).map(|_| gateway.client()).collect(), 5);
-    // One runs, the quota of the others comes back.
-    assert_eq!((running.len(), refused.len()), (1, 5), "{refused:?}");
-    assert!(refused.iter().any(|(_, reason)| reason == "limit.concurrency"), "{refused:?}");
-    go.send(()).unwrap();
-    let client = running.remove(0);
-    assert_eq!(client.patience(Duration::from_secs(10)).response().status, 200);
-    returns_to_zero(&gateway);
-    go.send(()).unwrap();
-    eventually("one more may pass", || gateway.client().get("/").status == 200);
-    assert_eq!(gateway.client().get("/").reason(), "limit.quota");
+fn a_refused_request_takes_nothing_of_other_limits() {
+    for (key, section, reason) in [
+        ("quotas = [\"q\"]", "[quotas.q]\namount = \"2/month\"\n", "limit.quota"),
+        ("rate_limits = [\"q\"]", "[rate_limits.q]\nrate = \"2/d\"\n", "limit.exhausted"),
+    ] {
+        let Slow { upstream, go } = slow();
+        let toml = config(2, "limit = 1", &upstream)
+            .replace("concurrency = [\"few\"]", &format!("concurrency = [\"few\"]\n{key}"));
+        let gateway = Gateway::start(&format!("{toml}{section}"));
+        let (mut running, refused) = ask((0..6).map(|_| gateway.client()).collect(), 5);
+        // One runs, what the others took comes back.
+        assert_eq!((running.len(), refused.len()), (1, 5), "{refused:?}");
+        assert!(refused.iter().any(|(_, reason)| reason == "limit.concurrency"), "{refused:?}");
+        go.send(()).unwrap();
+        let client = running.remove(0);
+        assert_eq!(client.patience(Duration::from_secs(10)).response().status, 200);
+        returns_to_zero(&gateway);
+        go.send(()).unwrap();
+        eventually("one more may pass", || gateway.client().get("/").status == 200);
+        assert_eq!(gateway.client().get("/").reason(), reason);
+    }
 }
 
 /// Clients that vanish at every point of a request, over both versions, with reloads meanwhile, and

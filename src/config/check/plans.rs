@@ -1,6 +1,10 @@
 //! Plans of consumers: which rate limits and quotas they are.
 
-use super::{TOP, quotas, rate_limits::position, rules::no_such};
+use super::{
+    TOP, quotas,
+    rate_limits::{bound, position},
+    rules::no_such,
+};
 use crate::config::{
     decode::{At, Sink},
     file::{self, File},
@@ -21,6 +25,7 @@ pub(super) fn plans(file: &File, limits: &[RateLimit], sink: &mut Sink) -> Vec<P
 
 /// Its rate limits, then its quotas.
 fn all(file: &File, plan: &file::Plan, limits: &[RateLimit], sink: &mut Sink) -> Vec<LimitId> {
+    bound("plan", [&plan.rate_limits, &plan.quotas], sink);
     let mut ids = rate_limits(file, plan, limits, sink);
     let quotas = quotas::named(file, limits, &plan.quotas, sink);
     for name in plan.quotas.iter() {

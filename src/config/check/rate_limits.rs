@@ -11,7 +11,7 @@ use crate::{
         snapshot::{RateLimit, Redis, RouteLimits},
         values::{Name, Rate},
     },
-    policy::limit::{KeyPart, WINDOWS_MAX, Window, fields::Names},
+    policy::limit::{KeyPart, LIMITS_MAX, WINDOWS_MAX, Window, fields::Names},
 };
 
 /// A bucket that takes longer to fill is no rate any more.
@@ -163,6 +163,16 @@ pub(super) fn position(limits: &[RateLimit], name: &str) -> Option<usize> {
 /// Names of limits, as written.
 type Written = At<Vec<At<Name>>>;
 
+/// What a request took of each of its limits is remembered.
+pub(super) fn bound(whose: &str, written: [&Written; 2], sink: &mut Sink) {
+    let mut all = written.into_iter().flat_map(|names| names.iter());
+    if let Some(first) = all.nth(LIMITS_MAX) {
+        let title = format!("a {whose} has at most {LIMITS_MAX} rate limits and quotas");
+        let problem = Problem::error(first.place().unwrap_or(TOP), title);
+        sink.push(problem.fix("remove this one and those after it"));
+    }
+}
+
 /// Those of a route.
 pub(super) fn of_route(
     file: &File,
@@ -170,6 +180,7 @@ pub(super) fn of_route(
     (names, quotas): (&Written, &Written),
     sink: &mut Sink,
 ) -> Option<Box<RouteLimits>> {
+    bound("route", [names, quotas], sink);
     let known = &file.rate_limits;
     let (mut early, mut late, mut ids) = (Vec::new(), Vec::new(), Vec::new());
     for name in names.iter() {

@@ -287,7 +287,7 @@ fn set(key: u64, count: &mut Count, changed: &mut Vec<u64>, used: u32) {
 
 fn left(quota: u32, used: u32, now: Now) -> Left {
     let full_in_ns = now.end_ns.saturating_sub(now.unix_ns);
-    Left { tokens: quota.saturating_sub(used), full_in_ns, window: 0 }
+    Left { tokens: quota.saturating_sub(used), full_in_ns, ..Left::default() }
 }
 
 /// Drops what is over, and else what has used least. Answers how many had to go that were not over.

@@ -53,3 +53,6 @@ pub use turn::Turn;
 
 /// Windows of one limit, at most.
 pub const WINDOWS_MAX: usize = 4;
+
+/// Limits of one route, quotas included, at most; and of one plan.
+pub const LIMITS_MAX: usize = 16;

@@ -246,12 +246,12 @@ impl Buckets {
 
 /// Of the bucket that has the least.
 fn left(windows: &[Window], fulls: &[Moment], now: Moment) -> Left {
-    let mut least = Left { tokens: u32::MAX, full_in_ns: 0, window: 0 };
+    let mut least = Left { tokens: u32::MAX, ..Left::default() };
     for (at, (window, full)) in windows.iter().zip(fulls).enumerate() {
         let tokens = window.tokens(*full, now);
         if tokens < least.tokens {
             let full_in_ns = super::nanos(full.saturating_sub(now));
-            least = Left { tokens, full_in_ns, window: at as u8 };
+            least = Left { tokens, full_in_ns, window: at as u8, is_free: false };
         }
     }
     least
@@ -460,7 +460,7 @@ mod tests {
         assert!(buckets.take(7, 5, at(11)).is_ok());
         assert_eq!(
             buckets.left(7, at(12)),
-            Left { tokens: 0, full_in_ns: 58 * SECOND_NS, window: 1 }
+            Left { full_in_ns: 58 * SECOND_NS, window: 1, ..Left::default() }
         );
         // The next of the slower one, whose interval is four seconds.
         assert_eq!(buckets.take(7, 1, at(12)), Err(at(14)));

@@ -4,7 +4,7 @@
 //! The response passes as it is. Invariant: a request is settled once, by its final response; one
 //! whose response does not say it has cost what was taken.
 
-use super::{LimitState, fleet::Home, give_back_of, key_of, of};
+use super::{LimitState, Taken, all, fleet::Home, give_back_of, key_of, of};
 use crate::{
     config::snapshot::{Action, Policies, RateLimit},
     policy::{Refusal, limit::Period, permit::Permit, route::RouteMatch},
@@ -28,19 +28,18 @@ pub async fn act<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,
-    (matched, permit): (&RouteMatch, Permit),
+    (matched, permit, taken): (&RouteMatch, Permit, Taken),
     policies: &Policies,
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Refusal> {
-    let limits = policies.rate_limits.iter();
-    let ids = limits.flat_map(|limits| limits.early.iter().chain(&limits.late));
-    let taken = ids.filter_map(|id| {
-        let (rule, state) = of(snapshot, *id);
+    let taken = taken.of(all(snapshot, exchange, policies)).filter_map(|id| {
+        let (rule, state) = of(snapshot, id);
         rule.cost_from.as_ref()?;
         let key = key_of(worker, snapshot, exchange, rule, state.number)?;
         Some((rule, state, key, state.period()))
     });
-    let mut sink = Settling { inner: sink, worker, taken: taken.collect() };
+    let taken = taken.collect();
+    let mut sink = Settling { inner: sink, worker, taken };
     let rule = snapshot.route(matched.route);
     let upstream = match rule.action {
         Action::Forward(upstream) if !policies.shapes() => upstream,

@@ -9,7 +9,7 @@
 //! limit, the home asks a server in its turn ([`fleet`]).
 //!
 //! Invariants: with one worker no letter is sent and nobody waits. What a request took is given
-//! back when another limit refuses it, and when it is gone before the answer. State is carried over
+//! back when another limit refuses it ([`Taken`]), and when it is gone before the answer. State is carried over
 //! by the limit's name; a reload refills nothing. TLS handshakes are counted in the same way
 //! ([`handshakes`]).
 
@@ -19,6 +19,7 @@ pub mod handshakes;
 mod key;
 pub mod quota;
 mod store;
+mod taken;
 mod told;
 mod waits;
 
@@ -28,6 +29,7 @@ use ahash::AHashMap;
 
 pub(super) use key::key_of;
 use store::{Clock, Store};
+pub use taken::{Taken, all, give_all_back, late};
 use told::{refused, tell};
 pub use waits::{Ticket, Waits};
 use waits::{Told, Waiting};
@@ -42,7 +44,7 @@ use super::{
 use crate::{
     config::{
         Snapshot,
-        snapshot::{LimitId, RateLimit, SharedLimit},
+        snapshot::{LimitId, Policies, RateLimit, SharedLimit},
     },
     policy::{
         Refusal,
@@ -256,7 +258,8 @@ fn decide(worker: &Worker, state: &LimitState, alone: &Cell, (key, cost): (u64, 
             state.shard.borrow_mut().unanswered(key);
             alone.count();
             let workers = homes.workers() as u32;
-            Decided::Now(state.buckets.borrow_mut().take_alone(key, cost, workers, now))
+            let took = state.buckets.borrow_mut().take_alone(key, cost, workers, now);
+            Decided::Now(took.map(Left::free))
         }
         Took::Ask(_) | Took::Wait => {
             let ticket = worker.limit_waits.begin();
@@ -296,21 +299,23 @@ fn give(worker: &Worker, state: &LimitState, key: u64, tokens: u32, period: Peri
     }
 }
 
-/// Asks the limits of a route, one after the other. The one that refuses says why; what the others
-/// took goes back.
+/// Asks limits of a request, one after the other, and notes what it takes. The one that refuses
+/// says why; what others took goes back, also those of an earlier phase.
 #[inline]
 pub async fn admit<S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &Exchange,
-    limits: &[LimitId],
+    policies: &Policies,
+    (ids, taken): (impl Iterator<Item = LimitId>, &mut Taken),
     sink: &mut S,
 ) -> Result<(), Refusal> {
-    for (at, id) in limits.iter().enumerate() {
-        let (rule, state) = of(snapshot, *id);
-        let shard = &snapshot.series.limits[*id as usize];
+    for id in ids {
+        let (rule, state) = of(snapshot, id);
+        let shard = &snapshot.series.limits[id as usize];
         let Some(key) = key_of(worker, snapshot, exchange, rule, state.number) else {
             shard.exempt.count();
+            taken.note(false);
             continue;
         };
         let shared = rule.shared.as_deref().map(|shared| (shared, &shard.fallback));
@@ -329,12 +334,18 @@ pub async fn admit<S: ResponseSink>(
             }
         };
         match result {
-            Ok(left) => passed(worker, rule, shard, left, sink),
-            Err(_) if rule.shadow => shard.shadow.count(),
+            Ok(left) => {
+                taken.note(!left.is_free);
+                passed(worker, rule, shard, left, sink);
+            }
+            Err(_) if rule.shadow => {
+                taken.note(false);
+                shard.shadow.count();
+            }
             Err(until) => {
                 shard.refused.count();
-                give_back_all(worker, snapshot, exchange, &limits[..at]);
-                return Err(refused(rule, until, sink));
+                give_all_back(worker, snapshot, exchange, policies, *taken);
+                return Err(refused(worker, rule, until, sink));
             }
         }
     }
@@ -345,24 +356,6 @@ fn of(snapshot: &Generation, id: LimitId) -> (&RateLimit, &LimitState) {
     // Both have the same ids.
     let limits = &snapshot.rate_limits;
     (snapshot.rate_limit(id), &limits.states[id as usize])
-}
-
-#[cold]
-pub(super) fn give_back_all(
-    worker: &Worker,
-    snapshot: &Generation,
-    exchange: &Exchange,
-    ids: &[LimitId],
-) {
-    for id in ids {
-        let (rule, state) = of(snapshot, *id);
-        // One in shadow mode counts on.
-        if let Some(key) =
-            key_of(worker, snapshot, exchange, rule, state.number).filter(|_| !rule.shadow)
-        {
-            give_back(worker, state, key, rule.cost);
-        }
-    }
 }
 
 #[inline]

@@ -149,15 +149,22 @@ impl Waiting<'_> {
                 shard.unanswered(self.key);
                 let mut buckets = self.state.buckets.borrow_mut();
                 let result = buckets.take_alone(self.key, self.cost, workers, now);
-                self.passes(result.is_ok() && shard.knows(self.key));
-                result
+                self.passes(result, shard.knows(self.key))
             }
         }
     }
 
-    /// The request has its answer without tokens; if it `is_owed`, what comes for it is used.
-    pub(super) fn passes(&self, is_owed: bool) {
+    /// The request has its answer without tokens; if it passes and something `may_come`, that is
+    /// used for it.
+    pub(super) fn passes(
+        &self,
+        result: Result<Left, Moment>,
+        may_come: bool,
+    ) -> Result<Left, Moment> {
+        let left = result?;
         let mut waits = self.worker.limit_waits.0.borrow_mut();
-        waits[self.ticket.place].has_passed = is_owed && waits.len() <= OWED_MAX;
+        let is_free = !may_come || waits.len() > OWED_MAX;
+        waits[self.ticket.place].has_passed = !is_free;
+        Ok(Left { is_free, ..left })
     }
 }
