@@ -33,6 +33,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/worker/buffers.rs",
     "src/worker/deadline.rs",
     "src/worker/heap.rs",
+    "src/worker/kernel_tls/socket.rs",
     "src/worker/listener.rs",
     "src/worker/net.rs",
     "src/worker/ring.rs",

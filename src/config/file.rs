@@ -17,7 +17,7 @@ use super::{
     values::{
         BindAddress, ClientCertificate, CollectorUrl, EncodedSlash, FieldValue, FileMode,
         HostPattern, LogFormat, LogTarget, Name, Network, Pseudonym, Ratio, Secret, StatusHost,
-        StatusRange, TcpAddress, TlsVersion,
+        StatusRange, TcpAddress, TlsKernel, TlsVersion,
     },
 };
 use crate::{config::decode::At, section};
@@ -262,6 +262,11 @@ section! {
         acme: Option<Acme> = None, eg "{ domains = [\"example.com\"], agree_tos = true }";
         /// Oldest version that clients may speak.
         min_version: TlsVersion = TlsVersion::V12;
+        /// Have the kernel seal and open the records of connections, so that large bodies pass as
+        /// they do without TLS. `"auto"`: where it offers all of that (Linux 6.14, module `tls`);
+        /// elsewhere nothing changes, and the log and `ringway status` say what is missing. See
+        /// docs/tls.md.
+        kernel: TlsKernel = TlsKernel::Off;
         /// From the connection to the end of its handshake; then it is closed.
         handshake_timeout: Millis = seconds(10) => millis(10)..=minutes(10);
         /// Handshakes that one client address (IPv6: one /64) may begin in a second, in all workers

@@ -17,6 +17,7 @@ pub mod fleet;
 mod handover;
 pub mod history;
 pub mod jwks;
+mod kernel_tls;
 pub mod logs;
 pub mod oidc;
 pub mod process;

@@ -21,6 +21,7 @@ use super::{
     admin, behind, cli,
     endpoints::Overrides,
     history::{Became, History},
+    kernel_tls,
     logs::{Logs, Prepared},
     run::Event,
     sockets::{Held, Opened, Sockets},
@@ -519,6 +520,7 @@ fn listener_views(snapshot: &Snapshot, before: &[ListenerView], new: &[Bind]) ->
 }
 
 fn copies(snapshot: Snapshot, registry: &Mutex<Registry>, spans: &mut Spans) -> Vec<WorkerCopy> {
+    kernel_tls::look(&snapshot);
     let spans = spans.adopt(snapshot.tracing.as_ref());
     let series = registry.lock().expect("nobody panics while counting").adopt(&names(&snapshot));
     let mut copies: Vec<_> = (1..series.len()).map(|_| Arc::new(snapshot.clone())).collect();

@@ -286,6 +286,11 @@ fn reset(fd: RawFd) {
 }
 
 impl Deadline {
+    /// Whose slot this is one of.
+    pub fn table(&self) -> &Rc<Deadlines> {
+        &self.table
+    }
+
     /// From now on the read or readiness wait in flight is overdue at `at_ms`.
     #[inline]
     pub fn read_by(&self, at_ms: u64) {

@@ -32,6 +32,8 @@ use super::{
     buffers::Buffer,
     clock::{completed, is_alone, now_ms, refresh},
     deadline::{Deadline, Deadlines},
+    kernel_tls::{KernelTls, finish::finish},
+    session::{Session, judged, settle},
     tls::{Agreed, Tls},
 };
 use crate::policy::client_cert::ClientCert;
@@ -94,7 +96,7 @@ pub struct Stream {
     deadline: Deadline,
     socket: UnsafeCell<Socket>,
     /// What is read and written goes through it.
-    tls: OnceCell<Box<Tls>>,
+    session: OnceCell<Box<Session>>,
     fd: RawFd,
     /// Bytes moved at once since the last operation that waited.
     turn: Cell<usize>,
@@ -125,7 +127,7 @@ impl Stream {
         Stream {
             deadline,
             socket,
-            tls: OnceCell::new(),
+            session: OnceCell::new(),
             fd,
             turn: Cell::new(0),
             is_followed: Cell::new(false),
@@ -182,28 +184,48 @@ impl Stream {
     }
 
     /// From now on this session stands between the socket and whoever uses the stream.
-    pub fn begin_tls(&self, tls: Tls) {
+    pub fn begin_session(&self, session: Session) {
         // Handshakes are made once.
-        let _ = self.tls.set(Box::new(tls));
+        let _ = self.session.set(Box::new(session));
+    }
+
+    /// The session, where records are sealed and opened here.
+    #[inline]
+    fn tls(&self) -> Option<&Tls> {
+        self.session.get()?.user()
+    }
+
+    /// As [`Stream::tls`], where the kernel does it.
+    fn kernel(&self) -> Option<&KernelTls> {
+        self.session.get()?.kernel()
     }
 
     /// The client's verified certificate, where its listener asks for one.
     pub fn client_cert(&self) -> Option<Rc<ClientCert>> {
-        self.tls.get()?.client_cert.clone()
+        self.session.get()?.client_cert()
     }
 
     /// The handshake chose HTTP/2.
     pub fn is_http2(&self) -> bool {
-        self.tls.get().is_some_and(|tls| tls.is_http2)
+        self.session.get().is_some_and(|session| session.is_http2())
     }
 
     /// What the handshake came to, where there was one.
     pub fn agreed(&self) -> Option<Agreed> {
-        Some(self.tls.get()?.agreed())
+        Some(self.session.get()?.agreed())
     }
 
     pub fn is_tls(&self) -> bool {
-        self.tls.get().is_some()
+        self.session.get().is_some()
+    }
+
+    /// What is written has to be sealed here first, so that pipes cannot be used.
+    pub fn seals(&self) -> bool {
+        self.tls().is_some()
+    }
+
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.socket(), Socket::Tcp(_))
     }
 
     /// Appends what arrives to `buf`'s window. 0 bytes: the peer sends no more, or `buf` is full.
@@ -224,9 +246,11 @@ impl Stream {
     /// must not bring back the old one.
     pub async fn read_until(&self, buf: &mut Buffer, by_ms: impl Fn() -> u64) -> io::Result<usize> {
         loop {
-            let target = match self.tls.get() {
+            let target = match self.session.get().map(Box::as_ref) {
                 None => take(buf),
-                Some(tls) => match self.decrypted(tls, buf)? {
+                Some(Session::Kernel(tls)) if tls.has_ended() => return Ok(0),
+                Some(Session::Kernel(_)) => take(buf),
+                Some(Session::User(tls)) => match self.decrypted(tls, buf)? {
                     Some(n) => return Ok(n),
                     None => tls.room(),
                 },
@@ -236,12 +260,22 @@ impl Stream {
             self.turn.set(0);
             completed();
             let result = self.read_ended(result);
-            let Some(tls) = self.tls.get() else {
-                *buf = back;
-                return result;
-            };
-            tls.take(back, &result);
-            result?;
+            match self.session.get().map(Box::as_ref) {
+                None => {
+                    *buf = back;
+                    return result;
+                }
+                Some(Session::Kernel(tls)) => {
+                    *buf = back;
+                    if let Some(result) = judged(tls, self, buf, result) {
+                        return result;
+                    }
+                }
+                Some(Session::User(tls)) => {
+                    tls.take(back, &result);
+                    result?;
+                }
+            }
         }
     }
 
@@ -262,14 +296,18 @@ impl Stream {
     /// there, or when it is other sockets' turn. No read may be in flight.
     pub fn read_now(&self, buf: &mut Buffer, bytes_max: usize) -> io::Result<usize> {
         // Of a session's records nobody knows how many bytes are in them.
-        if self.is_turn_over() || self.is_tls() {
+        if self.is_turn_over() || self.seals() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let room = buf.room_mut();
         let bytes_max = bytes_max.min(room.len());
         let received = rustix::net::recv(self.as_fd(), &mut room[..bytes_max], RecvFlags::DONTWAIT);
-        let ((filled, _), _) = received?;
-        let n = filled.len();
+        let n = match received {
+            Ok((_, n)) if n > 0 || self.kernel().is_none() => n.min(bytes_max),
+            Err(e) if self.kernel().is_none() => return Err(e.into()),
+            // No data: a read that waits takes what it is.
+            _ => return Err(io::ErrorKind::WouldBlock.into()),
+        };
         // SAFETY: the first `n` bytes of the room were filled.
         unsafe { buf.set_init(n) };
         self.turn.set(self.turn.get() + n);
@@ -288,9 +326,11 @@ impl Stream {
     /// connections go without.
     pub async fn read_or_park(&self, buf: &mut Buffer, park_ms: u64, by_ms: u64) -> Next {
         loop {
-            let target = match self.tls.get() {
+            let target = match self.session.get().map(Box::as_ref) {
                 None => take(buf),
-                Some(tls) => match self.decrypted(tls, buf) {
+                Some(Session::Kernel(tls)) if tls.has_ended() => return Next::Read(Ok(0)),
+                Some(Session::Kernel(_)) => take(buf),
+                Some(Session::User(tls)) => match self.decrypted(tls, buf) {
                     Ok(None) => tls.room(),
                     Ok(Some(n)) => return Next::Read(Ok(n)),
                     Err(e) => return Next::Read(Err(e)),
@@ -302,7 +342,7 @@ impl Stream {
             completed();
             self.deadline.not_parkable();
             let is_overdue = self.deadline.read_done();
-            match self.tls.get() {
+            match self.tls() {
                 None => *buf = back,
                 Some(tls) => tls.take(back, &result),
             }
@@ -312,8 +352,14 @@ impl Stream {
                     false => Next::Parked,
                 },
                 // What is in the records is what was waited for.
-                Ok(_) if self.is_tls() => continue,
-                result => Next::Read(result),
+                Ok(_) if self.seals() => continue,
+                result => match self.kernel() {
+                    None => Next::Read(result),
+                    Some(tls) => match judged(tls, self, buf, result) {
+                        None => continue,
+                        Some(result) => Next::Read(result),
+                    },
+                },
             };
         }
     }
@@ -371,7 +417,7 @@ impl Stream {
 
     /// Bytes have arrived that nobody has read, or that cannot be told.
     pub fn has_unread(&self) -> bool {
-        self.tls.get().is_some_and(|tls| tls.has_unread())
+        self.tls().is_some_and(|tls| tls.has_unread())
             || !rustix::io::ioctl_fionread(self).is_ok_and(|bytes| bytes == 0)
     }
 
@@ -396,7 +442,12 @@ impl Stream {
     /// One loop for both kinds: a future of its own for what is sealed would cost every write that
     /// is not.
     pub async fn write_all(&self, buf: &mut Buffer, wait: Wait) -> Result<u64, WriteFailed> {
-        let (started_ms, len, tls) = (now_ms(), buf.len(), self.tls.get());
+        let (started_ms, len) = (now_ms(), buf.len());
+        let tls = self.tls();
+        if tls.is_none() && self.is_tls() {
+            let ready = self.before_write(len, wait).await;
+            ready.map_err(|error| WriteFailed { error, sent_any: false })?;
+        }
         // Of a session: what is sealed of the window.
         let mut records = Buffer::default();
         let mut sent_any = false;
@@ -444,6 +495,17 @@ impl Stream {
         result.map_err(|error| WriteFailed { error, sent_any })
     }
 
+    /// Where the kernel seals: sends what has to be sent before so many bytes of data. Boxed where
+    /// it waits: rare, and must not enlarge every write.
+    pub async fn before_write(&self, bytes: usize, wait: Wait) -> io::Result<()> {
+        if let Some(tls) = self.kernel()
+            && let Err(error) = tls.before_write(self, bytes)
+        {
+            return Box::pin(settle(tls, self, bytes, wait, error)).await;
+        }
+        Ok(())
+    }
+
     /// Whether a write is better made by a system call of its own than left to the ring.
     #[inline]
     fn writes_at_once(&self, buf: &Buffer) -> bool {
@@ -469,8 +531,10 @@ impl Stream {
 
     /// Sends FIN: no more will be written, what is on its way arrives.
     pub fn finish_writing(&self) {
-        if let Some(tls) = self.tls.get() {
-            self.tell(tls.close_notify());
+        match self.session.get().map(Box::as_ref) {
+            Some(Session::Kernel(_)) => return finish(self),
+            Some(Session::User(tls)) => self.tell(tls.close_notify()),
+            None => {}
         }
         let _ = rustix::net::shutdown(self.as_fd(), Shutdown::Write);
     }

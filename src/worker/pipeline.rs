@@ -172,9 +172,7 @@ async fn phases<B: RequestBody, S: ResponseSink>(
                     let act = concurrency::act(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
-                Passed::On(permit, taken)
-                    if charging(rule, policies).is_some() || policies.shapes() =>
-                {
+                Passed::On(permit, taken) if goes_on(rule, policies) => {
                     let (to, both) = ((&matched, permit, taken), (body, sink));
                     // Boxed, too.
                     let act = go_on(worker, snapshot, exchange, to, policies, both);
@@ -202,6 +200,11 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         Action::Respond(fixed) => answer(snapshot, exchange, fixed, sink).await,
         Action::Redirect(to) => redirect(snapshot, exchange, &matched, to, sink).await,
     }
+}
+
+/// Whether [`go_on`] has to do with a request.
+fn goes_on(rule: &Route, policies: &Policies) -> bool {
+    charging(rule, policies).is_some() || policies.shapes()
 }
 
 /// What [`phases`] does with a request that its policies have let pass, where they have more to do

@@ -24,8 +24,10 @@ use rustls::{
 use super::{
     buffers::{Buffer, Buffers},
     clock::{NEVER_MS, now_ms},
+    kernel_tls,
     net::{Stream, Wait},
     respond::problem,
+    session::Session,
 };
 use crate::{
     config::snapshot::{ACME_TLS, TlsRule, UpstreamTls},
@@ -73,6 +75,7 @@ pub struct Refused {
 }
 
 /// What a client asked for and what was agreed on, for upstreams that are told.
+#[derive(Clone)]
 pub struct Agreed {
     /// Empty when it asked for no name.
     pub name: String,
@@ -99,6 +102,9 @@ pub async fn accept(
     buffers: &Rc<Buffers>,
     metrics: &Arc<WorkerShard>,
 ) -> Result<Shaken, Refused> {
+    if rule.kernel && kernel_tls::may_begin(stream) {
+        return Box::pin(kernel_tls::accept(stream, rule, buffers, metrics)).await;
+    }
     let session = ServerConnection::new(rule.server.clone()).map_err(|error| Refused {
         failure: TlsFailure::Internal,
         error: io::Error::other(error),
@@ -108,8 +114,7 @@ pub async fn accept(
     let wait = Wait { idle_ms: rule.handshake_timeout_ms, until_ms };
     let shaken = tls.shake_hands(stream, wait).await;
     if let Err(Refused { failure: TlsFailure::PlainHttp, .. }) = shaken {
-        let _ = stream.write_all(&mut plain_http(buffers), wait).await;
-        stream.finish_writing();
+        tell_plain_http(stream, buffers, wait).await;
     }
     let shaken = shaken?;
     if rule.asks_certificate {
@@ -118,8 +123,14 @@ pub async fn accept(
         tls.client_cert = shown.map(|der| Rc::new(ClientCert::read(der)));
     }
     tls.is_http2 = tls.session.borrow().alpn_protocol() == Some(b"h2");
-    stream.begin_tls(tls);
+    stream.begin_session(Session::User(tls));
     Ok(shaken)
+}
+
+/// Tells a client that speaks HTTP that TLS is spoken here.
+pub async fn tell_plain_http(stream: &Stream, buffers: &Buffers, wait: Wait) {
+    let _ = stream.write_all(&mut plain_http(buffers), wait).await;
+    stream.finish_writing();
 }
 
 /// Makes a handshake with an endpoint on `stream`, which speaks TLS from then on. Answers whether
@@ -150,7 +161,7 @@ pub async fn connect(
         }
     })?;
     let is_http2 = tls.session.borrow().alpn_protocol() == Some(b"h2");
-    stream.begin_tls(tls);
+    stream.begin_session(Session::User(tls));
     Ok(is_http2)
 }
 
@@ -368,12 +379,7 @@ impl Tls {
     /// Counts how the session ended, once. Answers the alert that tells the peer what was wrong
     /// with what it sent, if there is one.
     pub fn broke(&self, error: &io::Error) -> Option<Buffer> {
-        let why = match cause(error) {
-            _ if demands_certificate(error) => TlsBreak::CertificateRequired,
-            Some(rustls::Error::AlertReceived(_)) => TlsBreak::Alert,
-            None if error.kind() == io::ErrorKind::UnexpectedEof => TlsBreak::Cut,
-            _ => TlsBreak::Invalid,
-        };
+        let why = why_broken(error);
         if let Some(metrics) = self.metrics.take() {
             let side = usize::from(matches!(*self.session.borrow(), Connection::Client(_)));
             metrics.tls_breaks[side][why as usize].count();
@@ -389,6 +395,16 @@ impl Tls {
         let is_empty = received.is_empty();
         self.received.set(received);
         !is_empty || self.session.borrow_mut().reader().fill_buf().is_ok_and(|b| !b.is_empty())
+    }
+}
+
+/// As what a session that ended with `error` is counted.
+pub fn why_broken(error: &io::Error) -> TlsBreak {
+    match cause(error) {
+        _ if demands_certificate(error) => TlsBreak::CertificateRequired,
+        Some(rustls::Error::AlertReceived(_)) => TlsBreak::Alert,
+        None if error.kind() == io::ErrorKind::UnexpectedEof => TlsBreak::Cut,
+        _ => TlsBreak::Invalid,
     }
 }
 
@@ -432,7 +448,7 @@ impl Write for Gathered<'_> {
 }
 
 /// A client that speaks HTTP where TLS is spoken. No record begins with a capital letter.
-fn looks_like_http(bytes: &[u8]) -> bool {
+pub fn looks_like_http(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(u8::is_ascii_uppercase)
 }
 
@@ -468,7 +484,8 @@ fn lacks_certificate(tls: &Tls, client: &ClientConfig, error: &io::Error) -> boo
     demands_certificate(error) || is_silent && !client.client_auth_cert_resolver.has_certs()
 }
 
-fn refused(error: io::Error) -> Refused {
+/// Why a handshake that ended with `error` came to nothing.
+pub fn refused(error: io::Error) -> Refused {
     let failure = match (cause(&error), error.kind()) {
         (Some(rustls::Error::AlertReceived(_)), _) => TlsFailure::Alert,
         (Some(rustls::Error::PeerIncompatible(_)), _) => TlsFailure::Incompatible,

@@ -38,6 +38,7 @@ mod http2_upstream;
 mod identities;
 mod introspection;
 mod jwt;
+mod kernel_tls;
 mod lifecycle;
 mod limits;
 mod limits_exact;

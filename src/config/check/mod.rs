@@ -238,6 +238,7 @@ fn listener_rule(
             Bind::Tcp(*address)
         }
         BindAddress::Unix(path) => {
+            tls::refuse_kernel(listener, sink);
             let mode = listener.mode.value.map_or(UNIX_MODE_DEFAULT, |mode| mode.0);
             Bind::Unix { path: path.clone(), mode }
         }

@@ -27,12 +27,12 @@ use super::{
 };
 use crate::config::{
     decode::{At, Sink},
-    file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, ListenerTls},
+    file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, Listener, ListenerTls},
     report::{Place, Problem},
     snapshot::{
         ACME_TLS, AcmeName, Certificates, Http2Use, Protocol, TlsRule, UpstreamTls, dns_names,
     },
-    values::{AcmeChallenge, ClientCertificate, EndpointName, TlsVersion},
+    values::{AcmeChallenge, ClientCertificate, EndpointName, TlsKernel, TlsVersion},
 };
 
 use crate::policy::limit::Window;
@@ -74,6 +74,9 @@ pub(super) fn tls(
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(shown));
+    let kernel = *tls.kernel == TlsKernel::Auto;
+    // To the kernel, and to nobody else.
+    server.enable_secret_extraction = kernel;
     server.alpn_protocols = protocols(http2);
     if names.iter().any(|name| name.challenge == AcmeChallenge::TlsAlpn01) {
         server.alpn_protocols.push(ACME_TLS.to_vec());
@@ -97,6 +100,7 @@ pub(super) fn tls(
         first_expiry_s,
         handshake_timeout_ms,
         handshake_rate,
+        kernel,
         asks_certificate: asks,
         tells_certificate,
         hsts,
@@ -150,6 +154,17 @@ fn own(
     let names = names.unwrap_or_default();
     names.iter().for_each(|name| shown.add_issued(name));
     Some(Own { shown, first_expiry_s, names, is_good })
+}
+
+/// The kernel's TLS is a part of its TCP.
+pub(super) fn refuse_kernel(listener: &Listener, sink: &mut Sink) {
+    if let Some(tls) = &listener.tls.value
+        && *tls.kernel == TlsKernel::Auto
+        && let Some(place) = tls.kernel.place()
+    {
+        let title = "`kernel` is for TCP, and this listener has a Unix socket";
+        sink.push(Problem::error(place, title).fix("remove `kernel`"));
+    }
 }
 
 fn handshake_rate(tls: &ListenerTls, sink: &mut Sink) -> Option<Window> {

@@ -32,6 +32,8 @@ pub struct TlsRule {
     pub handshake_timeout_ms: u64,
     /// How many handshakes a client address may begin. `None`: any number.
     pub handshake_rate: Option<Window>,
+    /// The kernel seals and opens records, where it offers that.
+    pub kernel: bool,
     /// Clients are asked for a certificate.
     pub asks_certificate: bool,
     /// Upstreams are told the client's certificate.

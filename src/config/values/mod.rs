@@ -149,6 +149,14 @@ choice!(ClientCertificate:
     ClientCertificate::Optional = "optional",
 );
 
+/// Key `listeners.tls.kernel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsKernel {
+    Off,
+    Auto,
+}
+choice!(TlsKernel: TlsKernel::Off = "off", TlsKernel::Auto = "auto");
+
 /// Key `listeners.tls.min_version`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsVersion {

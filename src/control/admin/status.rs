@@ -22,6 +22,7 @@ use crate::{
     control::{
         acme::{Key, Line, unix},
         history::{Change, unix_now},
+        kernel_tls,
         logs::Total,
         process,
         ready::Life,
@@ -149,6 +150,10 @@ pub struct Tls {
     /// When the first of them expires; not there without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<i64>,
+    /// `used`, or what the kernel lacks; not there where it is not asked for
+    /// (`listeners.tls.kernel`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -468,7 +473,7 @@ impl Look<'_> {
                 connections: shards.map_or(0, |(_, shards)| sum(shards, |l| l.connections.get())),
                 tls: listener.rule.tls.as_ref().map(|tls| {
                     let (certificates, expires) = tls.there();
-                    Tls { certificates, expires }
+                    Tls { certificates, expires, kernel: tls.kernel.then(kernel_tls::said) }
                 }),
             }
         };

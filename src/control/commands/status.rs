@@ -237,6 +237,15 @@ fn listeners(status: &shown::Status, out: &mut String) {
 }
 
 fn of_tls(tls: &shown::Tls, now: u64) -> String {
+    let certificates = of_certificates(tls, now);
+    match tls.kernel.as_deref() {
+        None => certificates,
+        Some("used") => format!("{certificates}; records by the kernel"),
+        Some(lack) => format!("{certificates}; not by the kernel: {lack}"),
+    }
+}
+
+fn of_certificates(tls: &shown::Tls, now: u64) -> String {
     let certificates = match tls.certificates {
         1 => "1 certificate".to_owned(),
         n => format!("{} certificates", count(n as u64)),

@@ -317,6 +317,7 @@ impl Scrape {
         self.counts(f::TLS_HANDSHAKES, kinds.collect());
         self.tls(registry);
         self.count(f::TLS_FORGOTTEN, registry.sum(|w| w.tls_addresses_forgotten.get()));
+        self.count(f::TLS_IN_KERNEL, registry.sum(|w| w.tls_in_kernel.get()));
         self.count(f::TLS_WAITS, registry.sum(|w| w.tls_waits.get()));
         self.count(f::TLS_ALONE, registry.sum(|w| w.tls_alone.get()));
         self.count(f::HTTP2_CONNECTIONS, registry.sum(|w| w.http2_connections.get()));

@@ -273,6 +273,8 @@ pub struct WorkerShard {
     /// Handshakes that waited for the home of their client's address, and those that were decided
     /// without it.
     pub tls_waits: Cell,
+    /// Sessions whose records the kernel seals and opens.
+    pub tls_in_kernel: Cell,
     pub tls_alone: Cell,
     /// Connections that switched protocols, and those of them still open.
     pub tunnels: Cell,
@@ -332,6 +334,7 @@ impl Default for WorkerShard {
             http2_failures: Default::default(),
             tls_addresses_forgotten: Cell::default(),
             tls_waits: Cell::default(),
+            tls_in_kernel: Cell::default(),
             tls_alone: Cell::default(),
             tunnels: Cell::default(),
             tunnels_open: Cell::default(),

@@ -330,12 +330,17 @@ impl ResponseSink for H1Sink<'_> {
     }
 
     fn takes_pipes(&self) -> bool {
-        !self.client.stream.is_tls()
+        !self.client.stream.seals()
     }
 
     async fn splice(&mut self, pipe: &mut Pipe, last: bool) -> Result<(), Refusal> {
         let bytes = pipe.held() as u64;
         self.sent.body_bytes += bytes;
+        self.client
+            .stream
+            .before_write(pipe.held(), self.wait)
+            .await
+            .map_err(|_| refusal::CLIENT_ABORTED)?;
         let at_once = match self.at_once.take() {
             Some(at_once) => at_once,
             None => AtOnce::begin(&self.client.stream, self.worker.is_epoll)

@@ -7,7 +7,7 @@
 //! their clients, buffers are small. And what is held for clients that do not take it has a budget
 //! (`http2.stalled`): beyond it, those that have taken nothing for [`STALLED_MS`] are ended, the
 //! longest ones first. Alone, too, a connection that gives up what it has asked for begins the next
-//! request later ([`TRIES`]).
+//! request later ([`TRIES`]); while many do ([`HASTE_MS`]), sooner and for longer.
 
 use std::{
     cell::{Cell, RefCell},
@@ -34,6 +34,14 @@ const TRIES: u32 = 20;
 /// ... and each time this long without one, for one. Then its next request waits so long: opening a
 /// connection to an upstream for a request that nobody wants costs more than asking for it.
 const TRY_MS: u64 = 50;
+/// While all connections of a worker give up more than one request in this time, ...
+const HASTE_MS: u64 = 10;
+/// ... and have given up so many more than that, ...
+const HASTE_MOST: u64 = 100;
+/// ... each may give up so many at once, ...
+const HASTY_TRIES: u32 = 4;
+/// ... and then waits so long.
+const HASTY_TRY_MS: u64 = 200;
 /// Requests that wait for their clients to take data, from which on all buffers are small.
 const SCARCE_STREAMS: u32 = 128;
 /// What took something a moment ago is only slow.
@@ -44,6 +52,8 @@ const STALLED_MS: u64 = 5000;
 pub struct Crowd {
     streams: Cell<u32>,
     waiting: Cell<u32>,
+    /// When as many requests as were given up might have been, one every [`HASTE_MS`].
+    given_up_ms: Cell<u64>,
     sessions: RefCell<Slab<Weak<Session>>>,
 }
 
@@ -67,6 +77,18 @@ impl Crowd {
     /// So much waits to be taken that no more than little is to be held for each.
     pub fn is_scarce(&self) -> bool {
         self.waiting.get() >= SCARCE_STREAMS
+    }
+
+    /// A request was given up at `now_ms`, before it was answered.
+    pub fn given_up(&self, now_ms: u64) {
+        let most_ms = now_ms + 2 * HASTE_MOST * HASTE_MS;
+        let at_ms = self.given_up_ms.get().max(now_ms) + HASTE_MS;
+        self.given_up_ms.set(at_ms.min(most_ms));
+    }
+
+    /// Many requests are given up.
+    fn is_hasty(&self, now_ms: u64) -> bool {
+        self.given_up_ms.get() > now_ms + HASTE_MOST * HASTE_MS
     }
 
     fn is_dense(&self) -> bool {
@@ -179,9 +201,16 @@ impl Pace {
     }
 
     /// When a client that gives requests up may begin the next one; `None`: now.
-    pub fn tries_at(&self, now_ms: u64) -> Option<u64> {
-        let at_ms = self.tried_ms.get() + TRY_MS;
-        (self.tries.get() == 0 && at_ms > now_ms).then_some(at_ms)
+    pub fn tries_at(&self, crowd: &Crowd, now_ms: u64) -> Option<u64> {
+        if self.tries.get() > TRIES - HASTY_TRIES {
+            return None;
+        }
+        let (tries, try_ms) = match crowd.is_hasty(now_ms) {
+            true => (TRIES - HASTY_TRIES, HASTY_TRY_MS),
+            false => (0, TRY_MS),
+        };
+        let at_ms = self.tried_ms.get() + try_ms;
+        (self.tries.get() <= tries && at_ms > now_ms).then_some(at_ms)
     }
 
     /// One was not: it begins anew.
@@ -248,26 +277,42 @@ mod tests {
         assert!(pace.holds_up(&dense(), FEW));
     }
 
-    /// A thousand calls that wait for their first message have begun soon.
     #[test]
     fn who_gives_requests_up_waits_until_it_takes_a_response_or_time_passes() {
-        let pace = Pace::default();
+        let (pace, crowd) = (Pace::default(), Crowd::default());
         (1..TRIES).for_each(|_| pace.given_up(1000));
-        assert_eq!(pace.tries_at(1000), None);
+        assert_eq!(pace.tries_at(&crowd, 1000), None);
         pace.given_up(1000);
-        assert_eq!(pace.tries_at(1000), Some(1000 + TRY_MS));
-        assert_eq!(pace.tries_at(1000 + TRY_MS), None, "one more");
+        assert_eq!(pace.tries_at(&crowd, 1000), Some(1000 + TRY_MS));
+        assert_eq!(pace.tries_at(&crowd, 1000 + TRY_MS), None, "one more");
         pace.given_up(1000 + TRY_MS);
-        assert_eq!(pace.tries_at(1000 + TRY_MS), Some(1000 + 2 * TRY_MS));
+        assert_eq!(pace.tries_at(&crowd, 1000 + TRY_MS), Some(1000 + 2 * TRY_MS));
         pace.taken();
-        assert_eq!(pace.tries_at(1000 + TRY_MS), None);
+        assert_eq!(pace.tries_at(&crowd, 1000 + TRY_MS), None);
         (0..2).for_each(|_| pace.given_up(1000 + TRY_MS));
-        assert!(pace.tries_at(1000 + TRY_MS).is_some());
+        assert!(pace.tries_at(&crowd, 1000 + TRY_MS).is_some());
         // After a while all is forgotten.
         (1..TRIES).for_each(|_| pace.given_up(1_000_000));
-        assert_eq!(pace.tries_at(1_000_000), None);
+        assert_eq!(pace.tries_at(&crowd, 1_000_000), None);
     }
 
+    #[test]
+    fn who_gives_requests_up_among_many_waits_sooner_and_for_longer() {
+        let (pace, crowd) = (Pace::default(), Crowd::default());
+        (0..HASTE_MOST).for_each(|_| crowd.given_up(1000));
+        (0..HASTY_TRIES).for_each(|_| pace.given_up(1000));
+        assert_eq!(pace.tries_at(&crowd, 1000), None);
+        crowd.given_up(1000);
+        assert_eq!(pace.tries_at(&crowd, 1000), Some(1000 + HASTY_TRY_MS));
+        assert_eq!(Pace::default().tries_at(&crowd, 1000), None, "others do not");
+        assert_eq!(pace.tries_at(&crowd, 1000 + HASTE_MS), None, "others have stopped");
+        // However many there were, it is over soon.
+        (0..100_000).for_each(|_| crowd.given_up(1000));
+        assert!(pace.tries_at(&crowd, 1000 + HASTY_TRY_MS - 1).is_some());
+        assert!(!crowd.is_hasty(1000 + HASTE_MOST * HASTE_MS));
+    }
+
+    /// A thousand calls that wait for their first message have begun soon.
     #[test]
     fn time_without_responses_allows_more_unless_the_client_takes_none() {
         let (pace, crowd) = (Pace::default(), dense());

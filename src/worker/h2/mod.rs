@@ -429,7 +429,7 @@ impl Session {
             || self.is_shed.get()
             || self.waiting.get() >= WAITING_MAX
             || self.pace.holds_up(&self.worker.crowd, open)
-            || self.pace.tries_at(now_ms()).is_some()
+            || self.pace.tries_at(&self.worker.crowd, now_ms()).is_some()
     }
 
     /// The client has taken all of a response.
@@ -439,7 +439,9 @@ impl Session {
 
     /// The client has given a request up before it was answered.
     fn has_given_up(&self) {
-        self.pace.given_up(now_ms());
+        let now_ms = now_ms();
+        self.pace.given_up(now_ms);
+        self.worker.crowd.given_up(now_ms);
     }
 
     /// A stream was given up because the client did not take its response.
@@ -503,7 +505,7 @@ impl Session {
     /// Has the task ask again, where others are what holds it up.
     fn keep_pace(&self, cx: &Context<'_>) {
         let (open, now_ms) = (self.open.get(), now_ms());
-        let at_ms = match self.pace.tries_at(now_ms) {
+        let at_ms = match self.pace.tries_at(&self.worker.crowd, now_ms) {
             Some(at_ms) => at_ms,
             None if self.pace.holds_up(&self.worker.crowd, open) => {
                 self.pace.held_up(open, self.waiting.get() > 0, now_ms)

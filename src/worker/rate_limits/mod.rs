@@ -9,9 +9,9 @@
 //! limit, the home asks a server in its turn ([`fleet`]).
 //!
 //! Invariants: with one worker no letter is sent and nobody waits. What a request took is given
-//! back when another limit refuses it ([`Taken`]), and when it is gone before the answer. State is carried over
-//! by the limit's name; a reload refills nothing. TLS handshakes are counted in the same way
-//! ([`handshakes`]).
+//! back when another limit refuses it ([`Taken`]), and when it is gone before the answer. State is
+//! carried over by the limit's name; a reload refills nothing. TLS handshakes are counted in the
+//! same way ([`handshakes`]).
 
 pub mod charge;
 pub mod fleet;

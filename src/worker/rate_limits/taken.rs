@@ -46,8 +46,8 @@ pub fn all<'s>(
     early.chain(late(snapshot, exchange, policies))
 }
 
-/// Those that are asked after authorisation: the route's, and those of the plan of the consumer that
-/// the request is from, but for those that the route has asked already.
+/// Those that are asked after authorisation: the route's, and those of the plan of the request's
+/// consumer, but for those that the route has asked already.
 pub fn late<'s>(
     snapshot: &'s Generation,
     exchange: &'s Exchange,

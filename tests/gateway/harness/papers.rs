@@ -40,9 +40,13 @@ impl Papers {
             format!("{{ file = \"{}\", key = \"{}\" }}", path("pem"), path("key"))
         };
         let certificates: Vec<String> = files.iter().map(one).collect();
+        // The whole suite, with sessions that the kernel has: scripts/ktls-in-a-vm.
+        let is_kernels = std::env::var_os("RINGWAY_TEST_KTLS").is_some();
+        let kernel =
+            if is_kernels && !more.contains("kernel =") { ", kernel = \"auto\"" } else { "" };
         format!(
             "[[listeners]]\nname = \"main\"\nbind = \"127.0.0.1:0\"\n\
-             tls = {{ certificates = [{}]{more} }}\n",
+             tls = {{ certificates = [{}]{more}{kernel} }}\n",
             certificates.join(", ")
         )
     }

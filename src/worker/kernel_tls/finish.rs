@@ -1,0 +1,83 @@
+//! The end of what is written to a client whose records the kernel seals.
+//!
+//! The kernel takes data into a record, seals it, and only then finds out whether TCP has room for
+//! it: what it has said to be written may still lie in front of TCP. A FIN would overtake that and
+//! cut the response short. So it is sent only when there is room for a whole record and more
+//! ([`set_room`]): then the kernel hands what waits, and close_notify behind it, to TCP in the same
+//! call. While there is no room a task waits for it, with a descriptor of its own.
+//!
+//! Bounds: [`WAITING_MAX`] such tasks for each worker, [`WAIT_MS`] for each; a connection beyond
+//! that ends by a reset, so that what it got cannot be taken for the whole.
+
+use std::{cell::Cell, io, net::TcpStream as StdStream, os::fd::AsFd};
+
+use monoio::net::TcpStream;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    net::Shutdown,
+};
+
+use super::{ALERT, WARNING, socket::send};
+use crate::worker::{clock::now_ms, net::Stream};
+
+/// Connections of a worker that wait for room, at most.
+const WAITING_MAX: usize = 1024;
+/// A client takes something for so long, or is cut off.
+const WAIT_MS: u64 = 60_000;
+/// TCP takes at least so much that is not sent before a socket counts as full. It counts as not
+/// full when half of that is free, which has room for two records.
+const UNSENT_BYTES_MIN: u32 = 80 * 1024;
+/// The alert of that name (RFC 8446 §6.1).
+const CLOSE_NOTIFY: u8 = 0;
+
+thread_local! {
+    static WAITING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Called before keys are handed to the kernel.
+pub fn set_room(stream: &Stream) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    // 0: the system's default, which is no bound.
+    if (1..UNSENT_BYTES_MIN).contains(&socket.tcp_notsent_lowat()?) {
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MIN)?;
+    }
+    Ok(())
+}
+
+/// Says that nothing more is written, and sends FIN.
+pub fn finish(stream: &Stream) {
+    if has_room(stream) {
+        return end(stream);
+    }
+    if WAITING.get() >= WAITING_MAX || later(stream).is_err() {
+        stream.reset();
+    }
+}
+
+fn end(socket: impl AsFd) {
+    let _ = send(&socket, ALERT, &[WARNING, CLOSE_NOTIFY]);
+    let _ = rustix::net::shutdown(socket, Shutdown::Write);
+}
+
+fn has_room(socket: impl AsFd) -> bool {
+    let fd = socket.as_fd();
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    // An error is found by whoever writes.
+    poll(&mut polled, Some(&now)).map_or(true, |ready| ready > 0)
+}
+
+fn later(stream: &Stream) -> io::Result<()> {
+    let fd = stream.as_fd().try_clone_to_owned()?;
+    let own = Stream::tcp(TcpStream::from_std(StdStream::from(fd))?, stream.deadline().table());
+    WAITING.set(WAITING.get() + 1);
+    monoio::spawn(async move {
+        let until_ms = now_ms() + WAIT_MS;
+        match own.writable(until_ms).await {
+            Ok(()) => end(&own),
+            Err(_) => own.reset(),
+        }
+        WAITING.set(WAITING.get() - 1);
+    });
+    Ok(())
+}
