@@ -423,7 +423,7 @@ pub async fn act<B: RequestBody, S: ResponseSink>(
         }
     }
     let to = (matched, permit, taken);
-    let result = pipeline::go_on(worker, snapshot, exchange, to, policies, (body, sink)).await;
+    let result = pipeline::settled(worker, snapshot, exchange, to, policies, (body, sink)).await;
     drop(all);
     result
 }

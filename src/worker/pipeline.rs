@@ -166,15 +166,9 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             let policies = asked.policies();
             let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
-                Passed::On(permit, taken) if !policies.concurrency.is_empty() => {
-                    let (to, both) = ((&matched, permit, taken), (body, sink));
-                    // Boxed: it must not enlarge the task of other requests.
-                    let act = concurrency::act(worker, snapshot, exchange, to, policies, both);
-                    return Box::pin(act).await;
-                }
                 Passed::On(permit, taken) if goes_on(rule, policies) => {
                     let (to, both) = ((&matched, permit, taken), (body, sink));
-                    // Boxed, too.
+                    // Boxed: it must not enlarge the task of other requests.
                     let act = go_on(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
@@ -204,12 +198,28 @@ async fn phases<B: RequestBody, S: ResponseSink>(
 
 /// Whether [`go_on`] has to do with a request.
 fn goes_on(rule: &Route, policies: &Policies) -> bool {
-    charging(rule, policies).is_some() || policies.shapes()
+    !policies.concurrency.is_empty() || charging(rule, policies).is_some() || policies.shapes()
 }
 
 /// What [`phases`] does with a request that its policies have let pass, where they have more to do
 /// with it, or somebody holds something meanwhile.
-pub(super) async fn go_on<B: RequestBody, S: ResponseSink>(
+async fn go_on<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    (matched, permit, taken): (&RouteMatch, Permit, Taken),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let to = (matched, permit, taken);
+    if policies.concurrency.is_empty() {
+        return settled(worker, snapshot, exchange, to, policies, (body, sink)).await;
+    }
+    concurrency::act(worker, snapshot, exchange, to, policies, (body, sink)).await
+}
+
+/// The same when nothing is to be held meanwhile, or is held.
+pub(super) async fn settled<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,

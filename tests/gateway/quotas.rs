@@ -231,6 +231,9 @@ fn a_new_process_goes_on_with_what_was_used() {
     assert_eq!(passed(&mut before, 60), 60);
     let old = gateway.pid();
     assert!(gateway.upgrade(), "{}", gateway.log());
+    // Connections that the old one accepts are for one response.
+    let ended = || gateway.log().matches("accepting no more").count() == 2;
+    eventually("the old one accepts no more", ended);
     let mut after = clients(&gateway, 4);
     // At most a quarter of what was left is on lease.
     assert_eq!(passed(&mut after, 25), 25);
