@@ -24,6 +24,20 @@ class Failed(Exception):
     """The browser, or something in the page, did not do what was asked."""
 
 
+class Checks:
+    """What holds and what does not, told as it is found out; `failed` counts the latter."""
+
+    def __init__(self, shows_good=True):
+        """With `shows_good`, what was found is shown also where it is as it should be."""
+        self.failed, self.shows_good = 0, shows_good
+
+    def that(self, what, holds, found=""):
+        self.failed += not holds
+        is_shown = found != "" and (self.shows_good or not holds)
+        more = f": {found}" if is_shown else ""
+        print(f"{'ok  ' if holds else 'FAIL'}  {what}{more}", flush=True)
+
+
 class WebSocket:
     """Text messages to and from a local server (RFC 6455), unmasked in, masked out."""
 

@@ -67,7 +67,8 @@ fn decided(snapshot: &Snapshot, head: &str, body: &[u8]) -> Result<(), &'static 
     let policies = snapshot.route(matched.route).policies.policies().expect("policies");
     let rule = policies.validate.as_ref().expect("the document's");
     let asked = Asked { view: &view, matched: &matched };
-    rule.parameters(asked).map_err(|(reason, _)| reason.token)?;
+    let slow = rule.parameters(asked).map_err(|(reason, _)| reason.token)?;
+    rule.slow(&slow).map_err(|(reason, _)| reason.token)?;
     let Some(of_body) = &rule.body else { return Ok(()) };
     let fields = parsed
         .fields

@@ -8,6 +8,7 @@ use std::{collections::HashMap, path::Path};
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Number, Value};
 
+use super::bounded;
 use crate::policy::validate::strict_json;
 
 /// Largest document, in bytes.
@@ -19,12 +20,8 @@ const DEPTH_MAX: usize = strict_json::DEPTH_MAX as usize;
 
 /// Reads a document; JSON where its name ends so, else YAML.
 pub fn read(path: &Path) -> Result<(Value, String), String> {
-    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
-    let length = std::fs::metadata(path).map_err(cannot)?.len();
-    if length > BYTES_MAX {
-        return Err("is larger than 16 MiB".to_owned());
-    }
-    let bytes = std::fs::read(path).map_err(cannot)?;
+    let read = bounded::read(path, BYTES_MAX);
+    let bytes = read.map_err(|error| format!("cannot be read: {error}"))?;
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
     let is_json = path.extension().is_some_and(|ext| ext.eq_ignore_ascii_case("json"));
     let value = if is_json { json(&text) } else { yaml(&text) };
@@ -87,7 +84,7 @@ impl<'t> Tree<'t> {
 
     fn value(&mut self, (event, line): (Event<'t>, usize), depth: usize) -> Result<Value, String> {
         if depth > DEPTH_MAX {
-            return Err(format!("line {line}: is nested deeper than {DEPTH_MAX} levels"));
+            return Err(too_deep(line));
         }
         self.count(1, line)?;
         let (value, anchor) = match event {
@@ -110,6 +107,9 @@ impl<'t> Tree<'t> {
                 let value =
                     known.ok_or_else(|| format!("line {line}: the alias stands for itself"))?;
                 self.count(size(&value), line)?;
+                if depth + levels(&value) > DEPTH_MAX {
+                    return Err(too_deep(line));
+                }
                 (value, 0)
             }
             _ => return Err(format!("line {line}: is not YAML")),
@@ -158,6 +158,19 @@ fn size(value: &Value) -> usize {
         Value::Object(members) => 1 + members.values().map(size).sum::<usize>(),
         _ => 1,
     }
+}
+
+/// Values in one another below a value.
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(|item| 1 + levels(item)).max().unwrap_or(0),
+        Value::Object(members) => members.values().map(|own| 1 + levels(own)).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn too_deep(line: usize) -> String {
+    format!("line {line}: is nested deeper than {DEPTH_MAX} levels")
 }
 
 /// A scalar, by the core schema (YAML 1.2.2 §10.3.2).
@@ -318,6 +331,29 @@ k:
         let deep = "[".repeat(5000);
         assert!(yaml(&deep).is_err());
         let _ = line_of(&deep, "/0/0");
+    }
+
+    /// Each is as deep as may be, and begins where the one before it ends.
+    #[test]
+    fn aliases_within_aliases_are_no_deeper_than_what_is_written_out() {
+        let mut text = "a0: &a0 x\n".to_owned();
+        for n in 1..2000 {
+            let (open, close) = ("[".repeat(90), "]".repeat(90));
+            text.push_str(&format!("a{n}: &a{n} {open}*a{}{close}\n", n - 1));
+        }
+        let told = yaml(&text).expect_err("too deep");
+        assert_eq!(told, "line 3: is nested deeper than 100 levels");
+        // By one level each, below a name: 99 are written out, and no more.
+        let chain = |count: usize| {
+            let one = |n: usize| match n {
+                0 => "- &a0 x\n".to_owned(),
+                n => format!("- &a{n} [*a{}]\n", n - 1),
+            };
+            (0..count).map(one).collect::<String>()
+        };
+        let value = yaml(&chain(100)).expect("deep enough");
+        assert_eq!(levels(&value), DEPTH_MAX);
+        assert_eq!(yaml(&chain(101)), Err(too_deep(101)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+pub mod bounded;
 mod check;
 pub mod decode;
 pub mod document;
@@ -101,12 +102,7 @@ fn read(path: &Path) -> Result<String, Box<Problem>> {
         };
         Box::new(problem.fix(fix))
     };
-    let length = std::fs::metadata(path).map_err(found)?.len();
-    if length > FILE_BYTES_MAX {
-        let problem = Problem::whole("the configuration is larger than 64 MiB");
-        return Err(Box::new(problem.fix("name a configuration file")));
-    }
-    let bytes = std::fs::read(path).map_err(found)?;
+    let bytes = bounded::read(path, FILE_BYTES_MAX).map_err(found)?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;

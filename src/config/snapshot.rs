@@ -24,13 +24,14 @@ pub use access_log::{AccessLog, Destination, Statuses};
 pub use acme::{ACME_TLS, AcmeIssuer, AcmeName, Ahead, Issued, Token};
 pub use auth::{
     Authenticate, CONSUMER_FIELDS, ClaimField, ClientAuth, JwtWay, KeySource, Way, WayKind,
+    basic_credential, form_coded,
 };
 pub use concurrency::{Concurrency, ConcurrencyId};
 pub use consumers::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, Plan, User, Users};
 pub use forward_auth::ServiceRule;
 pub use introspection::{AskedProvider, IntrospectionRule};
 pub use jwks::{Endpoints, Origin, Provider};
-pub use oidc::{Hidden, LoginWay};
+pub use oidc::LoginWay;
 pub use policies::{ErrorFormat, Maintenance, Policies};
 pub use rate_limits::{LimitId, QuotaStore, RateLimit, RouteLimits};
 pub use redis::{FleetOrder, Redis, SharedLimit};

@@ -29,30 +29,37 @@ impl Csrf {
         if is_safe && !request.head.connection.upgrade {
             return false;
         }
-        let field = |name| single(request.head, request.buf, name);
-        let origin = field(b"origin");
-        let is_known = origin.is_some_and(|origin| self.knows(origin));
-        match field(b"sec-fetch-site") {
-            // "none": the user's own doing, such as a bookmark.
-            Some(b"same-origin" | b"none") => return false,
-            Some(_) => return !is_known,
-            None => {}
-        }
-        if let Some(origin) = origin {
-            return !(is_known || host_of(origin).is_some_and(|host| is_same(host, authority)));
-        }
-        match field(b"referer") {
-            Some(page) => {
-                let host = host_of(page);
-                let is_own = host.is_some_and(|host| is_same(host, authority));
-                !(is_own || origin_of(page).is_some_and(|origin| self.knows(origin)))
-            }
-            None => self.required || is_ambiguous(request),
-        }
+        is_foreign(request, authority, |origin| self.knows(origin)).unwrap_or(self.required)
     }
 
     fn knows(&self, origin: &[u8]) -> bool {
         self.origins.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(origin))
+    }
+}
+
+/// Whether a page of another site made the browser do this, unless `knows` says that its origin
+/// may; `None`: the request does not say where it was made.
+pub fn is_foreign(
+    request: &RequestView<'_>,
+    authority: &[u8],
+    knows: impl Fn(&[u8]) -> bool,
+) -> Option<bool> {
+    let field = |name| single(request.head, request.buf, name);
+    let origin = field(b"origin");
+    let is_known = origin.is_some_and(&knows);
+    match field(b"sec-fetch-site") {
+        // "none": the user's own doing, such as a bookmark.
+        Some(b"same-origin" | b"none") => return Some(false),
+        Some(_) => return Some(!is_known),
+        None => {}
+    }
+    let is_own = |url: &[u8]| host_of(url).is_some_and(|host| is_same(host, authority));
+    if let Some(origin) = origin {
+        return Some(!(is_known || is_own(origin)));
+    }
+    match field(b"referer") {
+        Some(page) => Some(!(is_own(page) || origin_of(page).is_some_and(knows))),
+        None => is_ambiguous(request).then_some(true),
     }
 }
 

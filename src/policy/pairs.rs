@@ -1,5 +1,6 @@
-//! Names and values in queries and in Cookie fields, as routes and policies read them: one way for
-//! all, which is that of browsers and of what is behind the gateway (forms, where `+` is a space).
+//! Names of fields, and names and values in queries and in Cookie fields, as routes and policies
+//! read them: one way for all, which is that of browsers and of what is behind the gateway (forms,
+//! where `+` is a space).
 
 use std::borrow::Cow;
 
@@ -41,6 +42,13 @@ fn bytes(text: &[u8]) -> impl Iterator<Item = u8> {
 pub fn parameter<'q>(query: &'q [u8], name: &str) -> Option<Cow<'q, [u8]>> {
     let mut all = parameters(query);
     all.find(|(own, _)| decodes_to(own, name.as_bytes())).map(|(_, value)| decoded(value))
+}
+
+/// Whether an upstream may take one field for the other: gateways to programs (CGI, WSGI) write
+/// dashes as underscores.
+pub fn is_same_field(a: &[u8], b: &[u8]) -> bool {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| folded(*a) == folded(*b))
 }
 
 /// Names and values of a Cookie field (RFC 6265 §4.2.1), without blanks around them.

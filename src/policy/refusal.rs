@@ -73,7 +73,7 @@ reasons! { POLICY_REASONS from WIRE_REASONS.len();
     VALIDATE_MEDIA = "validate.media_type", 415, "The request body is of a media type that the route does not take, of more than one, or not to be there.", "RFC 9110 §15.5.16";
     VALIDATE_ENCODED = "validate.encoded", 415, "The request body is compressed, and the route checks it.", "RFC 9110 §15.5.16";
     VALIDATE_BODY = "validate.body", 422, "The request body is not as the route describes it.", "RFC 9110 §15.5.21";
-    VALIDATE_BUSY = "validate.busy", 503, "So many large bodies are being checked that this one cannot be.", "RFC 9110 §15.6.4";
+    VALIDATE_BUSY = "validate.busy", 503, "So much is being checked that this request could not be in time.", "RFC 9110 §15.6.4";
     TRANSFORM_VALUE = "transform.value", 400, "A value that the path for the upstream is made of is missing in the request.", "";
     TRANSFORM_JSON = "transform.json", 400, "The request body is not well-formed JSON, and the route changes it.", "RFC 8259";
     TRANSFORM_FORM = "transform.form", 400, "The request body has more than names and plain values, and the route makes a form of it.", "";

@@ -42,6 +42,7 @@ use crate::{
             Cors,
             preflight::{self, Preflight},
         },
+        pairs::is_same_field,
         permit::{Asked, Permit},
         refusal,
         route::{RequestView, RouteMatch},
@@ -128,13 +129,6 @@ pub fn tell<S: ResponseSink>(exchange: &Exchange, policies: &Policies, sink: &mu
     }
 }
 
-/// Whether an upstream may take one field for the other: gateways to programs (CGI, WSGI) write
-/// dashes as underscores. `own` is in lower case.
-pub fn is_same_field(own: &[u8], name: &[u8]) -> bool {
-    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    own.len() == name.len() && own.iter().zip(name).all(|(a, b)| folded(*a) == folded(*b))
-}
-
 /// The phases of a route that has policies.
 pub async fn before<S: ResponseSink>(
     worker: &Worker,
@@ -196,9 +190,8 @@ pub async fn before<S: ResponseSink>(
     if let Some(rule) = &policies.validate {
         // As the upstream gets it: without credentials that are not for it.
         let view = RequestView { query: exchange.upstream_query(), ..exchange.view() };
-        if let Err(refused) = rule.parameters(Checked { view: &view, matched }) {
-            refuse_or_explain(worker, exchange, refused, rule.shadow, sink)?;
-        }
+        let asked = Checked { view: &view, matched };
+        shape::check_parameters(worker, exchange, rule, asked, sink).await?;
     }
     shape::request(snapshot, exchange, matched, policies)?;
     Ok(Passed::On(permit, taken))

@@ -61,12 +61,6 @@ fn shown(authority: &Authority, gateway: &Gateway, name: &str) -> Result<Vec<u8>
     Ok(session.peer_certificates().unwrap()[0].to_vec())
 }
 
-fn figure(gateway: &Gateway, name: &str) -> f64 {
-    let text = gateway.admin().get("/metrics").text();
-    let line = text.lines().find(|line| line.starts_with(name));
-    line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
-}
-
 fn status(gateway: &Gateway) -> Vec<Value> {
     let json: Value = serde_json::from_str(&gateway.admin().get("/status").text()).unwrap();
     json["acme"].as_array().cloned().unwrap_or_default()
@@ -95,7 +89,8 @@ fn a_certificate_is_got_by_a_handshake() {
     assert_ne!(a, b);
     // Nothing was served behind a proof.
     let of_both = |name: &str| -> f64 {
-        (0..2).map(|worker| figure(&gateway, &format!("{name}{{worker=\"{worker}\"}} "))).sum()
+        let of = |worker| gateway.figure(&format!("{name}{{worker=\"{worker}\"}}"));
+        (0..2).map(|worker| of(worker).expect("the metric")).sum()
     };
     eventually("connections end", || of_both("ringway_connections_open") == 0.0);
     assert_eq!(of_both("ringway_requests_total"), 0.0);
@@ -120,14 +115,14 @@ fn a_certificate_is_got_by_a_handshake() {
     assert!(log.contains("certificate issued") && log.contains("account made"), "{log}");
     assert!(!log.contains("PRIVATE KEY"), "{log}");
     let labels = format!("name=\"a.test\",authority=\"{}\"", folder_name(&folder));
-    let issued = format!("ringway_acme_orders_total{{{labels},outcome=\"issued\"}} ");
-    assert_eq!(figure(&gateway, &issued), 1.0);
-    let expiry = format!("ringway_acme_certificate_expiry_time_seconds{{{labels}}} ");
+    let issued = format!("ringway_acme_orders_total{{{labels},outcome=\"issued\"}}");
+    assert_eq!(gateway.figure(&issued), Some(1.0));
+    let expiry = format!("ringway_acme_certificate_expiry_time_seconds{{{labels}}}");
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
-    let days = (figure(&gateway, &expiry) - now) / 86400.0;
+    let days = (gateway.figure(&expiry).unwrap() - now) / 86400.0;
     assert!((89.0..91.0).contains(&days), "{days}");
-    let of_listener = "ringway_listener_certificate_expiry_time_seconds{listener=\"tls\"} ";
-    let firsts = (figure(&gateway, of_listener) - now) / 86400.0;
+    let of_listener = "ringway_listener_certificate_expiry_time_seconds{listener=\"tls\"}";
+    let firsts = (gateway.figure(of_listener).unwrap() - now) / 86400.0;
     assert!((89.0..91.0).contains(&firsts), "{firsts}");
     let text = gateway.command(&["status"]);
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
@@ -217,8 +212,8 @@ fn a_certificate_is_got_by_a_request_and_meanwhile_everything_else_works() {
     let gateway = start(&authority, &toml);
     gateway.wait_for_log("the authority cannot be reached");
     assert!(shown(&authority, &gateway, "a.test").is_err());
-    let refused = "ringway_tls_handshake_failures_total{reason=\"no_certificate\"} ";
-    eventually("it is counted", || figure(&gateway, refused) == 1.0);
+    let refused = "ringway_tls_handshake_failures_total{reason=\"no_certificate\"}";
+    eventually("it is counted", || gateway.figure(refused) == Some(1.0));
     let plain = |path: &str| Client::connect(gateway.address_of("plain")).get_from("a.test", path);
     // A path below which an authority asks is nothing special while none does.
     for path in ["/", "/.well-known/acme-challenge/x"] {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::harness::{Gateway, Response, Upstream, eventually, http2::Http2};
+use crate::harness::{Gateway, Upstream, eventually, http2::Http2};
 
 /// What is stored of a key.
 pub fn stored(key: &str) -> String {
@@ -54,12 +54,6 @@ fn routes(more: &str) -> String {
     )
 }
 
-fn ask(gateway: &Gateway, target: &str, fields: &str) -> Response {
-    let mut client = gateway.client();
-    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
-    client.response()
-}
-
 #[test]
 fn a_key_is_taken_from_each_place_and_taken_out() {
     let upstream = Upstream::ok();
@@ -72,7 +66,7 @@ fn a_key_is_taken_from_each_place_and_taken_out() {
         ("/known/5", format!("Authorization: apikey {APP}\r\n"), "/known/5"),
     ];
     for (target, fields, forwarded) in &cases {
-        let response = ask(&gateway, target, fields);
+        let response = gateway.client().get_with(target, fields);
         assert_eq!(response.status, 200, "{target} {fields}: {}", response.text());
         let request = upstream.request_for(forwarded);
         assert_eq!(request.field("x-consumer-name"), Some("app"));
@@ -105,7 +99,7 @@ fn what_is_no_good_is_refused() {
         ("/partners", "X-API-Key: unknown\r\n".to_owned(), 401, "auth.invalid"),
     ];
     for (target, fields, status, reason) in &cases {
-        let response = ask(&gateway, target, fields);
+        let response = gateway.client().get_with(target, fields);
         assert_eq!((response.status, &*response.reason()), (*status, *reason), "{fields}");
         let challenge = response.field("www-authenticate").map(str::to_owned);
         let expected = (*status == 401).then(|| {
@@ -129,7 +123,7 @@ fn clients_do_not_say_who_they_are_themselves() {
         ("/partners/1", with_key(PARTNER), None),
         ("/partners/2", forged.to_owned(), None),
     ] {
-        assert_eq!(ask(&gateway, target, &fields).status, 200, "{target}");
+        assert_eq!(gateway.client().get_with(target, &fields).status, 200, "{target}");
         let request = upstream.request_for(target);
         assert_eq!(request.head.all("x-consumer-name"), Vec::from_iter(name), "{target}");
         assert!(!request.head.has("x_consumer_groups"), "{target}");
@@ -160,11 +154,11 @@ fn a_file_of_keys_is_read_again_when_it_changes() {
     let (gateway, _dir, path, _) =
         with_file(&upstream, &line(APP, "mobile groups=a,b scopes=read # the application"));
     let key = |key: &str| format!("X-API-Key: {key}\r\n");
-    assert_eq!(ask(&gateway, "/1", &key(APP)).status, 200);
+    assert_eq!(gateway.client().get_with("/1", &key(APP)).status, 200);
     let request = upstream.request_for("/1");
     assert_eq!(request.field("x-consumer-name"), Some("mobile"));
     assert_eq!(request.field("x-consumer-groups"), Some("a,b"));
-    assert_eq!(ask(&gateway, "/", &key(PARTNER)).status, 401);
+    assert_eq!(gateway.client().get_with("/", &key(PARTNER)).status, 401);
     // One key goes, another comes; who has a connection already is asked anew as well.
     let mut kept = gateway.client();
     kept.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", key(APP)));
@@ -172,14 +166,16 @@ fn a_file_of_keys_is_read_again_when_it_changes() {
     let new = path.with_extension("new");
     std::fs::write(&new, line(PARTNER, "acme")).unwrap();
     std::fs::rename(&new, &path).unwrap();
-    eventually("the new key is taken", || ask(&gateway, "/", &key(PARTNER)).status == 200);
+    eventually("the new key is taken", || {
+        gateway.client().get_with("/", &key(PARTNER)).status == 200
+    });
     kept.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", key(APP)));
     let response = kept.response();
     assert_eq!((response.status, &*response.reason()), (401, "auth.invalid"));
     // A file that is wrong changes nothing, and its line is told.
     std::fs::write(&path, format!("{}not a digest\n", line(PARTNER, "acme"))).unwrap();
     gateway.wait_for_log("line 2: does not begin with a digest");
-    assert_eq!(ask(&gateway, "/", &key(PARTNER)).status, 200);
+    assert_eq!(gateway.client().get_with("/", &key(PARTNER)).status, 200);
 }
 
 #[test]
@@ -193,10 +189,16 @@ fn consumers_are_counted_and_logged() {
     );
     let gateway = Gateway::before(upstream.address(), &routes(&more));
     for _ in 0..2 {
-        assert_eq!(ask(&gateway, "/known", &format!("X-API-Key: {APP}\r\n")).status, 200);
+        assert_eq!(
+            gateway.client().get_with("/known", &format!("X-API-Key: {APP}\r\n")).status,
+            200
+        );
     }
-    assert_eq!(ask(&gateway, "/known", &format!("X-API-Key: {PARTNER}\r\n")).status, 200);
-    assert_eq!(ask(&gateway, "/known", "").status, 401);
+    assert_eq!(
+        gateway.client().get_with("/known", &format!("X-API-Key: {PARTNER}\r\n")).status,
+        200
+    );
+    assert_eq!(gateway.client().get_with("/known", "").status, 401);
     let logged = || std::fs::read_to_string(&log).unwrap_or_default();
     eventually("four lines", || logged().lines().count() == 4);
     let text = logged();
@@ -227,6 +229,6 @@ fn a_key_that_the_command_makes_is_taken() {
     assert!(key.starts_with("rw_") && !line.contains(key));
     std::fs::write(&path, format!("{line}\n")).unwrap();
     assert!(gateway.reload(&toml));
-    assert_eq!(ask(&gateway, "/made", &format!("X-API-Key: {key}\r\n")).status, 200);
+    assert_eq!(gateway.client().get_with("/made", &format!("X-API-Key: {key}\r\n")).status, 200);
     assert_eq!(upstream.request_for("/made").field("x-consumer-name"), Some("ci"));
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::harness::{Client, Gateway, Response, Upstream, eventually, http2::Http2};
+use crate::harness::{Client, Gateway, Upstream, eventually, http2::Http2};
 
 /// Of `secret`, and of `hunter2`, as `htpasswd -B` writes them (made by libxcrypt).
 const ALICE: &str = "$2y$08$abcdefghijklmnopqrstuuKxCcvB7KZ7.BpDoK0bh6qM7Dl1/xiJa";
@@ -13,12 +13,6 @@ const BOB: &str = "$2y$08$bbcdefghijklmnopqrstuuiEQto.7isKAdppTig8SqxsepkMJ3JBm"
 
 fn basic(name: &str, password: &str) -> String {
     format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{name}:{password}")))
-}
-
-fn ask(gateway: &Gateway, target: &str, fields: &str) -> Response {
-    let mut client = gateway.client();
-    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
-    client.response()
 }
 
 struct Served {
@@ -44,10 +38,8 @@ fn served(keys: &str) -> Served {
 }
 
 fn verified(gateway: &Gateway, outcome: &str) -> u64 {
-    let metrics = gateway.admin().get("/metrics").text();
-    let name = format!("ringway_passwords_verified_total{{outcome=\"{outcome}\"}} ");
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
-    line.map_or(0, |count| count.parse().unwrap())
+    let name = format!("ringway_passwords_verified_total{{outcome=\"{outcome}\"}}");
+    gateway.figure(&name).unwrap_or_default() as u64
 }
 
 #[test]
@@ -72,7 +64,7 @@ fn names_and_passwords() {
     .into_iter()
     .enumerate()
     {
-        let response = ask(gateway, &format!("/{n}"), &fields);
+        let response = gateway.client().get_with(&format!("/{n}"), &fields);
         assert_eq!(response.status, status, "{fields}");
         if status == 401 {
             assert_eq!(response.reason(), reason, "{fields}");
@@ -97,9 +89,9 @@ fn a_password_is_verified_once() {
     let served = served("");
     let Served { gateway, .. } = &served;
     for _ in 0..5 {
-        assert_eq!(ask(gateway, "/", &basic("alice", "secret")).status, 200);
-        assert_eq!(ask(gateway, "/", &basic("alice", "wrong")).status, 401);
-        assert_eq!(ask(gateway, "/", &basic("nobody", "wrong")).status, 401);
+        assert_eq!(gateway.client().get_with("/", &basic("alice", "secret")).status, 200);
+        assert_eq!(gateway.client().get_with("/", &basic("alice", "wrong")).status, 401);
+        assert_eq!(gateway.client().get_with("/", &basic("nobody", "wrong")).status, 401);
     }
     assert_eq!((verified(gateway, "right"), verified(gateway, "wrong")), (1, 2));
     // All at once is once, too.
@@ -154,15 +146,15 @@ fn another_password_in_the_file_counts_at_once() {
     let served = served("remember = \"1h\"");
     let Served { gateway, dir, toml, .. } = &served;
     let file: PathBuf = dir.path().join("users");
-    assert_eq!(ask(gateway, "/", &basic("bob", "hunter2")).status, 200);
+    assert_eq!(gateway.client().get_with("/", &basic("bob", "hunter2")).status, 200);
     std::fs::write(&file, format!("bob:{ALICE}\n")).unwrap();
     assert!(gateway.reload(toml));
-    assert_eq!(ask(gateway, "/", &basic("bob", "hunter2")).status, 401);
-    assert_eq!(ask(gateway, "/", &basic("bob", "secret")).status, 200);
+    assert_eq!(gateway.client().get_with("/", &basic("bob", "hunter2")).status, 401);
+    assert_eq!(gateway.client().get_with("/", &basic("bob", "secret")).status, 200);
     // A reload that changes nothing of it has nobody verified again.
     let before = verified(gateway, "right");
     assert!(gateway.reload(toml));
-    assert_eq!(ask(gateway, "/", &basic("bob", "secret")).status, 200);
+    assert_eq!(gateway.client().get_with("/", &basic("bob", "secret")).status, 200);
     assert_eq!(verified(gateway, "right"), before);
 }
 
@@ -171,7 +163,7 @@ fn nothing_is_remembered_where_nothing_is_to_be() {
     let served = served("remember = \"0s\"");
     let Served { gateway, .. } = &served;
     for n in 1..=3 {
-        assert_eq!(ask(gateway, "/", &basic("alice", "secret")).status, 200);
+        assert_eq!(gateway.client().get_with("/", &basic("alice", "secret")).status, 200);
         eventually("it was verified again", || verified(gateway, "right") == n);
     }
 }

@@ -3,11 +3,8 @@
 use std::{net::TcpStream, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::ServerName};
 
-use crate::harness::{
-    Badge, Client, Gateway, Issuer, Launch, Papers, Socket, Upstream, eventually,
-};
+use crate::harness::{Badge, Client, Gateway, Issuer, Launch, Papers, Upstream, eventually};
 
 /// What clients' certificates are for.
 const NAME: &str = "client.test";
@@ -21,19 +18,8 @@ fn gateway(upstream: &Upstream, papers: &Papers, authority: &Issuer, more: &str)
 }
 
 pub fn client(gateway: &Gateway, papers: &Papers, badge: Option<&Badge>) -> Client {
-    let mut roots = RootCertStore::empty();
-    roots.add(papers.certificate("gw")).unwrap();
-    let builder = ClientConfig::builder().with_root_certificates(roots);
-    let config = match badge {
-        None => builder.with_no_client_auth(),
-        Some(badge) => builder
-            .with_client_auth_cert(vec![badge.certificate.clone()], badge.key.clone_key())
-            .unwrap(),
-    };
-    let name = ServerName::try_from("gw.test").unwrap();
-    let session = ClientConnection::new(Arc::new(config), name).unwrap();
-    let tcp = TcpStream::connect(gateway.address()).unwrap();
-    Client::over(Socket::Tls(Box::new(StreamOwned::new(session, tcp))))
+    let config = papers.showing(&["gw"], badge);
+    Client::over_tls(TcpStream::connect(gateway.address()).unwrap(), &Arc::new(config))
 }
 
 fn is_refused(gateway: &Gateway, papers: &Papers, badge: Option<&Badge>, reason: &str) {

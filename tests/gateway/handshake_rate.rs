@@ -9,13 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
+use rustls::ClientConfig;
 use socket2::{Domain, Socket as Raw, Type};
 
-use crate::harness::{Client, Gateway, Launch, Papers, Socket, eventually};
+use crate::harness::{Client, Gateway, Launch, Papers, eventually};
 
 const ROUTE: &str = "[[routes]]\nrespond = { status = 204 }\n";
 const BURST: u64 = 3;
+const ALONE: &str = "ringway_tls_handshake_alone_total";
 
 /// One worker, one handshake a second.
 fn gateway(papers: &Papers, more: &str) -> Gateway {
@@ -25,13 +26,14 @@ fn gateway(papers: &Papers, more: &str) -> Gateway {
     Gateway::start(&format!("{listener}{more}{ROUTE}[runtime]\nworkers = 1\n"))
 }
 
-fn figure(gateway: &Gateway, name: &str) -> u64 {
-    let text = gateway.admin().get("/metrics").text();
-    text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |value| value.parse().unwrap())
+#[track_caller]
+fn count(gateway: &Gateway, name: &str) -> u64 {
+    gateway.figure(name).unwrap_or_else(|| panic!("no {name}")) as u64
 }
 
 fn refused(gateway: &Gateway) -> u64 {
-    figure(gateway, "ringway_tls_handshake_failures_total{reason=\"rate\"} ")
+    let name = "ringway_tls_handshake_failures_total{reason=\"rate\"}";
+    gateway.figure(name).unwrap_or_default() as u64
 }
 
 /// A connection from an address of this machine.
@@ -44,15 +46,9 @@ fn from(address: [u8; 4], gateway: &Gateway) -> TcpStream {
 
 /// Whether a request on this connection is answered.
 fn is_served(tcp: TcpStream, config: &Arc<ClientConfig>) -> bool {
-    let mut client = over_tls(tcp, config);
+    let mut client = Client::over_tls(tcp, config);
     client.try_send("GET / HTTP/1.1\r\nHost: gw.test\r\n\r\n");
     client.try_response("GET").is_ok_and(|response| response.status == 204)
-}
-
-fn over_tls(tcp: TcpStream, config: &Arc<ClientConfig>) -> Client {
-    let name = ServerName::try_from("gw.test").unwrap();
-    let session = ClientConnection::new(config.clone(), name).unwrap();
-    Client::over(Socket::Tls(Box::new(StreamOwned::new(session, tcp))))
 }
 
 #[test]
@@ -68,8 +64,8 @@ fn an_address_is_held_back_and_others_are_not() {
     eventually("each other one is counted", || refused(&gateway) == tries - served as u64);
     assert!(is_served(from([127, 0, 0, 3], &gateway), &config));
     let made = ["full", "resumed"]
-        .map(|kind| format!("ringway_tls_handshakes_total{{kind=\"{kind}\"}} "))
-        .map(|name| figure(&gateway, &name));
+        .map(|kind| format!("ringway_tls_handshakes_total{{kind=\"{kind}\"}}"))
+        .map(|name| count(&gateway, &name));
     assert_eq!(made[0] + made[1], served as u64 + 1);
     // It comes back by itself.
     eventually("it may begin again", || is_served(from([127, 0, 0, 2], &gateway), &config));
@@ -145,9 +141,9 @@ fn an_address_gets_its_rate_exactly() {
         eprintln!("{workers} workers: {served} served of {least} to {most:.1}");
         assert!(served as f64 <= most + 1.0, "{served} of {most}, {workers} workers");
         assert!(served as f64 >= least - 1.0, "{served} of {least}, {workers} workers");
-        let waits = figure(&gateway, "ringway_tls_handshake_waits_total ");
+        let waits = count(&gateway, "ringway_tls_handshake_waits_total");
         assert_eq!(waits > 0, workers > 1, "{waits} waited, {workers} workers");
-        assert_eq!(figure(&gateway, "ringway_tls_handshake_alone_total "), 0);
+        assert_eq!(count(&gateway, ALONE), 0);
     }
 }
 
@@ -161,7 +157,7 @@ fn a_worker_that_stands_still_holds_no_handshake_up() {
     let env = vec![("RINGWAY_DRILL_STALL_PATH", "/stall/".to_owned())];
     let gateway = Launch { toml, env, ..Launch::default() }.start().unwrap();
     let config = Arc::new(papers.trusting(&["gw"]));
-    let mut stalling = over_tls(TcpStream::connect(gateway.address()).unwrap(), &config);
+    let mut stalling = Client::over_tls(TcpStream::connect(gateway.address()).unwrap(), &config);
     stalling.send("GET /stall/4000 HTTP/1.1\r\nHost: gw.test\r\n\r\n");
     thread::sleep(Duration::from_millis(200));
     let tries: Vec<_> = (2..34)
@@ -175,7 +171,7 @@ fn a_worker_that_stands_still_holds_no_handshake_up() {
     let took: Vec<_> = tries.into_iter().map(|one| one.join().unwrap().unwrap()).collect();
     let soon = took.iter().filter(|took| **took < Duration::from_secs(2)).count();
     assert!(soon > 0, "some worker goes on: {took:?}");
-    let alone = figure(&gateway, "ringway_tls_handshake_alone_total ");
+    let alone = count(&gateway, ALONE);
     assert!(alone > 0, "{alone} were decided without the home");
     assert_eq!(stalling.response().status, 204);
 }

@@ -2,14 +2,11 @@
 //! nobody, against every condition on identities alone, denied, and two by two; over both versions
 //! of HTTP. An oracle that knows the identities as tables says what must come of each.
 
-use std::sync::Arc;
+use std::{net::TcpStream, sync::Arc};
 
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::ServerName};
 use serde_json::{Value, json};
 
-use crate::harness::{
-    Badge, Client, Gateway, Http2, Issuer, Papers, Socket, Upstream, token_issuer::TokenIssuer,
-};
+use crate::harness::{Client, Gateway, Http2, Issuer, Papers, Upstream, token_issuer::TokenIssuer};
 
 /// `rw_PyDODjRA3bcJSvCB9aWuZ3uB2V5RsIep4PVsEW`
 const DIGEST: &str = "sha256:3bdb23e0a349a1b97087618b39e6640dcd22c40e203c6877132c03e7d8f84ec9";
@@ -253,25 +250,6 @@ fn configuration(cases: &[Case], issuer: &TokenIssuer, upstream: &Upstream) -> S
     )
 }
 
-fn config(papers: &Papers, badge: Option<&Badge>) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(papers.certificate("gw")).unwrap();
-    let builder = ClientConfig::builder().with_root_certificates(roots);
-    match badge {
-        None => builder.with_no_client_auth(),
-        Some(badge) => builder
-            .with_client_auth_cert(vec![badge.certificate.clone()], badge.key.clone_key())
-            .unwrap(),
-    }
-}
-
-fn over_http1(gateway: &Gateway, config: ClientConfig) -> Client {
-    let name = ServerName::try_from("gw.test").unwrap();
-    let session = ClientConnection::new(Arc::new(config), name).unwrap();
-    let tcp = std::net::TcpStream::connect(gateway.address()).unwrap();
-    Client::over(Socket::Tls(Box::new(StreamOwned::new(session, tcp))))
-}
-
 #[test]
 fn rules_see_who_asks_by_whatever_he_shows() {
     let (upstream, papers, ours) = (Upstream::ok(), Papers::new(), Issuer::new("ours"));
@@ -291,9 +269,10 @@ fn rules_see_who_asks_by_whatever_he_shows() {
     let people = people(&issuer);
     let (mut wrong, mut served) = (Vec::new(), 0);
     for who in people.iter().map(Some).chain([None]) {
-        let own = config(&papers, who.filter(|who| who.certificate).map(|_| &badge));
+        let own = papers.showing(&["gw"], who.filter(|who| who.certificate).map(|_| &badge));
         let mut second = Http2::connect_tls(gateway.address(), &own);
-        let mut first = over_http1(&gateway, own);
+        let tcp = TcpStream::connect(gateway.address()).unwrap();
+        let mut first = Client::over_tls(tcp, &Arc::new(own));
         let shows = who.and_then(|who| who.shows.as_ref());
         for (at, case) in cases.iter().enumerate() {
             let target = format!("/{at}");

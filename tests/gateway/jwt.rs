@@ -13,7 +13,9 @@ use crate::harness::{
     Client, Gateway, Launch, Papers, Response, Upstream, eventually,
     http2::Http2,
     http2_server::alpn,
+    is,
     token_issuer::{Mood, TokenIssuer, now_s},
+    told,
 };
 
 /// A section whose keys are fetched, and a route that asks for it.
@@ -27,23 +29,8 @@ fn fetching(issuer: &TokenIssuer, more: &str) -> String {
     )
 }
 
-fn show(client: &mut Client, path: &str, fields: &str) -> Response {
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: gw.test\r\n{fields}\r\n"));
-    client.response()
-}
-
 fn bearer(client: &mut Client, token: &str) -> Response {
-    show(client, "/", &format!("Authorization: Bearer {token}\r\n"))
-}
-
-/// Status, and the reason of a refusal.
-fn told(response: &Response) -> (u16, String) {
-    let reason = if response.status < 400 { String::new() } else { response.reason() };
-    (response.status, reason)
-}
-
-fn is(status: u16, reason: &str) -> (u16, String) {
-    (status, reason.to_owned())
+    client.get_with("/", &format!("Authorization: Bearer {token}\r\n"))
 }
 
 /// The text of a damaged token: another signature.
@@ -79,11 +66,11 @@ fn who_gets_in_and_what_others_are_told() {
         let error = "Bearer realm=\"main\", error=\"invalid_token\"";
         assert_eq!(asked.starts_with(error), wanted.0 == 401, "{asked}");
     }
-    let response = show(&mut client, "/", "");
+    let response = client.get_with("/", "");
     assert_eq!(told(&response), is(401, "auth.missing"));
     assert_eq!(response.field("www-authenticate"), Some("Bearer realm=\"main\""));
     let twice = format!("Authorization: Bearer {good}\r\nAuthorization: Bearer {good}\r\n");
-    assert_eq!(told(&show(&mut client, "/", &twice)), is(401, "auth.invalid"));
+    assert_eq!(told(&client.get_with("/", &twice)), is(401, "auth.invalid"));
     let mut client = Http2::connect(gateway.address());
     let authorization = format!("Bearer {good}");
     let stream = client.ask("GET", "/", &[("authorization", &authorization)]);
@@ -149,7 +136,7 @@ fn upstreams_learn_what_is_verified_and_nothing_else() {
         (format!("/5?token={token}"), String::new(), "/5"),
     ];
     for (target, fields, wanted) in shown {
-        let response = show(&mut client, &target, &format!("{spoofed}{fields}"));
+        let response = client.get_with(&target, &format!("{spoofed}{fields}"));
         assert_eq!(response.status, 200, "{wanted}");
         let asked = upstream.request_for(wanted);
         assert_eq!(asked.head.all("x-user"), ["alice"]);
@@ -163,8 +150,8 @@ fn upstreams_learn_what_is_verified_and_nothing_else() {
     // What was shown and is wrong is no anonymous request; what is wrong in one place is not made
     // good by another.
     let wrong = format!("X-Token: {}\r\nCookie: token={token}\r\n", forged(&token));
-    assert_eq!(told(&show(&mut client, "/", &wrong)), is(401, "auth.invalid"));
-    assert_eq!(show(&mut client, "/anonymous", spoofed).status, 200);
+    assert_eq!(told(&client.get_with("/", &wrong)), is(401, "auth.invalid"));
+    assert_eq!(client.get_with("/anonymous", spoofed).status, 200);
     let asked = upstream.request_for("/anonymous");
     for name in ["x-user", "x_user", "x-roles", "x_bad", "x-deep"] {
         assert!(!asked.head.has(name), "{name}");
@@ -218,7 +205,7 @@ fn keys_of_this_configuration() {
     );
     issuer.withdraw("a");
     std::fs::write(&file, issuer.set_text()).unwrap();
-    gateway.reload(&toml);
+    assert!(gateway.reload(&toml));
     let mut client = gateway.client();
     assert_eq!(told(&bearer(&mut client, &issuer.token("b", "alice"))), is(200, ""));
     assert_eq!(

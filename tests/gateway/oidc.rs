@@ -9,11 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ringway::policy::seal::{RANDOM_BYTES, Seals};
 use serde_json::json;
 
 use crate::harness::{
-    Client, Gateway, Http2, Response, Upstream, eventually,
+    Client, Gateway, Http2, Response, Upstream, eventually, is,
     openid::{Answer, OpenId, parameters},
+    told,
 };
 
 const PAGE: &str = "Accept: text/html\r\n";
@@ -136,16 +139,6 @@ fn location(response: &Response) -> String {
     response.field("location").unwrap().to_owned()
 }
 
-/// Status, and the reason of a refusal.
-fn told(response: &Response) -> (u16, String) {
-    let reason = if response.status < 400 { String::new() } else { response.reason() };
-    (response.status, reason)
-}
-
-fn is(status: u16, reason: &str) -> (u16, String) {
-    (status, reason.to_owned())
-}
-
 #[test]
 fn a_browser_logs_in_and_upstreams_learn_who_it_is() {
     let (provider, upstream) = (OpenId::start(), Upstream::ok());
@@ -229,6 +222,8 @@ fn only_pages_are_sent_to_log_in() {
         ("/oidc/login?to=/y%3Fz", "/y?z"),
         ("/oidc/login?to=%2F%2Fevil.example", "/"),
         ("/oidc/login?to=https://evil.example", "/"),
+        ("/oidc/login?to=/oidc/login", "/"),
+        ("/oidc/login?to=/x/..//oidc/%256Cogout%3Fx", "/"),
         ("//evil.example/x", "/"),
         ("/oidc/login", "/"),
     ] {
@@ -347,6 +342,7 @@ fn a_cookie_that_was_changed_is_refused() {
     let gateway = Gateway::start(&toml);
     let mut browser = Browser::of(&gateway);
     assert_eq!(location(&browser.log_in(&provider, "/")), "/");
+    assert_eq!(browser.ask("GET", "/", "").status, 200);
     let good = browser.session();
     for name in ["ringway-main+0", "ringway-main+seen"] {
         let value = good[name].clone().into_bytes();
@@ -575,10 +571,18 @@ fn a_logout_ends_the_session_here_and_there() {
     let mut browser = Browser::of(&gateway);
     location(&browser.log_in(&provider, "/"));
     // Other sites' pages log nobody out.
-    let cross = "Sec-Fetch-Site: cross-site\r\n";
-    assert_eq!(told(&browser.ask("GET", "/oidc/logout", cross)), is(403, "login.cross_site"));
+    for cross in [
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Origin: https://evil.example\r\n",
+        "Origin: http://gw.test\r\nOrigin: https://evil.example\r\n",
+        "Referer: https://evil.example/http://gw.test/\r\n",
+    ] {
+        let response = browser.ask("GET", "/oidc/logout", cross);
+        assert_eq!(told(&response), is(403, "login.cross_site"), "{cross}");
+    }
     assert_eq!(browser.page("/").status, 200);
-    let to = location(&browser.ask("POST", "/oidc/logout", "Content-Length: 0\r\n"));
+    let own = "Content-Length: 0\r\nOrigin: http://gw.test:80\r\n";
+    let to = location(&browser.ask("POST", "/oidc/logout", own));
     let (end, query) = to.split_once('?').unwrap();
     assert_eq!(end, format!("{}/end", provider.issuer()));
     let told_there = parameters(query);
@@ -662,11 +666,199 @@ fn the_provider_may_be_down_at_first_and_secrets_may_be_in_the_body() {
     assert_eq!(told(&browser.page("/")), is(503, "auth.unavailable"));
     assert!(gateway.reload(&toml));
     browser.reconnected(&gateway);
-    provider.set(|manner| manner.names_issuer = false);
     eventually("the provider is known", || browser.page("/").status == 303);
     location(&browser.log_in(&provider, "/"));
     let asked = provider.asked();
     assert_eq!(asked[0].authorization, None);
     assert_eq!(asked[0].form["client_secret"], "s3cr:et");
     assert_eq!(asked[0].form["client_id"], "shop");
+}
+
+#[test]
+fn a_login_that_would_not_help_is_not_begun() {
+    let (provider, upstream) = (OpenId::start(), Upstream::ok());
+    let more = format!(
+        r#"
+        [oidc.other]
+        issuer = "{}"
+        client_id = "shop"
+        algorithms = ["EdDSA"]
+        callback = "/other/callback"
+        login = "/other/login"
+        logout = "/other/logout"
+        [[routes]]
+        path = "/other"
+        upstream = "app"
+        authenticate = ["other"]
+        [[routes]]
+        path = "/both"
+        upstream = "app"
+        authenticate = ["main + other"]
+        [[routes]]
+        path = "/key"
+        upstream = "app"
+        authenticate = ["keys + main"]
+        [[routes]]
+        path = "/either"
+        upstream = "app"
+        authenticate = ["keys + other", "keys + main"]
+        [api_keys.keys]
+        from = ["header:X-API-Key"]
+        [consumers.app]
+        keys = ["{}"]
+        "#,
+        provider.issuer(),
+        crate::api_keys::stored("a-key-of-the-application"),
+    );
+    let (toml, _folder) = configuration(&provider, &upstream, &more);
+    let gateway = Gateway::start(&toml);
+    let mut browser = Browser::of(&gateway);
+    let good = "X-API-Key: a-key-of-the-application\r\n";
+    let bad = "X-API-Key: a-key-of-somebody-else\r\n";
+    // Without a session it may help, or the user finds out what else there is to show.
+    assert_eq!(browser.page("/key").status, 303);
+    browser.cookies.clear();
+    location(&browser.log_in(&provider, "/"));
+    for (path, fields, wanted) in [
+        ("/key", "", is(401, "auth.missing")),
+        ("/key", bad, is(401, "auth.invalid")),
+        ("/key", good, is(200, "")),
+        ("/either", "", is(401, "auth.missing")),
+        ("/either", good, is(200, "")),
+    ] {
+        let response = browser.ask("GET", path, &format!("{PAGE}{fields}"));
+        assert_eq!(told(&response), wanted, "{path} {fields}");
+        if wanted.0 == 401 {
+            let ways = response.head.all("www-authenticate");
+            assert!(ways.contains(&"Session realm=\"main\""), "{ways:?}");
+            assert!(ways.contains(&"ApiKey realm=\"keys\""), "{ways:?}");
+        }
+    }
+    // Of two logins that are both needed, the one that is missing is begun.
+    let to = location(&browser.page("/both"));
+    let asked = parameters(to.split_once('?').unwrap().1);
+    assert_eq!(asked["redirect_uri"], "http://gw.test/other/callback");
+    let back = provider.log_in(&to, "alice");
+    assert_eq!(location(&browser.page(&back)), "/both");
+    assert_eq!(browser.page("/both").status, 200);
+}
+
+#[test]
+fn what_the_provider_promises_and_does_not_offer_counts() {
+    let (provider, upstream) = (OpenId::start(), Upstream::ok());
+    provider.set(|manner| {
+        manner.names_issuer = true;
+        manner.has_end_session = false;
+    });
+    let (toml, _folder) = configuration(&provider, &upstream, "after_logout = \"/open/bye\"");
+    let gateway = Gateway::start(&toml);
+    let mut browser = Browser::of(&gateway);
+    // Answers name it (RFC 9207), or are not its own.
+    assert_eq!(told(&browser.log_in(&provider, "/")), is(400, "login.issuer"));
+    let to = location(&browser.reconnected(&gateway).page("/"));
+    let issuer: String = form_urlencoded::byte_serialize(provider.issuer().as_bytes()).collect();
+    let back = format!("{}&iss={issuer}", provider.log_in(&to, "alice"));
+    assert_eq!(location(&browser.page(&back)), "/");
+    assert_eq!(browser.page("/").status, 200);
+    // It does not want to know of logouts.
+    assert_eq!(location(&browser.page("/oidc/logout")), "/open/bye");
+    assert!(browser.cookies.is_empty());
+}
+
+#[test]
+fn claims_that_are_asked_for_later_count_for_sessions() {
+    let (provider, upstream) = (OpenId::start(), Upstream::ok());
+    let (toml, _folder) = configuration(&provider, &upstream, "");
+    let gateway = Gateway::start(&toml);
+    let mut browser = Browser::of(&gateway);
+    location(&browser.log_in(&provider, "/"));
+    let with = |claims: &str| toml.replace("algorithms =", &format!("{claims}\nalgorithms ="));
+    assert!(gateway.reload(&with("claims = { groups = \"staff\" }")));
+    assert_eq!(browser.reconnected(&gateway).ask("GET", "/", "").status, 200);
+    assert!(gateway.reload(&with("claims = { role = \"admin\" }")));
+    browser.reconnected(&gateway);
+    let kept = browser.session();
+    assert_eq!(told(&browser.ask("GET", "/", "")), is(401, "auth.claim"));
+    assert!(browser.cookies.is_empty(), "it is over");
+    // Whoever logs in anew is told so.
+    browser.cookies = kept;
+    assert_eq!(told(&browser.log_in(&provider, "/")), is(403, "login.claim"));
+}
+
+#[test]
+fn requests_that_wait_for_a_provider_are_bounded() {
+    let (provider, upstream) = (OpenId::start(), Upstream::ok());
+    let (toml, _folder) = configuration(&provider, &upstream, "timeout = \"1m\"");
+    // It takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let issuer = format!("http://localhost:{}", silent.local_addr().unwrap().port());
+    let toml = toml.replace(&provider.issuer(), &issuer);
+    let gateway = Gateway::start(&format!("{toml}\n[runtime]\nworkers = 1"));
+    let _clients: Vec<Client> = (0..140)
+        .map(|_| {
+            let mut client = gateway.client();
+            client.send(format!("GET / HTTP/1.1\r\nHost: gw.test\r\n{PAGE}\r\n"));
+            client
+        })
+        .collect();
+    let line = "ringway_refusals_total{reason=\"auth.unavailable\"} 12\n";
+    eventually("those that are too many are told at once", || {
+        gateway.admin().get("/metrics").text().contains(line)
+    });
+}
+
+/// A cookie of the section `main` with something else in it.
+fn resealed(
+    provider: &OpenId,
+    purpose: &str,
+    cookie: &str,
+    change: impl FnOnce(&mut serde_json::Value),
+) -> String {
+    let secret: Vec<u8> = SECRETS
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect();
+    let seals = Seals::new(&[secret], b"ringway oidc cookies 1").unwrap();
+    let issuer = provider.issuer();
+    let bound: Vec<u8> = [purpose, "main", &issuer, "shop"]
+        .iter()
+        .flat_map(|part| [&(part.len() as u64).to_be_bytes(), part.as_bytes()].concat())
+        .collect();
+    let plain = seals.open(&URL_SAFE_NO_PAD.decode(cookie).unwrap(), &bound).unwrap();
+    let mut value = serde_json::from_slice(&plain).unwrap();
+    change(&mut value);
+    let mut random = [0; RANDOM_BYTES];
+    aws_lc_rs::rand::fill(&mut random).unwrap();
+    URL_SAFE_NO_PAD.encode(seals.seal(value.to_string().as_bytes(), &bound, &random).unwrap())
+}
+
+#[test]
+fn a_provider_that_hangs_holds_up_one_page_and_ends_no_session() {
+    let (provider, upstream) = (OpenId::start(), Upstream::ok());
+    let (toml, _folder) = configuration(&provider, &upstream, "timeout = \"300ms\"");
+    let gateway = Gateway::start(&format!("{toml}\n[runtime]\nworkers = 1"));
+    let mut browser = Browser::of(&gateway);
+    location(&browser.log_in(&provider, "/"));
+    provider.set(|manner| manner.answer = Answer::Held);
+    // Its tokens should be others, and it was not used for a while.
+    let session = browser.cookies["ringway-main+0"].strip_prefix("1.").unwrap().to_owned();
+    let due = resealed(&provider, "session", &session, |session| session["d"] = json!(1));
+    browser.cookies.insert("ringway-main+0".to_owned(), format!("1.{due}"));
+    let before = resealed(&provider, "seen", &browser.cookies["ringway-main+seen"], |seen| {
+        seen["s"] = json!(seen["s"].as_u64().unwrap() - 1800);
+    });
+    browser.cookies.insert("ringway-main+seen".to_owned(), before.clone());
+    let response = browser.ask("GET", "/", "");
+    assert_eq!((response.status, provider.refreshes()), (200, 1));
+    // It was used: it does not end while the provider is down.
+    assert_ne!(browser.cookies["ringway-main+seen"], before);
+    // Nobody waits for the provider, also when it would be asked again for another session.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(2500) {
+        assert_eq!(browser.ask("GET", "/", "").status, 200);
+    }
+    if begun.elapsed() < Duration::from_secs(9) {
+        assert_eq!(provider.refreshes(), 1);
+    }
 }

@@ -25,9 +25,8 @@ fn gateway(upstream: SocketAddr, rule: &str, trusted: &str) -> Gateway {
 }
 
 fn failures(gateway: &Gateway, reason: &str) -> u64 {
-    let text = gateway.admin().get("/metrics").text();
-    let name = format!("ringway_proxy_protocol_failures_total{{reason=\"{reason}\"}} ");
-    text.lines().find_map(|line| line.strip_prefix(&*name)).map_or(0, |n| n.parse().unwrap())
+    let name = format!("ringway_proxy_protocol_failures_total{{reason=\"{reason}\"}}");
+    gateway.figure(&name).unwrap_or_default() as u64
 }
 
 /// Whom the upstream was told of by the request for `target`.

@@ -4,7 +4,9 @@
 use aws_lc_rs::{digest, hmac};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::harness::{Client, Gateway, Response, Upstream, http2::Http2, token_issuer::now_s};
+use crate::harness::{
+    Client, Gateway, Response, Upstream, eventually, http2::Http2, is, token_issuer::now_s, told,
+};
 
 const ALICE: &str = "alice's secret of thirty-two bytes or more";
 const BOB: &str = "bob's secret, which is as long as alice's is";
@@ -120,15 +122,6 @@ impl Signer<'_> {
         client.send(self.text());
         client.response()
     }
-}
-
-fn told(response: &Response) -> (u16, String) {
-    let reason = if response.status < 400 { String::new() } else { response.reason() };
-    (response.status, reason)
-}
-
-fn is(status: u16, reason: &str) -> (u16, String) {
-    (status, reason.to_owned())
 }
 
 #[test]
@@ -305,4 +298,39 @@ fn a_nonce_counts_once_on_whichever_worker() {
     ] {
         assert!(metrics.lines().any(|own| own == line), "{line}\n{metrics}");
     }
+}
+
+#[test]
+fn a_nonce_is_kept_for_as_long_as_any_way_takes_it() {
+    let upstream = Upstream::ok();
+    let more = r#"
+        parameters = ["nonce"]
+        [signatures.short]
+        parameters = ["nonce"]
+        max_age = "2s"
+        skew = "0s"
+        [[routes]]
+        path = "/signed"
+        headers = { "X-Way" = "short" }
+        upstream = "app"
+        authenticate = ["short"]
+        "#;
+    let gateway = Gateway::start(&toml(&upstream, 1, more));
+    let mut client = gateway.client();
+    let in_short = |text: &str| text.replace("\r\n\r\n", "\r\nX-Way: short\r\n\r\n");
+    let (mut nonce, mut text) = (0, String::new());
+    eventually("it is used in time", || {
+        nonce += 1;
+        let params = format!(";nonce=\"{nonce}\"");
+        text = Signer { params, ..signer("GET", "/signed") }.text();
+        client.send(in_short(&text));
+        told(&client.response()) == is(200, "")
+    });
+    eventually("the short way does not take it any more", || {
+        client.send(in_short(&text));
+        told(&client.response()) == is(401, "auth.expired")
+    });
+    // The other one does, and goes by the same keys.
+    client.send(&text);
+    assert_eq!(told(&client.response()), is(401, "auth.replayed"));
 }

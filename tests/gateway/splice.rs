@@ -27,10 +27,7 @@ fn get(path: &str) -> String {
 /// Bytes of bodies that were spliced so far.
 #[track_caller]
 fn spliced(gateway: &Gateway) -> u64 {
-    let text = gateway.admin().get("/metrics").text();
-    let line = text.lines().find(|line| line.starts_with("ringway_spliced_bytes_total "));
-    let figure = line.expect("the metric").rsplit(' ').next().unwrap();
-    figure.parse::<f64>().unwrap() as u64
+    gateway.figure("ringway_spliced_bytes_total").expect("the metric") as u64
 }
 
 /// A client whose kernel buffers little.

@@ -1,14 +1,20 @@
 //! Requests that are not as their route describes them.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::harness::{Gateway, Upstream, eventually, http2::Http2};
+use crate::harness::{Gateway, PATIENCE, ReadError, Upstream, eventually, http2::Http2};
 
 /// A gateway, and the folder with its schemas.
 fn gateway(upstream: &Upstream, config: &str) -> (Gateway, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("item.json"), ITEM).unwrap();
     std::fs::write(folder.path().join("order.json"), ORDER).unwrap();
+    std::fs::write(folder.path().join("slow.json"), SLOW).unwrap();
+    let all = vec!["{\"minimum\": 0}"; 50].join(",");
+    let heavy = format!("{{\"items\": {{\"allOf\": [{all}]}}}}");
+    std::fs::write(folder.path().join("heavy.json"), heavy).unwrap();
     let config = config.replace("schemas", &folder.path().display().to_string());
     let toml = format!("{config}\n[upstreams.app]\nendpoints = [\"{}\"]\n", upstream.address());
     (Gateway::start(&toml), folder)
@@ -16,6 +22,7 @@ fn gateway(upstream: &Upstream, config: &str) -> (Gateway, tempfile::TempDir) {
 
 const ITEM: &str = r#"{"type": "object", "required": ["n"],
     "properties": {"n": {"type": "integer", "maximum": 9}}}"#;
+const SLOW: &str = r#"{"type": "string", "pattern": "^(?:(?=.*!)a)*b"}"#;
 const ORDER: &str = r##"{"type": "object", "required": ["items"], "additionalProperties": false,
     "properties": {"items": {"type": "array", "items": {"$ref": "item.json"}},
         "secret": {"maxLength": 3}, "extra": true, "tree": {"$ref": "#/$defs/tree"}},
@@ -132,6 +139,12 @@ fn two_media_types_or_a_coding_are_not_taken() {
     for (fields, reason) in [
         (format!("{JSON}Content-Type: text/plain\r\n"), "validate.media_type"),
         (format!("{JSON}Content-Encoding: gzip\r\n"), "validate.encoded"),
+        (
+            format!("{JSON}Content-Encoding: identity\r\nContent-Encoding: br\r\n"),
+            "validate.encoded",
+        ),
+        (format!("{JSON}Content-Encoding: identity, gzip\r\n"), "validate.encoded"),
+        ("Content-Type: application/json;charset=utf-7\r\n".to_owned(), "validate.media_type"),
     ] {
         let mut client = gateway.client();
         client.send(post("/order", &fields, GOOD));
@@ -338,4 +351,143 @@ fn a_schema_that_changes_is_read_again() {
         client.send(post("/order", JSON, body));
         client.response().status == 200
     });
+}
+
+/// Eight bodies whose checks take a while, then more than may wait; every second one in shadow.
+#[test]
+fn in_shadow_nobody_is_refused_because_too_much_is_checked() {
+    let upstream = Upstream::ok();
+    let (gateway, _folder) = gateway(
+        &upstream,
+        r#"
+[runtime]
+workers = 1
+[[routes]]
+path = "/heavy"
+respond = {}
+validate = { body = "schemas/heavy.json", max_body = "1MiB" }
+[[routes]]
+path = "/order"
+respond = {}
+validate = { body = "schemas/order.json" }
+[[routes]]
+path = "/shadow"
+respond = {}
+validate = { body = "schemas/order.json", shadow = true }
+"#,
+    );
+    let heavy = format!("[{}1]", "1,".repeat(200_000));
+    let blockers = [(); 8].map(|()| {
+        let mut client = gateway.client();
+        client.send(post("/heavy", JSON, &heavy));
+        client
+    });
+    let body = format!("{{\"items\":[{}{{\"n\":2}}]}}", r#"{"n": 1},"#.repeat(2000));
+    let mut clients: Vec<_> = (0..560).map(|_| gateway.client()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(post(["/order", "/shadow"][n % 2], JSON, &body));
+    }
+    let mut busy = 0;
+    for (n, client) in clients.iter_mut().enumerate() {
+        let response = client.response();
+        if n % 2 == 0 && response.status == 503 {
+            assert_eq!(response.reason(), "validate.busy");
+            busy += 1;
+        } else {
+            assert_eq!(response.status, 200, "{n}: {}", response.text());
+        }
+    }
+    assert!(busy > 0, "as many are checked as come");
+    let counted = gateway.figure("ringway_shadow_refusals_total{reason=\"validate.busy\"}");
+    assert!(counted > Some(0.0), "{counted:?}");
+    drop(blockers);
+}
+
+/// A pattern that looks ahead takes long for some texts: meanwhile the worker goes on.
+#[test]
+fn patterns_that_take_time_hold_no_worker_up() {
+    let upstream = Upstream::ok();
+    let (gateway, _folder) = gateway(
+        &upstream,
+        r#"
+[runtime]
+workers = 1
+[[routes]]
+path = "/slow"
+respond = {}
+[routes.validate]
+body = "schemas/slow.json"
+parameters = [{ from = "query", name = "p", schema = { type = "string", pattern = "^(?:(?=.*!)a)*b" } }]
+[[routes]]
+path = "/quick"
+respond = {}
+"#,
+    );
+    let heavy = format!("{}!", "a".repeat(1500));
+    let slow = |p: &str, body: &str| post(&format!("/slow?p={p}"), JSON, &format!("\"{body}\""));
+    let mut client = gateway.client();
+    for (p, body, expected, told) in [
+        ("b", "b", (200, ""), ""),
+        ("c", "b", (400, "validate.parameter"), "must match the pattern"),
+        ("b", "c", (422, "validate.body"), "must match the pattern"),
+    ] {
+        client.send(slow(p, body));
+        let response = client.response();
+        assert_eq!(response.status, expected.0, "{p} {body}: {}", response.text());
+        if response.status != 200 {
+            assert_eq!(response.reason(), expected.1);
+            assert!(response.text().contains(told), "{}", response.text());
+        }
+    }
+    for (p, body) in [(&*heavy, "b"), ("b", &*heavy)] {
+        let mut slows: Vec<_> = (0..8).map(|_| gateway.client()).collect();
+        // All of them are known to the worker, so that it reads in the order in which they send.
+        slows.iter_mut().for_each(|client| assert_eq!(client.get("/quick").status, 200));
+        slows.iter_mut().for_each(|client| client.send(slow(p, body)));
+        // Each stands for one that the worker would do before what comes later.
+        client.send("GET /quick HTTP/1.1\r\nHost: gw.test\r\n\r\n");
+        assert_eq!(client.response().status, 200);
+        let mut last = slows.pop().unwrap().patience(Duration::from_millis(1));
+        let read = last.reader.fill();
+        assert_eq!(read, Err(ReadError::Timeout), "it was answered before what came after it");
+        slows.push(last.patience(PATIENCE));
+        for client in &mut slows {
+            // Or, on a slow machine, given up.
+            let response = client.response();
+            assert!([400, 422, 503].contains(&response.status), "{}", response.text());
+        }
+    }
+}
+
+/// Checked where it is, a body is forwarded as it came, and whatever follows it is as ever.
+#[test]
+fn short_bodies_are_forwarded_as_they_came() {
+    let upstream = Upstream::ok();
+    let (gateway, _folder) = gateway(&upstream, BODIES);
+    let mut client = gateway.client();
+    let bad = r#"{"items": 1}"#;
+    let all = [post("/order", JSON, GOOD), post("/order", JSON, bad), post("/order", JSON, GOOD)];
+    client.send(all.concat());
+    let statuses = [(); 3].map(|()| client.response().status);
+    assert_eq!(statuses, [200, 422, 200]);
+    // In pieces, in chunks, and in chunks with trailers: what is forwarded is the same.
+    let whole = post("/order", JSON, GOOD);
+    let (first, second) = whole.split_at(whole.len() - 5);
+    client.send(first);
+    client.send(second);
+    assert_eq!(client.response().status, 200);
+    let chunked = format!(
+        "POST /order HTTP/1.1\r\nHost: gw.test\r\n{JSON}Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+         {:x}\r\n{GOOD}\r\n0\r\nX-Sum: 1\r\n\r\n",
+        GOOD.len()
+    );
+    client.send(chunked);
+    assert_eq!(client.response().status, 200);
+    let requests = upstream.requests();
+    assert_eq!(requests.len(), 4);
+    for request in requests {
+        assert_eq!(String::from_utf8_lossy(&request.body), GOOD);
+        assert_eq!(request.field("content-length"), Some(&*GOOD.len().to_string()));
+        assert_eq!(request.field("trailer"), None);
+    }
 }

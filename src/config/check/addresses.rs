@@ -2,13 +2,14 @@
 //!
 //! A list is read and sorted once, however many policies name it.
 
-use std::{io, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use ipnet::IpNet;
 
 use super::{TOP, rules::no_such};
 use crate::{
     config::{
+        bounded,
         decode::{At, Sink, short},
         file::{self, AddressList, File},
         report::Problem,
@@ -90,11 +91,7 @@ fn lines(text: &str, file: &At<String>, all: &mut Vec<IpNet>, sink: &mut Sink) {
 
 fn read(file: &At<String>, folder: &Path, sink: &mut Sink) -> Option<String> {
     let path = folder.join(&file.value);
-    let read = std::fs::metadata(&path).and_then(|found| match found.len() {
-        0..=FILE_BYTES_MAX => std::fs::read(&path),
-        _ => Err(io::Error::other("larger than 64 MiB")),
-    });
-    match read {
+    match bounded::read(&path, FILE_BYTES_MAX) {
         // What is no text is no network either, and is reported with its line.
         Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) => {

@@ -4,18 +4,20 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::{
     Once, TOP,
     consumers::{self, Credentials},
-    forward_auth, introspection, jwt, oidc,
+    forward_auth, introspection, jwt, oidc, signatures,
 };
 use crate::{
     config::{
-        decode::{At, Sink, list, nearest, quoted, short},
+        decode::{At, Named, Sink, list, nearest, quoted, short},
         file::{File, PolicyKeys},
         report::Problem,
-        snapshot::{Authenticate, CONSUMER_FIELDS, ClaimField, Way, WayKind},
-        values::{ClaimPath, is_token},
+        snapshot::{Authenticate, CONSUMER_FIELDS, ClaimField, ClientAuth, Way, WayKind},
+        values::{ClaimPath, ClaimValues, SecretSource, is_token},
     },
     policy::auth::{Asked, Source, WayId},
 };
@@ -150,6 +152,7 @@ pub(super) fn authenticate(
             let fix = "add client_ca = \"authorities.pem\" to `tls` of a listener";
             sink.push(Problem::error(place, title).fix(fix));
         }
+        signatures::check_together(&ids, ways, place, sink);
         if ids.len() == entry.value.0.len() && alternatives.contains(&ids) {
             let title = format!("{} is there twice", quoted(&entry.value.0.join(" + ")));
             sink.push(Problem::error(place, title).fix("remove one of the two"));
@@ -214,6 +217,48 @@ fn asks_for_certificates(file: &File) -> bool {
         || file.listeners.iter().any(|listener| {
             listener.tls.is_wrong() || listener.tls.value.as_ref().is_some_and(asks)
         })
+}
+
+/// Reports how a secret is shown, where there is none.
+pub(super) fn refuse_client_auth_alone(
+    client_auth: &At<ClientAuth>,
+    client_secret: &At<Option<SecretSource>>,
+    sink: &mut Sink,
+) {
+    let is_alone = client_secret.value.is_none() && !client_secret.is_wrong();
+    if let Some(place) = client_auth.place().filter(|_| is_alone)
+        && **client_auth != ClientAuth::Basic
+    {
+        let title = "`client_auth` has no effect without `client_secret`";
+        sink.push(Problem::error(place, title).fix("add `client_secret`, or remove it"));
+    }
+}
+
+/// Whom tokens may be for, as rules have it: empty for anybody. `giver` gives this API its name.
+pub(super) fn audiences(
+    written: &At<Vec<At<String>>>,
+    giver: &str,
+    sink: &mut Sink,
+) -> Vec<String> {
+    let any = written.iter().any(|audience| audience.value == "*");
+    if (written.is_empty() || (any && written.len() > 1)) && !written.is_wrong() {
+        let title = "`audience` must name whom tokens are for, or be [\"*\"] for anybody";
+        let fix =
+            format!("write audience = [\"api\"], with the name that the {giver} gives this API");
+        sink.push(Problem::error(written.place().unwrap_or(TOP), title).fix(fix));
+    }
+    match any {
+        true => Vec::new(),
+        false => written.iter().map(|audience| audience.value.clone()).collect(),
+    }
+}
+
+/// Claims that are asked for, as rules have them.
+pub(super) fn claims(written: &Named<ClaimValues>) -> Vec<(String, Vec<Value>)> {
+    let values = |(path, values): &(At<String>, Option<ClaimValues>)| {
+        Some((path.value.clone(), values.clone()?.0))
+    };
+    written.0.iter().filter_map(values).collect()
 }
 
 /// Fields that tell the upstream of claims, from a table of names and paths.

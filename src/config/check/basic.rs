@@ -1,10 +1,11 @@
 //! Users of HTTP Basic: of consumers, and of files as htpasswd writes them.
 
-use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use super::{TOP, consumers::Gathered};
 use crate::{
     config::{
+        bounded,
         decode::{At, Sink},
         file::Basic,
         report::{Place, Problem},
@@ -85,11 +86,7 @@ fn read(
     users: &mut Users,
     sink: &mut Sink,
 ) -> bool {
-    let read = std::fs::metadata(path).and_then(|meta| match meta.len() {
-        0..=FILE_BYTES_MAX => Ok((std::fs::read_to_string(path)?, meta.permissions().mode())),
-        _ => Err(std::io::Error::other("larger than 64 MiB")),
-    });
-    let (text, mode) = match read {
+    let (text, mode) = match bounded::read_text(path, FILE_BYTES_MAX) {
         Ok(read) => read,
         Err(error) => {
             let title = format!("cannot read the users `{}`: {error}", path.display());

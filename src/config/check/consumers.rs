@@ -174,6 +174,8 @@ fn signatures(
         };
         rules.push(Some((rule, accepts(&way.consumers, &way.groups, gathered, sink))));
     }
+    let kept = signatures::kept(rules.iter().flatten().map(|(own, _)| &own.rule));
+    rules.iter_mut().flatten().for_each(|(own, _)| own.rule.kept = kept);
     rules
 }
 

@@ -2,15 +2,13 @@
 
 use std::path::Path;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-
 use super::{TOP, auth, forward_auth, routes, secrets};
 use crate::{
     config::{
         decode::{At, Sink},
         file::{File, Introspection},
         report::Problem,
-        snapshot::{AskedProvider, ClientAuth, IntrospectionRule, Way, WayKind},
+        snapshot::{self, AskedProvider, ClientAuth, IntrospectionRule, Way, WayKind},
         values::Secret,
     },
     policy::jwt::Rule,
@@ -80,26 +78,14 @@ fn refuse_stale_without_memory(written: &Introspection, sink: &mut Sink) {
 }
 
 fn rule(written: &Introspection, sink: &mut Sink) -> Rule {
-    let any = written.audience.iter().any(|audience| audience.value == "*");
-    if (written.audience.is_empty() || (any && written.audience.len() > 1))
-        && !written.audience.is_wrong()
-    {
-        let title = "`audience` must name whom tokens are for, or be [\"*\"] for anybody";
-        let fix = "write audience = [\"api\"], with the name that the provider gives this API";
-        sink.push(Problem::error(written.audience.place().unwrap_or(TOP), title).fix(fix));
-    }
-    let audiences = written.audience.iter().map(|audience| audience.value.clone());
-    let claims = written.claims.value.0.iter();
     Rule {
         // Its provider has looked at how it is made.
         algorithms: Vec::new(),
         types: Vec::new(),
         needs_exp: false,
         issuer: written.issuer.value.clone().unwrap_or_default(),
-        audiences: if any { Vec::new() } else { audiences.collect() },
-        claims: claims
-            .filter_map(|(path, values)| Some((path.value.clone(), values.clone()?.0)))
-            .collect(),
+        audiences: auth::audiences(&written.audience, "provider", sink),
+        claims: auth::claims(&written.claims),
         skew_s: written.skew.0 as f64 / 1000.0,
         bytes_max: usize::try_from(written.max_size.0).unwrap_or(usize::MAX),
         subject: written.subject.0.clone(),
@@ -117,17 +103,15 @@ fn question(written: &Introspection, folder: &Path, sink: &mut Sink) -> AskedPro
     let about = ("the client's secret", "ask the provider about tokens");
     let secret = written.client_secret.some();
     let secret = secret.and_then(|source| secrets::read(&source, about, folder, sink));
-    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let id = encoded(&written.client_id.value);
-    let secret = secret.map(|secret| encoded(&secret.0));
+    auth::refuse_client_auth_alone(&written.client_auth, &written.client_secret, sink);
+    let (id, coded) = (&written.client_id.value, snapshot::form_coded);
     let (authorization, form) = match (secret, *written.client_auth) {
-        (None, _) => (None, format!("client_id={id}&")),
-        // RFC 6749 §2.3.1: both are written as forms have them before they are put together.
+        (None, _) => (None, format!("client_id={}&", coded(id))),
         (Some(secret), ClientAuth::Basic) => {
-            (Some(format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")))), String::new())
+            (Some(snapshot::basic_credential(id, &secret)), String::new())
         }
         (Some(secret), ClientAuth::Post) => {
-            (None, format!("client_id={id}&client_secret={secret}&"))
+            (None, format!("client_id={}&client_secret={}&", coded(id), coded(&secret.0)))
         }
     };
     let upstream_name = written.upstream.value.0.clone();
@@ -136,7 +120,7 @@ fn question(written: &Introspection, folder: &Path, sink: &mut Sink) -> AskedPro
         host,
         upstream_name,
         path: written.path.0.clone(),
-        authorization: authorization.map(Secret),
+        authorization,
         form: Secret(form),
     }
 }

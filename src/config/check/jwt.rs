@@ -11,6 +11,7 @@ use rustls::{
 use super::{TOP, auth, secrets, tls};
 use crate::{
     config::{
+        bounded,
         decode::{At, Sink, short},
         file::{File, Jwt},
         report::{Place, Problem},
@@ -43,14 +44,6 @@ fn rule(jwt: &Jwt, sink: &mut Sink) -> Rule {
         let fix = "write from = [\"bearer\"]";
         sink.push(Problem::error(jwt.from.place().unwrap_or(TOP), "no place for tokens").fix(fix));
     }
-    let any = jwt.audience.iter().any(|audience| audience.value == "*");
-    if (jwt.audience.is_empty() || (any && jwt.audience.len() > 1)) && !jwt.audience.is_wrong() {
-        let title = "`audience` must name whom tokens are for, or be [\"*\"] for anybody";
-        let fix = "write audience = [\"api\"], with the name that the issuer gives this API";
-        sink.push(Problem::error(jwt.audience.place().unwrap_or(TOP), title).fix(fix));
-    }
-    let audiences = jwt.audience.iter().map(|audience| audience.value.clone());
-    let claims = jwt.claims.value.0.iter();
     let short = |typ: &At<String>| {
         let typ = typ.value.to_ascii_lowercase();
         typ.strip_prefix("application/").map_or(typ.clone(), str::to_owned)
@@ -58,10 +51,8 @@ fn rule(jwt: &Jwt, sink: &mut Sink) -> Rule {
     Rule {
         algorithms: jwt.algorithms.iter().map(|algorithm| algorithm.value).collect(),
         issuer: jwt.issuer.value.clone().unwrap_or_default(),
-        audiences: if any { Vec::new() } else { audiences.collect() },
-        claims: claims
-            .filter_map(|(path, values)| Some((path.value.clone(), values.clone()?.0)))
-            .collect(),
+        audiences: auth::audiences(&jwt.audience, "issuer", sink),
+        claims: auth::claims(&jwt.claims),
         types: jwt.typ.iter().map(short).collect(),
         skew_s: jwt.skew.0 as f64 / 1000.0,
         needs_exp: *jwt.require_exp,
@@ -92,7 +83,7 @@ fn check_algorithms(jwt: &Jwt, sink: &mut Sink) {
     }
 }
 
-fn is_of_secret(algorithm: crate::policy::jwt::Algorithm) -> bool {
+pub(super) fn is_of_secret(algorithm: crate::policy::jwt::Algorithm) -> bool {
     algorithm.family() == Family::Secret
 }
 
@@ -184,10 +175,7 @@ fn inline(jwt: &Jwt) -> Result<Vec<Key>, String> {
 
 fn from_file(name: &str, folder: &Path) -> Result<Vec<Key>, String> {
     let path = folder.join(name);
-    let read = std::fs::metadata(&path).and_then(|meta| match meta.len() {
-        0..=FILE_BYTES_MAX => std::fs::read(&path),
-        _ => Err(std::io::Error::other("larger than 1 MiB")),
-    });
+    let read = bounded::read(&path, FILE_BYTES_MAX);
     parsed(&read.map_err(|e| format!("cannot read `{}`: {e}", path.display()))?)
 }
 
@@ -332,11 +320,7 @@ fn is_plain(from: &Origin) -> bool {
 }
 
 fn kept(file: &Path, cell: &jwks::Cell, place: Place, sink: &mut Sink) {
-    let read = std::fs::metadata(file).and_then(|meta| match meta.len() {
-        0..=FILE_BYTES_MAX => std::fs::read(file),
-        _ => Err(std::io::Error::other("larger than 1 MiB")),
-    });
-    let why = match read {
+    let why = match bounded::read(file, FILE_BYTES_MAX) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,
         Err(e) => e.to_string(),
         Ok(text) => match KeySet::remote(&text) {

@@ -6,19 +6,18 @@ use super::{TOP, auth, jwt, policies::Of, secrets, tickets};
 use crate::{
     config::{
         decode::{At, Sink, quoted, short},
-        file::{File, Oidc, Route},
+        file::{File, Oidc},
         report::{Place, Problem},
-        snapshot::{
-            Authenticate, ClientAuth, Hidden, LoginWay, Origin, Provider, Way, WayKind, jwks, oidc,
-        },
-        values::{SecretSource, is_token},
+        snapshot::{Authenticate, LoginWay, Origin, Provider, Way, WayKind, jwks, oidc},
+        values::{Name, PathText, SecretSource, WayNames, is_token},
     },
     policy::{
         auth::{Asked, WayId},
-        jwt::{Family, Rule as TokenRule},
+        jwt::Rule as TokenRule,
         oidc::{
             Rule,
             cookies::{self, Names},
+            session::Sealer,
         },
         seal::Seals,
     },
@@ -67,24 +66,19 @@ fn login(
     let secret = match written.client_secret.some() {
         Some(source) => {
             let what = ("the client's secret", "can pass for this gateway at the provider");
-            Some(Hidden(secrets::read(&source, what, folder, sink)?.0))
+            Some(secrets::read(&source, what, folder, sink)?)
         }
         None => None,
     };
-    if let Some(place) = written.client_auth.place()
-        && *written.client_auth != ClientAuth::Basic
-        && secret.is_none()
-    {
-        let title = "`client_auth` has no effect without `client_secret`";
-        sink.push(Problem::error(place, title).fix("add `client_secret`, or remove it"));
-    }
+    auth::refuse_client_auth_alone(&written.client_auth, &written.client_secret, sink);
     let place = written.issuer.place().or(name.place()).unwrap_or(TOP);
     let provider = provider(&name.value, written, place, folder, sink)?;
     let (issuer, client_id) = (&written.issuer.0, &written.client_id.0);
     let counter = oidc::counter(&format!("{}\n{issuer}\n{client_id}", name.value));
+    let rule = rule(&name.value, written);
     Some(LoginWay {
-        rule: rule(&name.value, written),
-        seals: Arc::new(seals?),
+        sealer: Arc::new(Sealer::new(&rule, seals?)),
+        rule,
         names: [true, false].map(|is_secure| Names::of(&name.value, is_secure)),
         provider: Arc::new(provider),
         client_auth: *written.client_auth,
@@ -123,14 +117,11 @@ fn rule(name: &str, written: &Oidc) -> Rule {
 }
 
 fn token_rule(written: &Oidc) -> TokenRule {
-    let claims = written.claims.value.0.iter();
     TokenRule {
         algorithms: written.algorithms.iter().map(|algorithm| algorithm.value).collect(),
         issuer: written.issuer.0.clone(),
         audiences: vec![written.client_id.0.clone()],
-        claims: claims
-            .filter_map(|(path, values)| Some((path.value.clone(), values.clone()?.0)))
-            .collect(),
+        claims: auth::claims(&written.claims),
         types: Vec::new(),
         skew_s: written.skew.0 as f64 / 1000.0,
         needs_exp: true,
@@ -186,8 +177,7 @@ fn seals(written: &At<Option<SecretSource>>, folder: &Path, sink: &mut Sink) -> 
 
 fn check_algorithms(written: &Oidc, sink: &mut Sink) {
     let place = written.algorithms.place().unwrap_or(TOP);
-    let is_secret = |one: &At<_>| Family::Secret == family(one);
-    if written.algorithms.iter().any(is_secret) {
+    if written.algorithms.iter().any(|one| jwt::is_of_secret(one.value)) {
         let title = "ID tokens that are signed with a secret (HS) are not taken: only keys that \
                      the provider publishes count";
         sink.push(Problem::error(place, title).fix("write algorithms = [\"RS256\"]"));
@@ -195,10 +185,6 @@ fn check_algorithms(written: &Oidc, sink: &mut Sink) {
         let title = "`algorithms` names none, so no ID token could be accepted";
         sink.push(Problem::error(place, title).fix("write algorithms = [\"RS256\"]"));
     }
-}
-
-fn family(algorithm: &At<crate::policy::jwt::Algorithm>) -> Family {
-    algorithm.value.family()
 }
 
 fn check_times(written: &Oidc, sink: &mut Sink) {
@@ -249,16 +235,23 @@ fn check_places(file: &File, name: &At<String>, written: &Oidc, sink: &mut Sink)
             sink.push(Problem::error(path.place().unwrap_or(TOP), title).fix("write another"));
         }
     }
+    if let Some((key, _)) =
+        paths.iter().find(|(key, path)| *key != "login" && path.value.0 == written.after_logout.0)
+    {
+        let title = format!("`after_logout` is the path of `{key}`, which is no page");
+        let place = written.after_logout.place().or(name.place()).unwrap_or(TOP);
+        let fix = "write the path of a page that asks for no login";
+        sink.push(Problem::error(place, title).fix(fix));
+    }
     if file.routes.is_wrong() || file.policies.is_wrong() {
         return;
     }
-    let own: Vec<&Route> =
-        file.routes.iter().map(|route| &route.value).filter(|r| asks(file, r, name)).collect();
+    let own = asking(file, name);
     if own.is_empty() {
         return;
     }
     for (key, path) in paths {
-        if path.is_wrong() || own.iter().any(|route| takes(route, &path.value.0)) {
+        if path.is_wrong() || own.iter().any(|paths| paths.has(&path.value.0)) {
             continue;
         }
         let title = format!(
@@ -266,10 +259,10 @@ fn check_places(file: &File, name: &At<String>, written: &Oidc, sink: &mut Sink)
             short(&name.value),
             quoted(&path.value.0)
         );
-        let below = own.iter().find_map(|route| route.path.value.as_ref());
+        let below = own.iter().find_map(|paths| paths.prefix);
         let fix = match below {
             Some(prefix) => {
-                let own = format!("{}/oidc/{key}", prefix.0.trim_end_matches('/'));
+                let own = format!("{}/oidc/{key}", prefix.trim_end_matches('/'));
                 format!("write {key} = {}, or give the path to one of these routes", quoted(&own))
             }
             None => format!(
@@ -283,26 +276,48 @@ fn check_places(file: &File, name: &At<String>, written: &Oidc, sink: &mut Sink)
     }
 }
 
+/// Paths that a route may have, as far as that is easily said.
+struct Paths<'f> {
+    prefix: Option<&'f str>,
+    exact: Option<&'f str>,
+}
+
+impl Paths<'_> {
+    fn has(&self, path: &str) -> bool {
+        let is_below = |prefix: &str| {
+            let rest = path.strip_prefix(prefix.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.prefix.is_none_or(is_below) && self.exact.is_none_or(|exact| exact == path)
+    }
+}
+
+/// Those of the routes that ask for a way, and of the documents that do.
+fn asking<'f>(file: &'f File, name: &At<String>) -> Vec<Paths<'f>> {
+    let text = |path: &'f At<Option<PathText>>| path.value.as_ref().map(|path| &*path.0);
+    let routes = file.routes.iter().map(|route| &route.value);
+    let routes = routes.filter(|route| asks(file, (&route.authenticate, &route.policies), name));
+    let routes =
+        routes.map(|route| Paths { prefix: text(&route.path), exact: text(&route.path_exact) });
+    let documents = file.openapi.value.0.iter().filter_map(|(_, own)| own.as_ref());
+    let documents = documents.filter(|own| asks(file, (&own.authenticate, &own.policies), name));
+    // What a document has below its path is known when it was read.
+    let documents = documents.map(|own| Paths { prefix: text(&own.path), exact: None });
+    routes.chain(documents).collect()
+}
+
+type Ways = At<Vec<At<WayNames>>>;
+
 /// Whether a route asks for a way, by itself or by a set.
-fn asks(file: &File, route: &Route, name: &At<String>) -> bool {
-    let sets = file.policies.value.0.iter();
-    let named = sets.filter(|(set, _)| route.policies.iter().any(|own| own.value.0 == set.value));
-    let written = match route.authenticate.place() {
-        Some(_) => vec![&route.authenticate],
+fn asks(file: &File, (own, sets): (&Ways, &At<Vec<At<Name>>>), name: &At<String>) -> bool {
+    let known = file.policies.value.0.iter();
+    let named = known.filter(|(set, _)| sets.iter().any(|own| own.value.0 == set.value));
+    let written = match own.place() {
+        Some(_) => vec![own],
         None => named.filter_map(|(_, set)| Some(&set.as_ref()?.authenticate)).collect(),
     };
     let mut ways = written.into_iter().flat_map(|keys| keys.iter());
     ways.any(|ways| ways.value.0.contains(&name.value))
-}
-
-/// Whether a route may have a path, as far as that is easily said.
-fn takes(route: &Route, path: &str) -> bool {
-    let prefix = route.path.value.as_ref().map(|prefix| prefix.0.trim_end_matches('/'));
-    let is_below = |prefix: &str| {
-        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    prefix.is_none_or(is_below)
-        && route.path_exact.value.as_ref().is_none_or(|exact| exact.0 == path)
 }
 
 /// Those of a route's ways that are logins.
@@ -350,4 +365,42 @@ pub(super) fn files(file: &File) -> Vec<String> {
         secrets.chain(written.ca.value.clone()).collect::<Vec<_>>()
     };
     sections.flat_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    /// What a configuration with a document at this path is told.
+    fn told(path: &str) -> String {
+        let toml = format!(
+            r#"
+            [[listeners]]
+            bind = "127.0.0.1:8080"
+            [[routes]]
+            path = "/shop"
+            respond = {{ status = 200 }}
+            authenticate = ["main"]
+            [openapi.books]
+            document = "config/openapi/bookshop.yaml"
+            upstream = "books"
+            path = "{path}"
+            undescribed = "pass"
+            policies = ["own"]
+            [policies.own]
+            authenticate = ["main"]
+            [oidc.main]
+            issuer = "http://localhost:9400"
+            client_id = "shop"
+            [upstreams.books]
+            endpoints = ["127.0.0.1:8000"]
+            "#
+        );
+        let told = crate::config::from_text("t.toml", &toml).map(drop);
+        told.err().map_or_else(String::new, |report| report.to_string())
+    }
+
+    #[test]
+    fn routes_of_documents_have_paths_too() {
+        assert_eq!(told("/oidc"), "");
+        assert!(told("/books").contains("no route that asks for `main` has the path"));
+    }
 }

@@ -64,7 +64,10 @@ fn server(
         sink.push(Problem::error(place, title).fix(fix));
     }
     let speaks_tls = match written.tls.some() {
-        Some(tls) => Some(client(&tls, &address, folder, sink)?),
+        Some(tls) => {
+            let at = written.address.place().unwrap_or(TOP);
+            Some(client(&tls, (&address, at), folder, sink)?)
+        }
         None => None,
     };
     // Whatever a connection depends on; its text is never shown.
@@ -96,7 +99,7 @@ fn server(
 
 fn client(
     written: &At<RedisTls>,
-    address: &RedisAddress,
+    (address, at): (&RedisAddress, Place),
     folder: &Path,
     sink: &mut Sink,
 ) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
@@ -110,8 +113,7 @@ fn client(
             return None;
         }
     };
-    let bare = host.trim_matches(['[', ']']).to_owned();
-    let name = ServerName::try_from(bare).ok()?;
+    let name = tls::certificate_name(&host, written.name.place().unwrap_or(at), sink)?;
     let roots = match written.ca.some() {
         Some(ca) => tls::roots_of(&ca, folder, sink),
         None => tls::system_roots(place, sink),

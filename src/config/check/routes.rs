@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     config::{
+        bounded,
         decode::{At, Sink, nearest, quoted, short},
         file::{File, Listener, Redirect, Respond, Route},
         report::{Place, Problem, Severity},
@@ -469,11 +470,7 @@ fn response_fields(respond: &Respond, sink: &mut Sink) -> Vec<(String, String)> 
 
 fn body_file(name: &At<String>, folder: &Path, sink: &mut Sink) -> Vec<u8> {
     let path = folder.join(&name.value);
-    let read = std::fs::metadata(&path).and_then(|found| match found.len() {
-        0..=BODY_FILE_BYTES_MAX => std::fs::read(&path),
-        _ => Err(std::io::Error::other("larger than 16 MiB")),
-    });
-    read.unwrap_or_else(|error| {
+    bounded::read(&path, BODY_FILE_BYTES_MAX).unwrap_or_else(|error| {
         let title = format!("cannot read the body file `{}`: {error}", path.display());
         let fix = "write a path relative to this configuration, or an absolute one";
         sink.push(Problem::error(name.place().unwrap_or(TOP), title).fix(fix));

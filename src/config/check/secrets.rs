@@ -1,10 +1,11 @@
 //! Secrets that a key names the place of, and small files with secrets. What is read is in no
 //! message.
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::path::Path;
 
 use super::TOP;
 use crate::config::{
+    bounded,
     decode::{At, Sink},
     report::{Place, Problem},
     values::{Secret, SecretSource},
@@ -52,12 +53,7 @@ pub(super) fn of_file(
     sink: &mut Sink,
 ) -> Option<String> {
     let path = folder.join(name);
-    let meta = std::fs::metadata(&path);
-    let read = meta.and_then(|meta| match meta.len() {
-        0..=FILE_BYTES_MAX => Ok((std::fs::read_to_string(&path)?, meta.permissions().mode())),
-        _ => Err(std::io::Error::other("larger than 64 KiB")),
-    });
-    match read {
+    match bounded::read_text(&path, FILE_BYTES_MAX) {
         Ok((text, mode)) => {
             if mode & 0o007 != 0 {
                 let mode = mode & 0o777;

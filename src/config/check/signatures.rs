@@ -7,13 +7,17 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use super::{Once, TOP, consumers::Gathered, secrets};
 use crate::{
     config::{
-        decode::{At, Sink},
+        bounded,
+        decode::{At, Sink, short},
         file::{Consumer, File, NONCES, SignatureKey, Signatures},
         report::{Place, Problem},
-        snapshot::SecretEncoding,
+        snapshot::{SecretEncoding, Way, WayKind},
         values::SignatureParameter,
     },
-    policy::signature::{Component, Key, Keys, Rule, key::Material},
+    policy::{
+        auth::WayId,
+        signature::{Component, Kept, Key, Keys, Rule, key::Material},
+    },
 };
 
 /// Largest file with a public key, in bytes.
@@ -84,10 +88,7 @@ fn material(written: &SignatureKey, folder: &Path, sink: &mut Sink) -> Result<Ma
     };
     if !is_secret {
         let path = folder.join(file.value.as_ref().ok_or_else(missing)?);
-        let read = std::fs::metadata(&path).and_then(|meta| match meta.len() {
-            0..=PEM_BYTES_MAX => std::fs::read(&path),
-            _ => Err(std::io::Error::other("larger than 64 KiB")),
-        });
+        let read = bounded::read(&path, PEM_BYTES_MAX);
         let pem = read.map_err(|e| unusable(format!("cannot read `{}`: {e}", path.display())))?;
         return Material::public(&pem, algorithm).map_err(unusable);
     }
@@ -144,7 +145,44 @@ pub(super) fn rule(written: &Signatures, sink: &mut Sink) -> Rule {
         needs_alg: needs(SignatureParameter::Alg),
         max_age_s: written.max_age.0.div_ceil(1000),
         skew_s: written.skew.0.div_ceil(1000),
+        kept: Kept::default(),
         content_digest: *written.content_digest,
+    }
+}
+
+/// How long nonces are kept by rules that count them: they all go by the same keys.
+pub(super) fn kept<'r>(rules: impl Iterator<Item = &'r Rule>) -> Kept {
+    rules.filter(|rule| rule.needs_nonce).fold(Kept::default(), |kept, rule| Kept {
+        max_age_s: kept.max_age_s.max(rule.max_age_s),
+        skew_s: kept.skew_s.max(rule.skew_s),
+    })
+}
+
+/// Reports ways that are asked for together and would both use up one nonce: the second one finds
+/// it used.
+pub(super) fn check_together(ids: &[WayId], ways: &[Way], place: Place, sink: &mut Sink) {
+    let counting = |id: &WayId| {
+        let way = ways.get(usize::from(*id))?;
+        match &way.kind {
+            WayKind::Signature(own) if own.rule.needs_nonce => Some((*id, way, &own.rule)),
+            _ => None,
+        }
+    };
+    let all: Vec<_> = ids.iter().filter_map(counting).collect();
+    for (at, (id, way, rule)) in all.iter().enumerate() {
+        let is_other =
+            |(other, _, its): &&(WayId, &Way, &Rule)| other != id && its.takes_same(rule);
+        let Some((_, first, _)) = all[..at].iter().find(is_other) else { continue };
+        let title = format!(
+            "`{}` and `{}` count the nonce of one and the same signature, so that the second of \
+             them refuses what the first has accepted",
+            short(&first.name),
+            short(&way.name)
+        );
+        let fix =
+            "ask for \"nonce\" in one of them only, or give each a `label` or `tag` of its own";
+        sink.push(Problem::error(place, title).fix(fix));
+        return;
     }
 }
 

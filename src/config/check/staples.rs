@@ -17,6 +17,7 @@ use x509_parser::{
 
 use super::TOP;
 use crate::config::{
+    bounded,
     decode::Sink,
     file::Certificate,
     report::{Place, Problem},
@@ -38,11 +39,7 @@ pub(super) fn of_certificate(
     let file = certificate.ocsp.some()?;
     let place = file.place().unwrap_or(TOP);
     let path = folder.join(&file.value);
-    let read = std::fs::metadata(&path).and_then(|found| match found.len() {
-        0..=FILE_BYTES_MAX => std::fs::read(&path),
-        _ => Err(std::io::Error::other("larger than 64 KiB")),
-    });
-    let bytes = match read {
+    let bytes = match bounded::read(&path, FILE_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) => {
             let title = format!("cannot read the OCSP response `{}`: {error}", path.display());

@@ -26,6 +26,7 @@ use super::{
     crls, staples, tickets,
 };
 use crate::config::{
+    bounded,
     decode::{At, Sink},
     file::{self, Certificate, File, HANDSHAKE_BURST_DEFAULT, Listener, ListenerTls},
     report::{Place, Problem},
@@ -292,13 +293,21 @@ pub(super) fn server_name(
             return None;
         }
     };
-    ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-        .map_err(|_| {
-            let title = format!("`{host}` cannot be the name of a certificate");
-            let at = tls.name.place().unwrap_or(place);
-            sink.push(Problem::error(at, title).fix("write a DNS name or an IP address"));
-        })
-        .ok()
+    certificate_name(&host, tls.name.place().unwrap_or(place), sink)
+}
+
+/// A host as a certificate may name it.
+pub(super) fn certificate_name(
+    host: &str,
+    place: Place,
+    sink: &mut Sink,
+) -> Option<ServerName<'static>> {
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+    if name.is_err() {
+        let title = format!("`{host}` cannot be the name of a certificate");
+        sink.push(Problem::error(place, title).fix("write a DNS name or an IP address"));
+    }
+    name.ok()
 }
 
 pub(super) fn roots_of(ca: &At<String>, folder: &Path, sink: &mut Sink) -> Option<RootCertStore> {
@@ -465,10 +474,7 @@ pub(super) fn read(
     sink: &mut Sink,
 ) -> Option<Vec<u8>> {
     let path = folder.join(&file.value);
-    let read = std::fs::metadata(&path).and_then(|found| match found.len() <= bytes_max {
-        true => std::fs::read(&path),
-        false => Err(std::io::Error::other(format!("larger than {} MiB", bytes_max >> 20))),
-    });
+    let read = bounded::read(&path, bytes_max);
     read.map_err(|error| {
         let title = format!("cannot read the {what} file `{}`: {error}", path.display());
         let fix = "write a path relative to this configuration, or an absolute one; the gateway's \

@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+
 use super::{
     BasicRule, IntrospectionRule, KeyRule, LoginWay, ServiceRule, SignatureRule, jwks::Provider,
 };
-use crate::policy::{
-    auth::{Asked, Source, WayId},
-    jwt::{KeySet, Rule},
+use crate::{
+    config::values::Secret,
+    policy::{
+        auth::{Asked, Source, WayId},
+        jwt::{KeySet, Rule},
+    },
 };
 
 /// One way, by [`crate::policy::auth::WayId`].
@@ -127,4 +132,28 @@ impl Authenticate {
 pub enum ClientAuth {
     Basic,
     Post,
+}
+
+/// A text as forms have it (`application/x-www-form-urlencoded`).
+pub fn form_coded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// What [`ClientAuth::Basic`] shows (RFC 6749 §2.3.1): both are coded as in forms before they are
+/// put together.
+pub fn basic_credential(client_id: &str, secret: &Secret<String>) -> Secret<String> {
+    let pair = format!("{}:{}", form_coded(client_id), form_coded(&secret.0));
+    Secret(format!("Basic {}", STANDARD.encode(pair)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_coded_before_it_is_shown() {
+        let shown = basic_credential("a:b", &Secret("s+c r%t".to_owned())).0;
+        let pair = STANDARD.decode(shown.strip_prefix("Basic ").expect("Basic")).expect("base64");
+        assert_eq!(String::from_utf8(pair).expect("text"), "a%3Ab:s%2Bc+r%25t");
+    }
 }

@@ -17,13 +17,14 @@ use crossbeam_queue::ArrayQueue;
 use tokio::sync::Notify;
 
 use super::{ClientAuth, Provider};
-use crate::policy::{
-    oidc::{
+use crate::{
+    config::values::Secret,
+    policy::oidc::{
         Rule,
         cookies::Names,
+        session::Sealer,
         tokens::{Grant, NoTokens, Tokens},
     },
-    seal::Seals,
 };
 
 /// Orders of a section that control has not taken.
@@ -33,28 +34,19 @@ const WAITING_MAX: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct LoginWay {
     pub rule: Rule,
-    pub seals: Arc<Seals>,
+    /// Of its cookies.
+    pub sealer: Arc<Sealer>,
     /// Of its cookies: over TLS, and without it.
     pub names: [Names; 2],
     /// Its keys and endpoints.
     pub provider: Arc<Provider>,
     pub client_auth: ClientAuth,
     /// Without it the provider takes PKCE alone.
-    pub client_secret: Option<Hidden>,
+    pub client_secret: Option<Secret<String>>,
     pub timeout_ms: u64,
     /// For sessions that were opened, in each worker.
     pub cache_bytes: u64,
     pub counter: Arc<Counter>,
-}
-
-/// A text that no message has.
-#[derive(Clone)]
-pub struct Hidden(pub String);
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hidden")
-    }
 }
 
 /// What comes of an order.

@@ -5,6 +5,9 @@
 //! that its connection outlives a reload. Workers look at one number before each use, which
 //! control changes when the server is reached and when it is not any more, and leave what they ask
 //! in a bounded queue, without a lock.
+//!
+//! Invariant: while a server is lost, nothing is in its queue. Orders hold the limit, which holds
+//! the link: what nobody takes out would keep all of them for ever.
 
 use std::{
     collections::HashMap,
@@ -12,7 +15,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -158,6 +161,12 @@ impl Link {
             self.figures.crowded.fetch_add(1, Ordering::Relaxed);
             return false;
         }
+        // Either this sees that the server was lost meanwhile, or `lost` sees the order.
+        fence(Ordering::SeqCst);
+        if self.turn().is_none() {
+            self.forget_orders();
+            return false;
+        }
         if !self.is_asked.swap(true, Ordering::AcqRel) {
             self.asked.notify_one();
         }
@@ -177,14 +186,20 @@ impl Link {
 
     /// The server answers. What was left for it before is nobody's any more.
     pub fn reached(&self) {
-        while self.orders.pop().is_some() {}
+        self.forget_orders();
         self.why.store(None);
         self.change(1);
+    }
+
+    fn forget_orders(&self) {
+        while self.orders.pop().is_some() {}
     }
 
     /// It does not, or not any more. Answers whether that is news.
     pub fn lost(&self, why: &str) -> bool {
         let is_news = self.change(0) || self.why.load().is_none();
+        fence(Ordering::SeqCst);
+        self.forget_orders();
         self.why.store(Some(Arc::new(why.to_owned())));
         is_news
     }
@@ -260,6 +275,37 @@ mod tests {
         link.reached();
         assert!(link.turn() > first && link.why().is_none());
         assert!(link.next().is_none(), "orders of before are nobody's");
+    }
+
+    #[test]
+    fn a_lost_server_keeps_no_order_and_an_order_no_link() {
+        let link = Arc::<Link>::default();
+        link.reached();
+        for _ in 0..3 {
+            assert!(link.leave(order(&link)));
+        }
+        link.lost("no configuration has it any more");
+        assert!(link.next().is_none());
+        let gone = Arc::downgrade(&link);
+        drop(link);
+        assert!(gone.upgrade().is_none(), "what was left keeps the link");
+    }
+
+    /// Whoever leaves an order while the server is being lost takes it back.
+    #[test]
+    fn orders_that_come_while_the_server_is_lost_are_not_kept() {
+        for _ in 0..300 {
+            let link = Arc::<Link>::default();
+            link.reached();
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| while link.leave(order(&link)) {});
+                }
+                while link.next().is_none() {}
+                link.lost("gone");
+            });
+            assert!(link.next().is_none());
+        }
     }
 
     #[test]

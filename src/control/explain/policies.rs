@@ -162,7 +162,8 @@ impl Told<'_> {
         found: &RouteMatch,
         text: &mut String,
     ) -> Result<(), Refusal> {
-        let refused = rule.parameters(Asked { view: &self.view(), matched: found }).err();
+        let decided = rule.parameters(Asked { view: &self.view(), matched: found });
+        let refused = decided.and_then(|slow| rule.slow(&slow)).err();
         if let Some((_, fault)) = &refused {
             line(text, "wrong", &shown(fault.sentence().as_bytes()));
         }

@@ -1,13 +1,12 @@
 //! One request to a provider's token endpoint.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
     Request,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
 };
 
 use crate::{
-    config::snapshot::{ClientAuth, Hidden, LoginWay, oidc::Told},
+    config::snapshot::{ClientAuth, LoginWay, basic_credential, oidc::Told},
     control::jwks::fetch,
     policy::oidc::tokens::{self, Grant, NoTokens},
 };
@@ -27,7 +26,7 @@ pub async fn tokens(way: &LoginWay, grant: &Grant) -> Told {
     let client_id = &way.rule.client_id;
     match (&way.client_secret, way.client_auth) {
         (Some(secret), ClientAuth::Basic) => {
-            request = request.header(AUTHORIZATION, basic(client_id, secret));
+            request = request.header(AUTHORIZATION, basic_credential(client_id, secret).0);
         }
         (Some(secret), ClientAuth::Post) => {
             form.append_pair("client_id", client_id).append_pair("client_secret", &secret.0);
@@ -38,23 +37,4 @@ pub async fn tokens(way: &LoginWay, grant: &Grant) -> Told {
     let request = request.body(body).map_err(|e| unavailable(e.to_string()))?;
     let (parts, body) = fetch::ask(&way.provider, request).await.map_err(unavailable)?;
     tokens::read(parts.status.as_u16(), &body)
-}
-
-/// RFC 6749 §2.3.1: both are coded as in forms.
-fn basic(client_id: &str, secret: &Hidden) -> String {
-    let coded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let pair = format!("{}:{}", coded(client_id), coded(&secret.0));
-    format!("Basic {}", STANDARD.encode(pair))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_coded_before_it_is_shown() {
-        let shown = basic("a:b", &Hidden("s+c r%t".to_owned()));
-        let pair = STANDARD.decode(shown.strip_prefix("Basic ").expect("Basic")).expect("base64");
-        assert_eq!(String::from_utf8(pair).expect("text"), "a%3Ab:s%2Bc+r%25t");
-    }
 }

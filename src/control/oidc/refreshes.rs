@@ -7,7 +7,7 @@
 //! again with each request.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::{config::snapshot::oidc::Told, policy::oidc::tokens::NoTokens};
 
-/// Refreshes that are remembered; then the ones that are over go.
+/// Refreshes that are remembered; then half of the ones that are over go, the older ones.
 const KNOWN_MAX: usize = 4096;
 const KNOWN_FOR: Duration = Duration::from_secs(120);
 const FAILED_FOR: Duration = Duration::from_secs(2);
@@ -26,12 +26,23 @@ pub type Id = [u8; 32];
 type Reply = Box<dyn FnOnce(Told) + Send>;
 
 #[derive(Default)]
-pub struct Refreshes(RefCell<HashMap<Id, Refresh>>);
+pub struct Refreshes {
+    known: RefCell<HashMap<Id, Refresh>>,
+    /// Of the next one that is over.
+    number: Cell<u64>,
+}
 
 enum Refresh {
     /// Those who wait for it.
     UnderWay(Vec<Reply>),
-    Over(Told, Instant),
+    Over(Over),
+}
+
+struct Over {
+    told: Told,
+    /// In the order in which they were over.
+    number: u64,
+    until: Instant,
 }
 
 /// What becomes of an order.
@@ -52,22 +63,22 @@ pub fn id(token: &str) -> Id {
 
 impl Refreshes {
     pub fn turn(&self, id: Id, reply: Reply, now: Instant) -> Turn {
-        let mut known = self.0.borrow_mut();
+        let mut known = self.known.borrow_mut();
         match known.get_mut(&id) {
             Some(Refresh::UnderWay(waiting)) => {
                 waiting.push(reply);
                 return Turn::Joined;
             }
-            Some(Refresh::Over(told, until)) if now < *until => {
-                return Turn::Known(reply, told.clone());
+            Some(Refresh::Over(over)) if now < over.until => {
+                return Turn::Known(reply, over.told.clone());
             }
             _ => {}
         }
         if known.len() >= KNOWN_MAX {
-            known.retain(|_, one| !matches!(one, Refresh::Over(_, until) if now >= *until));
+            known.retain(|_, one| !matches!(one, Refresh::Over(over) if now >= over.until));
         }
         if known.len() >= KNOWN_MAX {
-            known.retain(|_, one| matches!(one, Refresh::UnderWay(_)));
+            forget_older_half(&mut known);
         }
         known.insert(id, Refresh::UnderWay(Vec::new()));
         Turn::Own(reply)
@@ -79,12 +90,25 @@ impl Refreshes {
             Ok(_) | Err(NoTokens::Refused) => KNOWN_FOR,
             Err(_) => FAILED_FOR,
         };
-        let over = Refresh::Over(told.clone(), now + known_for);
-        match self.0.borrow_mut().insert(id, over) {
+        let number = self.number.replace(self.number.get() + 1);
+        let over = Over { told: told.clone(), number, until: now + known_for };
+        match self.known.borrow_mut().insert(id, Refresh::Over(over)) {
             Some(Refresh::UnderWay(waiting)) => waiting,
             _ => Vec::new(),
         }
     }
+}
+
+/// Rare: it makes room for many.
+fn forget_older_half(known: &mut HashMap<Id, Refresh>) {
+    let number = |one: &Refresh| match one {
+        Refresh::Over(over) => Some(over.number),
+        Refresh::UnderWay(_) => None,
+    };
+    let mut numbers: Vec<u64> = known.values().filter_map(number).collect();
+    numbers.sort_unstable();
+    let first = numbers.get(numbers.len().div_ceil(2)).copied().unwrap_or(u64::MAX);
+    known.retain(|_, one| number(one).is_none_or(|number| number >= first));
 }
 
 #[cfg(test)]
@@ -140,11 +164,15 @@ mod tests {
     fn memory_is_bounded() {
         let (refreshes, notes) = (Refreshes::default(), Arc::default());
         let now = Instant::now();
-        for n in 0..3 * KNOWN_MAX {
-            let id = id(&n.to_string());
+        let ids: Vec<Id> = (0..3 * KNOWN_MAX).map(|n| id(&n.to_string())).collect();
+        for (n, id) in ids.iter().copied().enumerate() {
             assert!(matches!(refreshes.turn(id, noted(&notes), now), Turn::Own(_)), "{n}");
             refreshes.over(id, &tokens("a"), now);
-            assert!(refreshes.0.borrow().len() <= KNOWN_MAX);
+            assert!(refreshes.known.borrow().len() <= KNOWN_MAX);
+            // The newer ones are never what is forgotten.
+            for n in [n, n.saturating_sub(KNOWN_MAX / 2 - 1)] {
+                assert!(refreshes.known.borrow().contains_key(&ids[n]), "{n}");
+            }
         }
     }
 }

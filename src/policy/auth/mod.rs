@@ -8,7 +8,7 @@
 
 mod credential;
 
-pub use credential::{Found, Source, find, name_and_password, without_cookie, without_parameter};
+pub use credential::{Found, Source, find, name_and_password, without_cookies, without_parameter};
 
 use std::rc::Rc;
 

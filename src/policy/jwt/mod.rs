@@ -132,7 +132,7 @@ impl Rule {
             return Err(refusal::AUTH_AUDIENCE.into());
         }
         let identity = claims::identity(self, claims, by);
-        if !self.claims.iter().all(|(path, values)| claims::has(&identity, path, values)) {
+        if !self.has_claims(&identity) {
             return Err(refusal::AUTH_CLAIM.into());
         }
         let verified = Verified {
@@ -142,6 +142,11 @@ impl Rule {
         };
         verified.is_in_time(self, now_s)?;
         Ok(verified)
+    }
+
+    /// Whether it has all claims that are asked for.
+    pub fn has_claims(&self, identity: &Identity) -> bool {
+        self.claims.iter().all(|(path, values)| claims::has(identity, path, values))
     }
 
     /// RFC 7515 §4.1.9: `application/` may be left out.

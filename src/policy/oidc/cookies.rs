@@ -54,21 +54,6 @@ pub fn prefixes(section: &str) -> [Box<[u8]>; 2] {
     [true, false].map(|is_secure| Names::of(section, is_secure).prefix.into_bytes().into())
 }
 
-/// The value of a Cookie field without those that begin so; empty when nothing is left.
-pub fn without(field: &[u8], prefixes: &[Box<[u8]>]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    for pair in field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
-        if pair.is_empty() || prefixes.iter().any(|prefix| pair.starts_with(prefix)) {
-            continue;
-        }
-        if !out.is_empty() {
-            out.extend_from_slice(b"; ");
-        }
-        out.extend_from_slice(pair);
-    }
-    out
-}
-
 impl Names {
     pub fn of(section: &str, is_secure: bool) -> Names {
         let host = if is_secure { HOST } else { "" };

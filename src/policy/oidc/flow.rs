@@ -36,19 +36,6 @@ fn takes_pages(accept: &[u8]) -> bool {
     })
 }
 
-/// Whether a page of another site made the browser do this.
-pub fn is_cross_site(request: &RequestView<'_>, authority: &[u8]) -> bool {
-    match single(request.head, request.buf, b"sec-fetch-site") {
-        Some(b"same-origin" | b"none") => false,
-        Some(_) => true,
-        // Browsers that do not say it send Origin with what is not safe.
-        None => single(request.head, request.buf, b"origin").is_some_and(|origin| {
-            let host = memchr::memmem::find(origin, b"://").map(|at| &origin[at + 3..]);
-            !host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
-        }),
-    }
-}
-
 /// A path of this origin to go to, with its query, or `/` in place of anything else.
 pub fn return_path(target: &[u8]) -> &str {
     let is_ours = |target: &&[u8]| {
@@ -136,16 +123,15 @@ impl Callback {
         Ok(Callback { state, issuer: one("iss")?, outcome })
     }
 
-    /// Whether it belongs to a login, and its code if all is well. `names_issuer`: the provider
-    /// says that it always gives its name.
+    /// Its code, if it belongs to the login that was begun with its `state`. `names_issuer`: the
+    /// provider says that it always gives its name.
     pub fn code(
         self,
         rule: &Rule,
-        login: Option<&Login>,
+        login: &Login,
         names_issuer: bool,
         now_s: u64,
     ) -> Result<String, Refusal> {
-        let Some(login) = login else { return Err(refusal::LOGIN_STATE.into()) };
         if now_s >= login.begun_s.saturating_add(rule.login_s) {
             return Err(refusal::LOGIN_EXPIRED.into());
         }

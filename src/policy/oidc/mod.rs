@@ -19,6 +19,7 @@ pub mod session;
 pub mod tokens;
 
 use super::jwt;
+use crate::wire::path::{NormalPath, PathRules};
 
 /// A section `[oidc.NAME]`, as far as decisions need it.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +66,7 @@ pub enum Purpose {
 impl Rule {
     /// Binds what is sealed to its use here: in another section, or after another issuer or client
     /// was configured, it is not opened.
-    pub fn purpose(&self, purpose: Purpose) -> Vec<u8> {
+    fn purpose(&self, purpose: Purpose) -> Box<[u8]> {
         let what = match purpose {
             Purpose::Session => "session",
             Purpose::Seen => "seen",
@@ -77,7 +78,19 @@ impl Rule {
             text.extend_from_slice(&(part.len() as u64).to_be_bytes());
             text.extend_from_slice(part.as_bytes());
         }
-        text
+        text.into()
+    }
+
+    /// A path of this origin to go to after a login, with its query, or `/` in place of anything
+    /// else: also of its own paths, which would begin another login, or end this one.
+    pub fn return_path<'t>(&self, target: &'t [u8]) -> &'t str {
+        let end = memchr::memchr2(b'?', b'#', target).unwrap_or(target.len());
+        let (path, mut normal) = (&target[..end], NormalPath::default());
+        let is_own = match normal.normalise(path, PathRules { encoded_slash_keep: true }) {
+            Ok(()) => self.place(normal.matched_of(path)).is_some(),
+            Err(_) => true,
+        };
+        if is_own { "/" } else { flow::return_path(target) }
     }
 
     /// What is done at a path of its own.

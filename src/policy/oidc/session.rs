@@ -137,22 +137,32 @@ pub fn is_told_anew(rule: &Rule, seen_s: u64, now_s: u64) -> bool {
     rule.idle_s < rule.lifetime_s && now_s >= seen_s.saturating_add(rule.idle_s.div_ceil(10))
 }
 
-/// Seals one of them.
-pub fn seal<T: Serialize>(
-    (rule, seals): (&Rule, &Seals),
-    purpose: Purpose,
-    value: &T,
-    random: &[u8; RANDOM_BYTES],
-) -> Option<Vec<u8>> {
-    let plain = serde_json::to_vec(value).ok()?;
-    seals.seal(&plain, &rule.purpose(purpose), random)
+/// Seals what one section keeps in cookies, and opens it.
+#[derive(Debug)]
+pub struct Sealer {
+    seals: Seals,
+    /// Texts that bind to a purpose, by [`Purpose`].
+    purposes: [Box<[u8]>; 3],
 }
 
-/// Opens one of them.
-pub fn open<T: DeserializeOwned>(
-    (rule, seals): (&Rule, &Seals),
-    purpose: Purpose,
-    sealed: &[u8],
-) -> Option<T> {
-    serde_json::from_slice(&seals.open(sealed, &rule.purpose(purpose))?).ok()
+impl Sealer {
+    pub fn new(rule: &Rule, seals: Seals) -> Sealer {
+        let all = [Purpose::Session, Purpose::Seen, Purpose::Login];
+        Sealer { seals, purposes: all.map(|purpose| rule.purpose(purpose)) }
+    }
+
+    pub fn seal<T: Serialize>(
+        &self,
+        purpose: Purpose,
+        value: &T,
+        random: &[u8; RANDOM_BYTES],
+    ) -> Option<Vec<u8>> {
+        let plain = serde_json::to_vec(value).ok()?;
+        self.seals.seal(&plain, &self.purposes[purpose as usize], random)
+    }
+
+    pub fn open<T: DeserializeOwned>(&self, purpose: Purpose, sealed: &[u8]) -> Option<T> {
+        let plain = self.seals.open(sealed, &self.purposes[purpose as usize])?;
+        serde_json::from_slice(&plain).ok()
+    }
 }

@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 
 use super::{
     Place, Purpose, Rule,
-    cookies::{self, Cookie, Names, PIECES_MAX, Shown},
+    cookies::{self, Names, PIECES_MAX, Shown},
     flow::{self, Callback},
-    session::{self, Login, Seen, Session, Standing},
+    session::{self, Login, Sealer, Seen, Session, Standing},
     tokens::{self, NoTokens, Tokens},
 };
 use crate::{
     policy::{
+        auth::without_cookies,
         identity::{Identity, Shown as How},
         jwt::{Algorithm, Rule as TokenRule},
         seal::{RANDOM_BYTES, Seals},
@@ -107,12 +108,10 @@ fn sent_back(lines: &[u8]) -> String {
 
 #[test]
 fn a_session_comes_back_as_it_was_and_no_other() {
-    let (rule, seals, names) = (rule(), seals(), Names::of("main", true));
+    let (sealer, names) = (Sealer::new(&rule(), seals()), Names::of("main", true));
     for bytes in [10, 3000, 6000] {
         let session = Session { refresh_token: "r".repeat(bytes), ..full() };
-        let of = (&rule, &seals);
-        let sealed = session::seal(of, Purpose::Session, &session, &[7; RANDOM_BYTES]);
-        let sealed = sealed.expect("sealed");
+        let sealed = sealer.seal(Purpose::Session, &session, &[7; RANDOM_BYTES]).expect("sealed");
         let mut lines = Vec::new();
         let bounds = (60, 32 << 10);
         assert!(names.set_session(&mut lines, &sealed, bounds, &Shown::default()));
@@ -123,36 +122,35 @@ fn a_session_comes_back_as_it_was_and_no_other() {
         }
         with_cookies(&sent_back(&lines), |shown| {
             let text = cookies::decoded(&shown.session().expect("a session")).expect("base64");
-            assert_eq!(session::open(of, Purpose::Session, &text), Some(session.clone()));
+            assert_eq!(sealer.open(Purpose::Session, &text), Some(session.clone()));
         });
     }
 }
 
 #[test]
 fn every_byte_of_a_cookie_counts() {
-    let (rule, seals) = (rule(), seals());
-    let of = (&rule, &seals);
-    let sealed = session::seal(of, Purpose::Session, &full(), &[7; RANDOM_BYTES]).expect("sealed");
+    let sealer = Sealer::new(&rule(), seals());
+    let sealed = sealer.seal(Purpose::Session, &full(), &[7; RANDOM_BYTES]).expect("sealed");
     for at in 0..sealed.len() {
         for bit in [1, 0x80] {
             let mut other = sealed.clone();
             other[at] ^= bit;
-            assert_eq!(session::open::<Session>(of, Purpose::Session, &other), None, "{at}");
+            assert_eq!(sealer.open::<Session>(Purpose::Session, &other), None, "{at}");
         }
-        assert_eq!(session::open::<Session>(of, Purpose::Session, &sealed[..at]), None);
+        assert_eq!(sealer.open::<Session>(Purpose::Session, &sealed[..at]), None);
     }
     // Nor is it good for anything else, or anywhere else.
-    assert!(session::open::<Session>(of, Purpose::Login, &sealed).is_none());
-    assert!(session::open::<Seen>(of, Purpose::Seen, &sealed).is_none());
-    let mut other = self::rule();
+    assert!(sealer.open::<Session>(Purpose::Login, &sealed).is_none());
+    assert!(sealer.open::<Seen>(Purpose::Seen, &sealed).is_none());
     for change in [
         |rule: &mut Rule| rule.name = "other".to_owned(),
         |rule: &mut Rule| rule.client_id = "other".to_owned(),
         |rule: &mut Rule| rule.id_token.issuer = "https://other.example.com".to_owned(),
     ] {
-        other.clone_from(&rule);
+        let mut other = rule();
         change(&mut other);
-        assert!(session::open::<Session>((&other, &seals), Purpose::Session, &sealed).is_none());
+        let other = Sealer::new(&other, seals());
+        assert!(other.open::<Session>(Purpose::Session, &sealed).is_none());
     }
 }
 
@@ -230,7 +228,8 @@ fn upstreams_get_none_of_them() {
         ("ringway-main+seen=x;__Host-ringway-other+login1=y", ""),
         ("ringway-main=x; ringway-third+0=y", "ringway-main=x; ringway-third+0=y"),
     ] {
-        assert_eq!(cookies::without(field.as_bytes(), &prefixes), wanted.as_bytes(), "{field}");
+        let is_own = |name: &[u8]| prefixes.iter().any(|own| name.starts_with(own));
+        assert_eq!(without_cookies(field.as_bytes(), is_own), wanted.as_bytes(), "{field}");
     }
 }
 
@@ -315,6 +314,24 @@ fn only_paths_of_this_origin_are_gone_back_to() {
     ] {
         assert_eq!(flow::return_path(target.as_bytes()), wanted, "{target:?}");
     }
+    // Nor to its own, however they are written.
+    for (target, wanted) in [
+        ("/oidc/login", "/"),
+        ("/oidc/login?to=/x", "/"),
+        ("/oidc/login#x", "/"),
+        ("/oidc/callback?code=x&state=y", "/"),
+        ("/oidc/logout", "/"),
+        ("/oidc/./%6Cogin", "/"),
+        ("/x/../oidc//login", "/"),
+        ("/oidc/login;x=y", "/"),
+        ("/../oidc/login", "/"),
+        ("//evil.example", "/"),
+        ("/oidc/logins", "/oidc/logins"),
+        ("/?to=/oidc/login", "/?to=/oidc/login"),
+        ("/a%2Fb", "/a%2Fb"),
+    ] {
+        assert_eq!(rule().return_path(target.as_bytes()), wanted, "{target:?}");
+    }
     let long = format!("/{}", "a".repeat(1500));
     assert_eq!(flow::return_path(long.as_bytes()), "/");
 }
@@ -363,14 +380,11 @@ fn what_comes_back_belongs_to_the_login_or_is_refused() {
     ] {
         let code = Callback::read(query.as_bytes()).and_then(|callback| {
             assert_eq!(callback.state, "state");
-            callback.code(&rule, Some(&login), names_issuer, NOW_S + age_s)
+            callback.code(&rule, &login, names_issuer, NOW_S + age_s)
         });
         let code = code.map_err(|refusal| refusal.reason.token);
         assert_eq!(code.as_deref(), wanted.as_ref().map(|code| *code), "{query:.60}");
     }
-    let callback = Callback::read(good.as_bytes()).expect("a callback");
-    let refused = callback.code(&rule, None, false, NOW_S).map_err(|r| r.reason.token);
-    assert_eq!(refused, Err("login.state"));
 }
 
 #[test]
@@ -383,9 +397,13 @@ fn what_a_token_endpoint_says() {
         json!({ "access_token": "a" }),
         json!({ "access_token": "a", "token_type": "DPoP" }),
         json!({ "access_token": "a\r\nX: y", "token_type": "Bearer" }),
+        json!({ "access_token": "a".repeat(65_537), "token_type": "Bearer" }),
+        json!({ "access_token": "a", "token_type": "Bearer", "id_token": "a".repeat(40_000),
+                "refresh_token": "a".repeat(30_000) }),
         json!([]),
     ] {
-        assert!(matches!(read(200, body.clone()), Err(NoTokens::Wrong(_))), "{body}");
+        let text = body.to_string();
+        assert!(matches!(read(200, body), Err(NoTokens::Wrong(_))), "{text:.80}");
     }
     assert_eq!(read(400, json!({ "error": "invalid_grant" })), Err(NoTokens::Refused));
     let wrong = json!({ "error": "invalid_client", "error_description": "no such client" });
@@ -436,7 +454,6 @@ fn paths_of_its_own() {
     ] {
         assert_eq!(rule().place(path.as_bytes()), wanted, "{path}");
     }
-    let _ = Cookie::Seen;
 }
 
 #[test]
@@ -458,19 +475,6 @@ fn who_is_sent_to_log_in() {
     ] {
         let told = viewed(method, &fields, flow::is_navigation);
         assert_eq!(told, wanted, "{method} {fields}");
-    }
-    for (fields, wanted) in [
-        ("", false),
-        ("Sec-Fetch-Site: same-origin\r\n", false),
-        ("Sec-Fetch-Site: none\r\n", false),
-        ("Sec-Fetch-Site: cross-site\r\n", true),
-        ("Sec-Fetch-Site: same-site\r\n", true),
-        ("Origin: https://gw.test\r\n", false),
-        ("Origin: https://evil.example\r\n", true),
-        ("Origin: null\r\n", true),
-    ] {
-        let told = viewed("POST", fields, |view| flow::is_cross_site(view, b"gw.test"));
-        assert_eq!(told, wanted, "{fields}");
     }
 }
 

@@ -35,6 +35,16 @@ pub struct Tokens {
     pub scope: Option<String>,
 }
 
+/// Of all tokens of one answer: no session has room for more, and answers are remembered.
+const TOKENS_BYTES_MAX: usize = 64 << 10;
+
+impl Tokens {
+    fn bytes(&self) -> usize {
+        let more = [&self.refresh_token, &self.id_token, &self.scope];
+        self.access_token.len() + more.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+}
+
 /// Why it gives none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoTokens {
@@ -87,6 +97,9 @@ pub fn read(status: u16, body: &[u8]) -> Result<Tokens, NoTokens> {
             if !tokens.token_type.eq_ignore_ascii_case("bearer") {
                 return Err(NoTokens::Wrong("its token is of no known type".to_owned()));
             }
+            if tokens.bytes() > TOKENS_BYTES_MAX {
+                return Err(NoTokens::Wrong("its tokens are larger than 64 KiB".to_owned()));
+            }
             // It may become a field of requests.
             if tokens.access_token.bytes().any(|byte| !(0x21..=0x7e).contains(&byte)) {
                 return Err(NoTokens::Wrong("its access token is malformed".to_owned()));
@@ -136,9 +149,14 @@ fn text<'i>(identity: &'i Identity, claim: &str) -> Option<&'i str> {
     identity.claims.get(claim).and_then(Value::as_str)
 }
 
-/// Who a session is of. Its ID token was verified when it was sealed.
-pub fn identity(rule: &Rule, session: &Session, by: &Rc<str>) -> Option<Identity> {
-    let identity = rule.id_token.identity_of_verified(session.id_token.as_bytes(), by)?;
+/// Who a session is of. Its ID token was verified when it was sealed; claims that are asked for may
+/// be others since then.
+pub fn identity(rule: &Rule, session: &Session, by: &Rc<str>) -> Result<Identity, Refusal> {
+    let identity = rule.id_token.identity_of_verified(session.id_token.as_bytes(), by);
+    let identity = identity.ok_or(refusal::AUTH_INVALID)?;
+    if !rule.id_token.has_claims(&identity) {
+        return Err(refusal::AUTH_CLAIM.into());
+    }
     let scopes = session.scopes.split_ascii_whitespace().map(Box::from).collect();
-    Some(Identity { shown: Shown::Session, scopes, ..identity })
+    Ok(Identity { shown: Shown::Session, scopes, ..identity })
 }

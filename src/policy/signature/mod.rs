@@ -47,8 +47,18 @@ pub struct Rule {
     pub max_age_s: u64,
     /// By how much clocks may differ.
     pub skew_s: u64,
+    /// The largest of both of all rules that count nonces of the same keys: what one of them does
+    /// not accept any more another one may.
+    pub kept: Kept,
     /// A body has to be covered by its digest (RFC 9530).
     pub content_digest: bool,
+}
+
+/// For how long nonces are remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    pub max_age_s: u64,
+    pub skew_s: u64,
 }
 
 /// A request, as it was received.
@@ -76,7 +86,7 @@ pub struct Signed<'k> {
     /// Where the rule asks for one.
     pub nonce: Option<String>,
     pub created_s: u64,
-    /// Unix time from which on it is not accepted any more.
+    /// Unix time from which on no rule of its key accepts it any more.
     pub until_s: u64,
 }
 
@@ -172,12 +182,15 @@ impl Rule {
         {
             return Err(refusal::AUTH_UNCOVERED);
         }
-        let (created_s, until_s) = self.times(&said, now_s)?;
+        let created_s = self.created_in_time(&said, now_s)?;
         let base = base::of(message, covered).ok_or(invalid)?;
         if !key.verifies(&base, signature) {
             return Err(invalid);
         }
         let nonce = said.nonce.filter(|_| self.needs_nonce).map(str::to_owned);
+        let Kept { max_age_s, skew_s } = self.kept;
+        let until_s =
+            end_s(&said, created_s, max_age_s.max(self.max_age_s), skew_s.max(self.skew_s));
         Ok(Signed { key, nonce, created_s, until_s })
     }
 
@@ -192,20 +205,28 @@ impl Rule {
                 || message.lines("content-digest").next().is_some() && is_covered(&digest()))
     }
 
-    /// When it was made, and until when it counts.
-    fn times(&self, said: &Said<'_>, now_s: u64) -> Result<(u64, u64), &'static Reason> {
+    /// When it was made, if it counts now.
+    fn created_in_time(&self, said: &Said<'_>, now_s: u64) -> Result<u64, &'static Reason> {
         let created_s = said.created.ok_or(refusal::AUTH_UNCOVERED)?;
         if created_s > now_s.saturating_add(self.skew_s) {
             return Err(refusal::AUTH_NOT_YET);
         }
-        let oldest = created_s.saturating_add(self.max_age_s);
-        let end = said.expires.map_or(oldest, |expires| expires.min(oldest));
-        let until_s = end.saturating_add(self.skew_s);
-        match now_s < until_s {
-            true => Ok((created_s, until_s)),
+        match now_s < end_s(said, created_s, self.max_age_s, self.skew_s) {
+            true => Ok(created_s),
             false => Err(refusal::AUTH_EXPIRED),
         }
     }
+
+    /// Whether both rules look at the same signatures of a request that has several.
+    pub fn takes_same(&self, other: &Rule) -> bool {
+        self.label == other.label && self.tag == other.tag
+    }
+}
+
+/// Until when a signature counts.
+fn end_s(said: &Said<'_>, created_s: u64, max_age_s: u64, skew_s: u64) -> u64 {
+    let oldest = created_s.saturating_add(max_age_s);
+    said.expires.map_or(oldest, |expires| expires.min(oldest)).saturating_add(skew_s)
 }
 
 /// Parameters of a signature (RFC 9421 §2.3).

@@ -82,6 +82,18 @@ pub fn is_json(media: &[u8]) -> bool {
     media.eq_ignore_ascii_case(b"application/json") || suffix.eq_ignore_ascii_case(b"+json")
 }
 
+/// Whether a parameter of a media type leaves a body in UTF-8, in which it is read. In another
+/// charset, such as UTF-7, an upstream would read something else in the same bytes.
+fn is_utf8(parameter: &[u8]) -> bool {
+    let mut parts = parameter.splitn(2, |b| *b == b'=').map(<[u8]>::trim_ascii);
+    let name = parts.next().unwrap_or_default();
+    let value = parts.next().unwrap_or_default();
+    let value = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
+    let is_charset = name.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"charset"));
+    let known = [&b"utf-8"[..], b"utf8", b"us-ascii"];
+    !is_charset || name.len() == 7 && known.iter().any(|own| value.eq_ignore_ascii_case(own))
+}
+
 /// What is done with a body.
 #[derive(Clone, Debug)]
 pub enum Kind {
@@ -131,6 +143,9 @@ impl Body {
         if matches!(self.contents[at].kind, Kind::Opaque) {
             return Ok(None);
         }
+        if !media.split(|b| *b == b';').skip(1).all(is_utf8) {
+            return Err(self.not_taken("must be in UTF-8"));
+        }
         if looked.is_encoded {
             let fault = Fault::in_body("", "must have no content coding");
             return Err((refusal::VALIDATE_ENCODED, fault));
@@ -146,7 +161,7 @@ impl Body {
         let ranges: Vec<String> = ranges.collect();
         let what = match ranges.is_empty() {
             true => "must not be there".to_owned(),
-            false => format!("{what}; those that are: {}", ranges.join(", ")),
+            false => format!("{what}; taken are: {}", ranges.join(", ")),
         };
         (refusal::VALIDATE_MEDIA, Fault::in_body("", &what))
     }
@@ -158,6 +173,16 @@ impl Body {
 }
 
 impl Kind {
+    /// As [`Schema::is_slow`].
+    pub fn is_slow(&self) -> bool {
+        match self {
+            Kind::Opaque | Kind::Json(None) => false,
+            Kind::Json(Some(schema)) | Kind::Form(schema, _) | Kind::Text(schema) => {
+                schema.is_slow()
+            }
+        }
+    }
+
     /// Whether a whole body is as it has to be.
     pub fn check(&self, body: &[u8], depth_max: u8) -> Result<(), Refused> {
         let malformed = |what: &str| (refusal::VALIDATE_MALFORMED, Fault::in_body("", what));

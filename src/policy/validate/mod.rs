@@ -8,6 +8,7 @@ mod body;
 pub mod fault;
 pub mod parameter;
 pub mod schema;
+mod stepped;
 pub mod strict_json;
 mod tangle;
 #[cfg(test)]
@@ -17,6 +18,8 @@ pub mod types;
 pub use body::{Body, Content, Kind, Looked, Need, Range, is_json};
 pub use fault::Fault;
 pub use parameter::{Asked, Parameter};
+
+use serde_json::Value;
 
 use super::{pairs, refusal};
 use crate::wire::Reason;
@@ -37,11 +40,23 @@ pub struct Validation {
     pub shadow: bool,
 }
 
+/// Parameters that take time to check ([`schema::Schema::is_slow`]): which they are, and what they
+/// may stand for.
+pub type Slow = Vec<(usize, Vec<Value>)>;
+
 impl Validation {
-    /// The first thing that is wrong with the parameters.
-    pub fn parameters(&self, asked: Asked<'_>) -> Result<(), Refused> {
+    /// The first thing that is wrong with the parameters, but for those that take time.
+    pub fn parameters(&self, asked: Asked<'_>) -> Result<Slow, Refused> {
         let refused = |fault| (refusal::VALIDATE_PARAMETER, fault);
-        self.parameters.iter().try_for_each(|parameter| parameter.check(asked)).map_err(refused)?;
+        let mut slow = Slow::new();
+        for (at, parameter) in self.parameters.iter().enumerate() {
+            let readings = parameter.readings(asked).map_err(refused)?;
+            if parameter.schema.is_slow() && !readings.is_empty() {
+                slow.push((at, readings));
+            } else {
+                parameter.check(&readings).map_err(refused)?;
+            }
+        }
         if self.strict_query {
             let query = asked.view.query.unwrap_or_default();
             for (name, _) in pairs::parameters(query) {
@@ -51,6 +66,17 @@ impl Validation {
                     let what = "is not described";
                     return Err(refused(Fault::in_parameter(Location::Query, &name, "", what)));
                 }
+            }
+        }
+        Ok(slow)
+    }
+
+    /// The first thing that is wrong with those that take time.
+    pub fn slow(&self, slow: &Slow) -> Result<(), Refused> {
+        for (at, readings) in slow {
+            if let Some(parameter) = self.parameters.get(*at) {
+                let refused = |fault| (refusal::VALIDATE_PARAMETER, fault);
+                parameter.check(readings).map_err(refused)?;
             }
         }
         Ok(())

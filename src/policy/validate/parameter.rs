@@ -17,7 +17,7 @@ use super::{
     types::{In, Member, Types},
 };
 use crate::policy::{
-    pairs::{cookies, decoded, parameters},
+    pairs::{cookies, decoded, decodes_to, is_same_field, parameters},
     route::{RequestView, RouteMatch},
 };
 
@@ -98,19 +98,23 @@ pub struct Asked<'a> {
 struct Bad(&'static str);
 
 impl Parameter {
-    /// Whether the request has it, and as it has to be.
-    pub fn check(&self, asked: Asked<'_>) -> Result<(), Fault> {
-        let fault = |what: &str| Fault::in_parameter(self.from, &self.name, "", what);
+    /// Everything that it may stand for in a request; nothing, where it need not be checked.
+    pub fn readings(&self, asked: Asked<'_>) -> Result<Vec<Value>, Fault> {
         let readings = match self.from {
             Location::Query => self.of_query(asked.view.query.unwrap_or_default()),
             Location::Path => self.of_path(asked),
             Location::Header => self.of_header(asked.view),
             Location::Cookie => self.of_cookie(asked.view),
         };
-        let readings = readings.map_err(|Bad(what)| fault(what))?;
-        let Some(readings) = readings else {
-            return if self.required { Err(fault("is missing")) } else { Ok(()) };
-        };
+        match readings {
+            Err(Bad(what)) => Err(self.fault(what)),
+            Ok(None) if self.required => Err(self.fault("is missing")),
+            Ok(readings) => Ok(readings.unwrap_or_default()),
+        }
+    }
+
+    /// Whether one of them is as it has to be.
+    pub fn check(&self, readings: &[Value]) -> Result<(), Fault> {
         if readings.is_empty() || readings.iter().any(|value| self.schema.allows(value)) {
             return Ok(());
         }
@@ -118,8 +122,12 @@ impl Parameter {
             Err(Fault { place: super::fault::Place::Body(pointer), what }) => {
                 Fault::in_parameter(self.from, &self.name, &pointer, &what)
             }
-            _ => fault("is not as it has to be"),
+            _ => self.fault("is not as it has to be"),
         })
+    }
+
+    fn fault(&self, what: &str) -> Fault {
+        Fault::in_parameter(self.from, &self.name, "", what)
     }
 
     /// A query may have a parameter of this name.
@@ -146,7 +154,7 @@ impl Parameter {
         if self.style == Style::Deep || self.is_spread() {
             return self.spread(query);
         }
-        let is_it = |name: &[u8]| decoded(name) == self.name.as_bytes();
+        let is_it = |name: &[u8]| decodes_to(name, self.name.as_bytes());
         let all = parameters(query).filter(|(name, _)| is_it(name)).map(|(_, value)| value);
         let all: Vec<&[u8]> = all.collect();
         if self.explode && self.shape.types.has(Types::ARRAY) && !self.json {
@@ -203,8 +211,13 @@ impl Parameter {
 
     fn of_header(&self, view: &RequestView<'_>) -> Result<Option<Vec<Value>>, Bad> {
         let is_it = |name: &[u8]| name.eq_ignore_ascii_case(self.name.as_bytes());
-        let fields = view.head.fields.iter().filter(|field| is_it(field.name.of(view.buf)));
-        let all: Vec<&[u8]> = fields.map(|field| field.value.of(view.buf)).collect();
+        let fields = || view.head.fields.iter().map(|field| (field.name.of(view.buf), field));
+        let is_taken_for_it = |name| !is_it(name) && is_same_field(name, self.name.as_bytes());
+        if fields().any(|(name, _)| is_taken_for_it(name)) {
+            return Err(Bad("must not be there with `_` in the place of `-`, or the other way"));
+        }
+        let own = fields().filter(|(name, _)| is_it(name));
+        let all: Vec<&[u8]> = own.map(|(_, field)| field.value.of(view.buf)).collect();
         let types = self.shape.types;
         if all.len() > 1 && (types.has(Types::ARRAY) || types.has(Types::OBJECT)) {
             // One list over several lines (RFC 9110 §5.3).

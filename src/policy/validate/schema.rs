@@ -1,8 +1,8 @@
 //! JSON Schemas (drafts 4, 6, 7, 2019-09 and 2020-12), compiled once for each configuration.
 //!
 //! Nothing is fetched: what a schema refers to outside of itself, whoever compiles it has to give.
-//! Patterns are matched in linear time; one that cannot be, such as one that looks ahead, has so
-//! many steps and no more, and what takes more does not match.
+//! Patterns are matched in linear time; for one that cannot be, such as one that looks ahead, there
+//! is so much work and no more ([`stepped`]), and a value that needs more is refused.
 
 use std::{
     fmt,
@@ -17,13 +17,8 @@ use serde_json::Value;
 
 use super::{
     fault::{Fault, cut},
-    tangle,
+    stepped, tangle,
 };
-
-/// Memory of one pattern, in bytes.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
-/// Steps of a pattern that is not matched in linear time.
-const STEPS_MAX: usize = 100_000;
 
 /// Reads what a schema refers to outside of itself, by its URI.
 pub type Load = dyn Fn(&str) -> Result<Value, String> + Send + Sync;
@@ -37,6 +32,8 @@ pub struct Schema {
     validator: Arc<Validator>,
     /// What is wrong with a deep value is not looked for ([`tangle`]).
     is_tangled: bool,
+    /// It has patterns that are not matched in linear time.
+    is_stepped: bool,
 }
 
 /// A schema to compile.
@@ -82,15 +79,15 @@ impl Schema {
                 .with_retriever(reader.clone())
                 .should_validate_formats(text.formats)
         };
-        let linear = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX);
-        let first = options().with_pattern_options(linear).build(text.value);
-        let built = match first {
-            Err(wrong) if is_of_pattern(&wrong) => {
-                let stepped = PatternOptions::fancy_regex().backtrack_limit(STEPS_MAX);
-                let stepped = stepped.size_limit(PATTERN_BYTES_MAX);
-                options().with_pattern_options(stepped).build(text.value)
-            }
-            other => other,
+        let linear = || {
+            let patterns = PatternOptions::regex().size_limit(stepped::PATTERN_BYTES_MAX);
+            options().with_pattern_options(patterns)
+        };
+        let first = linear().build(text.value);
+        let is_stepped = first.as_ref().is_err_and(is_of_pattern);
+        let built = match is_stepped {
+            true => linear().with_keyword("pattern", stepped::keyword).build(text.value),
+            false => first,
         };
         match built {
             Ok(validator) => {
@@ -98,32 +95,50 @@ impl Schema {
                 let own = text.whole.unwrap_or(text.value);
                 let all: Vec<&Value> = [own].into_iter().chain(&*read).collect();
                 let is_tangled = tangle::is_tangled(&all);
-                Ok(Schema { validator: Arc::new(validator), is_tangled })
+                Ok(Schema { validator: Arc::new(validator), is_tangled, is_stepped })
             }
-            Err(wrong) => Err(Wrong {
-                pointer: wrong.instance_path().as_str().to_owned(),
-                what: cause(&wrong),
-            }),
+            Err(wrong) => {
+                let is_own = matches!(wrong.kind(), ValidationErrorKind::Custom { .. });
+                let at = if is_own { wrong.schema_path() } else { wrong.instance_path() };
+                Err(Wrong { pointer: at.as_str().to_owned(), what: cause(&wrong) })
+            }
         }
+    }
+
+    /// A check may take a tenth of a second, however small the value is.
+    pub fn is_slow(&self) -> bool {
+        self.is_stepped
     }
 
     /// Whether a value is as the schema says.
     pub fn allows(&self, value: &Value) -> bool {
-        self.validator.is_valid(value)
+        self.decide(value).unwrap_or(false)
+    }
+
+    /// `None`: that would take too long to tell.
+    fn decide(&self, value: &Value) -> Option<bool> {
+        match self.is_stepped {
+            false => Some(self.validator.is_valid(value)),
+            true => stepped::bounded(|| self.validator.is_valid(value)),
+        }
     }
 
     /// The first thing that is wrong with a value: where, and what.
     pub fn check(&self, value: &Value) -> Result<(), Fault> {
         // Most are good, and this makes no message of what is not.
-        if self.validator.is_valid(value) {
-            return Ok(());
+        match self.decide(value) {
+            Some(true) => return Ok(()),
+            Some(false) => {}
+            None => return Err(Fault::in_body("", "takes too long to match with a pattern")),
         }
+        let unknown = || Fault::in_body("", "is not as its schema says");
         if self.is_tangled && is_deeper(value, TOLD_MAX) {
-            return Err(Fault::in_body("", "is not as its schema says"));
+            return Err(unknown());
         }
-        match self.validator.validate(value) {
-            Ok(()) => Ok(()),
-            Err(wrong) => Err(fault(&wrong)),
+        let told = || self.validator.validate(value).map_err(|wrong| fault(&wrong));
+        match self.is_stepped {
+            false => told(),
+            true => stepped::bounded(told).unwrap_or_else(|| Err(unknown())),
         }
     }
 }
@@ -165,7 +180,13 @@ fn cause(wrong: &ValidationError<'_>) -> String {
             format!("`$schema` is `{specification}`, which is not known here")
         }
         ValidationErrorKind::Format { format } if format == "regex" => {
-            "the pattern is no regular expression".to_owned()
+            let is_of_names = wrong.instance_path().as_str().contains("/patternProperties");
+            match is_of_names {
+                false => "the pattern is no regular expression".to_owned(),
+                true => "a pattern of names is a regular expression without look-around and back \
+                         references"
+                    .to_owned(),
+            }
         }
         ValidationErrorKind::AnyOf { .. } if wrong.instance_path().as_str().ends_with("/type") => {
             "`type` is string, number, integer, boolean, null, array or object".to_owned()
@@ -224,7 +245,9 @@ fn what(wrong: &ValidationError<'_>) -> Option<String> {
         Kind::Required { property } => format!("must have the member {property}"),
         Kind::Type { kind } => format!("must be of type {}", types(kind)),
         Kind::UniqueItems => "must have no item twice".to_owned(),
-        Kind::Custom { .. } | Kind::Referencing(_) => return None,
+        // Own ones are of patterns.
+        Kind::Custom { message, .. } => message.clone(),
+        Kind::Referencing(_) => return None,
     })
 }
 

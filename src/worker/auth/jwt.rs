@@ -111,14 +111,14 @@ async fn later(
     provider: &Provider,
     token: Cow<'_, [u8]>,
 ) -> Seen {
-    if let Some(_waiting) = Waiting::begin(state, WAITING_MAX) {
-        fetched(provider, asking.exchange.until_ms).await;
-    }
+    fetched((state, WAITING_MAX), provider, asking.exchange.until_ms).await;
     judge(state, way, &token).unwrap_or_else(|KeyUnknown| Seen::Refused(unknown(state)))
 }
 
-/// Waits for a fetch that begins now or soon, but not beyond `until_ms`.
-pub async fn fetched(provider: &Provider, until_ms: u64) {
+/// Waits for a fetch that begins now or soon, but not beyond `until_ms`, and not at all where as
+/// many requests wait as may.
+pub async fn fetched((state, waiting_max): (&State, u32), provider: &Provider, until_ms: u64) {
+    let Some(_waiting) = Waiting::begin(state, waiting_max) else { return };
     let cell = &provider.cell;
     let number = cell.number();
     let Some(over) = cell.awaited(provider.wait_ms) else { return };

@@ -132,10 +132,10 @@ pub async fn authenticate<S: ResponseSink>(
             }
             Ok(Entered::On)
         }
-        Err(refusal) if oidc::begins(exchange, rule, refusal) => {
-            Box::pin(oidc::send_to_login((worker, snapshot, exchange), rule, sink)).await
-        }
         Err(refusal) => {
+            if let Some(id) = oidc::wanted(asking, rule, refusal) {
+                return Box::pin(oidc::send_to_login((worker, snapshot, exchange), id, sink)).await;
+            }
             told.tell_refused(sink);
             if refusal.reason.status == 401 {
                 sink.add_fields(&challenges(snapshot, rule, refusal));
@@ -155,16 +155,15 @@ pub async fn refused<S: ResponseSink>(
     refusal: Refusal,
     sink: &mut S,
 ) -> Result<(), Refusal> {
-    match &policies.authenticate {
-        Some(rule) if oidc::begins(exchange, rule, refusal) => {
-            oidc::send_to_login((worker, snapshot, exchange), rule, sink).await.map(|_| ())
-        }
-        Some(rule) if refusal.reason.status == 401 => {
-            sink.add_fields(&challenges(snapshot, rule, refusal));
-            Err(refusal)
-        }
-        _ => Err(refusal),
+    let Some(rule) = policies.authenticate.as_ref().filter(|_| refusal.reason.status == 401) else {
+        return Err(refusal);
+    };
+    let asking = Asking { worker, snapshot, exchange, told: &Told::default() };
+    if let Some(id) = oidc::wanted(asking, rule, refusal) {
+        return oidc::send_to_login((worker, snapshot, exchange), id, sink).await.map(|_| ());
     }
+    sink.add_fields(&challenges(snapshot, rule, refusal));
+    Err(refusal)
 }
 
 type Decided = Result<Entry, Refusal>;

@@ -45,9 +45,9 @@ pub struct Asked<'a> {
     pub key: &'a str,
     pub nonce: &'a str,
     pub created_s: u64,
-    /// From then on its signature is not accepted.
+    /// From then on its signature is accepted by no way.
     pub until_s: u64,
-    /// By how much clocks may differ.
+    /// By how much clocks may differ, for any way of its key.
     pub skew_s: u64,
     /// Nonces of one key.
     pub most: u32,

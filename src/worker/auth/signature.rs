@@ -44,7 +44,7 @@ pub fn now<'a>(asking: Asking<'a>, id: WayId, rule: &'a SignatureRule) -> Outcom
             nonce: &nonce,
             created_s,
             until_s,
-            skew_s: rule.rule.skew_s,
+            skew_s: rule.rule.kept.skew_s,
             most: rule.nonces_max,
             by_ms: asking.exchange.until_ms,
         };

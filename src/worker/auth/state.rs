@@ -43,6 +43,8 @@ pub struct State {
     pub sessions: RefCell<Cache<Rc<Opened>>>,
     /// Those whose tokens are being refreshed.
     pub refreshing: RefCell<HashSet<String, RandomState>>,
+    /// By session: until when its tokens are not refreshed.
+    pub refresh_paused_ms: RefCell<Cache<u64>>,
 }
 
 impl States {
@@ -87,6 +89,7 @@ impl State {
             answers: Answers::default(),
             sessions: RefCell::default(),
             refreshing: RefCell::default(),
+            refresh_paused_ms: RefCell::default(),
         }
     }
 

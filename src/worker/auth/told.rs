@@ -28,6 +28,8 @@ pub struct Telling {
     pub lines: Vec<u8>,
     /// For the upstream (`Authorization: Bearer`).
     pub access_token: Option<String>,
+    /// It gave an identity after a wait, and would not at once.
+    pub is_good: bool,
 }
 
 impl Told {
@@ -37,6 +39,15 @@ impl Told {
         all.retain(|(own, _)| *own != way);
         all.push((way, telling));
         self.0.set(Some(all));
+    }
+
+    /// Whether a way gave an identity, as far as it says so.
+    pub fn is_good(&self, way: WayId) -> bool {
+        let all = self.0.take();
+        let is_good =
+            all.iter().flat_map(|all| all.iter()).any(|(own, one)| *own == way && one.is_good);
+        self.0.set(all);
+        is_good
     }
 
     /// Tells all of it; upstreams get only what the ways say that count.

@@ -8,7 +8,6 @@ use crate::{
     policy::{
         auth::{self, Entry, Found, Source},
         identity::Identity,
-        oidc::cookies,
         pairs,
     },
     wire::emit,
@@ -61,14 +60,14 @@ fn add_claim(exchange: &mut Exchange, identity: &Identity, name: &[u8], path: &s
 
 /// Leaves cookies of the gateway's own, whose names begin so, out of what the upstream gets.
 pub fn keep_own_cookies(exchange: &mut Exchange, prefixes: &[Box<[u8]>]) {
-    let is_own = |(name, _): (&[u8], &[u8])| prefixes.iter().any(|own| name.starts_with(own));
+    let is_own = |name: &[u8]| prefixes.iter().any(|own| name.starts_with(own));
     let mut fields = exchange.head().fields.iter();
     let has_own = fields.any(|field| {
         exchange.text(field.name).eq_ignore_ascii_case(b"cookie")
-            && pairs::cookies(exchange.text(field.value)).any(is_own)
+            && pairs::cookies(exchange.text(field.value)).any(|(name, _)| is_own(name))
     });
     if has_own {
-        let cookies = cookies::without(&exchange.upstream_cookies(), prefixes);
+        let cookies = auth::without_cookies(&exchange.upstream_cookies(), is_own);
         let fields = exchange.upstream_fields();
         fields.drop_field(b"cookie");
         fields.cookies = Some(cookies);
@@ -83,7 +82,8 @@ fn remove(exchange: &mut Exchange, source: &Source) {
         Source::Authorization(_) => exchange.upstream_fields().drop_field(b"authorization"),
         Source::Header(name) => exchange.upstream_fields().drop_field(name),
         Source::Cookie(name) => {
-            let cookies = auth::without_cookie(&exchange.upstream_cookies(), name);
+            let is_it = |own: &[u8]| *own == **name;
+            let cookies = auth::without_cookies(&exchange.upstream_cookies(), is_it);
             let fields = exchange.upstream_fields();
             fields.drop_field(b"cookie");
             fields.cookies = Some(cookies);

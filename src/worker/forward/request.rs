@@ -3,7 +3,8 @@
 use super::Forward;
 use crate::{
     policy::{
-        Refusal, admit, client, client_cert::ClientCert, rewrite::PathRewrite, route::RouteMatch,
+        Refusal, admit, client, client_cert::ClientCert, pairs::is_same_field,
+        rewrite::PathRewrite, route::RouteMatch,
     },
     telemetry::request_id::RequestId,
     wire::{Field, FieldId, Framing, Method, emit},
@@ -11,7 +12,6 @@ use crate::{
         body::{chunk_head, chunk_tail},
         buffers::{Buffer, HEADROOM, TAILROOM},
         exchange::{Exchange, RequestBody},
-        policies::is_same_field,
     },
 };
 

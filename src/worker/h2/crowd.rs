@@ -39,7 +39,7 @@ const HASTE_MS: u64 = 10;
 /// ... and have given up so many more than that, ...
 const HASTE_MOST: u64 = 100;
 /// ... each may give up so many at once, ...
-const HASTY_TRIES: u32 = 4;
+const HASTY_TRIES: u32 = 2;
 /// ... and then waits so long.
 const HASTY_TRY_MS: u64 = 200;
 /// Requests that wait for their clients to take data, from which on all buffers are small.
@@ -213,6 +213,11 @@ impl Pace {
         (self.tries.get() <= tries && at_ms > now_ms).then_some(at_ms)
     }
 
+    /// Whether it is to wait among many that do.
+    pub fn is_hasty(&self, crowd: &Crowd, now_ms: u64) -> bool {
+        self.tries_at(crowd, now_ms).is_some() && crowd.is_hasty(now_ms)
+    }
+
     /// One was not: it begins anew.
     pub fn stalled(&self) {
         self.allowed.set(FEW);
@@ -296,6 +301,7 @@ mod tests {
         assert_eq!(pace.tries_at(&crowd, 1_000_000), None);
     }
 
+    /// A thousand calls that wait for their first message have begun soon.
     #[test]
     fn who_gives_requests_up_among_many_waits_sooner_and_for_longer() {
         let (pace, crowd) = (Pace::default(), Crowd::default());
@@ -304,6 +310,7 @@ mod tests {
         assert_eq!(pace.tries_at(&crowd, 1000), None);
         crowd.given_up(1000);
         assert_eq!(pace.tries_at(&crowd, 1000), Some(1000 + HASTY_TRY_MS));
+        assert!(pace.is_hasty(&crowd, 1000));
         assert_eq!(Pace::default().tries_at(&crowd, 1000), None, "others do not");
         assert_eq!(pace.tries_at(&crowd, 1000 + HASTE_MS), None, "others have stopped");
         // However many there were, it is over soon.

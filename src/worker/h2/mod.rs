@@ -289,6 +289,7 @@ impl Task {
         self.session.client.woken_by(cx);
         loop {
             let session = self.session.clone();
+            self.pump.pause(session.is_paused());
             let polled = self.pump.poll_with(cx, |cx| match session.is_full(cx) {
                 false => codec.poll_accept(cx),
                 true => match codec.poll_closed(cx) {
@@ -430,6 +431,12 @@ impl Session {
             || self.waiting.get() >= WAITING_MAX
             || self.pace.holds_up(&self.worker.crowd, open)
             || self.pace.tries_at(&self.worker.crowd, now_ms()).is_some()
+    }
+
+    /// So many requests are given up, by this client too, that what it sends is read in one go: a
+    /// read for each frame costs more than sending it.
+    fn is_paused(&self) -> bool {
+        self.pace.is_hasty(&self.worker.crowd, now_ms())
     }
 
     /// The client has taken all of a response.

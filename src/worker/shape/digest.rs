@@ -1,10 +1,11 @@
 //! A body that is held until it is known to be what its signed digest says.
 
-use super::request::read;
+use super::{inflate::rewritten, request::read};
 use crate::{
     policy::{Refusal, signature::digest},
-    wire::{Field, FieldId, emit},
+    wire::Field,
     worker::{
+        Worker,
         exchange::{Exchange, RequestBody, ResponseSink},
         generation::Generation,
         received::{Received, Whole},
@@ -14,32 +15,20 @@ use crate::{
 /// Reads the whole body, compares it with the request's Content-Digest, and has the exchange
 /// forward it.
 pub async fn body<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
     exchange: &mut Exchange,
-    snapshot: &Generation,
-    bytes_max: usize,
+    (snapshot, bytes_max): (&Generation, usize),
     body: &mut B,
     sink: &mut S,
 ) -> Result<(Received, Whole), Refusal> {
-    let whole = read(exchange, body, sink, bytes_max).await?;
+    let whole = read(worker, exchange, body, sink, bytes_max).await?;
     let is_it = |field: &&Field| exchange.text(field.name).eq_ignore_ascii_case(b"content-digest");
     let lines = exchange.head().fields.iter().filter(is_it);
     let told: Vec<&[u8]> = lines.map(|field| exchange.text(field.value)).collect();
     digest::check(&told.join(&b", "[..]), &whole).map_err(Refusal::from)?;
-    let received = Received::replace(exchange, same(exchange, &whole), &snapshot.limits.head)?;
+    // Its trailers are not forwarded.
+    let is_out = |name: &[u8]| name.eq_ignore_ascii_case(b"trailer");
+    let text = rewritten(exchange, &whole, true, is_out);
+    let received = Received::replace(exchange, text, &snapshot.limits.head)?;
     Ok((received, Whole(body.bytes())))
-}
-
-/// The client's own head, with the body behind it.
-fn same(exchange: &Exchange, body: &[u8]) -> (Vec<u8>, usize) {
-    let (head, bytes) = (exchange.head(), exchange.bytes());
-    let mut out = Vec::with_capacity(head.len + body.len() + 64);
-    emit::request_line(&mut out, exchange.text(head.method_text), exchange.text(head.target), None);
-    emit::kept_fields(&mut out, bytes, &head.fields, |field: &Field| {
-        matches!(field.id, FieldId::ContentLength | FieldId::Expect | FieldId::Trailer)
-    });
-    emit::number_field(&mut out, b"content-length", body.len() as u64);
-    emit::end(&mut out);
-    let head_len = out.len();
-    out.extend_from_slice(body);
-    (out, head_len)
 }

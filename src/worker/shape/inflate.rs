@@ -3,6 +3,7 @@
 use super::{
     Place,
     coding::{Bad, Decoder},
+    codings,
 };
 use crate::{
     policy::{
@@ -61,12 +62,10 @@ pub fn coding<S: ResponseSink>(
     exchange: &Exchange,
     sink: &mut S,
 ) -> Result<Option<Coding>, Refusal> {
-    let written = exchange.field(b"content-encoding").unwrap_or_default().trim_ascii();
     let has_body = exchange.head().framing != Framing::None;
-    if !has_body || written.is_empty() || written.eq_ignore_ascii_case(b"identity") {
-        return Ok(None);
-    }
-    match Coding::named(written) {
+    let mut written = codings(exchange);
+    let Some(first) = written.next().filter(|_| has_body) else { return Ok(None) };
+    match Coding::named(first).filter(|_| written.next().is_none()) {
         Some(coding) => Ok(Some(coding)),
         None => {
             // RFC 9110 §15.5.16.

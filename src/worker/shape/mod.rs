@@ -35,13 +35,14 @@ use crate::{
         compress::{Coding, Effort},
         permit::Permit,
         route::RouteMatch,
-        validate::Fault,
+        validate::{Fault, is_json as is_json_name},
     },
-    wire::Framing,
+    wire::{Field, Framing},
 };
 use coding::Encoder;
 use response::Shaped;
 use validate::Checked;
+pub use validate::check_parameters;
 pub use values::View;
 
 /// What the upstream is told of a request whose route has policies.
@@ -95,7 +96,7 @@ pub async fn act<B: RequestBody, S: ResponseSink>(
         None => decoded(worker, snapshot, exchange, to, policies, (body, sink)).await,
         Some(bytes_max) => {
             let (received, mut whole) =
-                digest::body(exchange, snapshot, bytes_max, body, sink).await?;
+                digest::body(worker, exchange, (snapshot, bytes_max), body, sink).await?;
             let both = (&mut whole, sink);
             let done = decoded(worker, snapshot, exchange, to, policies, both).await;
             received.put_back(exchange);
@@ -182,7 +183,8 @@ async fn changed<B: RequestBody, S: ResponseSink>(
         }
         Some(rule) => {
             let of = (snapshot, matched);
-            let (received, mut whole) = request::body(exchange, of, rule, body, sink).await?;
+            let (received, mut whole) =
+                request::body(worker, exchange, of, rule, (body, sink)).await?;
             let to = (&mut whole, sink);
             let done = respond(worker, snapshot, exchange, (matched, permit), policies, to).await;
             received.put_back(exchange);
@@ -260,11 +262,19 @@ impl<'w> Coded<'w> {
     }
 }
 
-/// Whether a media type is JSON, or built on it (RFC 6839 §3.1).
+/// Whether a Content-Type is of JSON, or what is built on it.
 fn is_json(media: &[u8]) -> bool {
-    let name = media.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-    name.eq_ignore_ascii_case(b"application/json")
-        || name.len() > 5 && name[name.len() - 5..].eq_ignore_ascii_case(b"+json")
+    is_json_name(media.split(|b| *b == b';').next().unwrap_or_default().trim_ascii())
+}
+
+/// What a request's body is coded with, over all lines that say so (RFC 9110 §8.4).
+fn codings(exchange: &Exchange) -> impl Iterator<Item = &[u8]> {
+    let named =
+        |field: &&Field| exchange.text(field.name).eq_ignore_ascii_case(b"content-encoding");
+    let lines = exchange.head().fields.iter().filter(named);
+    let all = lines.flat_map(|field| exchange.text(field.value).split(|b| *b == b','));
+    let is_one = |name: &&[u8]| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity");
+    all.map(<[u8]>::trim_ascii).filter(is_one)
 }
 
 impl UpstreamFields {

@@ -1,6 +1,6 @@
 //! The request as its transformation makes it.
 
-use super::{View, is_json};
+use super::{View, codings, is_json};
 use crate::{
     policy::{
         Refusal,
@@ -12,6 +12,7 @@ use crate::{
     },
     wire::{Field, FieldId, Framing, HeadLimits, Method, ResponseHead, emit},
     worker::{
+        Worker,
         exchange::{Exchange, RequestBody, ResponseSink},
         generation::Generation,
         policies::UpstreamFields,
@@ -118,13 +119,13 @@ fn cookie(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 /// Reads the whole body, changes it, and has the exchange forward what came of it.
 pub async fn body<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
     exchange: &mut Exchange,
     (snapshot, matched): (&Generation, &RouteMatch),
     rule: &BodyTransform,
-    body: &mut B,
-    sink: &mut S,
+    (body, sink): (&mut B, &mut S),
 ) -> Result<(Received, Whole), Refusal> {
-    let whole = read(exchange, body, sink, rule.bytes_max).await?;
+    let whole = read(worker, exchange, body, sink, rule.bytes_max).await?;
     let view = View::of(snapshot, exchange, matched);
     let text = rewritten(exchange, changed(&view, rule, &whole)?);
     let received = Received::replace(exchange, text, &snapshot.limits.head)?;
@@ -166,6 +167,7 @@ pub async fn go_on<B: RequestBody, S: ResponseSink>(
 }
 
 pub(super) async fn read<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
     exchange: &Exchange,
     body: &mut B,
     sink: &mut S,
@@ -182,6 +184,7 @@ pub(super) async fn read<B: RequestBody, S: ResponseSink>(
     while !body.ended() {
         let more = body.next().await?;
         whole.extend_from_slice(more.bytes());
+        worker.buffers.give(more);
         if whole.len() > bytes_max {
             return Err(too_large());
         }
@@ -194,7 +197,7 @@ type Changed = (Vec<u8>, Option<&'static str>);
 
 fn changed(view: &View<'_>, rule: &BodyTransform, whole: &[u8]) -> Result<Changed, Refusal> {
     let exchange = view.exchange;
-    if exchange.field(b"content-encoding").is_some_and(|coding| !coding.is_empty()) {
+    if codings(exchange).next().is_some() {
         return Err(refusal::TRANSFORM_ENCODED.into());
     }
     let media = exchange.field(b"content-type").unwrap_or_default();

@@ -1,16 +1,17 @@
 //! Bodies that are checked before they go on (policy `validate`): held as a whole within a bound,
 //! read, and forwarded as they came.
 //!
-//! A short body is checked at once. A longer one is an errand, so that no worker stands still for
-//! it; while as many wait as may, a further one is refused.
+//! A short body is checked at once, where it is if it came with the head. A longer one is an
+//! errand, so that no worker stands still for it, and so is whatever has a schema that takes time;
+//! while as many wait as may, a further one is refused.
 
 use std::sync::Arc;
 
-use super::{inflate::rewritten, request};
+use super::{codings, inflate::rewritten, request};
 use crate::{
     policy::{
         Refusal, refusal,
-        validate::{Body, Fault, Looked, Refused, Validation},
+        validate::{Asked, Body, Fault, Looked, Refused, Validation},
     },
     wire::{Field, Framing},
     worker::{
@@ -56,10 +57,17 @@ pub async fn check<B: RequestBody, S: ResponseSink>(
             return Ok(Checked::Untouched);
         }
     };
+    if is_there(exchange, body) && is_short(asked, content, exchange.arrived.len()) {
+        let verdict = decide(rule, content, exchange.text(exchange.arrived));
+        if let Err(refused) = verdict {
+            policies::refuse_or_explain(worker, exchange, refused, rule.shadow, sink)?;
+        }
+        return Ok(Checked::Untouched);
+    }
     request::go_on(exchange, body, sink).await?;
-    let bytes = Arc::new(read(exchange, body, asked.bytes_max).await?);
+    let bytes = Arc::new(read(worker, exchange, body, asked.bytes_max).await?);
     let verdict = match bytes.len() <= asked.bytes_max {
-        true => verdict(worker, exchange, rule, (content, &bytes)).await?,
+        true => verdict(worker, exchange, rule, (content, &bytes)).await,
         false => Err(asked.too_large()),
     };
     if let Err(refused) = verdict {
@@ -73,12 +81,46 @@ pub async fn check<B: RequestBody, S: ResponseSink>(
     Ok(if is_whole { Checked::Whole(received) } else { Checked::Begun(received) })
 }
 
+/// Looks at parameters, and refuses the request where they are not as they have to be.
+pub async fn check_parameters<S: ResponseSink>(
+    worker: &Worker,
+    exchange: &Exchange,
+    rule: &Arc<Validation>,
+    asked: Asked<'_>,
+    sink: &mut S,
+) -> Result<(), Refusal> {
+    let checked = match rule.parameters(asked) {
+        Ok(slow) if slow.is_empty() => return Ok(()),
+        Ok(slow) => {
+            let rule = rule.clone();
+            Box::pin(beside(worker, exchange, move || rule.slow(&slow))).await
+        }
+        Err(refused) => Err(refused),
+    };
+    match checked {
+        Ok(()) => Ok(()),
+        Err(refused) => policies::refuse_or_explain(worker, exchange, refused, rule.shadow, sink),
+    }
+}
+
+/// All of a body came with its head, and nothing else does: no chunks, no trailers.
+fn is_there<B: RequestBody>(exchange: &Exchange, body: &B) -> bool {
+    let is_plain = matches!(exchange.head().framing, Framing::Length(length)
+        if length == exchange.arrived.len() as u64);
+    is_plain && body.ended() && body.trailer_lines().is_empty()
+}
+
+/// A check of so many bytes holds no worker up.
+fn is_short(asked: &Body, content: usize, len: usize) -> bool {
+    len <= AT_ONCE_MAX.min(asked.bytes_max)
+        && asked.contents.get(content).is_some_and(|content| !content.kind.is_slow())
+}
+
 /// What a body is checked as.
 fn content(exchange: &Exchange, asked: &Body) -> Result<Option<usize>, Refused> {
     let head = exchange.head();
     let named = |field: &&Field| exchange.text(field.name).eq_ignore_ascii_case(b"content-type");
     let media = head.fields.iter().filter(named).map(|field| exchange.text(field.value));
-    let coding = exchange.field(b"content-encoding").unwrap_or_default().trim_ascii();
     asked.content(&Looked {
         method: exchange.text(head.method_text),
         has_body: !matches!(head.framing, Framing::None | Framing::Length(0)),
@@ -87,12 +129,13 @@ fn content(exchange: &Exchange, asked: &Body) -> Result<Option<usize>, Refused> 
             _ => None,
         },
         media: &media.collect::<Vec<_>>(),
-        is_encoded: !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"),
+        is_encoded: codings(exchange).next().is_some(),
     })
 }
 
 /// The whole body, or what has come when it turns out to be too large.
 async fn read<B: RequestBody>(
+    worker: &Worker,
     exchange: &Exchange,
     body: &mut B,
     bytes_max: usize,
@@ -101,6 +144,7 @@ async fn read<B: RequestBody>(
     while !body.ended() && bytes.len() <= bytes_max {
         let more = body.next().await?;
         bytes.extend_from_slice(more.bytes());
+        worker.buffers.give(more);
     }
     Ok(bytes)
 }
@@ -111,14 +155,25 @@ async fn verdict(
     exchange: &Exchange,
     rule: &Arc<Validation>,
     (content, bytes): (usize, &Arc<Vec<u8>>),
-) -> Result<Result<(), Refused>, Refusal> {
-    if bytes.len() <= AT_ONCE_MAX {
-        return Ok(decide(rule, content, bytes));
+) -> Result<(), Refused> {
+    if rule.body.as_ref().is_some_and(|asked| is_short(asked, content, bytes.len())) {
+        return decide(rule, content, bytes);
     }
     let (rule, bytes) = (rule.clone(), bytes.clone());
+    beside(worker, exchange, move || decide(&rule, content, &bytes)).await
+}
+
+/// What comes of a check that somebody else does.
+async fn beside(
+    worker: &Worker,
+    exchange: &Exchange,
+    check: impl FnOnce() -> Result<(), Refused> + Send + 'static,
+) -> Result<(), Refused> {
     let by_ms = exchange.until_ms.min(now_ms() + WAIT_MS);
-    let errand = errand::errand(worker, by_ms, move || decide(&rule, content, &bytes)).await;
-    errand.map_err(|_| refusal::VALIDATE_BUSY.into())
+    errand::errand(worker, by_ms, check).await.unwrap_or_else(|_| {
+        let what = "could not be checked in time: too much is being checked";
+        Err((refusal::VALIDATE_BUSY, Fault::in_body("", what)))
+    })
 }
 
 fn decide(rule: &Validation, content: usize, bytes: &[u8]) -> Result<(), Refused> {

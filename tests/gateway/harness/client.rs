@@ -5,8 +5,11 @@ use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 
 use super::{
     PATIENCE,
@@ -34,6 +37,13 @@ impl Client {
         socket.set_read_timeout(PATIENCE);
         socket.set_write_timeout(PATIENCE);
         Client { reader: Reader::new(socket) }
+    }
+
+    /// Speaks TLS to `gw.test` over a connection.
+    pub fn over_tls(stream: TcpStream, config: &Arc<ClientConfig>) -> Client {
+        let name = ServerName::try_from("gw.test").unwrap();
+        let session = ClientConnection::new(config.clone(), name).unwrap();
+        Client::over(Socket::Tls(Box::new(StreamOwned::new(session, stream))))
     }
 
     /// How long a read waits before it is [`ReadError::Timeout`].
@@ -93,6 +103,13 @@ impl Client {
     #[track_caller]
     pub fn get_from(&mut self, host: &str, path: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        self.response()
+    }
+
+    /// The same with these field lines.
+    #[track_caller]
+    pub fn get_with(&mut self, path: &str, fields: &str) -> Response {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: gw.test\r\n{fields}\r\n"));
         self.response()
     }
 

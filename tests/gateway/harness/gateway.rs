@@ -152,6 +152,15 @@ impl Gateway {
         Client::connect_unix(&self.dir().join("admin.sock"))
     }
 
+    /// What a metric says whose name and labels are exactly these, if it is there.
+    #[track_caller]
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        let text = self.admin().get("/metrics").text();
+        let mut series = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let (_, value) = series.find(|(own, _)| *own == name)?;
+        Some(value.parse().unwrap_or_else(|_| panic!("{name} is {value}")))
+    }
+
     /// Runs a command of the program against this gateway.
     pub fn command(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_ringway"))

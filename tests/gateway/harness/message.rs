@@ -295,6 +295,18 @@ impl Response {
     }
 }
 
+/// Status, and the reason of a refusal.
+#[track_caller]
+pub fn told(response: &Response) -> (u16, String) {
+    let reason = if response.status < 400 { String::new() } else { response.reason() };
+    (response.status, reason)
+}
+
+/// What [`told`] should say.
+pub fn is(status: u16, reason: &str) -> (u16, String) {
+    (status, reason.to_owned())
+}
+
 /// Reads the response to `method`: its head, then whatever its framing says.
 pub fn read_response(reader: &mut Reader, method: &str) -> Result<Response, ReadError> {
     let head = reader.head()?;

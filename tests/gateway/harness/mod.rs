@@ -25,7 +25,7 @@ pub use client::Client;
 pub use gateway::{Gateway, Launch};
 pub use http2::Http2;
 pub use issuer::{Badge, Issuer};
-pub use message::{ReadError, Response, Socket};
+pub use message::{ReadError, Response, Socket, is, told};
 pub use papers::Papers;
 pub use server::{Pattern, Server, bodies_pass};
 pub use upstream::{Conn, Received, Upstream, replay};

@@ -14,12 +14,11 @@ use std::{
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
-    signature::{Ed25519KeyPair, KeyPair},
+    signature::Ed25519KeyPair,
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use super::token_issuer::now_s;
+use super::token_issuer::{b64, jwk, now_s, signed};
 
 /// What a token request is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,10 +92,6 @@ struct State {
     /// Requests that are let go on.
     released: usize,
     held: usize,
-}
-
-fn b64(bytes: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// The parameters of a query or form.
@@ -276,8 +271,7 @@ impl Shared {
     }
 
     fn keys(&self) -> Value {
-        json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": "a",
-                           "x": b64(self.key.public_key()) }] })
+        json!({ "keys": [jwk(&self.key, "a")] })
     }
 
     fn tokens(&self, mut socket: &TcpStream, asked: &Asked) -> (u16, Value) {
@@ -358,9 +352,7 @@ impl Shared {
         for (name, value) in manner.claims.as_object().unwrap() {
             claims[name] = value.clone();
         }
-        let head = json!({ "alg": "EdDSA", "kid": "a" });
-        let message = format!("{}.{}", b64(head.to_string()), b64(claims.to_string()));
         let key = if manner.forges { &self.other_key } else { &self.key };
-        format!("{message}.{}", b64(key.sign(message.as_bytes())))
+        signed(key, "a", &claims)
     }
 }

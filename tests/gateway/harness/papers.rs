@@ -7,6 +7,8 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
+use super::Badge;
+
 /// A folder with certificates that issue themselves, as `NAME.pem` and `NAME.key`.
 #[derive(Debug)]
 pub struct Papers(tempfile::TempDir);
@@ -57,8 +59,19 @@ impl Papers {
 
     /// A client that trusts these and nobody else.
     pub fn trusting(&self, files: &[&str]) -> ClientConfig {
+        self.showing(files, None)
+    }
+
+    /// The same that shows a certificate of its own.
+    pub fn showing(&self, files: &[&str], badge: Option<&Badge>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         files.iter().for_each(|file| roots.add(self.certificate(file)).unwrap());
-        ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+        let builder = ClientConfig::builder().with_root_certificates(roots);
+        match badge {
+            None => builder.with_no_client_auth(),
+            Some(badge) => builder
+                .with_client_auth_cert(vec![badge.certificate.clone()], badge.key.clone_key())
+                .unwrap(),
+        }
     }
 }

@@ -47,8 +47,21 @@ struct Shared {
     is_tls: bool,
 }
 
-fn b64(bytes: impl AsRef<[u8]>) -> String {
+/// In base64, as JOSE has it.
+pub fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A token with these claims (RFC 7515), that names its key `kid`.
+pub fn signed(key: &Ed25519KeyPair, kid: &str, claims: &Value) -> String {
+    let head = json!({ "alg": "EdDSA", "kid": kid });
+    let message = format!("{}.{}", b64(head.to_string()), b64(claims.to_string()));
+    format!("{message}.{}", b64(key.sign(message.as_bytes())))
+}
+
+/// A public key as a JWK.
+pub fn jwk(key: &Ed25519KeyPair, kid: &str) -> Value {
+    json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": kid, "x": b64(key.public_key()) })
 }
 
 /// Seconds since 1970.
@@ -153,11 +166,9 @@ impl TokenIssuer {
         for (name, value) in more {
             claims[name] = value;
         }
-        let head = json!({ "alg": "EdDSA", "kid": kid });
-        let message = format!("{}.{}", b64(head.to_string()), b64(claims.to_string()));
         let key =
             self.shared.keys.lock().unwrap().iter().find(|(own, _)| own == kid).unwrap().1.clone();
-        format!("{message}.{}", b64(key.sign(message.as_bytes())))
+        signed(&key, kid, &claims)
     }
 
     /// What is published, as a JWK Set.
@@ -183,8 +194,7 @@ impl Shared {
         let keys = self.keys.lock().unwrap();
         let of = |kid: &String| {
             let (_, key) = keys.iter().find(|(own, _)| own == kid).unwrap();
-            json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": kid,
-                    "x": b64(key.public_key()) })
+            jwk(key, kid)
         };
         json!({ "keys": published.iter().map(of).collect::<Vec<_>>() }).to_string()
     }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{Both, connect, figure, held};
+use super::{Both, connect, held};
 use crate::harness::{
     Gateway, Http2, Papers, Upstream, eventually,
     http2::{code, flag, frame, kind, pseudo, setting},
@@ -36,8 +36,8 @@ fn requests_are_served_over_plain_tcp_and_over_tls() {
         assert_eq!(response.status, 204);
         assert!(response.field("allow").unwrap().contains("GET"), "{response:?}");
     }
-    assert_eq!(figure(&both.gateway, "ringway_http2_connections_total "), 2);
-    assert_eq!(figure(&both.gateway, "ringway_http2_requests_total "), 10);
+    assert_eq!(both.gateway.figure("ringway_http2_connections_total"), Some(2.0));
+    assert_eq!(both.gateway.figure("ringway_http2_requests_total"), Some(10.0));
     assert_eq!(super::all_failures(&both.gateway), [""; 0]);
 }
 

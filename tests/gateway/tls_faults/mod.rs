@@ -366,17 +366,13 @@ impl<'g> Before<'g> {
         eventually("every descriptor is closed", || {
             self.gateway.open_fds() <= self.descriptors + (self.kept)()
         });
-        assert_eq!(figure(self.gateway, "ringway_panics_total "), 0);
+        assert_eq!(self.gateway.figure("ringway_panics_total"), Some(0.0));
         assert!(self.gateway.is_running());
     }
 }
 
 fn open(gateway: &Gateway) -> u64 {
     sum(gateway, "ringway_connections_open{")
-}
-
-fn figure(gateway: &Gateway, name: &str) -> u64 {
-    sum(gateway, name)
 }
 
 /// Of all series whose line begins with `name`.

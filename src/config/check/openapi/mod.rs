@@ -25,7 +25,8 @@ use crate::{
 use operation::Operations;
 use site::{Site, Wrong};
 
-/// Methods that an operation can have. HEAD before GET, which includes it.
+/// Methods that an operation can have, but for TRACE, which is served nowhere. HEAD before GET,
+/// which includes it.
 const METHODS: [(&str, &str); 7] = [
     ("head", "HEAD"),
     ("get", "GET"),
@@ -67,7 +68,12 @@ pub(super) fn routes(file: &File, shared: &Shared<'_>, sink: &mut Sink) -> Vec<M
             let title = "the document says what requests have to be like, not `validate`";
             sink.push(Problem::error(place, title).fix("describe it in the document"));
         }
-        let made = of_section(&name.value, section, shared, &mut all);
+        let mut warned = Vec::new();
+        let made = of_section(&name.value, section, shared, (&mut all, &mut warned));
+        for told in warned.into_iter().take(WRONG_MAX) {
+            let title = format!("{}: {}", told.at, told.what);
+            sink.push(Problem::warning(place, title).fix(told.fix));
+        }
         if let Err(wrong) = made {
             for wrong in wrong.into_iter().take(WRONG_MAX) {
                 let title = format!("{}: {}", wrong.at, wrong.what);
@@ -82,7 +88,7 @@ fn of_section(
     name: &str,
     section: &OpenApi,
     shared: &Shared<'_>,
-    all: &mut Vec<Made>,
+    (all, warned): (&mut Vec<Made>, &mut Vec<Wrong>),
 ) -> Result<(), Vec<Wrong>> {
     let path = shared.folder.join(&section.document.value);
     let root = Site::root(&shared.schema_files, &path).map_err(|why| {
@@ -111,6 +117,7 @@ fn of_section(
         base,
         operations: Operations::new(&shared.schema_files, rules),
         wrong: Vec::new(),
+        warned,
         all,
     };
     let Some(described) = root.member("paths") else {
@@ -200,6 +207,8 @@ struct Paths<'p> {
     base: &'p str,
     operations: Operations<'p>,
     wrong: Vec<Wrong>,
+    /// What has no effect.
+    warned: &'p mut Vec<Wrong>,
     all: &'p mut Vec<Made>,
 }
 
@@ -226,6 +235,10 @@ impl Paths<'_> {
             let what = "with `strip_prefix` the path's parameters must be whole segments";
             let fix = "take `strip_prefix` away, or write a path such as /books/{id}";
             return self.wrong.push(item.wrong(what, fix));
+        }
+        if let Some(operation) = item.member("trace") {
+            let what = "no request with the method TRACE is forwarded";
+            self.warned.push(operation.wrong(what, "remove this operation from the document"));
         }
         for (word, method) in METHODS {
             let Some(operation) = item.member(word) else { continue };

@@ -151,36 +151,39 @@ impl<'f> Operations<'f> {
 
     /// A schema; where there is none, anything is good.
     fn compiled(&mut self, schema: Option<&Site>, of: &Site) -> Result<Compiled, Wrong> {
-        let site = schema.unwrap_or(of);
-        let key = format!("{}#{}", site.path.display(), site.pointer);
-        let reference = schema.and_then(|site| site.text("$ref"));
-        // Inline ones are there once.
-        let key = match reference {
-            Some(reference) => {
-                let target = site.target(self.files, reference)?;
-                format!("{}#{}", target.path.display(), target.pointer)
-            }
-            None => key,
-        };
-        if let Some(known) = self.known.get(&key).filter(|_| schema.is_some()) {
+        let Some(site) = schema else { return self.built(&Value::Bool(true), (of, &[])) };
+        let key = self.key(site)?;
+        if let Some(known) = self.known.get(&key) {
             return Ok(known.clone());
         }
-        let (value, sites) = match schema {
-            Some(site) => Bundle::of(self.files, self.rules.is_old, site)?,
-            None => (Value::Bool(true), Vec::new()),
+        let (value, sites) = Bundle::of(self.files, self.rules.is_old, site)?;
+        let compiled = self.built(&value, (site, &sites))?;
+        self.known.insert(key, compiled.clone());
+        Ok(compiled)
+    }
+
+    /// What a schema is known by: what it refers to, where it says nothing else. Beside a reference
+    /// other keywords count as well, but for OpenAPI 3.0.
+    fn key(&self, site: &Site) -> Result<String, Wrong> {
+        let is_alone = self.rules.is_old || site.members().len() == 1;
+        let target = match site.text("$ref").filter(|_| is_alone) {
+            Some(reference) => &site.target(self.files, reference)?,
+            None => site,
         };
+        Ok(format!("{}#{}", target.path.display(), target.pointer))
+    }
+
+    fn built(&self, value: &Value, (site, sites): (&Site, &[Site])) -> Result<Compiled, Wrong> {
         let folder = std::path::Path::new("");
-        let built = schemas::inline(self.files, folder, &value, self.rules.formats);
+        let built = schemas::inline(self.files, folder, value, self.rules.formats);
         let schema = built.map_err(|bad| {
-            let (site, pointer) = whence(site, &sites, &bad.pointer);
+            let (site, pointer) = whence(site, sites, &bad.pointer);
             let at = if pointer.is_empty() { "" } else { " at " };
             let what = format!("the schema is wrong{at}{pointer}: {}", bad.what);
             site.wrong(what, "write a schema as JSON Schema has it")
         })?;
         let fuel = Fuel::default();
-        let shape = Shape::of(In::whole(&value, &fuel));
-        self.known.insert(key, (schema.clone(), shape.clone()));
-        Ok((schema, shape))
+        Ok((schema, Shape::of(In::whole(value, &fuel))))
     }
 
     fn body(&mut self, operation: &Site) -> Result<Option<Body>, Wrong> {

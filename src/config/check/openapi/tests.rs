@@ -4,6 +4,15 @@ use crate::config::{self, Snapshot};
 
 /// The configuration of one document, beside which are these files.
 fn load(document: &str, more: &str, others: &[(&str, &str)]) -> Result<Snapshot, String> {
+    warned(document, more, others).map(|(snapshot, _)| snapshot)
+}
+
+/// The same, and what is warned of.
+fn warned(
+    document: &str,
+    more: &str,
+    others: &[(&str, &str)],
+) -> Result<(Snapshot, String), String> {
     let dir = tempfile::tempdir().expect("a folder");
     for (name, text) in others.iter().chain(&[("api.yaml", document)]) {
         fs::write(dir.path().join(name), text).expect("written");
@@ -14,7 +23,10 @@ fn load(document: &str, more: &str, others: &[(&str, &str)]) -> Result<Snapshot,
          upstream = \"app\"\n{more}\n[upstreams.app]\nendpoints = [\"127.0.0.1:8000\"]\n"
     );
     fs::write(&file, text).expect("written");
-    config::load(&file).map(|(snapshot, _)| snapshot).map_err(|report| report.to_string())
+    let loaded = config::load(&file).map_err(|report| report.to_string());
+    loaded.map(|(snapshot, warnings)| {
+        (snapshot, warnings.iter().map(|warning| format!("{warning}\n")).collect())
+    })
 }
 
 const HEAD: &str = "openapi: 3.1.0\npaths:\n  /a/{b}:\n    get:\n      parameters:\n";
@@ -99,6 +111,17 @@ fn mistakes_are_told_with_file_line_and_place() {
 }
 
 #[test]
+fn what_cannot_be_served_is_warned_of() {
+    let document = "openapi: 3.1.0\npaths:\n  /a:\n    get: {}\n    trace: {}\n";
+    let (snapshot, told) = warned(document, "", &[]).expect("a configuration");
+    assert_eq!(snapshot.routes.len(), 1);
+    let place = "api.yaml, line 5, at /paths/~1a/trace: no request with the method TRACE";
+    assert!(told.contains(place) && told.contains("remove this operation"), "{told}");
+    let (_, told) = warned(&document.replace("    trace: {}\n", ""), "", &[]).expect("one");
+    assert_eq!(told, "");
+}
+
+#[test]
 fn every_mistake_is_told_at_once_up_to_a_bound() {
     let many: String = (0..30).map(|n| format!("  a{n}: {{}}\n")).collect();
     let report = load(&format!("openapi: 3.1.0\npaths:\n{many}"), "", &[]).expect_err("wrong");
@@ -151,5 +174,62 @@ name: {name: first-name, in: path, required: true, schema: {type: string}}
     ] {
         let decided = body.contents[0].kind.check(text.as_bytes(), 9);
         assert_eq!(decided.is_ok(), is_good, "{text}: {decided:?}");
+    }
+}
+
+/// What is beside a reference counts in OpenAPI 3.1, and whatever else is compiled from what it
+/// refers to.
+#[test]
+fn keywords_beside_a_reference_belong_to_that_place_alone() {
+    let (plain, narrow) =
+        ("{$ref: '#/components/schemas/T'}", "{$ref: '#/components/schemas/T', maxLength: 2}");
+    let described = "{$ref: '#/components/schemas/T', description: x}";
+    for (version, first, second, expected) in [
+        ("3.1.0", plain, narrow, [true, false]),
+        ("3.1.0", narrow, plain, [false, true]),
+        ("3.1.0", narrow, described, [false, true]),
+        ("3.0.3", plain, narrow, [true, true]),
+        ("3.0.3", narrow, plain, [true, true]),
+    ] {
+        let operation = |name: &str, schema: &str| {
+            format!(
+                "    {name}: {{requestBody: {{content: {{application/json: {{schema: {schema}}}}}}}}}\n"
+            )
+        };
+        let document = format!(
+            "openapi: {version}\npaths:\n  /a:\n{}{}components:\n  schemas:\n    T: {{type: string}}\n",
+            operation("put", first),
+            operation("post", second)
+        );
+        let snapshot = load(&document, "", &[]).expect("a configuration");
+        let takes = |at: usize| {
+            let rule = snapshot.routes[at].policies.policies().expect("policies");
+            let body = rule.validate.as_ref().expect("a rule").body.as_ref().expect("a body");
+            let kind = &body.contents[0].kind;
+            assert!(kind.check(b"1", 9).is_err(), "a number");
+            kind.check(b"\"abc\"", 9).is_ok()
+        };
+        assert_eq!([takes(0), takes(1)], expected, "{version} {first} {second}");
+    }
+}
+
+/// Each schema refers to the next one, as long as may be.
+#[test]
+fn a_long_chain_of_schemas_is_read_or_refused() {
+    for (count, told) in [(1900, ""), (2100, "a schema refers to more than 2000 others")] {
+        let one = |n| {
+            format!(
+                "    T{n}: {{properties: {{a: {{$ref: '#/components/schemas/T{}'}}}}}}\n",
+                n + 1
+            )
+        };
+        let schemas: String = (0..count).map(one).collect();
+        let body = "{content: {application/json: {schema: {$ref: '#/components/schemas/T0'}}}}";
+        let document = format!(
+            "openapi: 3.1.0\npaths:\n  /a:\n    put: {{requestBody: {body}}}\n\
+             components:\n  schemas:\n{schemas}    T{count}: {{type: string}}\n"
+        );
+        let report = load(&document, "", &[]).err().unwrap_or_default();
+        assert!(report.contains(told) && report.is_empty() == told.is_empty(), "{report}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
-    begun, names, opened, origin, random,
+    WAITING_MAX, begun, names, opened, origin, random,
     tokens::{self, Denied},
     way,
 };
@@ -14,11 +14,12 @@ use crate::{
     policy::{
         Refusal,
         auth::WayId,
+        csrf,
         oidc::{
             Place, Purpose,
             cookies::{self, Cookie, LOGINS_MAX, Shown},
             flow::{self, Callback},
-            session::{self, Login, Session},
+            session::{Login, Session},
             tokens::{self as token_rules, Grant},
         },
         pairs, refusal,
@@ -27,7 +28,7 @@ use crate::{
     wire::Method,
     worker::{
         Worker,
-        auth::{Entered, jwt, told},
+        auth::{Asking, Entered, Outcome, jwt, state::State, told},
         clock::unix_s,
         exchange::{Exchange, OwnResponse, ResponseSink},
         generation::Generation,
@@ -41,15 +42,32 @@ const SEE_OTHER: u16 = 303;
 
 type Of<'a> = (&'a Worker, &'a Generation, &'a Exchange);
 
-/// Whether a request that is refused is sent to a login instead.
-pub fn begins(exchange: &Exchange, rule: &Authenticate, refusal: Refusal) -> bool {
-    !rule.logins.is_empty() && refusal.reason.status == 401 && flow::is_navigation(&exchange.view())
+/// The login that a request which is refused is sent to instead, if it is a person's for a page and
+/// a login may help: where some alternative has all of its logins, something else is missing. Each
+/// login makes one more session good, so that nobody is sent round in a circle.
+pub fn wanted(asking: Asking<'_>, rule: &Authenticate, refusal: Refusal) -> Option<WayId> {
+    let may_help = !rule.logins.is_empty() && refusal.reason.status == 401;
+    if !may_help || !flow::is_navigation(&asking.exchange.view()) {
+        return None;
+    }
+    let is_good = |id: &WayId| {
+        let now = || way(asking.snapshot, *id).map(|way| super::now(asking, *id, way));
+        asking.told.is_good(*id) || matches!(now(), Some(Outcome::Identity(_)))
+    };
+    let (good, missing): (Vec<WayId>, Vec<WayId>) = rule.logins.iter().partition(|id| is_good(id));
+    let has_logins = |ways: &Vec<WayId>| {
+        ways.iter().any(|id| good.contains(id)) && !ways.iter().any(|id| missing.contains(id))
+    };
+    match rule.asked.alternatives.iter().any(has_logins) {
+        true => None,
+        false => missing.first().copied(),
+    }
 }
 
 /// Sends the browser to log in, and afterwards back to what it asked for.
 pub async fn send_to_login<S: ResponseSink>(
     of: Of<'_>,
-    rule: &Authenticate,
+    id: WayId,
     sink: &mut S,
 ) -> Result<Entered, Refusal> {
     let exchange = of.2;
@@ -58,8 +76,7 @@ pub async fn send_to_login<S: ResponseSink>(
         target.push(b'?');
         target.extend_from_slice(query);
     }
-    let id = *rule.logins.first().ok_or(refusal::AUTH_MISSING)?;
-    begin(of, id, flow::return_path(&target), sink).await
+    begin(of, id, &target, sink).await
 }
 
 /// Answers a request for one of the paths of logins.
@@ -73,18 +90,21 @@ pub async fn answer<S: ResponseSink>(
         Place::Logout => logout(of, id, sink).await,
         Place::Login => {
             let to = of.2.query().and_then(|query| pairs::parameter(query, "to"));
-            begin(of, id, flow::return_path(to.as_deref().unwrap_or(b"/")), sink).await
+            begin(of, id, to.as_deref().unwrap_or(b"/"), sink).await
         }
     }
 }
 
 /// Where the provider is asked; waited for at first.
-async fn endpoints(way: &LoginWay, until_ms: u64) -> Result<Arc<Endpoints>, Refusal> {
+async fn endpoints(
+    (state, way): (&State, &LoginWay),
+    until_ms: u64,
+) -> Result<Arc<Endpoints>, Refusal> {
     let cell = &way.provider.cell;
     if let Some(endpoints) = cell.endpoints() {
         return Ok(endpoints);
     }
-    jwt::fetched(&way.provider, until_ms).await;
+    jwt::fetched((state, WAITING_MAX), &way.provider, until_ms).await;
     cell.endpoints().ok_or_else(|| refusal::AUTH_UNAVAILABLE.into())
 }
 
@@ -96,22 +116,23 @@ fn secret() -> Result<String, Refusal> {
 async fn begin<S: ResponseSink>(
     (worker, snapshot, exchange): Of<'_>,
     id: WayId,
-    path: &str,
+    target: &[u8],
     sink: &mut S,
 ) -> Result<Entered, Refusal> {
     let way = way(snapshot, id).ok_or(refusal::AUTH_MISSING)?;
     let rule = &way.rule;
     let origin = origin(exchange, rule).ok_or(refusal::AUTH_MISSING)?;
-    let endpoints = endpoints(way, exchange.until_ms).await?;
+    let state = snapshot.auth.of(id);
+    let endpoints = endpoints((state, way), exchange.until_ms).await?;
     let login = Login {
         state: secret()?,
         nonce: secret()?,
         verifier: secret()?,
-        path: path.to_owned(),
+        path: rule.return_path(target).to_owned(),
         begun_s: unix_s(),
     };
     let sealed = random::<RANDOM_BYTES>()
-        .and_then(|random| session::seal((rule, &way.seals), Purpose::Login, &login, &random))
+        .and_then(|random| way.sealer.seal(Purpose::Login, &login, &random))
         .ok_or(refusal::AUTH_UNAVAILABLE)?;
     let names = names(exchange, way);
     let shown = names.shown(exchange.head(), exchange.bytes());
@@ -140,9 +161,10 @@ async fn callback<S: ResponseSink>(
     let mut lines = Vec::with_capacity(4096);
     // It is over, whatever comes of it.
     names.set(&mut lines, Cookie::Login(place), "", 0);
-    let code = endpoints(way, exchange.until_ms).await.and_then(|endpoints| {
-        callback.code(&way.rule, Some(&login), endpoints.names_issuer, unix_s())
-    });
+    let of = (&**snapshot.auth.of(id), way);
+    let code = endpoints(of, exchange.until_ms)
+        .await
+        .and_then(|endpoints| callback.code(&way.rule, &login, endpoints.names_issuer, unix_s()));
     let session = match code {
         Ok(code) => session_of((worker, snapshot, exchange), id, way, &login, code).await,
         Err(refusal) => Err(refusal),
@@ -164,7 +186,7 @@ fn begun_with(way: &LoginWay, shown: &Shown<'_>, state: &str) -> Option<(usize, 
     }
     let open = |at: usize| -> Option<Login> {
         let sealed = cookies::decoded(shown.logins[at]?)?;
-        session::open((&way.rule, &way.seals), Purpose::Login, &sealed)
+        way.sealer.open(Purpose::Login, &sealed)
     };
     let logins = (0..LOGINS_MAX).filter_map(|at| Some((at, open(at)?)));
     // Nobody can try: the state of a login is used up by one attempt.
@@ -203,12 +225,16 @@ async fn logout<S: ResponseSink>(
 ) -> Result<Entered, Refusal> {
     let way = way(snapshot, id).ok_or(refusal::AUTH_MISSING)?;
     let rule = &way.rule;
-    if flow::is_cross_site(&exchange.view(), exchange.text(exchange.head().authority)) {
+    let is_own = |origin: &[u8]| {
+        rule.origin.as_ref().is_some_and(|own| own.as_bytes().eq_ignore_ascii_case(origin))
+    };
+    let authority = exchange.text(exchange.head().authority);
+    if csrf::is_foreign(&exchange.view(), authority, is_own) == Some(true) {
         return Err(refusal::LOGIN_CROSS_SITE.into());
     }
     let names = names(exchange, way);
     let shown = names.shown(exchange.head(), exchange.bytes());
-    let session = opened(snapshot.auth.of(id), way, &shown);
+    let session = opened(snapshot.auth.of(id), way, &shown).ok();
     let mut lines = Vec::with_capacity(512);
     names.clear_session(&mut lines, &shown);
     names.clear_logins(&mut lines, &shown);

@@ -9,9 +9,9 @@
 mod login;
 mod tokens;
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, cell::RefCell, rc::Rc};
 
-pub use login::{answer, begins, send_to_login};
+pub use login::{answer, send_to_login, wanted};
 
 use super::{
     Asking, Outcome,
@@ -34,16 +34,47 @@ use crate::{
         seal::RANDOM_BYTES,
     },
     wire::Method,
-    worker::{clock::unix_s, exchange::Exchange, generation::Generation},
+    worker::{
+        clock::{now_ms, unix_s},
+        exchange::Exchange,
+        generation::Generation,
+    },
 };
 
 /// Requests of one worker that wait for the provider of one section.
 const WAITING_MAX: u32 = 128;
 
+/// A provider that gave no tokens is asked again for the same session after so long, where that is
+/// still good.
+const PAUSE_MS: u64 = 10_000;
+/// Memory for sessions that are not refreshed for so long, and what one takes.
+const PAUSED_BYTES_MAX: u64 = 1 << 20;
+const PAUSED_COST: u64 = 128;
+
 /// A session, and who it is of.
 pub struct Opened {
     pub session: Session,
     pub identity: Rc<Identity>,
+    /// The cookie that was opened last to see when it was used, and what it says.
+    seen: RefCell<Option<(Box<[u8]>, u64)>>,
+}
+
+impl Opened {
+    /// When it was used, as the text of a cookie says; the same one is not opened anew. `None`: it
+    /// is no good, or another session's.
+    fn seen_s(&self, way: &LoginWay, text: &[u8]) -> Option<u64> {
+        if let Some((known, at_s)) = &*self.seen.borrow()
+            && **known == *text
+        {
+            return Some(*at_s);
+        }
+        let seen: session::Seen = way.sealer.open(Purpose::Seen, &cookies::decoded(text)?)?;
+        if seen.id != self.session.id {
+            return None;
+        }
+        self.seen.replace(Some((text.into(), seen.at_s)));
+        Some(seen.at_s)
+    }
 }
 
 /// The path of a login, if the request has one.
@@ -108,7 +139,7 @@ pub fn now<'a>(asking: Asking<'a>, id: WayId, way: &'a LoginWay) -> Outcome<'a> 
             Seen::Identity(opened.identity.clone())
         }
         Ok(Judged::Due(opened)) => {
-            let refresh = refresh(asking, id, way, opened);
+            let refresh = refresh(asking, id, way, (opened, telling.lines));
             return Outcome::Wait(Box::pin(refresh));
         }
         Err(refusal) => {
@@ -121,7 +152,7 @@ pub fn now<'a>(asking: Asking<'a>, id: WayId, way: &'a LoginWay) -> Outcome<'a> 
 }
 
 fn put(told: &Told, id: WayId, telling: Telling) {
-    if !telling.lines.is_empty() || telling.access_token.is_some() {
+    if !telling.lines.is_empty() || telling.access_token.is_some() || telling.is_good {
         told.put(id, telling);
     }
 }
@@ -145,47 +176,57 @@ fn judge(
     lines: &mut Vec<u8>,
 ) -> Result<Judged, Refusal> {
     let rule = &way.rule;
-    let opened = opened(state, way, shown).ok_or(refusal::AUTH_INVALID)?;
+    let opened = opened(state, way, shown)?;
     // A browser forgets this cookie when the session was not used for too long.
     let seen = shown.seen.ok_or(refusal::AUTH_EXPIRED)?;
-    let seen = cookies::decoded(seen)
-        .and_then(|seen| session::open::<session::Seen>((rule, &way.seals), Purpose::Seen, &seen));
-    let seen = seen.filter(|seen| seen.id == opened.session.id).ok_or(refusal::AUTH_INVALID)?;
+    let seen_s = opened.seen_s(way, seen).ok_or(refusal::AUTH_INVALID)?;
     let now_s = unix_s();
-    let standing = opened.session.standing(rule, seen.at_s, now_s);
+    let standing = opened.session.standing(rule, seen_s, now_s);
     if standing == Standing::Over {
         return Err(refusal::AUTH_EXPIRED.into());
     }
-    if session::is_told_anew(rule, seen.at_s, now_s) {
+    if session::is_told_anew(rule, seen_s, now_s) {
         used(way, names, &opened.session.id, now_s, lines);
     }
-    let is_refreshing = || state.refreshing.borrow().contains(&opened.session.id);
+    let id = &opened.session.id;
+    let goes_on = || state.refreshing.borrow().contains(id) || is_paused(state, id);
     Ok(match standing {
-        Standing::Due { is_over } if is_over || !is_refreshing() => Judged::Due(opened),
+        Standing::Due { is_over } if is_over || !goes_on() => Judged::Due(opened),
         _ => Judged::Good(opened),
     })
 }
 
+/// Whether a session's tokens could not be refreshed just now.
+fn is_paused(state: &State, id: &str) -> bool {
+    let until_ms = state.refresh_paused_ms.borrow_mut().get(id.as_bytes());
+    until_ms.is_some_and(|until_ms| now_ms() < until_ms)
+}
+
+fn pause(state: &State, id: &str) {
+    let mut paused = state.refresh_paused_ms.borrow_mut();
+    paused.put(id.as_bytes(), now_ms() + PAUSE_MS, PAUSED_COST, PAUSED_BYTES_MAX);
+}
+
 /// The session of a request, known from before or opened now.
-fn opened(state: &State, way: &LoginWay, shown: &Shown<'_>) -> Option<Rc<Opened>> {
-    let text = shown.session()?;
+fn opened(state: &State, way: &LoginWay, shown: &Shown<'_>) -> Result<Rc<Opened>, Refusal> {
+    let text = shown.session().ok_or(refusal::AUTH_INVALID)?;
     if let Some(opened) = state.sessions.borrow_mut().get(&text) {
-        return Some(opened);
+        return Ok(opened);
     }
-    let sealed = cookies::decoded(&text)?;
-    let session: Session = session::open((&way.rule, &way.seals), Purpose::Session, &sealed)?;
-    let identity = token_rules::identity(&way.rule, &session, &state.name)?;
-    let opened = Rc::new(Opened { session, identity: Rc::new(identity) });
+    let session: Option<Session> =
+        cookies::decoded(&text).and_then(|sealed| way.sealer.open(Purpose::Session, &sealed));
+    let session = session.ok_or(refusal::AUTH_INVALID)?;
+    let identity = Rc::new(token_rules::identity(&way.rule, &session, &state.name)?);
+    let opened = Rc::new(Opened { session, identity, seen: RefCell::default() });
     let bytes = cost(&text);
     state.sessions.borrow_mut().put(&text, opened.clone(), bytes, way.cache_bytes);
-    Some(opened)
+    Ok(opened)
 }
 
 /// Appends the cookie that says when a session was used.
 fn used(way: &LoginWay, names: &Names, id: &str, now_s: u64, lines: &mut Vec<u8>) -> Option<()> {
     let seen = session::Seen { id: id.to_owned(), at_s: now_s };
-    let of = (&way.rule, &*way.seals);
-    let sealed = session::seal(of, Purpose::Seen, &seen, &random::<RANDOM_BYTES>()?)?;
+    let sealed = way.sealer.seal(Purpose::Seen, &seen, &random::<RANDOM_BYTES>()?)?;
     let max_age_s = way.rule.idle_s.min(way.rule.lifetime_s);
     names.set(lines, Cookie::Seen, &cookies::encoded(&sealed), max_age_s);
     Some(())
@@ -200,9 +241,8 @@ fn begun(
     lines: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let now_s = unix_s();
-    let of = (&way.rule, &*way.seals);
     let sealed = random::<RANDOM_BYTES>()
-        .and_then(|random| session::seal(of, Purpose::Session, session, &random))
+        .and_then(|random| way.sealer.seal(Purpose::Session, session, &random))
         .ok_or(refusal::AUTH_UNAVAILABLE)?;
     let bounds = (session.left_s(&way.rule, now_s), way.rule.session_bytes_max);
     if !names.set_session(lines, &sealed, bounds, shown) {
@@ -228,8 +268,14 @@ impl Drop for Refreshing<'_> {
     }
 }
 
-/// Gets other tokens for a session. A provider that cannot be asked ends none that is still good.
-async fn refresh<'a>(asking: Asking<'a>, id: WayId, way: &'a LoginWay, opened: Rc<Opened>) -> Seen {
+/// Gets other tokens for a session. A provider that cannot be asked ends none that is still good:
+/// then the browser is told all the same that the session was used, by the line `used`.
+async fn refresh<'a>(
+    asking: Asking<'a>,
+    id: WayId,
+    way: &'a LoginWay,
+    (opened, used): (Rc<Opened>, Vec<u8>),
+) -> Seen {
     let exchange = asking.exchange;
     let state = asking.snapshot.auth.of(id);
     let names = names(exchange, way);
@@ -246,15 +292,16 @@ async fn refresh<'a>(asking: Asking<'a>, id: WayId, way: &'a LoginWay, opened: R
     });
     let seen = match told {
         Ok(session) => match token_rules::identity(&way.rule, &session, &state.name) {
-            Some(identity) => {
+            Ok(identity) => {
                 telling.access_token = access_token(&way.rule, &session);
                 Seen::Identity(Rc::new(identity))
             }
-            // Not reached: it was verified.
-            None => Seen::Refused(refusal::AUTH_INVALID.into()),
+            // Not reached: it was verified, or is the one of before.
+            Err(refusal) => Seen::Refused(refusal),
         },
         Err(refusal) if refusal.reason.status == 503 => {
-            telling.lines.clear();
+            pause(state, &before.id);
+            telling.lines = used;
             if unix_s() < before.ends_s {
                 telling.access_token = access_token(&way.rule, before);
                 Seen::Identity(was.clone())
@@ -268,6 +315,7 @@ async fn refresh<'a>(asking: Asking<'a>, id: WayId, way: &'a LoginWay, opened: R
             Seen::Refused(refusal::AUTH_EXPIRED.into())
         }
     };
+    telling.is_good = matches!(seen, Seen::Identity(_));
     put(asking.told, id, telling);
     seen
 }

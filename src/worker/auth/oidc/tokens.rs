@@ -78,7 +78,7 @@ pub async fn verified(
     };
     let mut judged = judge();
     if matches!(judged, Judged::KeyUnknown) {
-        jwt::fetched(&way.provider, until_ms).await;
+        jwt::fetched((state, WAITING_MAX), &way.provider, until_ms).await;
         judged = judge();
     }
     match judged {
