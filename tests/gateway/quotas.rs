@@ -232,12 +232,10 @@ fn a_new_process_goes_on_with_what_was_used() {
     let old = gateway.pid();
     assert!(gateway.upgrade(), "{}", gateway.log());
     // Connections that the old one accepts are for one response.
-    let ended = || gateway.log().matches("accepting no more").count() == 2;
-    eventually("the old one accepts no more", ended);
+    gateway.wait_gone(old);
     let mut after = clients(&gateway, 4);
     // At most a quarter of what was left is on lease.
     assert_eq!(passed(&mut after, 25), 25);
-    gateway.wait_gone(old);
     // What was on lease in the old one comes back.
     let mut left = 0;
     eventually("all of it may be used", || {
