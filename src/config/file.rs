@@ -26,6 +26,7 @@ pub use acme::{Acme, ExternalAccount};
 pub use addresses::{AddressList, Addresses};
 pub use authorization::{AuthorizationRule, AuthorizeEntry, AuthorizeKey, RuleSet, Times};
 pub use compress::{Compress, Decompress};
+pub use concurrency::Concurrency;
 pub use consumers::{ApiKeys, Basic, Consumer, Plan};
 pub use forward_auth::ForwardAuth;
 pub use introspection::Introspection;
@@ -33,6 +34,7 @@ pub use jwt::Jwt;
 pub use oidc::Oidc;
 pub use openapi::{OpenApi, Undescribed};
 pub use policies::{Errors, Maintenance, MaintenancePage, PolicyKeys, PolicySet};
+pub use quotas::{Quota, QuotaStore};
 pub use rate_limits::{RateLimit, RateWindow};
 pub use redis::{Redis, RedisTls};
 pub use route::{Redirect, Respond, Route};
@@ -48,6 +50,7 @@ mod acme;
 mod addresses;
 mod authorization;
 mod compress;
+mod concurrency;
 mod consumers;
 mod forward_auth;
 mod introspection;
@@ -55,6 +58,7 @@ mod jwt;
 mod oidc;
 mod openapi;
 mod policies;
+mod quotas;
 mod rate_limits;
 mod redis;
 mod route;
@@ -114,6 +118,12 @@ section! {
         rate_limits: Named<RateLimit> = Named::default();
         /// Servers in which gateways share limits, by name. See docs/fleet-limits.md.
         redis: Named<Redis> = Named::default();
+        /// How many requests may be in progress, by name. See docs/concurrency.md.
+        concurrency: Named<Concurrency> = Named::default();
+        /// How much may be used in a day or a month, by name. See docs/quotas.md.
+        quotas: Named<Quota> = Named::default();
+        /// Where it is kept what was used of quotas.
+        quota_store: QuotaStore = QuotaStore::default();
         /// Ways to authenticate by JSON Web Tokens, by name. See docs/jwt.md.
         jwt: Named<Jwt> = Named::default();
         /// Ways to authenticate by a login at an OpenID provider, by name. See docs/oidc.md.
@@ -511,6 +521,7 @@ macro_rules! all_defaults {
 
 all_defaults!(
     File,
+    QuotaStore,
     Runtime,
     Shutdown,
     UpstreamHttp2,

@@ -25,16 +25,20 @@ fn sample_name(section: &str) -> &'static str {
         "forward_auth" => "service",
         "introspection" => "provider",
         "signatures" => "signed",
+        "quotas" => "monthly",
+        "concurrency" => "uploads",
         "oidc" => "login",
         _ => "orders",
     }
 }
 
 /// Keys without default that the reference file sets, since something has to be done with requests.
-const SET_THOUGH_OPTIONAL: [&str; 5] = [
+const SET_THOUGH_OPTIONAL: [&str; 7] = [
     "routes.path",
     "routes.upstream",
     "routes.redirect.scheme",
+    "concurrency.uploads.limit",
+    "quotas.monthly.amount",
     "rate_limits.orders.rate",
     "jwt.orders.issuer",
 ];

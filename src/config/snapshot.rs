@@ -26,13 +26,14 @@ pub use auth::{
     Authenticate, CONSUMER_FIELDS, ClaimField, ClientAuth, JwtWay, KeySource, Way, WayKind,
     basic_credential, form_coded,
 };
+pub use concurrency::{Concurrency, ConcurrencyId};
 pub use consumers::{Accepted, BasicRule, CertificateNames, Consumers, KeyRule, Plan, User, Users};
 pub use forward_auth::ServiceRule;
 pub use introspection::{AskedProvider, IntrospectionRule};
 pub use jwks::{Endpoints, Origin, Provider};
 pub use oidc::LoginWay;
 pub use policies::{ErrorFormat, Maintenance, Policies};
-pub use rate_limits::{LimitId, RateLimit, RouteLimits};
+pub use rate_limits::{LimitId, QuotaStore, RateLimit, RouteLimits};
 pub use redis::{FleetOrder, Redis, SharedLimit};
 pub use signatures::{SecretEncoding, SignatureRule};
 pub use tickets::SharedTickets;
@@ -42,6 +43,7 @@ pub use trace::{Export, Parent, ServerTiming, Tracing};
 mod access_log;
 pub mod acme;
 mod auth;
+mod concurrency;
 mod consumers;
 mod forward_auth;
 mod introspection;
@@ -79,10 +81,14 @@ pub struct Snapshot {
     /// Ways by which clients show who they are, by [`crate::policy::auth::WayId`].
     pub ways: Vec<Way>,
     pub consumers: Consumers,
-    /// By [`LimitId`].
+    /// By [`LimitId`]; the quotas last.
     pub rate_limits: Vec<RateLimit>,
     /// Where they are shared.
     pub redis: Vec<Redis>,
+    /// By [`ConcurrencyId`].
+    pub concurrency: Vec<Concurrency>,
+    /// Fixed at start.
+    pub quota_store: QuotaStore,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub http2: Http2,

@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    commands::{diff, endpoint, key, log, reload, status, top, upgrade},
+    commands::{diff, endpoint, key, log, quota, reload, status, top, upgrade},
     demo, echo, explain, run,
 };
 use crate::{
@@ -80,6 +80,9 @@ enum Command {
     /// Make an API key, or tell what to store of one; have keys of a token issuer fetched.
     #[command(after_help = key::HELP)]
     Key(key::Key),
+    /// What was used of quotas in the running gateway, and to set it.
+    #[command(after_help = quota::HELP)]
+    Quota(quota::Quota),
     /// Run two sample upstreams and the gateway in one process.
     #[command(after_help = DEMO_HELP)]
     Demo(Demo),
@@ -201,6 +204,7 @@ fn obey(command: Command) -> ExitCode {
         Command::Drain(drain) => drain.run(),
         Command::Log(log) => log.run(),
         Command::Key(key) => key.run(),
+        Command::Quota(quota) => quota.run(),
         Command::Demo(Demo { address: None }) => demo::demo(),
         Command::Demo(Demo { address: Some(at) }) => echo::echo(at),
         Command::Schema => schema(),

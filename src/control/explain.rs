@@ -3,6 +3,7 @@
 //! Uses the parser, path rules and router that serve requests, so it cannot disagree with them.
 
 mod credentials;
+mod limits;
 mod policies;
 
 use std::fmt::Write;

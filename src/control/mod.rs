@@ -21,6 +21,7 @@ mod kernel_tls;
 pub mod logs;
 pub mod oidc;
 pub mod process;
+pub mod quotas;
 pub mod ready;
 pub mod reload;
 mod run;

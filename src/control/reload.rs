@@ -35,7 +35,7 @@ use crate::{
     config::{
         Snapshot,
         report::plural,
-        snapshot::{Bind, ListenerRule, Runtime, Upstream},
+        snapshot::{Bind, ListenerRule, Upstream},
     },
     telemetry::{
         metrics::{
@@ -454,7 +454,7 @@ impl Reloads {
     ) {
         let before = self.current.clone();
         snapshot.generation = before.generation + 1;
-        let fixed = warn_of_fixed(&before.runtime, &snapshot.runtime);
+        let fixed = warn_of_fixed(&before, &snapshot);
         let binds: Vec<Bind> = opened.listeners().map(|(_, at)| at.clone()).collect();
         self.listeners = listener_views(&snapshot, &self.listeners, &binds);
         running.places.resize(before.limits.connections_max, snapshot.limits.connections_max);
@@ -548,7 +548,7 @@ fn names(snapshot: &Snapshot) -> Names {
         listeners: snapshot.listeners.iter().map(|listener| listener.name.clone()).collect(),
         routes: snapshot.routes.iter().map(|route| route.name.clone()).collect(),
         upstreams: snapshot.upstreams.iter().map(upstream).collect(),
-        limits: snapshot.rate_limits.iter().map(|limit| limit.name.clone()).collect(),
+        limits: snapshot.limit_names(),
         series_max: snapshot.metrics.series_max as usize,
         is_off: !snapshot.metrics.enabled,
     }
@@ -578,8 +578,11 @@ fn announce(before: &Snapshot, now: &Snapshot, gone: &[Held], new: &Opened) {
 }
 
 /// Says which settings differ but cannot change while the process runs.
-fn warn_of_fixed(before: &Runtime, now: &Runtime) -> Vec<String> {
+fn warn_of_fixed(before: &Snapshot, now: &Snapshot) -> Vec<String> {
+    let is_moved = before.quota_store != now.quota_store;
+    let (before, now) = (&before.runtime, &now.runtime);
     let differs = [
+        ("quota_store", is_moved),
         ("runtime.workers", before.workers != now.workers),
         ("runtime.io", before.io != now.io),
         ("runtime.ring_entries", before.ring_entries != now.ring_entries),

@@ -23,6 +23,7 @@ use super::{
     jwks::Jwks,
     logs::Logs,
     oidc::Logins,
+    quotas::Quotas,
     ready::{Life, Readiness},
     reload::{Loaded, Refused, Reloads, Running},
     sockets::{Held, Sockets},
@@ -157,6 +158,7 @@ pub struct Gateway {
     pub acme: Acme,
     pub jwks: Jwks,
     pub fleet: Fleet,
+    pub quotas: Quotas,
     pub logins: Logins,
     /// Everything that is counted. Locked only by control's own threads.
     pub registry: Arc<Mutex<Registry>>,
@@ -191,12 +193,14 @@ impl Gateway {
                 Ending::Leaving(at) if Instant::now() >= at => self.drain(&Arc::default()),
                 Ending::Draining(at) if Instant::now() >= at => {
                     tracing::error!("workers did not end in time");
+                    self.quotas.finish();
                     self.logs.finish(LOGS_GRACE);
                     return ExitCode::FAILURE;
                 }
                 _ => {}
             }
         }
+        self.quotas.finish();
         self.logs.finish(LOGS_GRACE);
         self.last_words()
     }
@@ -273,6 +277,9 @@ impl Gateway {
                 let _ = reply.send(Err(Refused::NotNow(why)));
             }
             Ask::Reload(reply) => self.reloads.ask(&self.tell, Some(reply)),
+            Ask::Quota(wish, reply) => {
+                let _ = reply.send(self.workers.change_quota(wish));
+            }
             Ask::Endpoint(wish, reply) => {
                 let (done, obeyed) = oneshot::channel();
                 let _ = reply.send(self.set_endpoint(&wish, done).map(|()| obeyed));
@@ -414,7 +421,9 @@ impl Gateway {
         }
         let timeout = Duration::from_millis(self.reloads.current().runtime.upgrade_timeout_ms);
         let admin = self.admin.sockets();
-        Upgrade::begin(&self.sockets, admin, timeout, self.tell.clone())
+        self.quotas.hand_over();
+        let begun = Upgrade::begin(&self.sockets, admin, timeout, self.tell.clone());
+        begun.inspect_err(|_| self.quotas.go_on())
     }
 
     fn upgraded(&mut self, outcome: Result<Successor, String>) {
@@ -422,6 +431,7 @@ impl Gateway {
         match outcome {
             Ok(successor) => {
                 tracing::info!(pid = successor.pid, "upgraded: the new process serves");
+                self.quotas.leave();
                 // Asked of us, meant for whoever serves.
                 let signals = [(upgrade.reload_asked, SIGHUP), (self.is_ending(), SIGTERM)];
                 for (_, signal) in signals.iter().filter(|(asked, _)| *asked) {
@@ -439,6 +449,7 @@ impl Gateway {
                 }
             }
             Err(why) => {
+                self.quotas.go_on();
                 refuse_upgrade(why, upgrade.done);
                 if upgrade.reload_asked {
                     self.reload();

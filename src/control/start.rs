@@ -23,6 +23,7 @@ use super::{
     jwks::Jwks,
     logs::Logs,
     oidc::Logins,
+    quotas::{self, Quotas, ledger::Ledger},
     ready::{Life, Readiness},
     reload::Reloads,
     run::{Ending, Event, Gateway, announce_listener, refuse_upgrade, view_of},
@@ -60,7 +61,8 @@ impl Gateway {
         let opened = sockets.open(snapshot.listeners.iter(), snapshot.limits.unsent_bytes)?;
         sockets.decline_rest(&opened);
         let binds: Vec<Bind> = opened.listeners().map(|(_, at)| at.clone()).collect();
-        let mut gateway = Gateway::build(snapshot, file, sockets, &cores, &binds)?;
+        let kept = quotas::open(&snapshot, takeover.is_some())?;
+        let mut gateway = Gateway::build(snapshot, file, sockets, (&cores, &binds), kept)?;
         let reload = gateway.begin(opened, &cores, takeover)?;
         ready(&binds);
         if reload {
@@ -75,8 +77,8 @@ impl Gateway {
         snapshot: Snapshot,
         file: Option<PathBuf>,
         sockets: Sockets,
-        cores: &[u32],
-        binds: &[Bind],
+        (cores, binds): (&[u32], &[Bind]),
+        (ledger, folder): (Ledger, Option<quotas::Folder>),
     ) -> Result<Gateway, String> {
         let (tell, events) = mpsc::channel();
         catch_signals(tell.clone()).map_err(|e| format!("cannot catch signals: {e}"))?;
@@ -88,7 +90,7 @@ impl Gateway {
         let (reloads, copies) =
             Reloads::begin(file, snapshot, registry.clone(), binds, systemd.clone());
         let shares = copies.into_iter().zip(outlets);
-        let workers = Workers::start(cores, shares, places.clone(), tell.clone())?;
+        let workers = Workers::start(cores, shares, places.clone(), ledger.clone(), tell.clone())?;
         let views: Vec<_> = (0..cores.len()).map(|worker| workers.view(worker)).collect();
         let (readiness, overrides) = (Readiness::default(), Overrides::default());
         let view = view_of(&reloads, &views, &overrides, unix_now());
@@ -96,8 +98,9 @@ impl Gateway {
         let board = Board::default();
         let acme = Acme::new(board.clone());
         let counted =
-            Counted { registry: registry.clone(), logs: logs.clone(), spans, acme: board };
+            Counted { registry: registry.clone(), logs: logs.clone(), spans, acme: board, ledger };
         let shared = Shared::new(view, ready_as, counted, tell.clone());
+        let quotas = Quotas::begin(folder, &shared)?;
         let admin = admin::Server::idle(shared.clone())?;
         Ok(Gateway {
             workers,
@@ -120,6 +123,7 @@ impl Gateway {
             acme,
             jwks: Jwks::default(),
             fleet: Fleet::default(),
+            quotas,
             logins: Logins::default(),
             registry,
             connections_cut: 0,

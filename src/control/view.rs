@@ -14,8 +14,8 @@ use std::{
 };
 
 use super::{
-    acme::Board, endpoints::Overrides, history::History, logs::Logs, ready::Readiness, run::Event,
-    spans::SpanTotals, watch::Signs,
+    acme::Board, endpoints::Overrides, history::History, logs::Logs, quotas::ledger::Ledger,
+    ready::Readiness, run::Event, spans::SpanTotals, watch::Signs,
 };
 use crate::{
     config::{
@@ -53,6 +53,8 @@ pub struct Counted {
     pub logs: Logs,
     pub spans: SpanTotals,
     pub acme: Board,
+    /// What was used of quotas.
+    pub ledger: Ledger,
 }
 
 impl Deref for Shared {

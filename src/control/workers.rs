@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{cores, errands, reload::WorkerCopy, run::Event, view::WorkerView};
+use tokio::sync::oneshot;
+
+use super::{
+    cores, errands, quotas::ledger::Ledger, reload::WorkerCopy, run::Event, view::WorkerView,
+};
 use crate::worker::{
     self, Drained, Seed,
     beat::Beat,
@@ -21,6 +25,8 @@ use crate::worker::{
     listener::Bound,
     logs::Outlet,
     mailbox::{self, Done, Message, Opening, Sender},
+    rate_limits::quota,
+    report::Question,
     runtime::Driver,
     siblings::Sibling,
 };
@@ -39,6 +45,8 @@ pub struct Workers {
     places: Places,
     /// Where they leave errands.
     desk: Desk,
+    /// What was used of quotas.
+    ledger: Ledger,
     tell: mpsc::Sender<Event>,
 }
 
@@ -63,6 +71,7 @@ impl Workers {
         cores: &[u32],
         shares: impl Iterator<Item = (WorkerCopy, Vec<Outlet>)>,
         places: Places,
+        ledger: Ledger,
         tell: mpsc::Sender<Event>,
     ) -> Result<Workers, String> {
         let slot = |core: &u32| Slot {
@@ -78,8 +87,8 @@ impl Workers {
         });
         let siblings = siblings.collect::<io::Result<_>>().map_err(|e| format!("workers: {e}"))?;
         let desk = errands::begin().map_err(|e| format!("errands: {e}"))?;
-        let homes = Homes::new(slots.len()).map_err(|e| format!("workers: {e}"))?;
-        let mut workers = Workers { slots, siblings, homes, places, desk, tell };
+        let homes = Homes::new(slots.len(), ledger.seeds()).map_err(|e| format!("workers: {e}"))?;
+        let mut workers = Workers { slots, siblings, homes, places, desk, ledger, tell };
         for (index, (copy, outlets)) in shares.into_iter().enumerate() {
             workers.spawn(index, copy, outlets).map_err(|e| format!("worker {index}: {e}"))?;
         }
@@ -93,6 +102,8 @@ impl Workers {
         let (core, beat, tell) = (slot.core, slot.beat.clone(), self.tell.clone());
         let (places, own) = (self.places.clone(), beat.clone());
         let desk = self.desk.clone();
+        let quotas = self.ledger.of_worker(index, self.homes.workers());
+        let parting = self.ledger.parting();
         let (snapshot, series, spans) = copy;
         let seed = Seed {
             index,
@@ -106,6 +117,8 @@ impl Workers {
             siblings,
             homes,
             desk,
+            quotas,
+            parting,
         };
         let body = move || {
             own.begin();
@@ -183,6 +196,26 @@ impl Workers {
         });
         // Its first message: there is room.
         let _ = running.mailbox.send(Message::Listen(Box::new(Opening { listeners, done })));
+    }
+
+    /// Has the home of a key change what it has used of a quota. Answers where it says how many
+    /// changes it made.
+    pub fn change_quota(&self, wish: quota::Wish) -> Result<oneshot::Receiver<usize>, String> {
+        let home = self.homes.of(wish.key());
+        if let Some(why) = self.cannot_be_told() {
+            return Err(why);
+        }
+        let Some(running) = &self.slots[home].running else {
+            return Err(format!("{}, which counts this key, does not run", name(home)));
+        };
+        let (reply, done) = oneshot::channel();
+        let answer = Box::new(move |count| {
+            // Whoever asked may have given up.
+            let _ = reply.send(count);
+        });
+        let question = Question::ChangeQuotas(vec![wish], answer);
+        let sent = running.mailbox.send(Message::Ask(question));
+        sent.map(|()| done).map_err(|_| format!("{} takes no messages", name(home)))
     }
 
     /// A worker's thread is over.

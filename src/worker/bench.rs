@@ -153,7 +153,7 @@ impl Judged<'_> {
                     policies::before(self.worker, self.generation, exchange, of, &mut sink);
                 let mut context = Context::from_waker(Waker::noop());
                 match std::pin::pin!(before).poll(&mut context) {
-                    Poll::Ready(Ok(Passed::On(permit))) => permit,
+                    Poll::Ready(Ok(Passed::On(permit, _))) => permit,
                     other => panic!("the request passes at once: {other:?}"),
                 }
             }
@@ -285,7 +285,7 @@ fn worker(snapshot: Snapshot, queues: &[Arc<Queue>]) -> Worker {
         upstreams: snapshot.upstreams.iter().map(upstream).collect(),
         consumers: Vec::new(),
         has_more_consumers: false,
-        limits: snapshot.rate_limits.iter().map(|limit| limit.name.clone()).collect(),
+        limits: snapshot.limit_names(),
         series_max: snapshot.metrics.series_max as usize,
         is_off: !snapshot.metrics.enabled,
     };
@@ -303,8 +303,10 @@ fn worker(snapshot: Snapshot, queues: &[Arc<Queue>]) -> Worker {
         beat: Arc::default(),
         places: Places::new(1),
         siblings: [alone].into(),
-        homes: Homes::new(1).expect("an eventfd"),
+        homes: Homes::new(1, crate::policy::limit::Seeds::default()).expect("an eventfd"),
         desk: super::errand::desk().0,
+        quotas: Vec::new(),
+        parting: Box::new(|_, _| {}),
     };
     Worker::new(seed, true).expect("an eventfd").0
 }

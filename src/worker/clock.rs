@@ -77,6 +77,13 @@ pub fn unix_s() -> u64 {
     u64::try_from(clock_gettime(ClockId::RealtimeCoarse).tv_sec).unwrap_or(0)
 }
 
+/// Nanoseconds since 1970, of the coarse clock.
+pub fn unix_ns() -> u64 {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec.unsigned_abs())
+}
+
 /// Reads the clock. This or [`completed`] is called wherever a task goes on after waiting, so that
 /// what runs in between asks no clock.
 #[inline]

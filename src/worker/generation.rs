@@ -11,7 +11,9 @@ use http::HeaderValue;
 
 use super::{
     auth::States,
+    concurrency,
     forward::UpstreamState,
+    home::Homes,
     logs::{Logs, Outlet},
     rate_limits::Limits,
 };
@@ -40,6 +42,8 @@ pub struct Generation {
     pub spans: Option<Arc<SpanQueue>>,
     pub logs: Logs,
     pub rate_limits: Limits,
+    /// Requests in progress.
+    pub concurrency: concurrency::Limits,
     /// What is written into the Via field of responses over HTTP/2, by the version they were
     /// received in. Made once, and each worker its own: the copies count references.
     vias: [Option<HeaderValue>; Version::ALL.len()],
@@ -62,12 +66,14 @@ impl Generation {
         outlets: Vec<Outlet>,
         spans: Option<Arc<SpanQueue>>,
         rate_limits: Limits,
+        homes: &Homes,
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| Rc::new(UpstreamState::new(rule)));
         let logs = Logs::first(outlets);
         let (states, vias) = (states.collect(), vias(snapshot.forwarding.via.name()));
         let auth = States::first(&snapshot);
-        Generation { states, snapshot, series, logs, spans, rate_limits, vias, auth }
+        let concurrency = concurrency::Limits::of(&snapshot, homes, None);
+        Generation { states, snapshot, series, logs, spans, rate_limits, concurrency, vias, auth }
     }
 
     /// The generation after this one.
@@ -78,6 +84,7 @@ impl Generation {
         outlets: Vec<Outlet>,
         spans: Option<Arc<SpanQueue>>,
         rate_limits: Limits,
+        homes: &Homes,
     ) -> Generation {
         let states = snapshot.upstreams.iter().map(|rule| match self.named(&rule.name) {
             Some((before, state)) if is_same_choice(before, rule) => state.clone(),
@@ -87,7 +94,18 @@ impl Generation {
         let logs = self.logs.next(outlets);
         let (states, vias) = (states.collect(), vias(snapshot.forwarding.via.name()));
         let auth = self.auth.next(&self.snapshot, &snapshot);
-        let next = Generation { states, snapshot, series, logs, spans, rate_limits, vias, auth };
+        let concurrency = concurrency::Limits::of(&snapshot, homes, Some(&self.concurrency));
+        let next = Generation {
+            states,
+            snapshot,
+            series,
+            logs,
+            spans,
+            rate_limits,
+            concurrency,
+            vias,
+            auth,
+        };
         for (rule, state) in self.upstreams() {
             let kept = next.named(&rule.name).map(|(_, state)| &**state);
             state.close_all_but(kept);

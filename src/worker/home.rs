@@ -23,7 +23,8 @@ use std::{
 use ahash::RandomState;
 use crossbeam_queue::ArrayQueue;
 
-use super::{Worker, auth::nonces, bell::Bell, clock, rate_limits};
+use super::{Worker, auth::nonces, bell::Bell, clock, concurrency, rate_limits};
+use crate::policy::limit::Seeds;
 
 /// Letters that may wait for one worker.
 const LETTERS_MAX: usize = 8 * 1024;
@@ -33,6 +34,7 @@ const LETTERS_MAX: usize = 8 * 1024;
 pub enum Letter {
     Limit(rate_limits::Letter),
     Nonce(nonces::Letter),
+    Permit(concurrency::Letter),
 }
 
 /// One worker, as those see it who have something for it.
@@ -52,16 +54,18 @@ pub struct Homes {
     all: Arc<[Home]>,
     /// Makes keys.
     pub random: RandomState,
+    /// Makes those that outlive the process.
+    pub seeds: Seeds,
 }
 
 impl Homes {
-    pub fn new(workers: usize) -> io::Result<Homes> {
+    pub fn new(workers: usize, seeds: Seeds) -> io::Result<Homes> {
         let home = |_| {
             let (is_open, begun) = (AtomicBool::new(false), AtomicU32::new(0));
             Ok(Home { letters: ArrayQueue::new(LETTERS_MAX), is_open, begun, bell: Bell::new()? })
         };
         let all = (0..workers).map(home).collect::<io::Result<_>>()?;
-        Ok(Homes { all, random: RandomState::new() })
+        Ok(Homes { all, random: RandomState::new(), seeds })
     }
 
     pub fn workers(&self) -> usize {
@@ -71,8 +75,7 @@ impl Homes {
     /// The worker whose key this is.
     #[inline]
     pub fn of(&self, key: u64) -> usize {
-        // The upper bits, evenly; tables use others.
-        ((u128::from(key) * self.all.len() as u128) >> 64) as usize
+        home_of(key, self.all.len())
     }
 
     /// Leaves a letter for a worker; gives it back when there is no room or nobody there.
@@ -93,13 +96,30 @@ impl Homes {
 
     /// The worker that was started last was not the first one here.
     pub fn is_successor(&self, worker: usize) -> bool {
-        self.all[worker].begun.load(Ordering::Relaxed) > 1
+        self.life(worker) > 1
+    }
+
+    /// How often a worker of this number was started: tells it from those that were here before.
+    pub fn life(&self, worker: usize) -> u32 {
+        self.all[worker].begun.load(Ordering::Relaxed)
+    }
+
+    /// Somebody takes what is left for this worker.
+    pub fn is_open(&self, worker: usize) -> bool {
+        self.all[worker].is_open.load(Ordering::Relaxed)
     }
 
     /// From now on nobody takes what is left for this worker.
     pub fn close(&self, worker: usize) {
         self.all[worker].is_open.store(false, Ordering::Release);
     }
+}
+
+/// The worker, of so many, whose key this is.
+#[inline]
+pub fn home_of(key: u64, workers: usize) -> usize {
+    // The upper bits, evenly; tables use others.
+    ((u128::from(key) * workers as u128) >> 64) as usize
 }
 
 /// Takes in what others leave, for as long as the worker runs.
@@ -116,6 +136,7 @@ pub async fn serve(worker: Rc<Worker>) {
                 match letter {
                     Letter::Limit(letter) => rate_limits::receive(&worker, letter),
                     Letter::Nonce(letter) => nonces::receive(&worker, letter),
+                    Letter::Permit(letter) => concurrency::receive(&worker, letter),
                 }
             }
             ear.wait().await?;
@@ -137,7 +158,7 @@ mod tests {
     #[test]
     fn every_key_has_a_home_and_all_have_as_many() {
         for workers in 1..9 {
-            let homes = Homes::new(workers).expect("eventfds");
+            let homes = Homes::new(workers, Seeds(1, 2)).expect("eventfds");
             let mut have = vec![0u32; workers];
             for n in 0..10_000u64 {
                 have[homes.of(homes.random.hash_one(n))] += 1;
@@ -149,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_letter_comes_back_when_nobody_is_there_or_there_is_no_room() {
-        let homes = Homes::new(2).expect("eventfds");
+        let homes = Homes::new(2, Seeds(1, 2)).expect("eventfds");
         assert!(homes.leave(1, letter(1)).is_err(), "not open yet");
         assert!(!homes.begin(1));
         homes.all[1].is_open.store(true, Ordering::Relaxed);

@@ -20,6 +20,7 @@ pub mod buffers;
 pub mod client;
 pub mod clients;
 pub mod clock;
+pub mod concurrency;
 pub mod deadline;
 pub mod door;
 #[cfg(debug_assertions)]
@@ -102,6 +103,7 @@ use home::Homes;
 use listener::{Bound, Listening};
 use logs::Outlet;
 use mailbox::{Adoption, Mailbox, Message};
+use rate_limits::quota;
 use ring::RingView;
 use roster::Roster;
 use runtime::Driver;
@@ -141,6 +143,8 @@ pub struct Worker {
     pub homes: Homes,
     /// Requests that wait for the home of their key.
     pub limit_waits: rate_limits::Waits,
+    /// Requests that wait for others to end.
+    pub permit_waits: concurrency::Waits,
     /// Every client connection, for whoever asks.
     pub roster: Rc<Roster>,
     pub slowest: Slowest,
@@ -162,6 +166,8 @@ pub struct Worker {
     pub is_epoll: bool,
     /// Where heads are written before they go in front of a body.
     scratch: Cell<Vec<u8>>,
+    /// Room for lines that are added to a response.
+    lines: Cell<Vec<u8>>,
     // Boxed because an exchange holds it across awaits: a pointer keeps its task small.
     #[expect(clippy::vec_box, reason = "handed out as a box")]
     requests: RefCell<Vec<Box<Request>>>,
@@ -186,7 +192,14 @@ pub struct Seed {
     pub homes: Homes,
     /// Where it leaves errands.
     pub desk: Desk,
+    /// What is known of the quotas of keys whose home it is.
+    pub quotas: Vec<quota::Line>,
+    /// Told what has changed of them when the worker has ended.
+    pub parting: Parting,
 }
+
+/// Takes the last changes of quotas, and what was on lease and not used.
+pub type Parting = Box<dyn FnOnce(Vec<quota::Line>, Vec<quota::Line>) + Send>;
 
 /// Why a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,9 +219,9 @@ impl Worker {
         let (siblings, homes) = (seed.siblings, seed.homes);
         let errands = Errands::new(seed.desk)?;
         let siblings = Siblings::new(siblings, index);
-        let limits = rate_limits::Limits::first(&snapshot, &homes, index);
+        let limits = rate_limits::Limits::first(&snapshot, &homes, index, &seed.quotas);
         let nonces = Nonces::new(&homes, index);
-        let first = Generation::first(snapshot, series, outlets, spans, limits);
+        let first = Generation::first(snapshot, series, outlets, spans, limits, &homes);
         let limits = &first.limits;
         let (own_max, all_max) = (limits.connections_per_worker_max, limits.connections_max);
         let pipe_bytes = limits.splice_bytes as usize;
@@ -235,6 +248,7 @@ impl Worker {
             siblings,
             homes,
             limit_waits: rate_limits::Waits::default(),
+            permit_waits: concurrency::Waits::default(),
             roster: Rc::default(),
             slowest: Slowest::default(),
             errands,
@@ -247,6 +261,7 @@ impl Worker {
             is_cut: Cell::new(false),
             is_epoll,
             scratch: Cell::default(),
+            lines: Cell::default(),
             requests: RefCell::default(),
             response_heads: RefCell::default(),
         };
@@ -275,13 +290,15 @@ impl Worker {
         self.pipes.resize(limits.splice_bytes as usize);
         let Adoption { snapshot, series, outlets, spans, listeners, done } = adoption;
         let limits = self.snapshot().rate_limits.next(&snapshot, &self.homes);
-        let next = Rc::new(self.snapshot().next(snapshot, series, outlets, spans, limits));
+        let next =
+            Rc::new(self.snapshot().next(snapshot, series, outlets, spans, limits, &self.homes));
         self.keep_listeners_of(&next);
         let failed = self.listen(&next, listeners);
         self.serve_with(&next);
         // The previous one is dropped outside the borrow: its connections close with it.
         let _previous = self.generation.replace(next);
         self.known.clear();
+        concurrency::adopted(self);
         self.beat.set(Doing::Waiting);
         done(failed);
     }
@@ -358,8 +375,9 @@ impl Worker {
 /// Runs a worker on the calling thread until it is drained or stopped. A panic that is not one
 /// connection's, or a mailbox that breaks, ends the worker with an error, after a last moment for
 /// its connections.
-pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
+pub fn run(mut seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     clock::refresh();
+    let parting = std::mem::replace(&mut seed.parting, Box::new(|_, _| {}));
     let (worker, mailbox) = Worker::new(seed, driver.is_epoll())?;
     let worker = Rc::new(worker);
     worker.metrics.tid.set(rustix::thread::gettid().as_raw_pid() as u64);
@@ -368,6 +386,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     let error = match catch_unwind(AssertUnwindSafe(|| driver.block_on(work))) {
         Ok(Ok(drained)) => {
             worker.homes.close(worker.index);
+            worker.snapshot().rate_limits.part(parting);
             let end = end::end(worker.clone());
             if !matches!(catch_unwind(AssertUnwindSafe(|| driver.block_on(end))), Ok(true)) {
                 // As below.
@@ -380,6 +399,7 @@ pub fn run(seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     };
     worker.siblings.close();
     worker.homes.close(worker.index);
+    worker.snapshot().rate_limits.part(parting);
     let last = end::last_moment(worker.clone());
     let _ = catch_unwind(AssertUnwindSafe(|| driver.block_on(last)));
     worker.clients.abandon();
@@ -415,6 +435,7 @@ async fn tick(worker: Rc<Worker>) {
         worker.alarms.sweep(clock::now_ms());
         worker.generation.borrow().logs.tick();
         rate_limits::sweep(&worker);
+        concurrency::sweep(&worker);
         ticks += 1;
         if ticks.is_multiple_of(siblings::LOOK_TICKS) {
             siblings::look(&worker);
@@ -429,6 +450,7 @@ async fn tick(worker: Rc<Worker>) {
             snapshot.sweep(clock::now_ms());
             rate_limits::measure(&snapshot);
             worker.nonces.sweep(&worker.metrics);
+            concurrency::measure(&snapshot);
             worker.crowd.sweep(snapshot.http2.stalled_bytes);
             worker.listening.borrow().iter().for_each(Listening::measure);
         }

@@ -19,13 +19,14 @@ use super::{
     Worker,
     beat::Doing,
     clock::now_ns,
+    concurrency,
     exchange::{Exchange, RequestBody, ResponseSink},
     forward,
     generation::Generation,
     grpc_web,
     logs::{self, Malformed},
     policies::{self, Passed},
-    rate_limits::charge,
+    rate_limits::{Taken, charge},
     respond::{self, Answer},
     shape, trace,
 };
@@ -42,7 +43,7 @@ use crate::{
         refusal,
         route::RouteMatch,
     },
-    telemetry::record::Sent,
+    telemetry::{metrics::shards::Series, record::Sent},
     wire::Method,
 };
 
@@ -165,19 +166,13 @@ async fn phases<B: RequestBody, S: ResponseSink>(
             let policies = asked.policies();
             let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
-                Passed::On(permit) if charging(rule, policies).is_some() => {
-                    let (to, both) = ((&matched, permit), (body, sink));
+                Passed::On(permit, taken) if goes_on(rule, policies) => {
+                    let (to, both) = ((&matched, permit, taken), (body, sink));
                     // Boxed: it must not enlarge the task of other requests.
-                    let act = charge::act(worker, snapshot, exchange, to, policies, both);
+                    let act = go_on(worker, snapshot, exchange, to, policies, both);
                     return Box::pin(act).await;
                 }
-                Passed::On(permit) if policies.shapes() => {
-                    let (to, both) = ((&matched, permit), (body, sink));
-                    // Boxed, too.
-                    let act = shape::act(worker, snapshot, exchange, to, policies, both);
-                    return Box::pin(act).await;
-                }
-                Passed::On(permit) => permit,
+                Passed::On(permit, _) => permit,
                 Passed::Answered => return Ok(()),
             }
         }
@@ -199,6 +194,48 @@ async fn phases<B: RequestBody, S: ResponseSink>(
         Action::Respond(fixed) => answer(snapshot, exchange, fixed, sink).await,
         Action::Redirect(to) => redirect(snapshot, exchange, &matched, to, sink).await,
     }
+}
+
+/// Whether [`go_on`] has to do with a request.
+fn goes_on(rule: &Route, policies: &Policies) -> bool {
+    !policies.concurrency.is_empty() || charging(rule, policies).is_some() || policies.shapes()
+}
+
+/// What [`phases`] does with a request that its policies have let pass, where they have more to do
+/// with it, or somebody holds something meanwhile.
+async fn go_on<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    (matched, permit, taken): (&RouteMatch, Permit, Taken),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let to = (matched, permit, taken);
+    if policies.concurrency.is_empty() {
+        return settled(worker, snapshot, exchange, to, policies, (body, sink)).await;
+    }
+    concurrency::act(worker, snapshot, exchange, to, policies, (body, sink)).await
+}
+
+/// The same when nothing is to be held meanwhile, or is held.
+pub(super) async fn settled<B: RequestBody, S: ResponseSink>(
+    worker: &Worker,
+    snapshot: &Generation,
+    exchange: &mut Exchange,
+    (matched, permit, taken): (&RouteMatch, Permit, Taken),
+    policies: &Policies,
+    (body, sink): (&mut B, &mut S),
+) -> Result<(), Refusal> {
+    let rule = snapshot.route(matched.route);
+    let forwards = matches!(rule.action, Action::Forward(_));
+    if charging(rule, policies).is_some() || forwards && !policies.shapes() {
+        // Also where nothing is charged: `phases` wants to be alone with this body and sink.
+        let to = (matched, permit, taken);
+        return charge::act(worker, snapshot, exchange, to, policies, (body, sink)).await;
+    }
+    let to = (matched, permit);
+    shape::act(worker, snapshot, exchange, to, policies, (body, sink)).await
 }
 
 /// Does what the route says, where policies change what goes in and comes out.
@@ -354,14 +391,23 @@ pub(super) fn record(worker: &Worker, snapshot: &Generation, exchange: &Exchange
     if let Some(overhead_ns) = record.overhead_ns(sent) {
         series.worker.overhead.record(overhead_ns);
     }
+    count_consumer(series, exchange, done);
+    let route = series.route(exchange.route);
+    route.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
+    route.duration.record(duration_ns);
+}
+
+#[inline]
+fn count_consumer(series: &Series, exchange: &Exchange, done: &Done) {
+    let sent = &done.sent;
     if let Some(consumer) = exchange.identity.as_ref().and_then(|identity| identity.consumer)
         && let Some(shard) = series.consumer(consumer)
     {
         shard.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
+        if let Some(refusal) = done.refused {
+            shard.refused(refusal.reason);
+        }
     }
-    let route = series.route(exchange.route);
-    route.traffic.count(sent.status, done.received_bytes, sent.body_bytes);
-    route.duration.record(duration_ns);
 }
 
 /// What is kept of something that was refused before it could become an exchange.

@@ -10,16 +10,16 @@
 //! authenticate → Identity              401
 //! authorise → Permit                   401 403
 //! rate limits of identities, and plans 429
+//! quotas                               429
 //! validate                             400 413 415 422 503
 //! transform request                    400 413
+//! requests in progress                 429 503
 //! ```
 //!
 //! A phase that can be decided at once does not wait; what may wait is boxed, so that it costs the
 //! others nothing. What a policy has to tell the client with the response, whoever makes that, it
 //! adds to the sink (`ResponseSink::add_fields`); what it tells the upstream, to the exchange
 //! ([`UpstreamFields`]).
-
-use std::borrow::Cow;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -28,12 +28,12 @@ use super::{
     auth::{self, Entered},
     exchange::{Exchange, OwnResponse, ResponseSink},
     generation::Generation,
-    rate_limits,
+    rate_limits::{self, Taken},
     reshape::Dropped,
     respond, shape,
 };
 use crate::{
-    config::snapshot::{LimitId, Maintenance, Policies},
+    config::snapshot::{Maintenance, Policies},
     policy::{
         Refusal,
         addresses::{Addresses, Verdict},
@@ -54,8 +54,8 @@ use crate::{
 /// What the phases come to, unless they refuse.
 #[derive(Debug)]
 pub enum Passed {
-    /// The request may be forwarded, or answered as the route says.
-    On(Permit),
+    /// The request may be forwarded, or answered as the route says. What it took of its limits.
+    On(Permit, Taken),
     /// The client has its response.
     Answered,
 }
@@ -129,24 +129,6 @@ pub fn tell<S: ResponseSink>(exchange: &Exchange, policies: &Policies, sink: &mu
     }
 }
 
-/// Rate limits of the plan of the consumer that the request is from, but for those that the route
-/// has asked already.
-fn plan_limits<'s>(
-    snapshot: &'s Generation,
-    exchange: &Exchange,
-    policies: &Policies,
-) -> Option<Cow<'s, [LimitId]>> {
-    let consumer = exchange.identity.as_ref()?.consumer?;
-    let limits = &*snapshot.consumers.plan(consumer)?.rate_limits;
-    let own = policies.rate_limits.as_deref();
-    let is_asked =
-        |id: &LimitId| own.is_some_and(|own| own.early.contains(id) || own.late.contains(id));
-    match limits.iter().any(is_asked) {
-        false => Some(Cow::Borrowed(limits)),
-        true => Some(limits.iter().copied().filter(|id| !is_asked(id)).collect()),
-    }
-}
-
 /// The phases of a route that has policies.
 pub async fn before<S: ResponseSink>(
     worker: &Worker,
@@ -184,8 +166,10 @@ pub async fn before<S: ResponseSink>(
     if !policies.own_cookies.is_empty() {
         auth::keep_own_cookies(exchange, &policies.own_cookies);
     }
+    let mut taken = Taken::default();
     if let Some(limits) = &policies.rate_limits {
-        rate_limits::admit(worker, snapshot, exchange, &limits.early, sink).await?;
+        let early = (limits.early.iter().copied(), &mut taken);
+        rate_limits::admit(worker, snapshot, exchange, policies, early, sink).await?;
     }
     if let Some(rule) = &policies.authenticate
         && auth::authenticate(worker, snapshot, exchange, rule, sink).await? == Entered::Answered
@@ -199,11 +183,9 @@ pub async fn before<S: ResponseSink>(
             return Box::pin(entered).await.map(|()| Passed::Answered);
         }
     };
-    if let Some(limits) = &policies.rate_limits {
-        rate_limits::admit(worker, snapshot, exchange, &limits.late, sink).await?;
-    }
-    if let Some(limits) = plan_limits(snapshot, exchange, policies) {
-        rate_limits::admit(worker, snapshot, exchange, &limits, sink).await?;
+    if policies.rate_limits.is_some() || exchange.identity.is_some() {
+        let late = (rate_limits::late(snapshot, exchange, policies), &mut taken);
+        rate_limits::admit(worker, snapshot, exchange, policies, late, sink).await?;
     }
     if let Some(rule) = &policies.validate {
         // As the upstream gets it: without credentials that are not for it.
@@ -212,7 +194,7 @@ pub async fn before<S: ResponseSink>(
         shape::check_parameters(worker, exchange, rule, asked, sink).await?;
     }
     shape::request(snapshot, exchange, matched, policies)?;
-    Ok(Passed::On(permit))
+    Ok(Passed::On(permit, taken))
 }
 
 /// Refuses, or only tells so where the policy is in shadow mode.

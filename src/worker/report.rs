@@ -5,7 +5,10 @@
 
 use std::rc::Rc;
 
-use super::{Worker, clock, mailbox::EndpointChange, roster::ConnectionLine, slowest::SlowRequest};
+use super::{
+    Worker, clock, mailbox::EndpointChange, rate_limits::quota, roster::ConnectionLine,
+    slowest::SlowRequest,
+};
 
 /// What control asks; each answer is sent by calling what comes with it.
 pub enum Question {
@@ -13,6 +16,10 @@ pub enum Question {
     Connections(usize, Answer<Vec<ConnectionLine>>),
     /// The slowest requests, and the clock their times are of.
     Slowest(Answer<(u64, Vec<SlowRequest>)>),
+    /// So many keys whose use of a quota has changed since they were last told.
+    QuotaChanges(usize, Answer<Vec<quota::Line>>),
+    /// Changes what keys have used of quotas; tells of how many.
+    ChangeQuotas(Vec<quota::Wish>, Answer<usize>),
 }
 
 pub type Answer<T> = Box<dyn FnOnce(T) + Send>;
@@ -24,6 +31,10 @@ impl Worker {
             Question::Connections(max, answer) => {
                 answer(self.roster.lines(&self.snapshot(), max));
             }
+            Question::QuotaChanges(max, answer) => {
+                answer(self.snapshot().rate_limits.changes(max));
+            }
+            Question::ChangeQuotas(wishes, answer) => answer(self.change_quotas(&wishes)),
             Question::Slowest(answer) => answer((clock::now_ms(), self.slowest.list())),
         }
     }

@@ -108,3 +108,53 @@ fn a_plan_is_for_each_of_its_consumers_on_every_route_that_asks() {
     assert_eq!(statuses, [200, 200, 200, 200, 429]);
     assert!((0..8).all(|_| ask("/a", FREE).status == 200));
 }
+
+/// The limits of a route before and after authentication, those of a plan and quotas: whichever
+/// refuses a request, the others have not counted it.
+#[test]
+fn what_one_limit_refuses_is_charged_to_no_other() {
+    // By which of them each consumer may have two requests.
+    for (route, plan, reason) in [
+        ("rate_limits = [\"all\", \"each\"]", "", "limit.exhausted"),
+        ("rate_limits = [\"all\"]", "rate_limits = [\"each\"]", "limit.exhausted"),
+        ("rate_limits = [\"all\"]", "quotas = [\"month\"]", "limit.quota"),
+        ("rate_limits = [\"all\"]\nquotas = [\"month\"]", "", "limit.quota"),
+        (
+            "rate_limits = [\"all\"]\nquotas = [\"most\"]",
+            "rate_limits = [\"each\"]\nquotas = [\"month\"]",
+            "limit.exhausted",
+        ),
+    ] {
+        for workers in [1, 3] {
+            let consumers = ["a", "b", "c", "d", "e", "f", "g"].map(|name| {
+                format!("[consumers.{name}]\nplan = \"own\"\nkeys = [\"{}\"]\n", stored(name))
+            });
+            let gateway = Gateway::start(&format!(
+                "[runtime]\nworkers = {workers}\n\
+                 [[routes]]\nrespond = {{}}\nauthenticate = [\"keys\"]\n{route}\n\
+                 [api_keys.keys]\n[plans.own]\n{plan}\n\
+                 [rate_limits.all]\nrate = \"12/d\"\nkey = \"route\"\n\
+                 [rate_limits.each]\nrate = \"2/d\"\nkey = \"consumer\"\n\
+                 [quotas.month]\namount = \"2/month\"\nkey = \"consumer\"\n\
+                 [quotas.most]\namount = \"12/month\"\nkey = \"route\"\n{}",
+                consumers.concat()
+            ));
+            let ask = |key: &str| {
+                let mut client = gateway.client();
+                client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\n\r\n"));
+                client.response()
+            };
+            let mut passed = Vec::new();
+            for name in ["a", "b", "c", "d", "e", "f"] {
+                let (yes, no): (Vec<_>, Vec<_>) =
+                    (0..8).map(|_| ask(name)).partition(|response| response.status == 200);
+                passed.push(yes.len());
+                // The last one has used up what is for all.
+                let is_it = |refused: &Response| name == "f" || refused.reason() == reason;
+                assert!(no.iter().all(is_it), "{route} {plan}");
+            }
+            assert_eq!(passed, [2; 6], "{route} {plan} {workers}");
+            assert_eq!(ask("g").status, 429, "{route} {plan} {workers}");
+        }
+    }
+}

@@ -65,6 +65,8 @@ fn three_gateways_let_pass_what_one_limit_allows() {
     ] {
         let gateways = three(&redis, &run, "");
         exact_over(&gateways.iter().collect::<Vec<_>>(), &run, 0.03, || ());
+        // What they still have to say is not for the next ones' buckets.
+        drop(gateways);
         redis::cmd("FLUSHALL").exec(&mut redis.connection()).unwrap();
     }
 }
@@ -219,6 +221,29 @@ fn the_fallback_is_a_matter_of_configuration() {
         }
         assert_eq!(gateway.figure(FALLBACK), Some(20.0));
     }
+}
+
+/// A request that passes because the server does not answer has taken nothing: what it cost is
+/// neither given back nor charged.
+#[test]
+fn what_was_not_taken_is_not_given_back() {
+    let upstream = Upstream::canned("HTTP/1.1 200 OK\r\nX-Cost: 0\r\nContent-Length: 0\r\n\r\n");
+    let mut redis = Redis::start();
+    redis.kill();
+    let run = Run { rate: 1, burst: 10, workers: 1, ..PLAIN };
+    let toml = |more: &str| {
+        config(&redis, &run, &format!("cost = 5\n{more}"))
+            .replace("\"1/s\"", "\"1/d\"")
+            .replace("respond = { body = \"ok\" }", "upstream = \"app\"")
+            + &format!("[upstreams.app]\nendpoints = [\"{}\"]\n", upstream.address())
+    };
+    let gateway = Gateway::start(&toml(""));
+    let mut client = gateway.client();
+    assert_eq!([(); 3].map(|()| client.get("/").status), [200, 200, 429]);
+    assert!(gateway.reload(&toml("cost_from = \"X-Cost\"\nfallback = \"allow\"")));
+    assert_eq!([(); 4].map(|()| client.get("/").status), [200; 4]);
+    assert!(gateway.reload(&toml("")));
+    assert_eq!(client.get("/").status, 429);
 }
 
 /// Other processes of the fleet see what one has used, and what is left.

@@ -140,7 +140,9 @@ impl Desk {
 
     /// With this run's ports, on the driver that is tested.
     fn example(&self, toml: &str) -> String {
-        let toml = self.moved(toml);
+        // What it keeps is kept for this run.
+        let own = format!("\"{}/", self.dir.path().display());
+        let toml = self.moved(toml).replace("\"/tmp/", &own);
         match std::env::var("RINGWAY_TEST_IO") {
             Ok(io) if !toml.contains("[runtime]") => format!("{toml}\n[runtime]\nio = \"{io}\"\n"),
             _ => toml,

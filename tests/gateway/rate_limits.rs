@@ -243,3 +243,25 @@ fn a_response_says_what_its_request_cost() {
         assert!((3500..4000).contains(&wait), "{wait}");
     }
 }
+
+/// In shadow mode a request passes for which there is nothing: what it cost is not given back.
+#[test]
+fn what_was_not_taken_is_not_given_back() {
+    let upstream = Upstream::canned("HTTP/1.1 200 OK\r\nX-Cost: 0\r\nContent-Length: 0\r\n\r\n");
+    let toml = |more: &str| {
+        format!(
+            "[runtime]\nworkers = 1\n\
+             [rate_limits.few]\nrate = \"4/d\"\ncost = 2\n{more}\n\
+             [[routes]]\nupstream = \"app\"\nrate_limits = [\"few\"]\n\
+             [upstreams.app]\nendpoints = [\"{}\"]\n",
+            upstream.address()
+        )
+    };
+    let gateway = Gateway::start(&toml(""));
+    let mut client = gateway.client();
+    assert_eq!([(); 3].map(|()| client.get("/").status), [200, 200, 429]);
+    assert!(gateway.reload(&toml("cost_from = \"X-Cost\"\nshadow = true")));
+    assert_eq!([(); 4].map(|()| client.get("/").status), [200; 4]);
+    assert!(gateway.reload(&toml("")));
+    assert_eq!(client.get("/").status, 429);
+}

@@ -31,6 +31,7 @@ mod auth;
 mod authorize;
 mod basic;
 mod certificates;
+mod concurrency;
 mod consumers;
 mod crls;
 mod forward_auth;
@@ -43,6 +44,7 @@ mod openapi;
 mod passthrough;
 mod plans;
 mod policies;
+mod quotas;
 mod rate_limits;
 mod redis;
 mod routes;
@@ -89,6 +91,8 @@ pub(super) fn check(file: &File, around: &Surroundings<'_>, sink: &mut Sink) -> 
         upstreams,
         rate_limits: shared.rate_limits,
         redis: shared.redis,
+        concurrency: shared.concurrency,
+        quota_store: quotas::store(file, around.folder),
         ways: shared.ways,
         consumers: shared.consumers,
         limits: limits(&file.limits),

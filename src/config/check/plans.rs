@@ -1,6 +1,10 @@
-//! Plans of consumers: which rate limits they are.
+//! Plans of consumers: which rate limits and quotas they are.
 
-use super::{TOP, rules::no_such};
+use super::{
+    TOP, quotas,
+    rate_limits::{bound, position},
+    rules::no_such,
+};
 use crate::config::{
     decode::{At, Sink},
     file::{self, File},
@@ -14,9 +18,33 @@ pub(super) fn plans(file: &File, limits: &[RateLimit], sink: &mut Sink) -> Vec<P
     let written = file.plans.value.0.iter();
     let plan = |(name, plan): &(At<String>, Option<file::Plan>)| Plan {
         name: name.value.clone(),
-        rate_limits: plan.iter().flat_map(|plan| rate_limits(file, plan, limits, sink)).collect(),
+        rate_limits: plan.iter().flat_map(|plan| all(file, plan, limits, sink)).collect(),
     };
     written.map(plan).collect()
+}
+
+/// Its rate limits, then its quotas.
+fn all(file: &File, plan: &file::Plan, limits: &[RateLimit], sink: &mut Sink) -> Vec<LimitId> {
+    bound("plan", [&plan.rate_limits, &plan.quotas], sink);
+    let mut ids = rate_limits(file, plan, limits, sink);
+    let quotas = quotas::named(file, limits, &plan.quotas, sink);
+    for name in plan.quotas.iter() {
+        let known = quotas.iter().map(|id| &limits[*id as usize]);
+        known.filter(|quota| quota.name == name.value.0).for_each(|q| no_charges(q, name, sink));
+    }
+    ids.extend(quotas);
+    ids
+}
+
+/// What a response says is asked of routes only.
+fn no_charges(limit: &RateLimit, name: &At<Name>, sink: &mut Sink) {
+    if limit.cost_from.is_some() {
+        let what = if limit.quota.is_some() { "quota" } else { "limit" };
+        let title = format!("a {what} with `cost_from` is for routes, not for plans");
+        let key = if limit.quota.is_some() { "quotas" } else { "rate_limits" };
+        let fix = format!("name it in `{key}` of the routes");
+        sink.push(Problem::error(name.place().unwrap_or(TOP), title).fix(fix));
+    }
 }
 
 fn rate_limits(
@@ -28,9 +56,10 @@ fn rate_limits(
     let mut ids = Vec::new();
     for name in plan.rate_limits.iter() {
         let place = name.place().unwrap_or(TOP);
-        let Some(id) = limits.iter().position(|limit| limit.name == name.value.0) else {
+        let Some(id) = position(limits, &name.value.0) else {
             if !file.rate_limits.is_wrong() {
-                let all: Vec<&str> = limits.iter().map(|limit| limit.name.as_str()).collect();
+                let rates = limits.iter().filter(|limit| limit.quota.is_none());
+                let all: Vec<&str> = rates.map(|limit| limit.name.as_str()).collect();
                 sink.push(no_such("rate limit", "rate_limits", &name.value.0, place, &all));
             }
             continue;
@@ -42,11 +71,7 @@ fn rate_limits(
             sink.push(Problem::error(place, title).fix("remove one of them"));
             continue;
         }
-        if limits[id].cost_from.is_some() {
-            let title = "a limit with `cost_from` is for routes, not for plans";
-            let fix = "name it in `rate_limits` of the routes";
-            sink.push(Problem::error(place, title).fix(fix));
-        }
+        no_charges(&limits[id], name, sink);
         ids.push(number);
     }
     ids

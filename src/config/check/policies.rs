@@ -3,7 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    TOP, addresses, auth, authorize, consumers, nobody, oidc, rate_limits, redis,
+    TOP, addresses, auth, authorize, concurrency, consumers, nobody, oidc, quotas, rate_limits,
+    redis,
     routes::{bodiless, body},
     rules::{PathCondition, no_such},
     schemas, transform, validate, web,
@@ -33,6 +34,7 @@ pub(super) struct Shared<'f> {
     pub rules: authorize::Known<'f>,
     pub rate_limits: Vec<RateLimit>,
     pub redis: Vec<Redis>,
+    pub concurrency: Vec<snapshot::Concurrency>,
     pub ways: Vec<Way>,
     pub consumers: Consumers,
     pub schema_files: Arc<schemas::Files>,
@@ -43,7 +45,9 @@ impl<'f> Shared<'f> {
         let lists = addresses::lists(file, folder, sink);
         let rules = authorize::Known::of(file, &lists, sink);
         let redis = redis::servers(file, folder, sink);
-        let rate_limits = rate_limits::rate_limits(file, &redis, sink);
+        let mut rate_limits = rate_limits::rate_limits(file, &redis, sink);
+        rate_limits.extend(quotas::quotas(file, sink));
+        let concurrency = concurrency::concurrency(file, sink);
         let (consumers, credentials) = consumers::check(file, &rate_limits, folder, sink);
         let ways = auth::ways(file, credentials, folder, sink);
         let shared = Shared {
@@ -52,6 +56,7 @@ impl<'f> Shared<'f> {
             rules,
             rate_limits,
             redis,
+            concurrency,
             ways,
             consumers,
             schema_files: Arc::default(),
@@ -141,7 +146,13 @@ fn compiled(
         authorization: shared.rules.policy(written.authorize, &shared.lists, (of, asks), sink),
         response_bytes_max: written.max_response_body.map(|bytes| bytes.0),
         security_lines: written.security_headers.as_ref().map(web::security),
-        rate_limits: rate_limits::of_route(file, &shared.rate_limits, written.rate_limits, sink),
+        rate_limits: rate_limits::of_route(
+            file,
+            &shared.rate_limits,
+            (written.rate_limits, written.quotas),
+            sink,
+        ),
+        concurrency: concurrency::of_route(file, written.concurrency, sink),
         validate: validate::validate(written.validate, shared, of, sink),
         transform_request: request
             .as_ref()

@@ -1,6 +1,8 @@
 //! Rate limits, compiled, and which of them a route has.
 
-use super::{TOP, redis, rules::no_such};
+use ipnet::IpNet;
+
+use super::{TOP, quotas, redis, rules::no_such};
 use crate::{
     config::{
         decode::{At, Sink},
@@ -9,7 +11,7 @@ use crate::{
         snapshot::{RateLimit, Redis, RouteLimits},
         values::{Name, Rate},
     },
-    policy::limit::{KeyPart, WINDOWS_MAX, Window, fields::Names},
+    policy::limit::{KeyPart, LIMITS_MAX, WINDOWS_MAX, Window, fields::Names},
 };
 
 /// A bucket that takes longer to fill is no rate any more.
@@ -43,8 +45,33 @@ fn rate_limit(name: &str, place: Place, written: &file::RateLimit, sink: &mut Si
     let windows = windows(place, written, sink);
     check_cost(written, &windows, sink);
     let key: Box<[KeyPart]> = written.key.0.clone().into();
+    let (exempt_networks, exempt_values) = exempt(&key, &written.exempt, sink);
+    RateLimit {
+        name: name.to_owned(),
+        names: Names::new(name, &windows),
+        windows,
+        quota: None,
+        key,
+        cost: *written.cost,
+        cost_from: written.cost_from.value.as_ref().map(|field| field.0.to_lowercase().into()),
+        shared: None,
+        exempt_networks,
+        exempt_values,
+        shadow: *written.shadow,
+        keys_max: *written.keys_max as usize,
+        tells: *written.fields,
+        tells_old: *written.x_fields,
+    }
+}
+
+/// Whom a limit does not apply to: networks, and values of its key.
+pub(super) fn exempt(
+    key: &[KeyPart],
+    written: &[At<String>],
+    sink: &mut Sink,
+) -> (Vec<IpNet>, Vec<Box<[u8]>>) {
     let (mut networks, mut values) = (Vec::new(), Vec::new());
-    for text in written.exempt.iter() {
+    for text in written {
         match (text.value.parse::<ipnet::IpNet>(), text.value.parse::<std::net::IpAddr>()) {
             (Ok(network), _) => networks.push(network.trunc()),
             (_, Ok(address)) => networks.push(address.into()),
@@ -61,29 +88,16 @@ fn rate_limit(name: &str, place: Place, written: &file::RateLimit, sink: &mut Si
             }
         }
     }
-    RateLimit {
-        name: name.to_owned(),
-        names: Names::new(name, &windows),
-        windows,
-        key,
-        cost: *written.cost,
-        cost_from: written.cost_from.value.as_ref().map(|field| field.0.to_lowercase().into()),
-        shared: None,
-        exempt_networks: networks,
-        exempt_values: values,
-        shadow: *written.shadow,
-        keys_max: *written.keys_max as usize,
-        tells: *written.fields,
-        tells_old: *written.x_fields,
-    }
+    (networks, values)
 }
 
-fn stand_in(name: &str) -> RateLimit {
+pub(super) fn stand_in(name: &str) -> RateLimit {
     let windows = vec![Window::new(1, 1_000_000_000, 1)];
     RateLimit {
         name: name.to_owned(),
         names: Names::new(name, &windows),
         windows,
+        quota: None,
         key: Box::default(),
         cost: 1,
         cost_from: None,
@@ -141,18 +155,37 @@ fn check_cost(written: &file::RateLimit, windows: &[Window], sink: &mut Sink) {
     }
 }
 
+/// Where the rate of this name is.
+pub(super) fn position(limits: &[RateLimit], name: &str) -> Option<usize> {
+    limits.iter().position(|limit| limit.quota.is_none() && limit.name == name)
+}
+
+/// Names of limits, as written.
+type Written = At<Vec<At<Name>>>;
+
+/// What a request took of each of its limits is remembered.
+pub(super) fn bound(whose: &str, written: [&Written; 2], sink: &mut Sink) {
+    let mut all = written.into_iter().flat_map(|names| names.iter());
+    if let Some(first) = all.nth(LIMITS_MAX) {
+        let title = format!("a {whose} has at most {LIMITS_MAX} rate limits and quotas");
+        let problem = Problem::error(first.place().unwrap_or(TOP), title);
+        sink.push(problem.fix("remove this one and those after it"));
+    }
+}
+
 /// Those of a route.
 pub(super) fn of_route(
     file: &File,
     limits: &[RateLimit],
-    names: &At<Vec<At<Name>>>,
+    (names, quotas): (&Written, &Written),
     sink: &mut Sink,
 ) -> Option<Box<RouteLimits>> {
+    bound("route", [names, quotas], sink);
     let known = &file.rate_limits;
     let (mut early, mut late, mut ids) = (Vec::new(), Vec::new(), Vec::new());
     for name in names.iter() {
         let place = name.place().unwrap_or(TOP);
-        let Some(id) = limits.iter().position(|limit| limit.name == name.value.0) else {
+        let Some(id) = position(limits, &name.value.0) else {
             if !known.is_wrong() {
                 let all: Vec<&str> = known.value.0.iter().map(|(n, _)| n.value.as_str()).collect();
                 sink.push(no_such("rate limit", "rate_limits", &name.value.0, place, &all));
@@ -168,6 +201,9 @@ pub(super) fn of_route(
         let phase = if limits[id].needs_identity() { &mut late } else { &mut early };
         phase.push(id as u32);
     }
+    let own = quotas::named(file, limits, quotas, sink);
+    ids.extend(own.iter().map(|id| *id as usize));
+    late.extend(own);
     let charges = ids.iter().any(|id| limits[*id].cost_from.is_some());
     let limits = RouteLimits { early: early.into(), late: late.into(), charges };
     (!ids.is_empty()).then(|| Box::new(limits))

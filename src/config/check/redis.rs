@@ -151,17 +151,12 @@ pub(super) fn shared(
     check_bursts(place, windows, sink);
     // One that is wrong was reported.
     let server = servers.iter().find(|server| server.name == to.value.0)?;
-    let micros = |window: &Window| {
-        let fills_ns = u128::from(window.period_ns) * u128::from(window.burst);
-        (window.burst, (fills_ns / u128::from(window.count)).div_ceil(1000) as u64)
-    };
     let prefix = section.as_ref().map_or("", |section| &section.prefix.0);
     Some(Arc::new(SharedLimit {
         link: server.link.clone(),
         wait_ms: server.wait_ms,
         prefix: fleet::prefix(prefix, limit),
-        windows: windows.iter().map(micros).collect(),
-        whole: windows.to_vec(),
+        windows: windows.to_vec(),
         fallback: *written.fallback,
         alone: fleet::windows(windows, written.fallback_share.0.max(SHARE_MIN), *written.cost),
     }))

@@ -54,6 +54,8 @@ section! {
         /// that asks who they are from (`authenticate`). One with `key = "consumer"` counts each
         /// consumer for itself.
         rate_limits: Vec<At<Name>> = Vec::new(), eg "[\"gold\"]";
+        /// Quotas, as named in `[quotas]`, likewise.
+        quotas: Vec<At<Name>> = Vec::new(), eg "[\"monthly\"]";
     }
 
     /// API keys: a way to authenticate. See docs/api-keys.md.

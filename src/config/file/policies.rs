@@ -61,6 +61,11 @@ macro_rules! with_policies {
                 consumer_fields: bool = false;
                 /// Limits that apply, as named in `[rate_limits]`. See docs/rate-limits.md.
                 rate_limits: Vec<At<Name>> = Vec::new();
+                /// Quotas that apply, as named in `[quotas]`. See docs/quotas.md.
+                quotas: Vec<At<Name>> = Vec::new();
+                /// Limits on requests in progress that apply, as named in `[concurrency]`. See
+                /// docs/concurrency.md.
+                concurrency: Vec<At<Name>> = Vec::new();
                 /// What requests have to be like: parameters, media types, JSON Schema.
                 validate: Option<Validate> = None, eg "{ body = \"schemas/order.json\" }";
                 /// Change requests before they are forwarded.
@@ -98,6 +103,8 @@ macro_rules! policy_keys {
             anonymous: bool,
             consumer_fields: bool,
             rate_limits: Vec<At<Name>>,
+            quotas: Vec<At<Name>>,
+            concurrency: Vec<At<Name>>,
             validate: Option<Validate>,
             transform_request: Option<TransformRequest>,
             transform_response: Option<TransformResponse>,

@@ -27,7 +27,7 @@ pub struct Consumers {
 #[derive(Debug)]
 pub struct Plan {
     pub name: String,
-    /// For each request of one of its consumers.
+    /// For each request of one of its consumers: rates, then quotas.
     pub rate_limits: Box<[LimitId]>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Authenticate, Respond, RouteLimits};
+use super::{Authenticate, ConcurrencyId, Respond, RouteLimits};
 use crate::policy::{
     addresses::{Addresses, Lists},
     authorize::Authorization,
@@ -40,6 +40,8 @@ pub struct Policies {
     /// Cookies whose names begin so are the gateway's own: upstreams do not get them.
     pub own_cookies: Vec<Box<[u8]>>,
     pub rate_limits: Option<Box<RouteLimits>>,
+    /// On requests in progress.
+    pub concurrency: Box<[ConcurrencyId]>,
     /// What requests have to be like.
     pub validate: Option<Arc<Validation>>,
     pub transform_request: Option<RequestTransform>,
@@ -65,6 +67,7 @@ impl Policies {
             authorization,
             response_bytes_max: _,
             security_lines,
+            concurrency,
             validate,
             transform_request,
             transform_response: _,
@@ -75,6 +78,7 @@ impl Policies {
         maintenance.is_some()
             || authenticate.is_some()
             || rate_limits.is_some()
+            || !concurrency.is_empty()
             || addresses.is_some()
             || cors.is_some()
             || user_agents.is_some()

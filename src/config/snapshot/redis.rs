@@ -80,10 +80,8 @@ pub struct SharedLimit {
     pub wait_ms: u64,
     /// What the names of its buckets begin with.
     pub prefix: String,
-    /// What a bucket holds, and the microseconds in which it fills, for each window.
-    pub windows: Box<[(u32, u64)]>,
-    /// The same, as they are.
-    pub whole: Vec<Window>,
+    /// Those of the fleet's buckets.
+    pub windows: Vec<Window>,
     pub fallback: Fallback,
     /// Of this process, while the server does not answer.
     pub alone: Vec<Window>,
@@ -250,8 +248,7 @@ mod tests {
             link: link.clone(),
             wait_ms: 10,
             prefix: String::new(),
-            windows: Box::default(),
-            whole: Vec::new(),
+            windows: Vec::new(),
             fallback: Fallback::Local,
             alone: Vec::new(),
         };

@@ -30,6 +30,7 @@ mod json;
 mod jwt;
 mod oidc;
 mod paths;
+mod quotas;
 mod rate_limits;
 mod redis;
 mod secret_source;
@@ -54,6 +55,7 @@ pub use json::{AnyValue, FormUse};
 pub use jwt::{ClaimValues, KeysUrl, trusted_url};
 pub use oidc::{IssuerUrl, PublicOrigin, ReturnUrl};
 pub use paths::{MethodName, PathRegex, PathTemplate, PathText, ValueRegex};
+pub use quotas::{Amount, UtcOffset};
 pub use rate_limits::{LimitKey, Rate};
 pub use redis::{KeyPrefix, RedisAddress};
 pub use secret_source::SecretSource;
@@ -234,6 +236,8 @@ written_as_text!(
     FieldValue,
     HeaderName,
     Rate,
+    Amount,
+    UtcOffset,
     Network,
     AddressSource,
     Days,

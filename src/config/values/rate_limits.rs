@@ -108,20 +108,6 @@ fn part(text: &str) -> Result<KeyPart, Bad> {
     }
 }
 
-fn shown(part: &KeyPart) -> String {
-    match part {
-        KeyPart::Client => "client".to_owned(),
-        KeyPart::Consumer => "consumer".to_owned(),
-        KeyPart::Subject => "subject".to_owned(),
-        KeyPart::Route => "route".to_owned(),
-        KeyPart::Host => "host".to_owned(),
-        KeyPart::Claim(name) => format!("claim:{name}"),
-        KeyPart::Header(name) => format!("header:{name}"),
-        KeyPart::Query(name) => format!("query:{name}"),
-        KeyPart::Cookie(name) => format!("cookie:{name}"),
-    }
-}
-
 impl Decode for LimitKey {
     const EXPECTED: &'static str = "what a limit counts by";
 
@@ -148,7 +134,7 @@ impl Decode for LimitKey {
     }
 
     fn written(&self) -> Option<String> {
-        let parts: Vec<String> = self.0.iter().map(|part| quoted(&shown(part))).collect();
+        let parts: Vec<String> = self.0.iter().map(|part| quoted(&part.to_string())).collect();
         match &parts[..] {
             [one] => Some(one.clone()),
             several => Some(format!("[{}]", several.join(", "))),

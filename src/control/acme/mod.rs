@@ -13,7 +13,7 @@ mod http;
 mod order;
 mod plan;
 mod renew;
-mod store;
+pub(super) mod store;
 
 pub use board::{Board, Key, Line, unix};
 

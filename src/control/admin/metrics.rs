@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::State;
+use super::{State, quotas};
 use crate::{
     config::snapshot::{LoginWay, Provider, Redis},
     control::{
@@ -28,6 +28,7 @@ use crate::{
 pub async fn get(Extract(desk): State, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::accepted(accept.unwrap_or_default());
+    desk.ledger.collect(&desk).await;
     let process = of_process(&desk, &desk.view());
     let text = expose::text(&desk.registry(), &process, format);
     ([(header::CONTENT_TYPE, format.content_type())], text).into_response()
@@ -106,5 +107,6 @@ fn of_process(shared: &Shared, view: &View) -> Process {
         redis: view.snapshot.redis.iter().map(server).collect(),
         logins: oidc::ways(&view.snapshot).map(logins).collect(),
         acme: shared.acme.all().into_iter().map(acme).collect(),
+        quotas: quotas::of_consumers(shared),
     }
 }

@@ -20,6 +20,7 @@ mod log;
 mod metrics;
 mod page;
 mod problem;
+mod quotas;
 mod recent;
 mod reload;
 mod seconds;
@@ -64,7 +65,10 @@ use super::{
     run::Event,
     view::Shared,
 };
-use crate::config::snapshot::{Admin, AdminBind};
+use crate::{
+    config::snapshot::{Admin, AdminBind},
+    worker::rate_limits::quota,
+};
 use problem::Problem;
 use recent::Recent;
 use seconds::Seconds;
@@ -77,6 +81,8 @@ pub enum Ask {
     Reload(reloads::Reply),
     /// Set an endpoint's state and weight.
     Endpoint(Wish, oneshot::Sender<Result<oneshot::Receiver<Obeyed>, NotGranted>>),
+    /// Change what a key has used of a quota. Answers where the count of changes comes.
+    Quota(quota::Wish, oneshot::Sender<Result<oneshot::Receiver<usize>, String>>),
     /// Give way to a new process. Answers its id, or why there is none.
     Upgrade(oneshot::Sender<Result<u32, String>>),
     /// Drain the whole gateway, then end. Answers whether that is new.
@@ -326,6 +332,8 @@ fn all(desk: Arc<Desk>) -> Router {
             .route("/jwt/{name}/keys", post(keys::post))
             .route("/upgrade", post(upgrade::post))
             .route("/log", get(log::get).put(log::put))
+            .route("/quotas", get(quotas::list))
+            .route("/quotas/{quota}", get(quotas::get).put(quotas::put).delete(quotas::delete))
             .route("/upstreams/{upstream}/endpoints/{endpoint}", endpoint),
         desk,
     )

@@ -51,7 +51,7 @@ impl Problem {
         let detail = format!(
             "there is no {} here; there are /, /livez, /readyz, /metrics, /status and \
              /status/history, and on the Unix socket (`admin.bind`) alone /config, /connections, \
-             /requests/slowest, /reload, /upgrade, /drain, /log \
+             /requests/slowest, /quotas, /reload, /upgrade, /drain, /log \
              and /upstreams/NAME/endpoints/NAME",
             uri.path()
         );

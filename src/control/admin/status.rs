@@ -11,7 +11,7 @@ use axum::{Json, extract::State as Extract};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Desk, State,
+    Desk, State, quotas,
     recent::{Sums, since},
 };
 use crate::{
@@ -179,6 +179,20 @@ pub struct Consumer {
     /// Of bodies.
     pub received_bytes: u64,
     pub sent_bytes: u64,
+    /// By reason, of limits and rules; `other` for the rest.
+    #[serde(default)]
+    pub refusals: BTreeMap<String, u64>,
+    /// Of quotas that count by consumer alone, what it has used something of.
+    #[serde(default)]
+    pub quotas: Vec<QuotaUse>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub struct QuotaUse {
+    pub name: String,
+    /// In the period that goes on.
+    pub used: u32,
+    pub left: u32,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -273,16 +287,24 @@ pub struct Descriptors {
 }
 
 pub async fn get(Extract(desk): State) -> Json<Status> {
-    Json(status(&desk))
+    desk.ledger.collect(&desk).await;
+    let quotas = quotas::of_consumers(&desk);
+    Json(status(&desk, &quotas))
 }
 
-fn status(desk: &Desk) -> Status {
+fn status(desk: &Desk, quotas: &[(String, String, u32, u32)]) -> Status {
     let view = desk.view();
     let before = desk.recent.before();
     let registry = &*desk.registry();
     let signs = &desk.signs;
-    let look =
-        Look { registry, view: &view, signs, before: before.as_deref(), now: Instant::now() };
+    let look = Look {
+        registry,
+        view: &view,
+        signs,
+        before: before.as_deref(),
+        now: Instant::now(),
+        quotas,
+    };
     let (open, max) = process::descriptors();
     let state = match desk.readiness.look().life {
         Life::Starting => "starting",
@@ -390,6 +412,8 @@ struct Look<'a> {
     signs: &'a Signs,
     before: Option<&'a Sums>,
     now: Instant,
+    /// Consumer, quota, used and left.
+    quotas: &'a [(String, String, u32, u32)],
 }
 
 impl Look<'_> {
@@ -486,12 +510,19 @@ impl Look<'_> {
     fn consumers(&self) -> Vec<Consumer> {
         let consumer = |(name, shards): &(String, Shards<ConsumerShard>)| {
             let by_class = classes(shards, |consumer| &consumer.traffic.responses);
+            let refusals = ConsumerShard::refusal_names().map(|(at, reason)| {
+                (reason.to_owned(), sum(shards, |consumer| consumer.refusals[at].get()))
+            });
+            let quotas = self.quotas.iter().filter(|(consumer, ..)| consumer == name);
+            let quota = |name: &String, used, left| QuotaUse { name: name.clone(), used, left };
             Consumer {
                 name: name.clone(),
                 requests: by_class.iter().sum(),
                 responses: responses(by_class),
                 received_bytes: sum(shards, |consumer| consumer.traffic.request_bytes.get()),
                 sent_bytes: sum(shards, |consumer| consumer.traffic.response_bytes.get()),
+                refusals: refusals.filter(|(_, count)| *count > 0).collect(),
+                quotas: quotas.map(|(_, name, used, left)| quota(name, *used, *left)).collect(),
             }
         };
         let all = self.registry.consumers.iter().map(consumer);

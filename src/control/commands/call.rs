@@ -217,6 +217,11 @@ async fn exchange(
     Ok(Answer { status, body })
 }
 
+/// A parameter of a query.
+pub fn query(name: &str, value: &str) -> String {
+    format!("{name}={}", segment(value))
+}
+
 /// A name as one segment of a path.
 pub fn segment(name: &str) -> String {
     let mut out = String::with_capacity(name.len());

@@ -1,5 +1,5 @@
 //! Commands that ask a running gateway: `reload`, `upgrade`, `drain`, `endpoint`, `status`, `top`,
-//! `log`, `diff`.
+//! `log`, `diff`, `quota`.
 //!
 //! Each but `top` makes one call of the admin interface ([`call`]) and prints what came of it. 0 is
 //! success, 1 means that the gateway refused or that none answers, 2 that the command line is
@@ -10,6 +10,7 @@ pub mod diff;
 pub mod endpoint;
 pub mod key;
 pub mod log;
+pub mod quota;
 pub mod reload;
 pub mod status;
 mod table;

@@ -113,8 +113,8 @@ impl Told<'_> {
             Some(rule) if asker.identity.is_none() => self.shown(snapshot, rule, text)?,
             _ => None,
         };
+        let identity = asker.identity.as_ref().or(shown.as_deref());
         if let Some(rules) = &policies.authorization {
-            let identity = asker.identity.as_ref().or(shown.as_deref());
             let consumer = identity.and_then(|known| known.consumer);
             let facts = Facts {
                 identity,
@@ -127,6 +127,7 @@ impl Told<'_> {
             };
             self.rules(rules, &facts, text)?;
         }
+        self.limits(snapshot, policies, (identity, client), text);
         if let Some(rule) = &policies.validate {
             self.validated(rule, found, text)?;
         }

@@ -29,8 +29,8 @@ pub fn command(run: (&str, &str), order: &FleetOrder) -> Cmd {
     for number in numbers {
         command.arg(number);
     }
-    for (burst, fills_us) in &shared.windows {
-        command.arg(*burst).arg(*fills_us);
+    for window in &shared.windows {
+        command.arg(window.burst).arg(window.fills_us());
     }
     command
 }
@@ -54,6 +54,7 @@ pub fn lease(order: &FleetOrder, answer: &Value) -> Option<Lease> {
             tokens: tokens_of(left),
             full_in_ns: full_us.saturating_mul(1000),
             window: u8::try_from(window).unwrap_or(0),
+            is_free: false,
         },
     })
 }

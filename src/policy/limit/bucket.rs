@@ -39,6 +39,15 @@ pub struct Left {
     pub full_in_ns: u64,
     /// Which window of its limit has the least.
     pub window: u8,
+    /// The request passed, and nothing was taken for it where it would be put back.
+    pub is_free: bool,
+}
+
+impl Left {
+    /// The same, of a request for which nothing was taken.
+    pub fn free(self) -> Left {
+        Left { is_free: true, ..self }
+    }
 }
 
 impl Window {
@@ -49,6 +58,12 @@ impl Window {
         let interval = period_ns.saturating_mul(PER_NS).div_ceil(u64::from(count)).max(1);
         let depth = interval.saturating_mul(u64::from(burst));
         Window { count, period_ns, burst, interval, depth }
+    }
+
+    /// Microseconds in which it fills when it is empty.
+    pub fn fills_us(&self) -> u64 {
+        let fills_ns = u128::from(self.period_ns) * u128::from(self.burst);
+        (fills_ns / u128::from(self.count)).div_ceil(1000) as u64
     }
 
     /// From empty to full.

@@ -76,12 +76,12 @@ mod tests {
         let names = Names::new("api", &windows);
         for (left, expected) in [
             (
-                Left { tokens: 49, full_in_ns: 10_000_000, window: 0 },
+                Left { tokens: 49, full_in_ns: 10_000_000, ..Left::default() },
                 "RateLimit-Policy: \"api\";q=100;w=1, \"api-2\";q=1000;w=3600\r\n\
                  RateLimit: \"api\";r=49;t=1\r\n",
             ),
             (
-                Left { tokens: 0, full_in_ns: 2_000_000_001, window: 1 },
+                Left { full_in_ns: 2_000_000_001, window: 1, ..Left::default() },
                 "RateLimit-Policy: \"api\";q=100;w=1, \"api-2\";q=1000;w=3600\r\n\
                  RateLimit: \"api-2\";r=0;t=3\r\n",
             ),
@@ -91,7 +91,8 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&out), expected);
         }
         let mut out = Vec::new();
-        write_old(&windows, Left { tokens: 7, full_in_ns: 1, window: 1 }, &mut out);
+        let left = Left { tokens: 7, full_in_ns: 1, window: 1, ..Left::default() };
+        write_old(&windows, left, &mut out);
         assert_eq!(
             String::from_utf8_lossy(&out),
             "X-RateLimit-Limit: 1000\r\nX-RateLimit-Remaining: 7\r\nX-RateLimit-Reset: 1\r\n"

@@ -1,12 +1,14 @@
 //! What requests are counted by.
 
 use std::{
+    fmt,
     hash::{BuildHasher, Hasher},
     net::IpAddr,
 };
 
 use ahash::RandomState;
 use aws_lc_rs::digest::{SHA256, digest};
+use siphasher::sip::SipHasher13;
 
 /// One part of a limit's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +43,42 @@ pub trait Parts {
     fn value(&mut self, value: Option<&[u8]>);
 }
 
+impl fmt::Display for KeyPart {
+    /// As it is written in a configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyPart::Client => f.write_str("client"),
+            KeyPart::Consumer => f.write_str("consumer"),
+            KeyPart::Subject => f.write_str("subject"),
+            KeyPart::Route => f.write_str("route"),
+            KeyPart::Host => f.write_str("host"),
+            KeyPart::Claim(name) => write!(f, "claim:{name}"),
+            KeyPart::Header(name) => write!(f, "header:{name}"),
+            KeyPart::Query(name) => write!(f, "query:{name}"),
+            KeyPart::Cookie(name) => write!(f, "cookie:{name}"),
+        }
+    }
+}
+
+/// The number of a key, or the value that cannot be one.
+pub type NamedKey = Result<u64, String>;
+
+/// The lasting number of the key whose parts have these values, as a request would have it.
+pub fn named_key(seeds: Seeds, limit: u64, parts: &[KeyPart], values: &[String]) -> NamedKey {
+    let mut key = Key::lasting(seeds, limit);
+    for (part, value) in parts.iter().zip(values) {
+        match part {
+            KeyPart::Client => key.client(Some(value.parse().map_err(|_| value.clone())?)),
+            KeyPart::Host => key.value(Some(value.to_ascii_lowercase().as_bytes())),
+            _ => key.value(Some(value.as_bytes())),
+        }
+    }
+    Ok(key.finish())
+}
+
 /// Makes the number of a key from the values of its parts. All workers make the same of the same,
 /// and nobody outside can tell which values have the same.
-pub struct Key(ahash::AHasher);
+pub struct Key<H = ahash::AHasher>(H);
 
 /// Makes the number of a key that a fleet shares: every process makes the same of the same. By
 /// SHA-256, so that nobody can look for a value that is counted as another one's.
@@ -71,14 +106,29 @@ impl Key {
         hasher.write_u64(limit);
         Key(hasher)
     }
+}
 
+/// What numbers are made with that outlive the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seeds(pub u64, pub u64);
+
+impl Key<SipHasher13> {
+    /// The same in every process that has these seeds.
+    pub fn lasting(seeds: Seeds, limit: u64) -> Key<SipHasher13> {
+        let mut hasher = SipHasher13::new_with_keys(seeds.0, seeds.1);
+        hasher.write_u64(limit);
+        Key(hasher)
+    }
+}
+
+impl<H: Hasher> Key<H> {
     #[inline]
     pub fn finish(self) -> u64 {
         self.0.finish()
     }
 }
 
-impl Parts for Key {
+impl<H: Hasher> Parts for Key<H> {
     #[inline]
     fn client(&mut self, ip: Option<IpAddr>) {
         self.0.write_u64(number_of(ip));
@@ -160,6 +210,17 @@ mod tests {
             assert_ne!(key(limit, value), first);
         }
     }
+
+    #[test]
+    fn what_lasts_is_the_same_for_ever() {
+        let mut key = Key::lasting(Seeds(1, 2), 3);
+        key.value(Some(b"alice"));
+        key.client(Some([192, 0, 2, 1].into()));
+        // Another number here means that every file of quotas is worth nothing.
+        assert_eq!(key.finish(), LASTING);
+    }
+
+    const LASTING: u64 = 6_474_828_944_117_943_041;
 
     #[test]
     fn parts_next_to_each_other_are_told_apart() {

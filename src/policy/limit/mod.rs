@@ -21,22 +21,38 @@
 //! ([`Shard::lend`]). While the store does not answer, the home has a bucket of its own
 //! ([`fleet::windows`]).
 //!
+//! A quota is counted in the same way, by [`Counts`] instead of buckets: it comes back as a whole
+//! with the next period of its [`Calendar`]. What is on lease then is worth nothing any more
+//! ([`Shard::void`]), and each grant and return says of which period it is.
+//!
 //! Time is counted in 64ths of a nanosecond ([`Moment`]), so that the interval between two tokens
 //! is exact to a millionth at 1,000,000 a second; it is rounded up, never in the client's favour.
+//! Quotas count nanoseconds since 1970.
 
 mod bucket;
+pub mod calendar;
+mod counts;
 pub mod fields;
 pub mod fleet;
 mod key;
+mod permits;
 mod shard;
 mod table;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 pub use bucket::{Left, Moment, Window, moment, nanos};
-pub use key::{FleetKey, Key, KeyPart, Parts};
+pub use calendar::{Calendar, Per, Period};
+pub use counts::{Counts, Now, Used};
+pub use key::{FleetKey, Key, KeyPart, NamedKey, Parts, Seeds, named_key};
+pub use permits::{Holder, Permits};
 pub use shard::{LEASE_SWEEPS, LEASES_MAX, Lent, Shard, Took};
 pub use table::{Ask, Buckets, Grant};
+pub use turn::Turn;
 
 /// Windows of one limit, at most.
 pub const WINDOWS_MAX: usize = 4;
+
+/// Limits of one route, quotas included, at most; and of one plan.
+pub const LIMITS_MAX: usize = 16;

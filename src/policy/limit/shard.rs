@@ -169,11 +169,12 @@ impl<W> Shard<W> {
             let spare = (lease.tokens / (2 * workers.max(1))).min(used.saturating_mul(2));
             let tokens = want.max(spare).min(lease.tokens);
             let (left, asked) = lease.spend(key, tokens);
-            return Lent::Now(Grant { key, tokens, empty_until: 0, left }, asked);
+            return Lent::Now(Grant { key, tokens, left, ..Grant::default() }, asked);
         }
         if lease.empty_until > now {
             let (empty_until, left) = (lease.empty_until, lease.left);
-            return Lent::Now(Grant { key, tokens: 0, empty_until, left }, None);
+            let grant = Grant { key, empty_until, left, ..Grant::default() };
+            return Lent::Now(grant, None);
         }
         if lease.is_asked {
             return Lent::Later(None);
@@ -303,6 +304,15 @@ impl<W> Shard<W> {
         self.due.clear();
         let waiting = self.leases.drain().flat_map(|(_, lease)| lease.waiting);
         waiting.for_each(|waiting| forget(waiting.waker));
+    }
+
+    /// What is on lease is worth nothing any more, and nothing is known to be empty: a quota has
+    /// come back.
+    pub fn void(&mut self) {
+        for lease in self.leases.values_mut() {
+            (lease.tokens, lease.renew_at, lease.empty_until) = (0, 0, 0);
+            lease.left = Left::default();
+        }
     }
 
     /// Every key with the tokens that are on lease for it.

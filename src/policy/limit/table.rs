@@ -7,7 +7,7 @@
 //! nearest to full, which gives away least, and is counted ([`Buckets::forgotten`]). A key takes 8
 //! bytes and 8 for each window, in a table that is 5/16 to 7/8 full once it has grown.
 
-use super::{Left, Moment, WINDOWS_MAX, Window};
+use super::{Left, Moment, Period, WINDOWS_MAX, Window};
 
 /// Keys of a segment that has grown to its end, at most.
 const SEGMENT_KEYS: usize = 2048;
@@ -39,6 +39,8 @@ pub struct Grant {
     pub empty_until: Moment,
     /// In the home's buckets.
     pub left: Left,
+    /// Of a quota: the period in which the tokens were taken.
+    pub period: Period,
 }
 
 /// The buckets of one limit.
@@ -145,7 +147,7 @@ impl Buckets {
             true => has_at(windows, fulls, ask.least.max(1)).max(now + hold(windows)),
             false => 0,
         };
-        Grant { key: ask.key, tokens, empty_until, left: left(windows, fulls, now) }
+        Grant { key: ask.key, tokens, empty_until, left: left(windows, fulls, now), period: 0 }
     }
 
     /// Puts back what was taken and not used. What a bucket cannot hold is lost, as it would be had
@@ -244,12 +246,12 @@ impl Buckets {
 
 /// Of the bucket that has the least.
 fn left(windows: &[Window], fulls: &[Moment], now: Moment) -> Left {
-    let mut least = Left { tokens: u32::MAX, full_in_ns: 0, window: 0 };
+    let mut least = Left { tokens: u32::MAX, ..Left::default() };
     for (at, (window, full)) in windows.iter().zip(fulls).enumerate() {
         let tokens = window.tokens(*full, now);
         if tokens < least.tokens {
             let full_in_ns = super::nanos(full.saturating_sub(now));
-            least = Left { tokens, full_in_ns, window: at as u8 };
+            least = Left { tokens, full_in_ns, window: at as u8, is_free: false };
         }
     }
     least
@@ -458,7 +460,7 @@ mod tests {
         assert!(buckets.take(7, 5, at(11)).is_ok());
         assert_eq!(
             buckets.left(7, at(12)),
-            Left { tokens: 0, full_in_ns: 58 * SECOND_NS, window: 1 }
+            Left { full_in_ns: 58 * SECOND_NS, window: 1, ..Left::default() }
         );
         // The next of the slower one, whose interval is four seconds.
         assert_eq!(buckets.take(7, 1, at(12)), Err(at(14)));

@@ -58,6 +58,8 @@ pub struct Process {
     pub redis: Vec<RedisFigures>,
     pub logins: Vec<LoginFigures>,
     pub acme: Vec<AcmeFigures>,
+    /// Consumer, quota, what it has used of it and what is left.
+    pub quotas: Vec<(String, String, u32, u32)>,
 }
 
 /// One name that certificates are got for.
@@ -514,6 +516,7 @@ impl Scrape {
         self.redis(&process.redis);
         self.logins(&process.logins);
         self.acme(&process.acme);
+        self.consumer_quotas(&process.quotas);
         let workers = || process.workers.iter().enumerate();
         let cpu = workers().map(|(at, worker)| {
             (vec![number(at), number(worker.core as usize)], worker.cpu_seconds)

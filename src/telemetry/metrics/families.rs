@@ -97,6 +97,7 @@ families! {
     CONSUMER_REQUESTS = Counter One "ringway_consumer_requests" ["consumer", "class"] "Requests of a consumer ([consumers.md](consumers.md)) by first digit of the response's status (`none`: no response began); consumers beyond the first `metrics.series` are counted together as `(other)`";
     CONSUMER_RECEIVED = Counter Bytes "ringway_consumer_received" ["consumer"] "Request bodies received, by consumer";
     CONSUMER_SENT = Counter Bytes "ringway_consumer_sent" ["consumer"] "Response bodies sent, by consumer";
+    CONSUMER_REFUSALS = Counter One "ringway_consumer_refusals" ["consumer", "reason"] "Requests of a consumer that the gateway answered or cut off itself, by the reasons that limits and rules have ([reasons.md](reasons.md)), or `other`";
     PASSWORDS = Counter One "ringway_passwords_verified" ["outcome"] "Passwords of HTTP Basic that were verified: `right` or `wrong`; `busy`: those that nobody had time for. What a worker remembers (`basic.remember`) is not verified again";
     INTROSPECTIONS = Counter One "ringway_introspections" ["outcome"] "Tokens that a provider was to be asked about ([introspection.md](introspection.md)): `active`, `inactive`, `failed` (no answer, or none that says so), `busy` (`introspection.questions_at_once`). What a worker remembers is not asked again";
     NONCES = Counter One "ringway_signature_nonces" ["outcome"] "Signatures that were good and whose nonce was looked at ([signatures.md](signatures.md)): `new`; `used` before; `unknown` (the key has as many as `signatures.nonces`, or the worker that knows them did not answer)";
@@ -109,6 +110,8 @@ families! {
     LIMIT_KEYS = Gauge One "ringway_rate_limit_keys" ["limit"] "Keys that are remembered, as of the last second; idle ones are forgotten when room is needed";
     LIMIT_LEASES = Gauge One "ringway_rate_limit_leases" ["limit"] "Keys of which workers other than the one that holds the bucket know something, as of the last second";
     LIMIT_MEMORY = Gauge Bytes "ringway_rate_limit_memory" ["limit"] "Memory of the tables of keys, as of the last second";
+    CONCURRENCY_HELD = Gauge One "ringway_concurrency_requests" ["limit"] "Requests in progress that a limit counts ([concurrency.md](concurrency.md)), as of the last second";
+    CONCURRENCY_QUEUED = Gauge One "ringway_concurrency_waiting" ["limit"] "Requests that wait until others are over, as of the last second";
     PASSED = Counter One "ringway_passthrough_connections" ["upstream"] "Connections whose TLS was passed through (`listeners.passthrough`), by upstream";
     PASSED_BYTES = Counter Bytes "ringway_passthrough" ["upstream", "from"] "Bytes of those connections, by upstream and sender (`client` or `upstream`)";
     RETRIES = Counter One "ringway_upstream_retries" ["upstream"] "Tries beyond a request's first";
@@ -134,6 +137,8 @@ families! {
     OIDC_TOKENS = Counter One "ringway_oidc_token_requests" ["way", "grant", "outcome"] "Requests for tokens to the provider of a section `[oidc.NAME]`, by grant (`code`: a login; `refresh_token`): `granted`, `refused` (the code or token is not good) or `failed`";
     ACME_EXPIRY = Gauge Seconds "ringway_acme_certificate_expiry_time" ["name", "authority"] "When the certificate of a name expires (`listeners.tls.acme`), as Unix time; missing until there is one";
     ACME_ORDERS = Counter One "ringway_acme_orders" ["name", "authority", "outcome"] "Certificates ordered from an authority: `issued`, or `failed`";
+    CONSUMER_QUOTA_USED = Gauge One "ringway_consumer_quota_used" ["consumer", "quota"] "What a consumer has used of a quota that counts by `consumer` alone, in the period that goes on ([quotas.md](quotas.md))";
+    CONSUMER_QUOTA_LEFT = Gauge One "ringway_consumer_quota_left" ["consumer", "quota"] "What is left of it";
     WORKER_CPU = Counter Seconds "ringway_worker_cpu" ["worker", "core"] "Processor time of a worker; its rate is how busy its core is";
     WORKER_GENERATION = Gauge One "ringway_worker_generation" ["worker"] "Generation of the configuration that a worker serves with";
     WORKER_MAILBOX = Gauge One "ringway_worker_mailbox" ["worker"] "Messages from control that a worker has not read";

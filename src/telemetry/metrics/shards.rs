@@ -425,11 +425,39 @@ pub struct RouteShard {
     pub duration: Durations,
 }
 
+/// Why requests of a consumer are refused, of what has a count of its own for each; the rest is
+/// counted together.
+pub const CONSUMER_REFUSALS: [&Reason; 7] = [
+    refusal::RATE_LIMITED,
+    refusal::QUOTA,
+    refusal::CONCURRENCY,
+    refusal::BUSY,
+    refusal::AUTHZ_DENIED,
+    refusal::AUTH_CONSUMER,
+    refusal::BODY_TOO_LARGE,
+];
+
 /// What is counted for a consumer.
 #[repr(align(128))]
 #[derive(Debug, Default)]
 pub struct ConsumerShard {
     pub traffic: Traffic,
+    /// By [`CONSUMER_REFUSALS`], and for any other reason.
+    pub refusals: [Cell; CONSUMER_REFUSALS.len() + 1],
+}
+
+impl ConsumerShard {
+    /// The gateway answers a request of its, or cuts it off.
+    pub fn refused(&self, reason: &Reason) {
+        let own = CONSUMER_REFUSALS.iter().position(|known| known.number == reason.number);
+        self.refusals[own.unwrap_or(CONSUMER_REFUSALS.len())].count();
+    }
+
+    /// Each reason that has occurred, as metrics name it, with its count.
+    pub fn refusal_names() -> impl Iterator<Item = (usize, &'static str)> {
+        let names = CONSUMER_REFUSALS.iter().map(|reason| reason.token);
+        names.chain(["other"]).enumerate()
+    }
 }
 
 /// What is counted for an upstream.
@@ -497,6 +525,10 @@ pub struct LimitShard {
     pub keys: Cell,
     pub bytes: Cell,
     pub leases: Cell,
+    /// Of a limit on requests in progress: 1; and how many are, and how many wait.
+    pub is_of_progress: Cell,
+    pub held: Cell,
+    pub queued: Cell,
 }
 
 /// One worker's shards for one configuration, by the ids of its snapshot.
@@ -513,7 +545,7 @@ pub struct Series {
     pub consumers: Vec<Arc<ConsumerShard>>,
     /// By `UpstreamId`.
     pub upstreams: Vec<UpstreamSeries>,
-    /// By `LimitId`.
+    /// By `LimitId`; then those on requests in progress, by `ConcurrencyId`.
     pub limits: Vec<Arc<LimitShard>>,
     /// Only the worker as a whole is counted.
     pub is_off: bool,

@@ -191,6 +191,7 @@ pub fn receive(worker: &Worker, letter: Letter) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::limit::Seeds;
 
     fn nonce(n: u8, until_s: u64) -> Nonce {
         Nonce { tag: [n; 16], created_s: 100, until_s, skew_s: 30, most: 3 }
@@ -214,7 +215,7 @@ mod tests {
 
     #[test]
     fn who_takes_anothers_place_does_not_know_what_was_used() {
-        let homes = Homes::new(1).expect("eventfds");
+        let homes = Homes::new(1, Seeds::default()).expect("eventfds");
         let first = Nonces::new(&homes, 0);
         assert_eq!(first.take(1, &nonce(1, u64::MAX), 100), Used::No);
         assert!(!homes.begin(0));
@@ -228,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_is_over_goes_with_its_key() {
-        let homes = Homes::new(1).expect("eventfds");
+        let homes = Homes::new(1, Seeds::default()).expect("eventfds");
         let (nonces, shard) = (Nonces::new(&homes, 0), WorkerShard::default());
         nonces.take(1, &nonce(1, 1), 0);
         nonces.take(2, &nonce(1, u64::MAX), 0);

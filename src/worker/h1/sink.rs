@@ -1,7 +1,7 @@
 //! A response over HTTP/1.1: the upstream's head rewritten in place, its body framed for this
 //! client.
 
-use std::task::Waker;
+use std::{cell::Cell, task::Waker};
 
 use super::body::too_slow;
 use crate::{
@@ -26,8 +26,8 @@ use crate::{
 /// What policies add to the fields of a final response, and do to them.
 #[derive(Default)]
 struct Told {
-    /// Whole lines.
-    added: Vec<u8>,
+    /// Whole lines. Once they are written, the worker has the room back.
+    added: Cell<Vec<u8>>,
     reshape: Reshape,
 }
 
@@ -135,7 +135,10 @@ impl<'c> H1Sink<'c> {
     /// What policies add.
     fn added(&self, out: &mut Vec<u8>) {
         if let Some(told) = &self.told {
-            out.extend_from_slice(&told.added);
+            let mut lines = told.added.take();
+            out.extend_from_slice(&lines);
+            lines.clear();
+            self.worker.lines.set(lines);
         }
     }
 
@@ -256,7 +259,10 @@ impl ResponseSink for H1Sink<'_> {
     }
 
     fn add_fields(&mut self, lines: &[u8]) {
-        self.told.get_or_insert_default().added.extend_from_slice(lines);
+        let told = self.told.get_or_insert_with(|| {
+            Box::new(Told { added: Cell::new(self.worker.lines.take()), ..Told::default() })
+        });
+        told.added.get_mut().extend_from_slice(lines);
     }
 
     fn reshape(&mut self) -> &mut Reshape {

@@ -4,15 +4,14 @@
 //! The response passes as it is. Invariant: a request is settled once, by its final response; one
 //! whose response does not say it has cost what was taken.
 
-use super::{LimitState, fleet::Home, give_back, key_of, of};
+use super::{LimitState, Taken, all, fleet::Home, give_back_of, key_of, of};
 use crate::{
     config::snapshot::{Action, Policies, RateLimit},
-    policy::{Refusal, limit::moment, permit::Permit, route::RouteMatch},
+    policy::{Refusal, limit::Period, permit::Permit, route::RouteMatch},
     wire::ResponseHead,
     worker::{
         Worker,
         buffers::Buffer,
-        clock::now_ns,
         exchange::{Exchange, OwnResponse, RequestBody, ResponseSink, passes_on},
         forward,
         generation::Generation,
@@ -29,18 +28,18 @@ pub async fn act<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,
-    (matched, permit): (&RouteMatch, Permit),
+    (matched, permit, taken): (&RouteMatch, Permit, Taken),
     policies: &Policies,
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Refusal> {
-    let limits = policies.rate_limits.iter();
-    let ids = limits.flat_map(|limits| limits.early.iter().chain(&limits.late));
-    let taken = ids.filter_map(|id| {
-        let (rule, state) = of(snapshot, *id);
+    let taken = taken.of(all(snapshot, exchange, policies)).filter_map(|id| {
+        let (rule, state) = of(snapshot, id);
         rule.cost_from.as_ref()?;
-        Some((rule, state, key_of(worker, snapshot, exchange, rule, state.number)?))
+        let key = key_of(worker, snapshot, exchange, rule, state.number)?;
+        Some((rule, state, key, state.period()))
     });
-    let mut sink = Settling { inner: sink, worker, taken: taken.collect() };
+    let taken = taken.collect();
+    let mut sink = Settling { inner: sink, worker, taken };
     let rule = snapshot.route(matched.route);
     let upstream = match rule.action {
         Action::Forward(upstream) if !policies.shapes() => upstream,
@@ -61,37 +60,37 @@ pub async fn act<B: RequestBody, S: ResponseSink>(
 struct Settling<'s, S> {
     inner: &'s mut S,
     worker: &'s Worker,
-    /// Limits with the key of the request.
-    taken: Vec<(&'s RateLimit, &'s LimitState, u64)>,
+    /// Limits with the key of the request, and of quotas the period in which it began.
+    taken: Vec<(&'s RateLimit, &'s LimitState, u64, Period)>,
 }
 
 impl<S> Settling<'_, S> {
     fn settle(&mut self, head: &ResponseHead, bytes: &[u8]) {
-        for (rule, state, key) in self.taken.drain(..) {
+        for (rule, state, key, period) in self.taken.drain(..) {
             let name = rule.cost_from.as_deref().unwrap_or_default().as_bytes();
             let field = head.fields.iter().find(|f| f.name.of(bytes).eq_ignore_ascii_case(name));
             let text = field.and_then(|field| std::str::from_utf8(field.value.of(bytes)).ok());
             let cost = text.and_then(|text| text.trim().parse::<u32>().ok());
             let Some(cost) = cost.map(|cost| cost.min(COST_MAX)) else { continue };
             if cost < rule.cost {
-                give_back(self.worker, state, key, rule.cost - cost);
+                give_back_of(self.worker, state, key, rule.cost - cost, period);
             } else if cost > rule.cost {
-                charge(self.worker, state, key, cost - rule.cost);
+                charge(self.worker, state, key, cost - rule.cost, period);
             }
         }
     }
 }
 
 /// Takes from a bucket whether it has that much or not.
-pub(super) fn charge(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
+pub(super) fn charge(worker: &Worker, state: &LimitState, key: u64, tokens: u32, period: Period) {
     let home = worker.homes.of(key);
     if home == worker.index {
         return match Home::of(worker, state) {
             Some(home) => home.charge(key, tokens),
-            None => state.buckets.borrow_mut().charge(key, tokens, moment(now_ns())),
+            None => state.buckets.borrow_mut().charge(key, tokens, period),
         };
     }
-    let letter = super::Letter::Charge { limit: state.number, key, tokens };
+    let letter = super::Letter::Charge { limit: state.number, key, tokens, period };
     // One that does not get there is not charged.
     let _ = worker.homes.leave(home, home::Letter::Limit(letter));
 }

@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Decided, LimitState, Ticket, Told, Waiting};
+use super::{Decided, LimitState, Ticket, Waiting, waits::Told};
 use crate::{
     config::snapshot::{FleetOrder, SharedLimit},
     policy::limit::{
@@ -183,8 +183,9 @@ impl<'w> Home<'w> {
     /// The server has answered.
     pub fn leased(&self, lease: &Lease, now: Moment) {
         let Lease { key, tokens, empty_ns, left, .. } = *lease;
-        let empty_until = if empty_ns == 0 { 0 } else { now + hold(&self.shared.whole, empty_ns) };
-        let grant = Grant { key, tokens, empty_until, left };
+        let empty_until =
+            if empty_ns == 0 { 0 } else { now + hold(&self.shared.windows, empty_ns) };
+        let grant = Grant { key, tokens, empty_until, left, period: 0 };
         self.state.buckets.borrow_mut().take_some(key, tokens, now);
         let (mut unwanted, mut owed) = (0, 0);
         let (is_known, ask) = {
@@ -201,7 +202,8 @@ impl<'w> Home<'w> {
                         Ok(left) => (tokens, 0, left),
                         Err(until) => (0, until, left),
                     };
-                    if !self.answer(to, Grant { key, tokens, empty_until, left }) {
+                    let grant = Grant { key, tokens, empty_until, left, period: 0 };
+                    if !self.answer(to, grant) {
                         unwanted += tokens;
                     }
                 }
@@ -265,18 +267,18 @@ fn alone(
     (key, cost): (u64, u32),
 ) -> Result<Left, Moment> {
     fallback.count();
-    let (now, workers) = (moment(now_ns()), worker.homes.workers() as u32);
+    let (now, workers) = (state.now(), worker.homes.workers() as u32);
     match shared.fallback {
         Fallback::Allow => {
-            let tokens = shared.windows.first().map_or(0, |(burst, _)| *burst);
-            Ok(Left { tokens, ..Left::default() })
+            let tokens = shared.windows.first().map_or(0, |window| window.burst);
+            Ok(Left { tokens, ..Left::default() }.free())
         }
-        Fallback::Refuse => Err(now + moment(REFUSED_NS)),
+        Fallback::Refuse => Err(now.unix_ns + moment(REFUSED_NS)),
         Fallback::Local => {
             let mut buckets = state.buckets.borrow_mut();
             match worker.homes.of(key) == worker.index {
                 true => buckets.take(key, cost, now),
-                false => buckets.take_alone(key, cost, workers, now),
+                false => buckets.take_alone(key, cost, workers, now).map(Left::free),
             }
         }
     }
@@ -300,8 +302,7 @@ impl Waiting<'_> {
             leases.knows(key)
         };
         let result = alone(worker, (shared, fallback), state, (key, self.cost));
-        self.passes(result.is_ok() && knows);
-        result
+        self.passes(result, knows)
     }
 }
 

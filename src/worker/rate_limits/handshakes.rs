@@ -24,7 +24,8 @@ pub(super) fn rules<'s>(snapshot: &'s Snapshot, homes: &Homes) -> impl Iterator<
     snapshot.listeners.iter().filter_map(move |listener| {
         let window = listener.tls.as_ref()?.handshake_rate.as_ref()?;
         let windows = std::slice::from_ref(window);
-        Some(Rule { number: number(homes, &listener.name), windows, keys_max, shared: None })
+        let number = number(homes, &listener.name);
+        Some(Rule { number, windows, quota: None, keys_max, shared: None })
     })
 }
 
@@ -68,20 +69,21 @@ pub(super) fn measure(snapshot: &Generation) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::limit::Window;
+    use crate::policy::limit::{Now, Seeds, Window};
 
     #[test]
     fn a_flood_from_many_addresses_takes_bounded_memory() {
         for workers in [1, 4] {
-            let homes = Homes::new(workers).expect("eventfds");
+            let homes = Homes::new(workers, Seeds::default()).expect("eventfds");
             let windows = [Window::new(20, 1_000_000_000, 50)];
-            let keys_max = keys_max(&homes);
-            let rule = Rule { number: 7, windows: &windows, keys_max, shared: None };
+            let (keys_max, windows) = (keys_max(&homes), &windows[..]);
+            let rule = Rule { number: 7, windows, quota: None, keys_max, shared: None };
             let state = LimitState::new(&rule, 0);
+            let now = Now { unix_ns: 1, ..Now::default() };
             for n in 0..200_000u32 {
                 let mut key = Key::of(&homes.random, rule.number);
                 key.client(Some(IpAddr::from(n.to_be_bytes())));
-                assert!(state.buckets.borrow_mut().take(key.finish(), 1, 1).is_ok());
+                assert!(state.buckets.borrow_mut().take(key.finish(), 1, now).is_ok());
             }
             let buckets = state.buckets.borrow();
             let (keys, bytes) = (buckets.keys(), buckets.bytes());

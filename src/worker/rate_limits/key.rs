@@ -11,7 +11,7 @@ use crate::{
 
 /// The key of a request; `None` when the limit is not for it.
 #[inline]
-pub(super) fn key_of(
+pub(in crate::worker) fn key_of(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &Exchange,
@@ -29,6 +29,10 @@ pub(super) fn key_of(
         let key = write(snapshot, exchange, rule, &mut key).then(|| key.finish());
         worker.scratch.set(room);
         return key;
+    }
+    if rule.quota.is_some() {
+        let mut key = Key::lasting(worker.homes.seeds, number);
+        return write(snapshot, exchange, rule, &mut key).then(|| key.finish());
     }
     let mut key = Key::of(&worker.homes.random, number);
     write(snapshot, exchange, rule, &mut key).then(|| key.finish())

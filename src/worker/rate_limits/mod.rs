@@ -9,34 +9,34 @@
 //! limit, the home asks a server in its turn ([`fleet`]).
 //!
 //! Invariants: with one worker no letter is sent and nobody waits. What a request took is given
-//! back when another limit refuses it, and when it is gone before the answer. State is carried over
-//! by the limit's name; a reload refills nothing. TLS handshakes are counted in the same way
-//! ([`handshakes`]).
+//! back when another limit refuses it ([`Taken`]), and when it is gone before the answer. State is
+//! carried over by the limit's name; a reload refills nothing. TLS handshakes are counted in the
+//! same way ([`handshakes`]).
 
 pub mod charge;
 pub mod fleet;
 pub mod handshakes;
 mod key;
+pub mod quota;
+mod store;
+mod taken;
 mod told;
+mod waits;
 
-use std::{
-    cell::RefCell,
-    future::poll_fn,
-    rc::Rc,
-    sync::Arc,
-    task::{Poll, Waker},
-    time::Duration,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use ahash::AHashMap;
-use slab::Slab;
 
-use key::key_of;
+pub(super) use key::key_of;
+use store::{Clock, Store};
+pub use taken::{Taken, all, give_all_back, late};
 use told::{refused, tell};
+pub use waits::{Ticket, Waits};
+use waits::{Told, Waiting};
 
 use super::{
     Worker,
-    clock::{now_ms, now_ns},
+    clock::now_ns,
     exchange::{Exchange, ResponseSink},
     generation::Generation,
     home::{self, Homes},
@@ -44,11 +44,14 @@ use super::{
 use crate::{
     config::{
         Snapshot,
-        snapshot::{LimitId, RateLimit, SharedLimit},
+        snapshot::{LimitId, Policies, RateLimit, SharedLimit},
     },
     policy::{
         Refusal,
-        limit::{Ask, Buckets, Grant, Left, Moment, Shard, Took, Window, moment},
+        limit::{
+            Ask, Buckets, Calendar, Counts, Grant, Left, Moment, Now, Period, Shard, Took, Window,
+            moment,
+        },
     },
     telemetry::metrics::{cell::Cell, shards::LimitShard},
 };
@@ -73,23 +76,25 @@ pub enum Letter {
     },
     /// Of a key that a fleet shares, for its home.
     Lease(fleet::Lease),
-    /// Tokens that were leased and not used.
+    /// Tokens that were leased and not used; of a quota, in this period.
     Return {
         limit: u64,
         key: u64,
         tokens: u32,
+        period: Period,
     },
     /// What requests cost beyond what was taken.
     Charge {
         limit: u64,
         key: u64,
         tokens: u32,
+        period: Period,
     },
 }
 
 impl Letter {
     pub fn returned(limit: u64, key: u64, tokens: u32) -> Letter {
-        Letter::Return { limit, key, tokens }
+        Letter::Return { limit, key, tokens, period: 0 }
     }
 }
 
@@ -97,10 +102,11 @@ impl Letter {
 struct LimitState {
     /// Of its name.
     number: u64,
-    /// Of the keys whose home this worker is, and of others while their home does not answer.
-    buckets: RefCell<Buckets>,
+    buckets: RefCell<Store>,
     shard: RefCell<Shard<Ticket>>,
     fleet: fleet::Shared,
+    /// Of a quota.
+    clock: Option<Clock>,
     /// So many of the keys that had to go are counted, of handshakes.
     forgotten: std::cell::Cell<u64>,
 }
@@ -120,6 +126,8 @@ pub struct Limits {
 struct Rule<'s> {
     number: u64,
     windows: &'s [Window],
+    /// Of a quota: when its periods begin, and how much there is in each.
+    quota: Option<(Calendar, u32)>,
     keys_max: usize,
     shared: Option<&'s Arc<SharedLimit>>,
 }
@@ -127,17 +135,24 @@ struct Rule<'s> {
 impl Limits {
     /// Of a worker that is started. One that takes another's place does not know what its keys
     /// have used, and lets their buckets fill from empty.
-    pub fn first(snapshot: &Snapshot, homes: &Homes, worker: usize) -> Limits {
+    /// What was used of quotas is known.
+    pub fn first(
+        snapshot: &Snapshot,
+        homes: &Homes,
+        worker: usize,
+        used: &[quota::Line],
+    ) -> Limits {
         let empty_at = if homes.begin(worker) { moment(now_ns()).max(1) } else { 0 };
-        Limits::of(snapshot, homes, |rule| Rc::new(LimitState::new(rule, empty_at)))
+        let limits = Limits::of(snapshot, homes, |rule| Rc::new(LimitState::new(rule, empty_at)));
+        limits.restore(used);
+        limits
     }
 
     /// Of the next configuration: limits that it also has keep their state.
     pub fn next(&self, snapshot: &Snapshot, homes: &Homes) -> Limits {
         Limits::of(snapshot, homes, |rule| match self.find(rule.number) {
             Some(state) => {
-                let now = moment(now_ns());
-                state.buckets.borrow_mut().change(rule.windows, rule.keys_max, now);
+                state.buckets.borrow_mut().change(rule);
                 state.fleet.change(rule.shared);
                 state.clone()
             }
@@ -151,12 +166,13 @@ impl Limits {
         state: impl Fn(&Rule<'_>) -> Rc<LimitState>,
     ) -> Limits {
         let of = |rule: &RateLimit| {
-            state(&Rule {
-                number: homes.random.hash_one(&rule.name),
-                windows: rule.own_windows(),
-                keys_max: share(rule.keys_max, homes),
-                shared: rule.shared.as_ref(),
-            })
+            let (number, quota) = match rule.quota {
+                None => (homes.random.hash_one(&rule.name), None),
+                Some(calendar) => (rule.quota_number(homes.seeds), Some((calendar, rule.amount()))),
+            };
+            let keys_max = share(rule.keys_max, homes);
+            let (windows, shared) = (rule.own_windows(), rule.shared.as_ref());
+            state(&Rule { number, windows, quota, keys_max, shared })
         };
         let states: Vec<_> = snapshot.rate_limits.iter().map(of).collect();
         let handshakes: Vec<_> =
@@ -183,156 +199,35 @@ fn share(keys_max: usize, homes: &Homes) -> usize {
 
 impl LimitState {
     fn new(rule: &Rule<'_>, empty_at: Moment) -> LimitState {
-        let buckets = RefCell::new(Buckets::new(rule.windows, rule.keys_max, empty_at));
+        let store = match rule.quota {
+            None => Store::Rate(Buckets::new(rule.windows, rule.keys_max, empty_at)),
+            Some((_, amount)) => Store::Quota(Counts::new(amount, rule.keys_max)),
+        };
         LimitState {
             number: rule.number,
-            buckets,
+            buckets: RefCell::new(store),
             shard: RefCell::default(),
             fleet: fleet::Shared::new(rule.shared),
+            clock: rule.quota.map(|(calendar, _)| Clock::new(calendar)),
             forgotten: std::cell::Cell::new(0),
         }
     }
-}
 
-/// A place in the table of waits, and its user: a place is used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    place: usize,
-    serial: u64,
-}
-
-/// Requests of one worker that wait for the home of their key.
-#[derive(Default)]
-pub struct Waits(RefCell<Slab<Wait>>);
-
-#[derive(Default)]
-struct Wait {
-    serial: u64,
-    waker: Option<Waker>,
-    result: Option<Result<Left, Moment>>,
-    /// The request has passed without an answer: what is granted for it is used.
-    has_passed: bool,
-}
-
-/// What becomes of what the home said about one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    /// The request goes by it.
-    Used,
-    /// There is no such request any more.
-    Unwanted,
-    /// It has passed before, whatever was said.
-    Owed,
-}
-
-impl Waits {
-    fn begin(&self) -> Ticket {
-        thread_local! { static SERIAL: std::cell::Cell<u64> = const { std::cell::Cell::new(0) }; }
-        let serial = SERIAL.get() + 1;
-        SERIAL.set(serial);
-        let place = self.0.borrow_mut().insert(Wait { serial, ..Wait::default() });
-        Ticket { place, serial }
-    }
-
-    /// Nothing will be settled with a request that has passed.
-    fn forget(&self, ticket: Ticket) {
-        let mut waits = self.0.borrow_mut();
-        let wait = waits.get(ticket.place);
-        if wait.is_some_and(|wait| wait.serial == ticket.serial && wait.has_passed) {
-            waits.remove(ticket.place);
+    #[inline]
+    fn now(&self) -> Now {
+        match &self.clock {
+            None => Now { unix_ns: moment(now_ns()), ..Now::default() },
+            Some(clock) => clock.now(&self.shard),
         }
     }
 
-    /// The home has said what becomes of a request.
-    fn end(&self, ticket: Ticket, result: Result<Left, Moment>) -> Told {
-        let mut waits = self.0.borrow_mut();
-        let waker = match waits.get_mut(ticket.place) {
-            Some(wait) if wait.serial == ticket.serial => {
-                if wait.has_passed {
-                    waits.remove(ticket.place);
-                    return if result.is_ok() { Told::Used } else { Told::Owed };
-                }
-                wait.result = Some(result);
-                wait.waker.take()
-            }
-            _ => return Told::Unwanted,
-        };
-        // Outside the borrow: a waker may run anything.
-        drop(waits);
-        waker.into_iter().for_each(Waker::wake);
-        Told::Used
-    }
-}
-
-/// A request that waits; one that is dropped gives back what it was granted.
-struct Waiting<'w> {
-    worker: &'w Worker,
-    state: &'w LimitState,
-    /// Where it is counted when the home does not answer.
-    alone: &'w Cell,
-    /// Where a fleet shares the limit, how, and where it is counted when the server does not
-    /// answer.
-    shared: Option<(&'w SharedLimit, &'w Cell)>,
-    key: u64,
-    cost: u32,
-    ticket: Ticket,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut waits = self.worker.limit_waits.0.borrow_mut();
-        if waits[self.ticket.place].has_passed {
-            // Stays until the home has answered.
-            return;
-        }
-        let wait = waits.remove(self.ticket.place);
-        drop(waits);
-        if let Some(Ok(_)) = wait.result {
-            give_back(self.worker, self.state, self.key, self.cost);
-        }
-    }
-}
-
-impl Waiting<'_> {
-    async fn result(self) -> Result<Left, Moment> {
-        let (worker, ticket) = (self.worker, self.ticket);
-        let answered = poll_fn(|cx| {
-            let mut waits = worker.limit_waits.0.borrow_mut();
-            let wait = &mut waits[ticket.place];
-            match wait.result.take() {
-                Some(result) => Poll::Ready(result),
-                None => {
-                    wait.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        });
-        if let Some((shared, fallback)) = self.shared {
-            // Shorter than a tick.
-            let wait = Duration::from_millis(shared.wait_ms);
-            let waited = monoio::time::timeout(wait, answered).await;
-            return waited.unwrap_or_else(|_| self.overdue(shared, fallback));
-        }
-        let alarm = worker.alarms.alarm();
-        match alarm.by(now_ms() + WAIT_MS, answered).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.alone.count();
-                let (now, workers) = (moment(now_ns()), worker.homes.workers() as u32);
-                let mut shard = self.state.shard.borrow_mut();
-                shard.unanswered(self.key);
-                let mut buckets = self.state.buckets.borrow_mut();
-                let result = buckets.take_alone(self.key, self.cost, workers, now);
-                self.passes(result.is_ok() && shard.knows(self.key));
-                result
-            }
-        }
+    fn period(&self) -> Period {
+        self.clock.as_ref().map_or(0, |clock| clock.now(&self.shard).period)
     }
 
-    /// The request has its answer without tokens; if it `is_owed`, what comes for it is used.
-    fn passes(&self, is_owed: bool) {
-        let mut waits = self.worker.limit_waits.0.borrow_mut();
-        waits[self.ticket.place].has_passed = is_owed && waits.len() <= OWED_MAX;
+    /// Of what was taken a moment ago.
+    fn period_before(&self) -> Period {
+        self.clock.as_ref().map_or(0, |clock| clock.before(&self.shard))
     }
 }
 
@@ -344,12 +239,12 @@ enum Decided {
 }
 
 fn decide(worker: &Worker, state: &LimitState, alone: &Cell, (key, cost): (u64, u32)) -> Decided {
-    let (homes, now) = (&worker.homes, moment(now_ns()));
+    let (homes, now) = (&worker.homes, state.now());
     let home = homes.of(key);
     if home == worker.index {
         return Decided::Now(state.buckets.borrow_mut().take(key, cost, now));
     }
-    let took = state.shard.borrow_mut().take(key, cost, now);
+    let took = state.shard.borrow_mut().take(key, cost, now.unix_ns);
     match took {
         Took::Yes(left, None) => Decided::Now(Ok(left)),
         Took::Yes(left, Some(ask)) => {
@@ -363,7 +258,8 @@ fn decide(worker: &Worker, state: &LimitState, alone: &Cell, (key, cost): (u64, 
             state.shard.borrow_mut().unanswered(key);
             alone.count();
             let workers = homes.workers() as u32;
-            Decided::Now(state.buckets.borrow_mut().take_alone(key, cost, workers, now))
+            let took = state.buckets.borrow_mut().take_alone(key, cost, workers, now);
+            Decided::Now(took.map(Left::free))
         }
         Took::Ask(_) | Took::Wait => {
             let ticket = worker.limit_waits.begin();
@@ -378,41 +274,48 @@ fn send(worker: &Worker, state: &LimitState, home: usize, ask: Ask) -> bool {
     worker.homes.leave(home, home::Letter::Limit(letter)).is_ok()
 }
 
-/// Puts tokens back that a request took and does not need.
+/// Puts tokens back that a request took a moment ago and does not need.
 fn give_back(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
+    give_back_of(worker, state, key, tokens, state.period_before());
+}
+
+/// Puts tokens back that were taken in `period`, of a quota.
+fn give_back_of(worker: &Worker, state: &LimitState, key: u64, tokens: u32, period: Period) {
     let home = worker.homes.of(key);
     if home == worker.index {
-        give(worker, state, key, tokens);
-    } else if !state.shard.borrow_mut().give(key, tokens) {
-        let letter = Letter::Return { limit: state.number, key, tokens };
+        give(worker, state, key, tokens, period);
+    } else if period != state.period() || !state.shard.borrow_mut().give(key, tokens) {
+        let letter = Letter::Return { limit: state.number, key, tokens, period };
         // What does not get there is lost to the key, and never too much.
         let _ = worker.homes.leave(home, home::Letter::Limit(letter));
     }
 }
 
 /// Puts tokens back into a bucket of this worker, or of the fleet.
-fn give(worker: &Worker, state: &LimitState, key: u64, tokens: u32) {
+fn give(worker: &Worker, state: &LimitState, key: u64, tokens: u32, period: Period) {
     match fleet::Home::of(worker, state) {
         Some(home) => home.give(key, tokens),
-        None => state.buckets.borrow_mut().give(key, tokens, moment(now_ns())),
+        None => state.buckets.borrow_mut().give(key, tokens, period),
     }
 }
 
-/// Asks the limits of a route, one after the other. The one that refuses says why; what the others
-/// took goes back.
+/// Asks limits of a request, one after the other, and notes what it takes. The one that refuses
+/// says why; what others took goes back, also those of an earlier phase.
 #[inline]
 pub async fn admit<S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &Exchange,
-    limits: &[LimitId],
+    policies: &Policies,
+    (ids, taken): (impl Iterator<Item = LimitId>, &mut Taken),
     sink: &mut S,
 ) -> Result<(), Refusal> {
-    for (at, id) in limits.iter().enumerate() {
-        let (rule, state) = of(snapshot, *id);
-        let shard = &snapshot.series.limits[*id as usize];
+    for id in ids {
+        let (rule, state) = of(snapshot, id);
+        let shard = &snapshot.series.limits[id as usize];
         let Some(key) = key_of(worker, snapshot, exchange, rule, state.number) else {
             shard.exempt.count();
+            taken.note(false);
             continue;
         };
         let shared = rule.shared.as_deref().map(|shared| (shared, &shard.fallback));
@@ -431,12 +334,18 @@ pub async fn admit<S: ResponseSink>(
             }
         };
         match result {
-            Ok(left) => passed(worker, rule, shard, left, sink),
-            Err(_) if rule.shadow => shard.shadow.count(),
+            Ok(left) => {
+                taken.note(!left.is_free);
+                passed(worker, rule, shard, left, sink);
+            }
+            Err(_) if rule.shadow => {
+                taken.note(false);
+                shard.shadow.count();
+            }
             Err(until) => {
                 shard.refused.count();
-                give_back_all(worker, snapshot, exchange, &limits[..at]);
-                return Err(refused(rule, until, sink));
+                give_all_back(worker, snapshot, exchange, policies, *taken);
+                return Err(refused(worker, rule, until, sink));
             }
         }
     }
@@ -447,19 +356,6 @@ fn of(snapshot: &Generation, id: LimitId) -> (&RateLimit, &LimitState) {
     // Both have the same ids.
     let limits = &snapshot.rate_limits;
     (snapshot.rate_limit(id), &limits.states[id as usize])
-}
-
-#[cold]
-fn give_back_all(worker: &Worker, snapshot: &Generation, exchange: &Exchange, ids: &[LimitId]) {
-    for id in ids {
-        let (rule, state) = of(snapshot, *id);
-        // One in shadow mode counts on.
-        if let Some(key) =
-            key_of(worker, snapshot, exchange, rule, state.number).filter(|_| !rule.shadow)
-        {
-            give_back(worker, state, key, rule.cost);
-        }
-    }
 }
 
 #[inline]
@@ -478,52 +374,59 @@ fn passed<S: ResponseSink>(
 
 /// A letter for this worker.
 pub fn receive(worker: &Worker, letter: Letter) {
-    let (snapshot, now) = (worker.snapshot(), moment(now_ns()));
+    let snapshot = worker.snapshot();
     let limits = &snapshot.rate_limits;
     match letter {
         Letter::Ask { limit, from, ask } => {
             // A limit that is not known here yet, or not any more: whoever asks decides alone.
             let Some(state) = limits.find(limit) else { return };
             if let Some(home) = fleet::Home::of(worker, state) {
-                return home.lend(from, ask, now);
+                return home.lend(from, ask, moment(now_ns()));
             }
             let workers = worker.homes.workers() as u32;
-            let grant = state.buckets.borrow_mut().ask(ask, workers, now);
+            let grant = state.buckets.borrow_mut().ask(ask, workers, state.now());
             let letter = home::Letter::Limit(Letter::Grant { limit, grant });
             if worker.homes.leave(from as usize, letter).is_err() && grant.tokens > 0 {
-                state.buckets.borrow_mut().give(ask.key, grant.tokens, now);
+                state.buckets.borrow_mut().give(ask.key, grant.tokens, grant.period);
             }
         }
         Letter::Grant { limit, grant } => {
             if let Some(state) = limits.find(limit) {
-                granted(worker, state, &grant, now);
+                granted(worker, state, grant);
             }
         }
         Letter::Lease(lease) => {
             let state = limits.find(lease.limit);
             if let Some(home) = state.and_then(|state| fleet::Home::of(worker, state)) {
-                home.leased(&lease, now);
+                home.leased(&lease, moment(now_ns()));
             }
         }
-        Letter::Return { limit, key, tokens } => {
+        Letter::Return { limit, key, tokens, period } => {
             if let Some(state) = limits.find(limit) {
-                give(worker, state, key, tokens);
+                give(worker, state, key, tokens, period);
             }
         }
-        Letter::Charge { limit, key, tokens } => {
+        Letter::Charge { limit, key, tokens, period } => {
             if let Some(state) = limits.find(limit) {
-                charge::charge(worker, state, key, tokens);
+                charge::charge(worker, state, key, tokens, period);
             }
         }
     }
 }
 
-fn granted(worker: &Worker, state: &LimitState, grant: &Grant, now: Moment) {
+fn granted(worker: &Worker, state: &LimitState, mut grant: Grant) {
     let home = worker.homes.of(grant.key);
+    if let Some(clock) = &state.clock
+        && !clock.agrees(grant.period, &state.shard)
+    {
+        // Of a period that is over: whoever waits asks again.
+        (grant.tokens, grant.empty_until) = (0, 0);
+    }
+    let now = state.now().unix_ns;
     let (mut unwanted, mut owed) = (0, 0);
     let (is_known, ask) = {
         let mut shard = state.shard.borrow_mut();
-        let ask = shard.granted(grant, now, |ticket, tokens, result| {
+        let ask = shard.granted(&grant, now, |ticket, tokens, result| {
             // Wakes tasks, and runs none.
             match worker.limit_waits.end(ticket, result) {
                 Told::Unwanted if result.is_ok() => unwanted += tokens,
@@ -537,10 +440,10 @@ fn granted(worker: &Worker, state: &LimitState, grant: &Grant, now: Moment) {
         unwanted += grant.tokens;
     }
     if unwanted > 0 {
-        give_back(worker, state, grant.key, unwanted);
+        give_back_of(worker, state, grant.key, unwanted, grant.period);
     }
     if owed > 0 {
-        charge::charge(worker, state, grant.key, owed);
+        charge::charge(worker, state, grant.key, owed, grant.period);
     }
     if let Some(ask) = ask
         && !send(worker, state, home, ask)
@@ -556,14 +459,14 @@ pub fn sweep(worker: &Worker) {
     if snapshot.rate_limits.is_empty() {
         return;
     }
-    let now = moment(now_ns());
     for state in snapshot.rate_limits.by_number.values() {
+        let Now { unix_ns: now, period, .. } = state.now();
         fleet::sweep(worker, state, now);
         if worker.homes.workers() == 1 {
             continue;
         }
         let give_back = |key, tokens| {
-            let letter = Letter::Return { limit: state.number, key, tokens };
+            let letter = Letter::Return { limit: state.number, key, tokens, period };
             worker.homes.leave(worker.homes.of(key), home::Letter::Limit(letter)).is_ok()
         };
         let forget = |ticket| worker.limit_waits.forget(ticket);

@@ -1,5 +1,6 @@
 //! What a client is told of its limits: RateLimit fields, and when to come back.
 
+use super::quota;
 use crate::{
     config::snapshot::RateLimit,
     policy::{
@@ -26,15 +27,26 @@ pub(super) fn tell<S: ResponseSink>(worker: &Worker, rule: &RateLimit, left: Lef
 
 /// The refusal of a request whose key has enough again at `until`.
 #[cold]
-pub(super) fn refused<S: ResponseSink>(rule: &RateLimit, until: Moment, sink: &mut S) -> Refusal {
-    let wait_ns = nanos(until.saturating_sub(moment(now_ns())));
+pub(super) fn refused<S: ResponseSink>(
+    worker: &Worker,
+    rule: &RateLimit,
+    until: Moment,
+    sink: &mut S,
+) -> Refusal {
+    let wait_ns = match rule.quota {
+        None => nanos(until.saturating_sub(moment(now_ns()))),
+        Some(calendar) => quota::until_next_ns(calendar),
+    };
     let retry_after_s = wait_ns.div_ceil(1_000_000_000).clamp(1, u64::from(u32::MAX)) as u32;
-    let left = Left { tokens: 0, full_in_ns: wait_ns, window: 0 };
-    let mut lines = Vec::with_capacity(128);
+    let left = Left { full_in_ns: wait_ns, ..Left::default() };
+    let mut lines = worker.scratch.take();
+    lines.clear();
     rule.names.write(left, &mut lines);
     if rule.tells_old {
         fields::write_old(&rule.windows, left, &mut lines);
     }
     sink.add_fields(&lines);
-    Refusal { retry_after_s, ..refusal::RATE_LIMITED.into() }
+    worker.scratch.set(lines);
+    let reason = if rule.quota.is_some() { refusal::QUOTA } else { refusal::RATE_LIMITED };
+    Refusal { retry_after_s, ..reason.into() }
 }

@@ -206,7 +206,8 @@ impl Fleet {
                         Ok(_) => (tokens, 0),
                         Err(until) => (0, until),
                     };
-                    self.grant(process, Grant { key: KEY, tokens, empty_until, left: grant.left });
+                    let grant = Grant { key: KEY, tokens, empty_until, ..*grant };
+                    self.grant(process, grant);
                 }
             }
         }

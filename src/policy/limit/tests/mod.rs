@@ -1,6 +1,8 @@
 //! Shards and homes under a virtual clock, with messages that take any time, against one bucket
 //! that sees every request at once.
 
+mod quotas;
+
 use std::collections::BinaryHeap;
 
 use proptest::prelude::*;

@@ -69,5 +69,16 @@ impl Scrape {
             let samples = limits.map(|(name, shards)| (vec![text_of(name)], sum(shards, figure)));
             self.counts(family, samples.collect());
         }
+        let gauges: [(_, Figure<LimitShard>); 2] =
+            [(f::CONCURRENCY_HELD, |l| l.held.get()), (f::CONCURRENCY_QUEUED, |l| l.queued.get())];
+        for (family, figure) in gauges {
+            let of_progress = registry
+                .limits
+                .iter()
+                .filter(|(_, shards)| sum(shards, |limit| limit.is_of_progress.get()) > 0);
+            let samples =
+                of_progress.map(|(name, shards)| (vec![text_of(name)], sum(shards, figure)));
+            self.counts(family, samples.collect());
+        }
     }
 }
