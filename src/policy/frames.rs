@@ -30,6 +30,8 @@ const UNIT: u64 = 1024;
 /// Credit for a request: of two, one may be given up, and a few frames of control come with it.
 const REQUEST_RESETS: u64 = UNIT / 2;
 const REQUEST_CONTROL: u64 = 4 * UNIT;
+/// Of a strict account, as many resets at once are all there may be.
+const STRICT_RESETS: u64 = 20;
 /// Credit for a frame of a body, which its receiver may acknowledge twice.
 const DATA_CONTROL: u64 = 2 * UNIT;
 /// Bytes sent that a client may acknowledge by one WINDOW_UPDATE.
@@ -51,8 +53,12 @@ impl Bucket {
         Bucket { per_second, level: per_second * BURST_S * UNIT }
     }
 
+    fn most(&self) -> u64 {
+        self.per_second * BURST_S * UNIT
+    }
+
     fn add(&mut self, units: u64) {
-        self.level = (self.level + units).min(self.per_second * BURST_S * UNIT);
+        self.level = (self.level + units).min(self.most());
     }
 
     fn pass(&mut self, elapsed_ms: u64) {
@@ -61,7 +67,11 @@ impl Bucket {
 
     /// Whether there was room for one frame more.
     fn take(&mut self) -> bool {
-        let left = self.level.checked_sub(UNIT);
+        self.take_units(UNIT)
+    }
+
+    fn take_units(&mut self, units: u64) -> bool {
+        let left = self.level.checked_sub(units);
         self.level = left.unwrap_or(0);
         left.is_some()
     }
@@ -74,6 +84,7 @@ pub struct FrameBudget {
     window: InitialWindow,
     resets: Bucket,
     control: Bucket,
+    is_strict: bool,
     at_ms: u64,
     sent_bytes: u64,
 }
@@ -86,9 +97,15 @@ impl FrameBudget {
             window: InitialWindow::default(),
             resets: Bucket::new(rates.resets_per_second),
             control: Bucket::new(rates.control_per_second),
+            is_strict: false,
             at_ms: now_ms,
             sent_bytes: 0,
         }
+    }
+
+    /// Whether few resets are to be let pass: what they are of is not begun by now.
+    pub fn judge_strictly(&mut self, is_strict: bool) {
+        self.is_strict = is_strict;
     }
 
     /// Counts the frames that begin in `bytes`, received at `now_ms`; `sent_bytes` is what the
@@ -131,12 +148,19 @@ impl FrameBudget {
             }
             kind::DATA if frame.len >= DATA_BYTES_MIN => self.control.add(DATA_CONTROL),
             kind::DATA if frame.flags & END_STREAM != 0 => {}
-            kind::RST_STREAM if !self.resets.take() => return Err(Flood::Resets),
+            kind::RST_STREAM if !self.take_reset() => return Err(Flood::Resets),
             kind::RST_STREAM => {}
             _ if !self.control.take() => return Err(Flood::Control),
             _ => {}
         }
         Ok(())
+    }
+
+    fn take_reset(&mut self) -> bool {
+        match self.is_strict {
+            false => self.resets.take(),
+            true => self.resets.take_units(UNIT.max(self.resets.most() / STRICT_RESETS)),
+        }
     }
 }
 
@@ -161,6 +185,27 @@ mod tests {
     /// How many of `frame` are let through at once.
     fn let_through(budget: &mut FrameBudget, frame: &[u8], now_ms: u64, sent: u64) -> usize {
         (0..10_000).take_while(|_| budget.received(frame, now_ms, sent).is_ok()).count()
+    }
+
+    #[test]
+    fn a_strict_account_lets_few_resets_pass_and_all_else() {
+        let rates = FrameRates { resets_per_second: 1000, control_per_second: 20 };
+        let strict = |rates| {
+            let mut budget = FrameBudget::new(rates, 0);
+            assert_eq!(budget.received(PREFACE, 0, 0), Ok(0));
+            budget.judge_strictly(true);
+            budget
+        };
+        let reset = frame(kind::RST_STREAM, 4, 0);
+        let passed = |rates, frame: &[u8]| let_through(&mut strict(rates), frame, 0, 0) as u64;
+        assert_eq!(passed(rates, &reset), STRICT_RESETS);
+        let ping = frame(kind::PING, 8, 0);
+        assert_eq!(passed(rates, &ping), 40);
+        let tight = FrameRates { resets_per_second: 2, ..rates };
+        assert_eq!(passed(tight, &reset), 4, "no more than else");
+        let mut budget = strict(rates);
+        budget.judge_strictly(false);
+        assert_eq!(let_through(&mut budget, &reset, 0, 0), 2000);
     }
 
     #[test]

@@ -40,7 +40,7 @@ const HASTE_MS: u64 = 10;
 const HASTE_MOST: u64 = 100;
 /// ... each may give up so many at once, ...
 const HASTY_TRIES: u32 = 2;
-/// ... and then waits so long, up to twice: what came meanwhile must not be read of all at once.
+/// ... and then waits so long, up to twice, so that not all go on at once.
 const HASTY_TRY_MS: u64 = 200;
 /// Requests that wait for their clients to take data, from which on all buffers are small.
 const SCARCE_STREAMS: u32 = 128;

@@ -73,8 +73,6 @@ pub struct Link<O> {
     is_overdue: Cell<bool>,
     /// What was received was refused.
     is_refused: Cell<bool>,
-    /// What is received waits.
-    is_paused: Cell<bool>,
     /// No stream is open: reads are made without a buffer.
     is_idle: Cell<bool>,
     /// Waits for its write.
@@ -126,7 +124,6 @@ pub fn pair<O: Owner>(
         read_by_ms: Cell::new(NEVER_MS),
         is_overdue: Cell::new(false),
         is_refused: Cell::new(false),
-        is_paused: Cell::new(false),
         is_idle: Cell::new(false),
         gathered: Cell::default(),
         is_writing: Cell::new(false),
@@ -278,7 +275,7 @@ impl<O: Owner> AsyncRead for Io<O> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.link.is_refused.get() || this.link.is_paused.get() {
+        if this.link.is_refused.get() {
             return Poll::Pending;
         }
         loop {
@@ -407,11 +404,6 @@ impl<O: Owner> Idle<O> {
 }
 
 impl<O: Owner> Pump<O> {
-    /// Whether the codec gets nothing to read, until it is told otherwise and polled.
-    pub fn pause(&self, is_paused: bool) {
-        self.link.is_paused.set(is_paused);
-    }
-
     pub fn stream(&self) -> &Stream {
         self.link.stream()
     }

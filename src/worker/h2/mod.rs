@@ -150,7 +150,8 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
     worker.metrics.http2_connections.count();
     let flood = Rc::new(Cell::new(None));
     let is_narrow = Rc::new(Cell::new(false));
-    let look = look(&rule, flood.clone(), is_narrow.clone());
+    let is_hasty = Rc::new(Cell::new(false));
+    let look = look(&rule, flood.clone(), is_narrow.clone(), is_hasty.clone());
     let (codec, pump) = io::pair(client.clone(), &worker.buffers, early, timeouts.write_ms, look);
     let session = Rc::new(Session {
         outbox: Rc::new(Outbox::new(&worker.buffers, &worker.crowd)),
@@ -174,7 +175,7 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
     drop(snapshot);
     pump.idle().begin(now_ms() + timeouts.head_ms);
     let member = worker.crowd.join(&session);
-    let mut task = Task { session, pump, flood, is_ending: false, is_aborted: false };
+    let mut task = Task { session, pump, flood, is_hasty, is_ending: false, is_aborted: false };
     let end = task.run(builder, codec).await;
     if let End::Failed(failure) = end {
         worker.metrics.http2_failures[failure as usize].count();
@@ -193,16 +194,20 @@ fn look(
     rule: &Http2,
     flood: Rc<Cell<Option<Flood>>>,
     is_narrow: Rc<Cell<bool>>,
+    is_hasty: Rc<Cell<bool>>,
 ) -> impl FnMut(&[u8], u64) -> Option<u32> + 'static {
     let mut budget = FrameBudget::new(rule.rates, now_ms());
-    move |bytes, sent_bytes| match budget.received(bytes, now_ms(), sent_bytes) {
-        Ok(frames) => {
-            is_narrow.set(budget.initial_window() < NARROW_BYTES);
-            Some(frames)
-        }
-        Err(found) => {
-            flood.set(Some(found));
-            None
+    move |bytes, sent_bytes| {
+        budget.judge_strictly(is_hasty.get());
+        match budget.received(bytes, now_ms(), sent_bytes) {
+            Ok(frames) => {
+                is_narrow.set(budget.initial_window() < NARROW_BYTES);
+                Some(frames)
+            }
+            Err(found) => {
+                flood.set(Some(found));
+                None
+            }
         }
     }
 }
@@ -227,6 +232,8 @@ struct Task {
     session: Rc<Session>,
     pump: Pump,
     flood: Rc<Cell<Option<Flood>>>,
+    /// Resets are judged strictly.
+    is_hasty: Rc<Cell<bool>>,
     /// The client was told that the connection ends when its streams have.
     is_ending: bool,
     /// And that it ends at once.
@@ -289,7 +296,7 @@ impl Task {
         self.session.client.woken_by(cx);
         loop {
             let session = self.session.clone();
-            self.pump.pause(session.is_paused());
+            self.is_hasty.set(session.is_hasty());
             let polled = self.pump.poll_with(cx, |cx| match session.is_full(cx) {
                 false => codec.poll_accept(cx),
                 true => match codec.poll_closed(cx) {
@@ -433,9 +440,8 @@ impl Session {
             || self.pace.tries_at(&self.worker.crowd, now_ms()).is_some()
     }
 
-    /// So many requests are given up, by this client too, that what it sends is read in one go: a
-    /// read for each frame costs more than sending it.
-    fn is_paused(&self) -> bool {
+    /// Many requests are given up, and this client has done so with as many as it may.
+    fn is_hasty(&self) -> bool {
         self.pace.is_hasty(&self.worker.crowd, now_ms())
     }
 
