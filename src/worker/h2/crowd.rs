@@ -217,7 +217,7 @@ impl Pace {
 
     /// Whether it is to wait among many that do.
     pub fn is_hasty(&self, crowd: &Crowd, now_ms: u64) -> bool {
-        self.tries_at(crowd, now_ms).is_some() && crowd.is_hasty(now_ms)
+        crowd.is_hasty(now_ms) && self.tries_at(crowd, now_ms).is_some()
     }
 
     /// One was not: it begins anew.
