@@ -57,7 +57,14 @@ pub fn take(open: Open, given: Given) {
 pub struct Open(Rc<Worker>);
 
 impl Open {
+    /// One that the worker has accepted, or taken from another.
     pub fn count(worker: &Rc<Worker>) -> Open {
+        worker.siblings.own().has_kept();
+        Open::count_given(worker)
+    }
+
+    /// One that was given to the worker: the others count it since then.
+    pub fn count_given(worker: &Rc<Worker>) -> Open {
         worker.metrics.connections_open.count();
         Open(worker.clone())
     }
@@ -66,6 +73,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.metrics.connections_open.uncount();
+        self.0.siblings.own().have_ended(1);
     }
 }
 

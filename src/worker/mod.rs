@@ -403,6 +403,7 @@ pub fn run(mut seed: Seed, mut driver: Driver) -> io::Result<Drained> {
     let last = end::last_moment(worker.clone());
     let _ = catch_unwind(AssertUnwindSafe(|| driver.block_on(last)));
     worker.clients.abandon();
+    worker.siblings.own().have_ended(worker.metrics.connections_open.get());
     worker.metrics.connections_open.set(0);
     // The kernel may still write to what was in flight: that memory is never freed.
     std::mem::forget((worker, driver));

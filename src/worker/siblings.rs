@@ -1,8 +1,8 @@
 //! The workers as they see each other: who has fewer clients, and the way to give one to it.
 //!
 //! Where a listener's `balance` is "even", a worker that accepts a connection counts what every
-//! worker has, in cells that each of them alone writes, and gives the connection away when another
-//! has fewer. It leaves the bare socket on the other's [`Sibling`]: a bounded queue and a bell.
+//! worker has, and gives the connection away when another has fewer. It leaves the bare socket on
+//! the other's [`Sibling`]: a bounded queue and a bell.
 //!
 //! Invariants: a connection has one owner at every moment (who accepted it, the queue, or who
 //! serves it), and no queue is left with nobody who looks into it. A worker that gives on a queue
@@ -19,7 +19,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering, fence},
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
 };
 
@@ -36,8 +36,6 @@ use crate::{config::snapshot::ListenerRule, telemetry::metrics::shards::WorkerSh
 
 /// Connections that may wait for one worker. When so many do, whoever accepts keeps its own.
 const WAITING_MAX: usize = 64;
-/// A number that changes all the time is read no more often than this; being off by one is no harm.
-const READINGS_MAX: u32 = 8;
 /// Workers look after each other once in this many ticks. One whose beat has stood still for that
 /// long gets no connections, and those that wait for it are taken by who looks.
 pub const LOOK_TICKS: u64 = 500 / TICK_MS;
@@ -56,6 +54,11 @@ pub struct Given {
 pub struct Sibling {
     beat: Arc<Beat>,
     shard: Arc<WorkerShard>,
+    /// The connections it has, less those that others gave to it: wraps, written by it alone.
+    /// To take one in that waits changes neither number, so their sum is right at every moment.
+    kept: AtomicU64,
+    /// Connections that others gave to it, from before they wait.
+    given: AtomicU64,
     waiting: ArrayQueue<Given>,
     /// Somebody serves what waits.
     is_open: AtomicBool,
@@ -65,39 +68,55 @@ pub struct Sibling {
 impl Sibling {
     /// Of a worker with this beat and shard, closed.
     pub fn new(beat: Arc<Beat>, shard: Arc<WorkerShard>) -> io::Result<Sibling> {
-        let (waiting, is_open) = (ArrayQueue::new(WAITING_MAX), AtomicBool::new(false));
-        Ok(Sibling { beat, shard, waiting, is_open, bell: Bell::new()? })
+        Ok(Sibling {
+            beat,
+            shard,
+            kept: AtomicU64::new(0),
+            given: AtomicU64::new(0),
+            waiting: ArrayQueue::new(WAITING_MAX),
+            is_open: AtomicBool::new(false),
+            bell: Bell::new()?,
+        })
     }
 
-    /// Connections it has or will have. One that it is just taking in is in both numbers for
-    /// some nanoseconds, or between two readings: so they are read until they stay.
+    /// Connections it has or will have.
     fn connections(&self) -> u64 {
-        let read = || self.shard.connections_open.get() + self.waiting.len() as u64;
-        let mut seen = read();
-        for _ in 0..READINGS_MAX {
-            let again = read();
-            if seen == again {
-                break;
-            }
-            seen = again;
-        }
-        seen
+        // In this order: one that was given and has ended is in both or in the second alone.
+        let kept = self.kept.load(Ordering::Acquire);
+        kept.wrapping_add(self.given.load(Ordering::Relaxed))
+    }
+
+    /// Its worker has one more that it accepted itself.
+    pub fn has_kept(&self) {
+        self.kept.store(self.kept.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    /// So many of its worker's connections have ended, whoever accepted them.
+    pub fn have_ended(&self, count: u64) {
+        self.kept.store(self.kept.load(Ordering::Relaxed).wrapping_sub(count), Ordering::Release);
     }
 
     /// Leaves a connection. When there is no room or nobody who would serve it, one comes back:
     /// this one, or another that waited.
     fn leave(&self, given: Given) -> Result<(), Given> {
-        self.waiting.push(given)?;
+        self.given.fetch_add(1, Ordering::Relaxed);
+        self.waiting.push(given).inspect_err(|_| self.has_not_got())?;
         // Whoever closes looks for what waits afterwards (`close`), we look in the other order: at
         // least one of us sees the other.
         fence(Ordering::SeqCst);
         if !self.is_open.load(Ordering::Relaxed)
             && let Some(back) = self.waiting.pop()
         {
+            self.has_not_got();
             return Err(back);
         }
         self.bell.ring();
         Ok(())
+    }
+
+    /// One that was given to it is taken by somebody else.
+    fn has_not_got(&self) {
+        self.given.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn open(&self) {
@@ -144,7 +163,7 @@ impl Siblings {
         self.all.len()
     }
 
-    fn own(&self) -> &Sibling {
+    pub fn own(&self) -> &Sibling {
         &self.all[self.own]
     }
 
@@ -218,15 +237,16 @@ pub async fn serve(worker: Rc<Worker>) {
 
 /// Takes in whatever waits for the worker.
 pub fn take_all(worker: &Rc<Worker>) {
-    take_from(worker, worker.siblings.own());
+    while let Some(given) = worker.siblings.own().waiting.pop() {
+        arrival::take(Open::count_given(worker), given);
+    }
 }
 
+/// Takes in whatever waits for another.
 fn take_from(worker: &Rc<Worker>, sibling: &Sibling) {
-    while !sibling.waiting.is_empty() {
-        // Counted before it is taken out: nobody finds it nowhere.
-        let open = Open::count(worker);
-        let Some(given) = sibling.waiting.pop() else { return };
-        arrival::take(open, given);
+    while let Some(given) = sibling.waiting.pop() {
+        sibling.has_not_got();
+        arrival::take(Open::count(worker), given);
     }
 }
 
@@ -315,7 +335,7 @@ mod tests {
     fn what_waits_counts_and_a_full_or_closed_queue_gives_back() {
         let all = siblings(2);
         let own = Siblings::new(all.clone(), 0);
-        all[0].shard.connections_open.set(100);
+        (0..100).for_each(|_| all[0].has_kept());
         assert!(own.lighter().is_none(), "closed");
         assert!(all[1].leave(given(1)).is_err_and(|back| back.peer == given(1).peer));
         all[1].open();
@@ -326,12 +346,29 @@ mod tests {
         assert!(own.lighter().is_none(), "full");
         assert!(all[1].leave(given(3)).is_err_and(|back| back.peer == given(3).peer));
         drop(all[1].waiting.pop());
+        all[1].has_not_got();
         all[1].shard.generation.set(2);
         assert!(own.lighter().is_none(), "another configuration");
         all[0].shard.generation.set(2);
         assert!(own.lighter().is_some());
-        all[0].shard.connections_open.set(WAITING_MAX as u64 - 1);
+        all[0].have_ended(100 - WAITING_MAX as u64 + 1);
         assert!(own.lighter().is_none(), "not fewer");
+    }
+
+    /// However its worker is interrupted: what it takes in is neither missing nor counted twice.
+    #[test]
+    fn one_that_is_taken_in_counts_once_at_every_moment() {
+        let all = siblings(1);
+        all[0].open();
+        assert!(all[0].leave(given(1)).is_ok());
+        assert_eq!(all[0].connections(), 1, "waits");
+        assert!(all[0].waiting.pop().is_some());
+        assert_eq!(all[0].connections(), 1, "is taken in");
+        all[0].has_kept();
+        all[0].have_ended(1);
+        assert_eq!(all[0].connections(), 1);
+        all[0].have_ended(1);
+        assert_eq!(all[0].connections(), 0, "ended");
     }
 
     /// One gives while the other closes and takes what waits: nothing stays behind.

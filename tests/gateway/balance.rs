@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use serde_json::Value;
 
-use crate::harness::{Client, Gateway, Launch, ReadError, Upstream, eventually};
+use crate::harness::{Client, Gateway, Launch, ReadError, Upstream, eventually, within_patience};
 
 const WORKERS: usize = 2;
 /// Of a stall that outlasts what it is to be seen in.
@@ -52,11 +52,12 @@ fn open(gateway: &Gateway) -> Vec<u64> {
 #[track_caller]
 fn until_open(gateway: &Gateway, expected: &[u64]) {
     let mut seen = Vec::new();
-    eventually(&format!("{expected:?} open on each worker"), || {
+    let is_so = within_patience(|| {
         seen = open(gateway);
         seen.sort_unstable();
         seen == expected
     });
+    assert!(is_so, "{seen:?} open on each worker, not {expected:?}");
 }
 
 /// The worker of each connection, by the client's address.

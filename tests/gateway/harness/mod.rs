@@ -45,10 +45,18 @@ impl Drop for Over<'_> {
 
 /// Waits until `condition` holds; fails the test with `what` when it does not within [`PATIENCE`].
 #[track_caller]
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    assert!(within_patience(condition), "not within {PATIENCE:?}: {what}");
+}
+
+/// Whether `condition` holds within [`PATIENCE`]: for tests that tell what there was instead.
+pub fn within_patience(mut condition: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        if started.elapsed() >= PATIENCE {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
+    true
 }
