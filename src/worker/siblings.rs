@@ -120,6 +120,8 @@ impl Sibling {
     }
 
     fn open(&self) {
+        // Who looked while nobody served it has seen it stand still.
+        self.beat.tick();
         self.is_open.store(true, Ordering::Release);
         // What waits may be from before.
         self.bell.ring();
@@ -369,6 +371,22 @@ mod tests {
         assert_eq!(all[0].connections(), 1);
         all[0].have_ended(1);
         assert_eq!(all[0].connections(), 0, "ended");
+    }
+
+    #[test]
+    fn one_that_is_served_again_gets_connections_at_once() {
+        let all = siblings(2);
+        let own = Siblings::new(all.clone(), 0);
+        all[0].has_kept();
+        all[1].open();
+        assert!(own.lighter().is_some());
+        let seen = &own.seen[1];
+        seen.ticks.set(all[1].beat.ticks());
+        seen.stood_still.set(true);
+        assert!(own.lighter().is_none(), "it stands still");
+        all[1].close();
+        all[1].open();
+        assert!(own.lighter().is_some());
     }
 
     /// One gives while the other closes and takes what waits: nothing stays behind.
