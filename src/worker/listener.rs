@@ -60,7 +60,7 @@ pub struct Listening {
     begun_ms: u64,
 }
 
-/// The way to an accept in flight.
+/// The way to the accepts in flight.
 #[derive(Default)]
 struct Stop {
     canceller: RefCell<Canceller>,
@@ -72,13 +72,18 @@ impl Stop {
         self.canceller.borrow().handle()
     }
 
-    /// Makes the accept in flight answer: with a connection, or that it was cancelled.
+    /// Makes the accepts in flight answer: with a connection, or that they were cancelled.
     fn cancel(&self) {
         let used = self.canceller.take().cancel();
         self.canceller.replace(used);
     }
 }
 
+/// Accepts in flight on each listener under io_uring. What waits is accepted by so many at a time,
+/// while everything else that is ready has its turn in between: with one, whoever comes behind a
+/// hundred others waits for a hundred such turns. The kernel wakes one of them for a connection. On
+/// epoll one takes all there are by itself.
+const ACCEPTS_AHEAD: usize = 8;
 /// How long accepting rests when there are no descriptors left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long a stop may go unnoticed on a non-blocking socket under io_uring.
@@ -217,9 +222,25 @@ impl Listener {
 
     /// Accepts until it is stopped, then empties the queue and closes.
     async fn run(self, worker: Rc<Worker>, stop: Rc<Stop>) {
-        while !stop.is_stopped.get() {
-            match self.accept(&worker, stop.handle()).await {
-                Ok((stream, peer)) => self.welcome(&worker, stream, peer),
+        let listener = Rc::new(self);
+        let ahead = if worker.is_epoll { 1 } else { ACCEPTS_AHEAD };
+        let others: Vec<_> = (1..ahead)
+            .map(|_| {
+                let (listener, worker, stop) = (listener.clone(), worker.clone(), stop.clone());
+                monoio::spawn(async move { listener.accept_also(&worker, &stop).await })
+            })
+            .collect();
+        listener.accept_all(&worker, &stop).await;
+        for other in others {
+            other.await;
+        }
+        listener.finish(&worker).await;
+    }
+
+    async fn accept_all(&self, worker: &Rc<Worker>, stop: &Stop) {
+        while !stop.is_stopped.get() && !worker.draining.get() {
+            match self.accept(worker, stop.handle()).await {
+                Ok((stream, peer)) => self.welcome(worker, stream, peer),
                 Err(e) if net::is_cancelled(&e) || is_transient(&e) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable().await,
                 Err(e) => {
@@ -227,11 +248,20 @@ impl Listener {
                     monoio::time::sleep(ACCEPT_REST).await;
                 }
             }
-            if worker.draining.get() {
-                break;
+        }
+    }
+
+    /// Beside [`Listener::accept_all`], which says what is wrong.
+    async fn accept_also(&self, worker: &Rc<Worker>, stop: &Stop) {
+        while !stop.is_stopped.get() && !worker.draining.get() {
+            match self.accept(worker, stop.handle()).await {
+                Ok((stream, peer)) => self.welcome(worker, stream, peer),
+                Err(e) if net::is_cancelled(&e) || is_transient(&e) => {}
+                // It would not wait.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => monoio::time::sleep(ACCEPT_REST).await,
             }
         }
-        self.finish(&worker).await;
     }
 
     async fn accept(
@@ -282,7 +312,7 @@ impl Listener {
     }
 
     /// Accepts what has already connected, and what is just connecting.
-    async fn finish(self, worker: &Rc<Worker>) {
+    async fn finish(&self, worker: &Rc<Worker>) {
         if self.door.is_shared.get() {
             return;
         }
