@@ -19,7 +19,10 @@ use slab::Slab;
 use super::Session;
 use crate::worker::clock::now_ms;
 
-/// Requests open on all connections of a worker, from which on each begins few at first.
+/// Requests open on all connections of a worker, from which on those that take next to nothing have
+/// one at a time.
+const LIVELY_STREAMS: u32 = 32;
+/// The same, from which on each connection begins few at first.
 const CROWD_STREAMS: u32 = 256;
 /// Requests that a connection may then have open before it has taken a response.
 const FEW: u32 = 4;
@@ -89,6 +92,11 @@ impl Crowd {
     /// Many requests are given up.
     fn is_hasty(&self, now_ms: u64) -> bool {
         self.given_up_ms.get() > now_ms + HASTE_MOST * HASTE_MS
+    }
+
+    /// Many requests are open.
+    pub fn is_lively(&self) -> bool {
+        self.streams.get() >= LIVELY_STREAMS
     }
 
     fn is_dense(&self) -> bool {

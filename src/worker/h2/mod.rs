@@ -50,11 +50,11 @@ use crate::{
 /// holds buffers.
 const WAITING_MAX: u32 = 12;
 /// A client whose SETTINGS let a response send less than this gets no more than [`NARROW_STREAMS`]
-/// requests at once: all of them will wait.
+/// requests at once, because all of them will wait; where others have many open, one at a time.
 const NARROW_BYTES: u32 = 1024;
 const NARROW_STREAMS: u32 = 4;
 /// Streams given up because the client took nothing, and it has taken nothing since: so many end
-/// the connection.
+/// the connection, or the only one that it may have.
 const STALLED_STREAMS_MAX: u32 = 4;
 /// What a stream holds beside its buffers: its task, its request, the codec's state, its share of
 /// the connection to the upstream.
@@ -430,7 +430,11 @@ impl Session {
     }
 
     fn has_too_many(&self) -> bool {
-        let most = if self.is_narrow.get() { NARROW_STREAMS } else { self.streams_max };
+        let most = match self.is_narrow.get() {
+            true if self.is_one_at_a_time() => 1,
+            true => NARROW_STREAMS,
+            false => self.streams_max,
+        };
         // The codec counts those that the client gave up no longer (CVE-2023-44487).
         let open = self.open.get();
         open >= most
@@ -438,6 +442,11 @@ impl Session {
             || self.waiting.get() >= WAITING_MAX
             || self.pace.holds_up(&self.worker.crowd, open)
             || self.pace.tries_at(&self.worker.crowd, now_ms()).is_some()
+    }
+
+    /// The client takes next to nothing, and others have many requests open.
+    fn is_one_at_a_time(&self) -> bool {
+        self.is_narrow.get() && self.worker.crowd.is_lively()
     }
 
     /// Many requests are given up, and this client has done so with as many as it may.
@@ -464,7 +473,7 @@ impl Session {
         let (count, before) = self.stalled.get();
         let count = if before == taken { count + 1 } else { 1 };
         self.stalled.set((count, taken));
-        if count >= STALLED_STREAMS_MAX {
+        if count >= STALLED_STREAMS_MAX || self.is_one_at_a_time() {
             self.shed();
         }
     }
