@@ -4,7 +4,7 @@
 //! What a policy costs is the difference to it; fields that it adds, and what an identity takes,
 //! are among that.
 
-use std::hint::black_box;
+use std::{hint::black_box, path::Path};
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -71,12 +71,12 @@ const TOKENS: &str = "
     algorithms = ['HS256']
     issuer = 'https://id.example.com'
     audience = ['api']
-    secret = 'SECRET'
+    secret = 'file:SECRET'
     [jwt.told]
     algorithms = ['HS256']
     issuer = 'https://id.example.com'
     audience = ['api']
-    secret = 'SECRET'
+    secret = 'file:SECRET'
     forward = { X-User = 'sub' }
 ";
 const PEOPLE: &str = "
@@ -90,8 +90,9 @@ const TRANSFORM: &str = "
     set = { X-Client = '${client}', X-Route = '${route}' }
 ";
 
-fn configuration(route: &str, more: &str) -> String {
-    let more = more.replace("DIGEST", DIGEST).replace("SECRET", SECRET);
+/// `secret`: the path of the file that has [`SECRET`].
+fn configuration(route: &str, more: &str, secret: &Path) -> String {
+    let more = more.replace("DIGEST", DIGEST).replace("SECRET", &secret.display().to_string());
     format!(
         "[runtime]\nworkers = 1\n[[listeners]]\nbind = '127.0.0.1:8080'\n\
          [upstreams.origin]\nendpoints = ['127.0.0.1:8081']\n\
@@ -135,10 +136,13 @@ fn request(name: &str) -> Vec<u8> {
 }
 
 pub fn cases(cases: &mut Cases) {
+    let folder = tempfile::tempdir().expect("a folder for a secret");
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, SECRET).expect("a file in a folder of our own");
     for (name, route, more) in CASES {
         let request = request(name);
         let of = (&*request, RESPONSE, PASSWORD);
-        with_policies(&configuration(route, more), of, |judged| {
+        with_policies(&configuration(route, more, &secret), of, |judged| {
             let len = judged.judge();
             cases.case(&format!("policy/{name}"), || {
                 assert_eq!(black_box(&mut *judged).judge(), len);

@@ -119,7 +119,7 @@ impl<'a> Received<'a> {
     #[inline(always)]
     fn client_address(&self) -> ClientAddress {
         let peer = self.peer.map(|ip| ip.to_canonical());
-        let trusted_peer = self.trusts(peer);
+        let trusted_peer = self.trusts(|| peer);
         if !trusted_peer {
             return ClientAddress { ip: peer, trusted_peer };
         }
@@ -127,8 +127,11 @@ impl<'a> Received<'a> {
         ClientAddress { ip, trusted_peer }
     }
 
-    fn trusts(&self, ip: Option<IpAddr>) -> bool {
-        ip.is_some_and(|ip| self.trusted.iter().any(|net| net.contains(&ip)))
+    /// Where nobody is trusted, no address is looked at.
+    #[inline]
+    fn trusts(&self, ip: impl FnOnce() -> Option<IpAddr>) -> bool {
+        !self.trusted.is_empty()
+            && ip().is_some_and(|ip| self.trusted.iter().any(|net| net.contains(&ip)))
     }
 
     /// Entries that a trusted address vouches for, nearest first.
@@ -136,7 +139,7 @@ impl<'a> Received<'a> {
         let received = *self;
         let mut vouching = self.peer.map(|ip| ip.to_canonical());
         let entries = self.entries().map_while(move |entry| {
-            if !received.trusts(vouching) {
+            if !received.trusts(|| vouching) {
                 return None;
             }
             let entry = entry.ok()?;
@@ -180,7 +183,7 @@ impl<'a> Received<'a> {
     }
 
     fn write_x_forwarded(&self, out: &mut Vec<u8>) {
-        if !self.trusts(self.peer.map(|ip| ip.to_canonical())) {
+        if !self.trusts(|| self.peer.map(|ip| ip.to_canonical())) {
             return self.write_own_x_forwarded(out);
         }
         let chain = self.chain();

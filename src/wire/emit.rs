@@ -63,7 +63,8 @@ pub fn end(out: &mut Vec<u8>) {
 
 /// Copies the lines of `fields`, which were parsed from `buf`, as they were received, except the
 /// hop-by-hop ones and those `drop` answers `true` for. Neighbouring lines are copied as one.
-#[inline]
+// Always: what `drop` refers to would otherwise be kept in memory, also by callers with two loops.
+#[inline(always)]
 pub fn kept_fields(out: &mut Vec<u8>, buf: &[u8], fields: &[Field], drop: impl Fn(&Field) -> bool) {
     let (mut start, mut end) = (0, 0);
     for field in fields {

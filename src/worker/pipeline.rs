@@ -155,15 +155,15 @@ async fn phases<B: RequestBody, S: ResponseSink>(
     let rule = snapshot.route(matched.route);
     sink.routed(matched.route);
     sink.limit(exchange.until_ms);
-    let passed = rule.policies.pass();
-    if let Err(asked) = &passed {
-        policies::tell(exchange, asked.policies(), sink);
-    }
-    bound(rule, exchange, body)?;
-    let permit = match passed {
-        Ok(permit) => permit,
+    let permit = match rule.policies.pass() {
+        Ok(permit) => {
+            bound(rule, exchange, body)?;
+            permit
+        }
         Err(asked) => {
             let policies = asked.policies();
+            policies::tell(exchange, policies, sink);
+            bound(rule, exchange, body)?;
             let of = (&matched, asked);
             match policies::before(worker, snapshot, exchange, of, sink).await? {
                 Passed::On(permit, taken) if goes_on(rule, policies) => {
@@ -329,6 +329,7 @@ async fn options<S: ResponseSink>(sink: &mut S) -> Result<(), Refusal> {
     sink.own(response).await
 }
 
+#[inline]
 pub(super) fn route(snapshot: &Snapshot, exchange: &mut Exchange) -> Result<RouteMatch, Refusal> {
     let matched = snapshot.router.find(&exchange.view())?;
     exchange.route = Some(matched.route);

@@ -34,7 +34,7 @@ use crate::config::snapshot::Upstream;
 /// A read in flight. Owned by its connection, so that it is only dropped together with it.
 pub type ReadAhead = Pin<Box<dyn Future<Output = (io::Result<usize>, Buffer)>>>;
 
-/// A connection to an endpoint.
+/// A connection to an endpoint. Boxed, because each request moves it out of its pool and back.
 pub struct Connection {
     pub stream: Rc<Stream>,
     /// When it was connected.
@@ -64,14 +64,14 @@ impl Wake for Stirred {
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since_ms: u64,
 }
 
 impl Connection {
-    pub fn new(stream: Stream) -> Connection {
+    pub fn new(stream: Stream) -> Box<Connection> {
         let stirred: Arc<Stirred> = Arc::default();
-        Connection {
+        Box::new(Connection {
             stream: Rc::new(stream),
             waker: Waker::from(stirred.clone()),
             stirred,
@@ -80,7 +80,7 @@ impl Connection {
             reused: false,
             is_wide: Cell::new(false),
             wide: Cell::default(),
-        }
+        })
     }
 
     /// Starts the next read. Answers whether it is still in flight.
@@ -129,7 +129,7 @@ pub struct Pool {
 
 impl Pool {
     /// The connection used last, if one is still good.
-    pub fn take(&self, rule: &Upstream) -> Option<Connection> {
+    pub fn take(&self, rule: &Upstream) -> Option<Box<Connection>> {
         let now_ms = now_ms();
         loop {
             let idle = self.idle.borrow_mut().pop_back()?;
@@ -145,7 +145,7 @@ impl Pool {
     /// Keeps a connection whose last response ended cleanly; closes the oldest when full. The next
     /// response will be read into a buffer of `buffers`.
     #[inline]
-    pub fn give(&self, connection: Connection, rule: &Upstream, buffers: &Buffers) {
+    pub fn give(&self, connection: Box<Connection>, rule: &Upstream, buffers: &Buffers) {
         let now_ms = now_ms();
         if !self.keeps(&connection, rule, buffers) {
             return;
@@ -205,7 +205,7 @@ const OWN_MAX: usize = 4;
 
 impl Own {
     /// One of `pool`'s endpoint that is still good.
-    pub fn take(&self, pool: &Rc<Pool>, rule: &Upstream) -> Option<Connection> {
+    pub fn take(&self, pool: &Rc<Pool>, rule: &Upstream) -> Option<Box<Connection>> {
         let mut kept = self.0.get()?.borrow_mut();
         let now_ms = now_ms();
         while let Some(at) = kept.iter().rposition(|(of, _)| Rc::ptr_eq(of, pool)) {
@@ -224,7 +224,7 @@ impl Own {
     pub fn give(
         &self,
         pool: &Rc<Pool>,
-        connection: Connection,
+        connection: Box<Connection>,
         rule: &Upstream,
         buffers: &Buffers,
     ) {

@@ -173,6 +173,7 @@ impl Router {
     }
 
     /// The route for a request, or why there is none (404, 405 with the methods, 421).
+    #[inline]
     pub fn find(&self, request: &RequestView<'_>) -> Result<RouteMatch, Refusal> {
         search::find(self, request, &mut ())
     }

@@ -76,9 +76,9 @@ impl Router {
         mut visit: impl FnMut(HostKind, &HostIndex) -> Option<T>,
     ) -> Option<T> {
         let host = host.strip_suffix(b".").unwrap_or(host);
-        let mut lower = [0; HOST_BYTES_MAX];
         let named = !(self.exact_hosts.is_empty() && self.wildcard_hosts.is_empty());
         if named && host.len() <= HOST_BYTES_MAX {
+            let mut lower = [0; HOST_BYTES_MAX];
             let host = lowered(host, &mut lower);
             if let Some(at) = self.exact_hosts.get(host)
                 && let Some(answer) = visit(HostKind::Exact, &self.hosts[*at as usize])

@@ -113,7 +113,7 @@ pub struct Seeking {
 
 /// A connection in use; its endpoint counts one more request in flight until it is dropped.
 pub struct Acquired<'w> {
-    pub connection: Connection,
+    pub connection: Box<Connection>,
     pub(super) in_flight: InFlight<'w>,
 }
 
@@ -256,7 +256,7 @@ pub async fn acquire<'w>(
 
 /// A kept connection, if one may be used.
 #[inline]
-fn kept(rule: &Upstream, pool: &Rc<Pool>, client: Option<&Client>) -> Option<Connection> {
+fn kept(rule: &Upstream, pool: &Rc<Pool>, client: Option<&Client>) -> Option<Box<Connection>> {
     match rule.proxy_header {
         ProxyHeader::Off => pool.take(rule),
         _ => client?.own.take(pool, rule),
@@ -287,7 +287,7 @@ pub(super) async fn open(
     endpoint: &Endpoint,
     tls: Option<&Arc<ClientConfig>>,
     client: Option<&Client>,
-) -> io::Result<Connection> {
+) -> io::Result<Box<Connection>> {
     let left_ms = forward.exchange.until_ms.saturating_sub(now_ms());
     let timeout_ms = forward.rule.connect_timeout_ms.min(left_ms);
     let unsent_bytes = forward.snapshot.limits.unsent_bytes;

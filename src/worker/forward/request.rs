@@ -77,8 +77,9 @@ fn request_line(
     matched: &RouteMatch,
 ) -> Result<(), Refusal> {
     let exchange = forward.exchange;
-    let mut method = exchange.text(exchange.head().method_text);
+    let (mut method, mut query) = (exchange.text(exchange.head().method_text), exchange.query());
     if let Some(own) = &exchange.upstream_fields {
+        query = exchange.upstream_query();
         method = own.method.as_deref().unwrap_or(method);
         if let Some(target) = &own.target {
             emit::request_line(out, method, target, None);
@@ -88,12 +89,12 @@ fn request_line(
     let route = forward.snapshot.route(matched.route);
     match &route.rewrite.path {
         PathRewrite::Keep => {
-            emit::request_line(out, method, exchange.forward_path(), exchange.upstream_query());
+            emit::request_line(out, method, exchange.forward_path(), query);
         }
         rewrite => {
             let mut path = Vec::with_capacity(256);
             rewrite.apply(exchange.forward_path(), matched, exchange.matched_path(), &mut path)?;
-            emit::request_line(out, method, &path, exchange.upstream_query());
+            emit::request_line(out, method, &path, query);
         }
     }
     Ok(())
@@ -123,16 +124,7 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     let drops_state = exchange.trace.as_ref().is_some_and(|trace| !trace.keeps_state);
     let told = told_certificate(exchange);
     let made_id = matches!(exchange.id, RequestId::Made(_));
-    let own = exchange.upstream_fields.as_deref();
-    let own_fields = route.policies.policies().map_or(&[][..], |policies| &policies.own_fields);
-    // One look for each field where no policy has a say.
-    let has_policies = own.is_some() || !own_fields.is_empty();
-    let is_left_out = |name: &[u8]| {
-        own.is_some_and(|own| own.drops(name))
-            || own_fields.iter().any(|own| is_same_field(own, name))
-    };
-    emit::kept_fields(out, bytes, &head.fields, |field: &Field| match field.id {
-        _ if has_policies && is_left_out(field.name.of(bytes)) => true,
+    let drops = |field: &Field| match field.id {
         FieldId::Other => false,
         FieldId::Host => true,
         FieldId::XRequestId => made_id,
@@ -145,7 +137,13 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
             told.is_some() || !exchange.client.trusted_peer
         }
         id => client::drops_field(rule.fields, exchange.client.trusted_peer, id),
-    });
+    };
+    let own = exchange.upstream_fields.as_deref();
+    let own_fields = route.policies.policies().map_or(&[][..], |policies| &policies.own_fields);
+    match own.is_none() && own_fields.is_empty() {
+        true => emit::kept_fields(out, bytes, &head.fields, drops),
+        false => left_fields(out, exchange, own_fields, drops),
+    }
     let received = client::Received {
         peer: exchange.peer,
         peer_text: &exchange.peer_text,
@@ -175,6 +173,25 @@ fn fields(out: &mut Vec<u8>, forward: &Forward<'_>, matched: &RouteMatch) {
     out.extend_from_slice(rule.via.line(head.version));
     connection_fields(out, forward);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The client's fields without those that policies leave out too. A loop of its own, so that where
+/// no policy has a say there is nothing more to look at for each field; inlined, as that one is.
+#[inline(always)]
+fn left_fields(
+    out: &mut Vec<u8>,
+    exchange: &Exchange,
+    own_fields: &[Box<[u8]>],
+    drops: impl Fn(&Field) -> bool,
+) {
+    let bytes = exchange.bytes();
+    let told = exchange.upstream_fields.as_deref();
+    emit::kept_fields(out, bytes, &exchange.head().fields, |field| {
+        let name = field.name.of(bytes);
+        told.is_some_and(|told| told.drops(name))
+            || own_fields.iter().any(|own| is_same_field(own, name))
+            || drops(field)
+    });
 }
 
 /// The fields that concern our connection to the upstream.

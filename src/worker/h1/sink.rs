@@ -23,12 +23,16 @@ use crate::{
     },
 };
 
-/// What policies add to the fields of a final response, and do to them.
+/// What few responses have. Boxed together, so that the others look once whether there is any.
 #[derive(Default)]
-struct Told {
-    /// Whole lines. Once they are written, the worker has the room back.
+struct Rare<'c> {
+    /// Whole lines that policies add to the final response's fields. Once they are written, the
+    /// worker has the room back.
     added: Cell<Vec<u8>>,
+    /// What policies do to the fields beside that.
     reshape: Reshape,
+    /// While a body comes from a pipe.
+    at_once: Option<AtOnce<'c>>,
 }
 
 /// Where the response to one request goes.
@@ -48,11 +52,8 @@ pub struct H1Sink<'c> {
     sent: Sent,
     /// What the client is told about how long things took.
     timing: Option<Timing>,
-    /// What policies have to say in the final response's fields.
-    told: Option<Box<Told>>,
     waited_ms: u64,
-    /// While a body comes from a pipe.
-    at_once: Option<AtOnce<'c>>,
+    rare: Option<Box<Rare<'c>>>,
 }
 
 impl<'c> H1Sink<'c> {
@@ -78,9 +79,8 @@ impl<'c> H1Sink<'c> {
             wait,
             sent: Sent::default(),
             timing: None,
-            told: None,
             waited_ms: 0,
-            at_once: None,
+            rare: None,
         }
     }
 
@@ -134,8 +134,8 @@ impl<'c> H1Sink<'c> {
 
     /// What policies add.
     fn added(&self, out: &mut Vec<u8>) {
-        if let Some(told) = &self.told {
-            let mut lines = told.added.take();
+        if let Some(rare) = &self.rare {
+            let mut lines = rare.added.take();
             out.extend_from_slice(&lines);
             lines.clear();
             self.worker.lines.set(lines);
@@ -154,9 +154,9 @@ impl<'c> H1Sink<'c> {
     pub fn rewrite(&self, out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
         out.clear();
         emit::status_line(out, head.status, head.phrase.of(bytes));
-        match &self.told {
+        match &self.rare {
             None => emit::kept_fields(out, bytes, &head.fields, |_| false),
-            Some(told) => reshaped(&told.reshape, out, head, bytes),
+            Some(rare) => reshaped(&rare.reshape, out, head, bytes),
         }
         let has_date = head.fields.iter().any(|field| field.id == FieldId::Date);
         out.extend_from_slice(self.snapshot.forwarding.via.line(head.version));
@@ -259,14 +259,14 @@ impl ResponseSink for H1Sink<'_> {
     }
 
     fn add_fields(&mut self, lines: &[u8]) {
-        let told = self.told.get_or_insert_with(|| {
-            Box::new(Told { added: Cell::new(self.worker.lines.take()), ..Told::default() })
+        let rare = self.rare.get_or_insert_with(|| {
+            Box::new(Rare { added: Cell::new(self.worker.lines.take()), ..Rare::default() })
         });
-        told.added.get_mut().extend_from_slice(lines);
+        rare.added.get_mut().extend_from_slice(lines);
     }
 
     fn reshape(&mut self) -> &mut Reshape {
-        &mut self.told.get_or_insert_default().reshape
+        &mut self.rare.get_or_insert_default().reshape
     }
 
     async fn interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), Refusal> {
@@ -341,13 +341,15 @@ impl ResponseSink for H1Sink<'_> {
             .before_write(pipe.held(), self.wait)
             .await
             .map_err(|_| refusal::CLIENT_ABORTED)?;
-        let at_once = match self.at_once.take() {
+        let at_once = match self.rare.as_mut().and_then(|rare| rare.at_once.take()) {
             Some(at_once) => at_once,
             None => AtOnce::begin(&self.client.stream, self.worker.is_epoll)
                 .map_err(|_| refusal::CLIENT_ABORTED)?,
         };
         let result = pipe.empty(&at_once, self.wait).await;
-        self.at_once = Some(at_once).filter(|_| result.is_ok() && !last);
+        if result.is_ok() && !last {
+            self.rare.get_or_insert_default().at_once = Some(at_once);
+        }
         self.judge(bytes, result)
     }
 
@@ -373,11 +375,11 @@ impl ResponseSink for H1Sink<'_> {
         for (name, value) in response.fields {
             emit::field(&mut out, name.as_bytes(), value.as_bytes());
         }
-        if let Some(told) = &self.told {
+        if let Some(rare) = &self.rare {
             let has = |name: &[u8], (own, _): &(String, String)| {
                 own.as_bytes().eq_ignore_ascii_case(name)
             };
-            told.reshape
+            rare.reshape
                 .write(&mut out, |name| response.fields.iter().any(|field| has(name, field)));
         }
         self.security(&mut out, None);

@@ -76,7 +76,7 @@ pub struct Place {
 pub enum Given {
     Place(Place),
     /// The endpoint speaks HTTP/1.1: the connection that was to speak HTTP/2, if nobody has it yet.
-    Http1(Option<Connection>),
+    Http1(Option<Box<Connection>>),
     Failed(io::ErrorKind),
 }
 
@@ -269,7 +269,7 @@ impl Connections {
     }
 
     /// One that was being opened speaks HTTP/1.1: so do the others.
-    pub fn opened_http1(self: &Rc<Self>, connection: Connection) {
+    pub fn opened_http1(self: &Rc<Self>, connection: Box<Connection>) {
         self.opening.set(self.opening.get() - 1);
         self.http1_until_ms.set(now_ms() + HTTP1_FOR_MS);
         let mut connection = Some(connection);

@@ -47,7 +47,7 @@ enum Means<'w> {
 /// What an endpoint offers, or why it offers nothing.
 enum Offered {
     Place(Place),
-    Http1(Connection),
+    Http1(Box<Connection>),
     Failed(std::io::Error),
     Busy,
 }
@@ -282,7 +282,12 @@ impl<'f> Forward<'f> {
     }
 
     /// A kept connection that speaks HTTP/1.1, for a first try.
-    fn kept(&self, state: &UpstreamState, endpoint: usize, search: &Search) -> Option<Connection> {
+    fn kept(
+        &self,
+        state: &UpstreamState,
+        endpoint: usize,
+        search: &Search,
+    ) -> Option<Box<Connection>> {
         if search.seeking.tries > 0 {
             return None;
         }
@@ -297,7 +302,7 @@ impl<'f> Forward<'f> {
         state: &UpstreamState,
         endpoint: usize,
         search: &Search,
-        connection: Option<Connection>,
+        connection: Option<Box<Connection>>,
     ) -> Offered {
         if let Some(connection) = connection {
             self.took(state, endpoint, false);
