@@ -41,8 +41,7 @@ use crate::{
 };
 use coding::Encoder;
 use response::Shaped;
-use validate::Checked;
-pub use validate::check_parameters;
+pub use validate::{Checked, check as check_body, check_parameters};
 pub use values::View;
 
 /// What the upstream is told of a request whose route has policies.
