@@ -36,6 +36,7 @@ use super::{
     pipeline::{self, Done, Outcome},
     policies::{self, Passed},
     runtime::Driver,
+    shape::{self, Checked},
     siblings::Sibling,
 };
 use crate::{
@@ -56,6 +57,7 @@ use crate::{
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 /// Bytes of lines that may wait for a log's thread, which is not there: see [`Parts::record`].
 const LOG_BYTES: u64 = 1 << 20;
+const FOREVER: Wait = Wait { idle_ms: NEVER_MS, until_ms: NEVER_MS };
 
 /// One exchange whose request was forwarded and whose response head has arrived.
 pub struct Parts<'a> {
@@ -135,27 +137,41 @@ pub struct Judged<'a> {
 }
 
 impl Judged<'_> {
-    /// What the policies of the route do until the request may be forwarded, and to the head of the
-    /// response: what they add to it is written. All of them must let it pass, without waiting.
+    /// What the policies of the route do until the request may be forwarded, with its body where
+    /// that has to be as a schema says, and to the head of the response: what they add to it is
+    /// written. All of them must let it pass, without waiting.
     /// Answers the number of bytes that the client gets.
     pub fn judge(&mut self) -> usize {
         let exchange = &mut self.exchange;
-        let wait = Wait { idle_ms: NEVER_MS, until_ms: NEVER_MS };
         let version = (exchange.head().version, exchange.is_head());
-        let mut sink = H1Sink::new(self.worker, self.generation, self.client, version, true, wait);
+        let mut sink =
+            H1Sink::new(self.worker, self.generation, self.client, version, true, FOREVER);
         let rule = self.generation.route(self.matched.route);
         let _permit = match rule.policies.pass() {
             Ok(permit) => permit,
             Err(asked) => {
-                policies::tell(exchange, asked.policies(), &mut sink);
+                let own = asked.policies();
+                policies::tell(exchange, own, &mut sink);
                 let of = (&self.matched, asked);
                 let before =
                     policies::before(self.worker, self.generation, exchange, of, &mut sink);
                 let mut context = Context::from_waker(Waker::noop());
-                match std::pin::pin!(before).poll(&mut context) {
+                let permit = match std::pin::pin!(before).poll(&mut context) {
                     Poll::Ready(Ok(Passed::On(permit, _))) => permit,
                     other => panic!("the request passes at once: {other:?}"),
+                };
+                if let Some(rule) = &own.validate {
+                    let mut body = body(self.worker, self.generation, self.client, exchange);
+                    let both = (&mut body, &mut sink);
+                    let (worker, snapshot) = (self.worker, self.generation);
+                    let mut checked =
+                        Box::pin(shape::check_body(worker, snapshot, exchange, rule, both));
+                    match checked.as_mut().poll(&mut context) {
+                        Poll::Ready(Ok(Checked::Untouched)) => {}
+                        _ => panic!("the body is good, and stays where it is"),
+                    }
                 }
+                permit
             }
         };
         (exchange.identity, exchange.upstream_fields) = (None, None);
@@ -177,40 +193,14 @@ pub fn with_policies(
     (request, response, password): (&[u8], &[u8], &str),
     run: impl FnOnce(&mut Judged<'_>),
 ) {
-    let (snapshot, _) = config::from_text("benchmark", configuration)
-        .unwrap_or_else(|report| panic!("{}", report.render(false)));
-    let runtime = Runtime { io: Io::Epoll, ..snapshot.runtime.clone() };
-    let mut driver = Driver::build(&runtime).expect("epoll is everywhere");
-    clock::refresh();
-    let worker = worker(snapshot, &[]);
-    let generation = worker.snapshot();
-    worker.serve_with(&generation);
-    for way in &generation.ways {
-        if let WayKind::Password(rule) = &way.kind {
-            rule.users.all.iter().for_each(|user| worker.passwords.is_right(user, password));
+    staged(configuration, (request, response), |staged| {
+        let Staged { worker, generation, client, exchange, matched, head, buf, .. } = staged;
+        for way in &generation.ways {
+            if let WayKind::Password(rule) = &way.kind {
+                rule.users.all.iter().for_each(|user| worker.passwords.is_right(user, password));
+            }
         }
-    }
-    let door = door(&generation);
-    driver.block_on(async {
-        let (ours, _theirs) = StdUnixStream::pair().expect("a pair of sockets");
-        let stream = UnixStream::from_std(ours).expect("a socket enters the runtime");
-        let stream = Stream::unix(stream, &worker.deadlines);
-        let client = Client::new(stream, Some(SocketAddr::new(PEER, 50_000)), door.clone());
-        let (exchange, matched) = exchange(&worker, &generation, door.clone(), request);
-        let mut head = ResponseHead::default();
-        let parsed = head.parse(response, exchange.head().method, &generation.limits.head);
-        assert_eq!(parsed, Ok(Parsed::Complete(())), "the response is complete");
-        let buf = worker.buffers.head();
-        run(&mut Judged {
-            worker: &worker,
-            generation: &generation,
-            exchange,
-            matched,
-            client: &client,
-            head,
-            response,
-            buf,
-        });
+        run(&mut Judged { worker, generation, exchange, matched, client, head, response, buf });
     });
 }
 
@@ -222,6 +212,53 @@ pub fn with_exchange(
     response: &[u8],
     run: impl FnOnce(&mut Parts<'_>),
 ) {
+    staged(configuration, (request, response), |staged| {
+        let Staged { worker, generation, client, exchange, matched, head, buf, queues } = staged;
+        let Action::Forward(upstream) = generation.route(matched.route).action else {
+            panic!("the benchmark's request is forwarded");
+        };
+        note(&exchange.record, upstream);
+        let version = (exchange.head().version, exchange.is_head());
+        run(&mut Parts {
+            worker,
+            forward: Forward {
+                worker,
+                snapshot: generation,
+                exchange: &exchange,
+                rule: generation.upstream(upstream),
+                upstream,
+                upgrade: false,
+                is_sent: Cell::new(true),
+            },
+            matched,
+            body: body(worker, generation, client, &exchange),
+            sink: H1Sink::new(worker, generation, client, version, true, FOREVER),
+            done: done(&head, response),
+            head,
+            response,
+            buf,
+            queues,
+        });
+    });
+}
+
+/// What both kinds of benchmarks are about.
+struct Staged<'s> {
+    worker: &'s Worker,
+    generation: &'s Generation,
+    client: &'s Client,
+    exchange: Exchange,
+    matched: RouteMatch,
+    /// Of the response.
+    head: ResponseHead,
+    /// Empty.
+    buf: Buffer,
+    /// Of access logs.
+    queues: &'s [Arc<Queue>],
+}
+
+/// Has `run` use an exchange, in a runtime.
+fn staged(configuration: &str, (request, response): (&[u8], &[u8]), run: impl FnOnce(Staged<'_>)) {
     let (snapshot, _) = config::from_text("benchmark", configuration)
         .unwrap_or_else(|report| panic!("{}", report.render(false)));
     let runtime = Runtime { io: Io::Epoll, ..snapshot.runtime.clone() };
@@ -239,38 +276,26 @@ pub fn with_exchange(
         let stream = Stream::unix(stream, &worker.deadlines);
         let client = Client::new(stream, Some(SocketAddr::new(PEER, 50_000)), door.clone());
         let (exchange, matched) = exchange(&worker, &generation, door.clone(), request);
-        let Action::Forward(upstream) = generation.route(matched.route).action else {
-            panic!("the benchmark's request is forwarded");
-        };
-        let rule = generation.upstream(upstream);
         let mut head = ResponseHead::default();
         let parsed = head.parse(response, exchange.head().method, &generation.limits.head);
         assert_eq!(parsed, Ok(Parsed::Complete(())), "the response is complete");
-        note(&exchange.record, upstream);
-        let no_body = Decoder::new(exchange.head().framing, generation.limits.head);
-        let wait = Wait { idle_ms: NEVER_MS, until_ms: NEVER_MS };
-        let version = (exchange.head().version, exchange.is_head());
-        run(&mut Parts {
-            worker: &worker,
-            forward: Forward {
-                worker: &worker,
-                snapshot: &generation,
-                exchange: &exchange,
-                rule,
-                upstream,
-                upgrade: false,
-                is_sent: Cell::new(true),
-            },
-            matched,
-            body: H1Body::new(&worker, &client, no_body, 0, wait, 0),
-            sink: H1Sink::new(&worker, &generation, &client, version, true, wait),
-            done: done(&head, response),
-            head,
-            response,
-            buf: worker.buffers.head(),
-            queues: &queues,
-        });
+        let buf = worker.buffers.head();
+        let (worker, generation, client, queues) = (&worker, &*generation, &client, &*queues);
+        run(Staged { worker, generation, client, exchange, matched, head, buf, queues });
     });
+}
+
+/// Of a request that has arrived as a whole.
+fn body<'c>(
+    worker: &'c Worker,
+    generation: &Generation,
+    client: &'c Client,
+    exchange: &Exchange,
+) -> H1Body<'c> {
+    let mut decoder = Decoder::new(exchange.head().framing, generation.limits.head);
+    let arrived = exchange.arrived.len() as u64;
+    decoder.pass(arrived);
+    H1Body::new(worker, client, decoder, arrived, FOREVER, 0)
 }
 
 /// A worker without listeners, whose mailbox nobody reads.
@@ -340,8 +365,8 @@ fn exchange(
         client_cert: None,
         request,
         buf,
-        arrived: Span::new(head_len, head_len),
-        rest: head_len,
+        arrived: Span::new(head_len, bytes.len()),
+        rest: bytes.len(),
         started_ms: now_ms(),
         until_ms: NEVER_MS,
         client,

@@ -14,13 +14,10 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
     rc::Rc,
-    task::{Poll, Waker},
 };
 
 use ahash::AHashMap;
-use slab::Slab;
 
 use super::{
     Worker,
@@ -30,6 +27,7 @@ use super::{
     home::{self, Homes},
     pipeline,
     rate_limits::{self, Taken},
+    replies::{Place, Replies, Ticket},
 };
 use crate::{
     config::{
@@ -48,13 +46,6 @@ use crate::{
 
 /// A request waits so long for the home of its key to answer, and up to a tick longer.
 const WAIT_MS: u64 = 200;
-
-/// A request that waits: its place in the worker's table, and its user, for a place is used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    place: usize,
-    serial: u64,
-}
 
 /// What a home says to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,39 +126,10 @@ impl State {
 /// Requests of one worker that wait for a permit, and letters to be left again.
 #[derive(Default)]
 pub struct Waits {
-    waiting: RefCell<Slab<Wait>>,
+    /// What a home says, and its table.
+    waiting: Replies<(Said, u32)>,
     /// Bounded by the requests in progress.
     unsent: RefCell<Vec<(usize, Letter)>>,
-}
-
-#[derive(Default)]
-struct Wait {
-    serial: u64,
-    waker: Option<Waker>,
-    said: Option<(Said, u32)>,
-}
-
-impl Waits {
-    fn begin(&self) -> Ticket {
-        thread_local! { static SERIAL: std::cell::Cell<u64> = const { std::cell::Cell::new(0) }; }
-        let serial = SERIAL.get() + 1;
-        SERIAL.set(serial);
-        let place = self.waiting.borrow_mut().insert(Wait { serial, ..Wait::default() });
-        Ticket { place, serial }
-    }
-
-    /// Answers whether anybody wants to know.
-    fn tell(&self, ticket: Ticket, said: Said, table: u32) -> bool {
-        let mut waiting = self.waiting.borrow_mut();
-        let own = waiting.get_mut(ticket.place).filter(|wait| wait.serial == ticket.serial);
-        let Some(wait) = own else { return false };
-        wait.said = Some((said, table));
-        let waker = wait.waker.take();
-        // Outside the borrow: a waker may run anything.
-        drop(waiting);
-        waker.into_iter().for_each(Waker::wake);
-        true
-    }
 }
 
 /// A permit. Dropping it gives it back.
@@ -197,7 +159,7 @@ struct Waiting<'w> {
     worker: &'w Worker,
     state: &'w Rc<State>,
     of: Of,
-    ticket: Ticket,
+    place: Place<'w, (Said, u32)>,
     limit: u32,
     home: Option<usize>,
     /// It has its answer, and has taken it.
@@ -206,19 +168,18 @@ struct Waiting<'w> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let wait = self.worker.permit_waits.waiting.borrow_mut().remove(self.ticket.place);
-        match wait.said {
+        match self.place.left() {
             Some((Said::Yes, table)) => drop(self.held(table)),
             _ if self.is_over.get() => {}
             _ => match self.home {
                 // When it gets lost, the home grants in vain, and is given the permit back.
                 Some(home) => {
-                    let letter = home::Letter::Permit(Letter::Leave(self.of, self.ticket));
+                    let letter = home::Letter::Permit(Letter::Leave(self.of, self.place.ticket));
                     let _ = self.worker.homes.leave(home, letter);
                 }
                 None => {
                     let mut permits = self.state.permits.borrow_mut();
-                    permits.leave(self.of.key, self.of.holder, &self.ticket);
+                    permits.leave(self.of.key, self.of.holder, &self.place.ticket);
                 }
             },
         }
@@ -230,22 +191,6 @@ impl<'w> Waiting<'w> {
         let home = self.home.map(|home| (home, table));
         let Waiting { worker, state, of, limit, .. } = self;
         Held { worker, state: Rc::clone(state), of: *of, limit: *limit, home }
-    }
-
-    /// What is said next; `None` when that takes too long.
-    async fn said(&self, by_ms: u64) -> Option<(Said, u32)> {
-        let said = poll_fn(|cx| {
-            let mut waiting = self.worker.permit_waits.waiting.borrow_mut();
-            let wait = &mut waiting[self.ticket.place];
-            match wait.said.take() {
-                Some(said) => Poll::Ready(said),
-                None => {
-                    wait.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        });
-        self.worker.alarms.alarm().by(by_ms, said).await.ok()
     }
 }
 
@@ -274,9 +219,9 @@ async fn ask<'w>(
     if home.is_none() && state.permits.borrow_mut().take(key, limit, holder) {
         return Asked::May(Held { worker, state: state.clone(), of, limit, home: None });
     }
-    let ticket = worker.permit_waits.begin();
-    let is_over = Cell::new(false);
-    let waiting = Waiting { worker, state, of, ticket, limit, home, is_over };
+    let place = worker.permit_waits.waiting.place_for(worker.random.next());
+    let (ticket, is_over) = (place.ticket, Cell::new(false));
+    let waiting = Waiting { worker, state, of, place, limit, home, is_over };
     let mut by_ms = match home {
         None if state.permits.borrow_mut().wait(key, rule.queue, holder, ticket) => queue_ms,
         None => return Asked::MayNot,
@@ -290,7 +235,7 @@ async fn ask<'w>(
     };
     let mut is_queued = home.is_none();
     loop {
-        let said = waiting.said(by_ms).await;
+        let said = waiting.place.reply(worker, by_ms).await.ok();
         waiting.is_over.set(matches!(said, Some((Said::Yes | Said::No | Said::Unknown, _))));
         match said {
             Some((Said::Yes, table)) => return Asked::May(waiting.held(table)),
@@ -337,7 +282,7 @@ fn answer(worker: &Worker, state: &State, of: Of, ticket: Ticket, said: Said) {
         let letter = Letter::Answer(of, ticket, said, state.table);
         return leave(worker, of.holder.worker as usize, letter);
     }
-    if !worker.permit_waits.tell(ticket, said, state.table) && said == Said::Yes {
+    if !worker.permit_waits.waiting.hand_out(ticket, (said, state.table)) && said == Said::Yes {
         state.permits.borrow_mut().give(of.key, of.holder);
     }
 }
@@ -379,7 +324,7 @@ pub fn receive(worker: &Worker, letter: Letter) {
         Letter::Answer(of, ticket, said, table) => {
             // Another worker of this number may have asked: its tickets are not this one's.
             let is_own = of.holder == own(worker);
-            let is_wanted = is_own && worker.permit_waits.tell(ticket, said, table);
+            let is_wanted = is_own && worker.permit_waits.waiting.hand_out(ticket, (said, table));
             if !is_wanted && said == Said::Yes {
                 leave(worker, worker.homes.of(of.key), Letter::Back(of, table));
             }

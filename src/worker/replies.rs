@@ -38,26 +38,28 @@ impl<T> Default for Replies<T> {
 impl<T> Replies<T> {
     /// A place, unless `most` are taken. `serial`: no two have the same.
     pub fn place(&self, serial: u64, most: usize) -> Option<Place<'_, T>> {
-        let mut waits = self.0.borrow_mut();
-        if waits.len() >= most {
-            return None;
-        }
-        let place = waits.insert(Wait { serial, waker: None, reply: None });
-        Some(Place { replies: self, ticket: Ticket { place, serial } })
+        let count = self.0.borrow().len();
+        (count < most).then(|| self.place_for(serial))
     }
 
-    /// Hands a reply to whoever waits for it.
-    pub fn hand_out(&self, ticket: Ticket, reply: T) {
-        let waker = match self.0.borrow_mut().get_mut(ticket.place) {
-            Some(wait) if wait.serial == ticket.serial => {
-                wait.reply = Some(reply);
-                wait.waker.take()
-            }
-            // Given up.
-            _ => None,
-        };
+    /// A place for one of those that something else bounds.
+    pub fn place_for(&self, serial: u64) -> Place<'_, T> {
+        let place = self.0.borrow_mut().insert(Wait { serial, waker: None, reply: None });
+        Place { replies: self, ticket: Ticket { place, serial } }
+    }
+
+    /// Hands a reply to whoever waits for it, in place of one that was not taken yet. `false`:
+    /// nobody does any more.
+    pub fn hand_out(&self, ticket: Ticket, reply: T) -> bool {
+        let mut waits = self.0.borrow_mut();
+        let own = waits.get_mut(ticket.place).filter(|wait| wait.serial == ticket.serial);
+        let Some(wait) = own else { return false };
+        wait.reply = Some(reply);
+        let waker = wait.waker.take();
         // Outside the borrow: a waker may run anything.
+        drop(waits);
         waker.into_iter().for_each(Waker::wake);
+        true
     }
 }
 
@@ -68,7 +70,12 @@ pub struct Place<'r, T> {
 }
 
 impl<T> Place<'_, T> {
-    /// The reply, if it comes before `by_ms` of the coarse clock.
+    /// A reply that has come and was not taken.
+    pub fn left(&self) -> Option<T> {
+        self.replies.0.borrow_mut()[self.ticket.place].reply.take()
+    }
+
+    /// The next reply, if it comes before `by_ms` of the coarse clock.
     pub async fn reply(&self, worker: &Worker, by_ms: u64) -> Result<T, Overdue> {
         let replied = poll_fn(|cx| {
             let wait = &mut self.replies.0.borrow_mut()[self.ticket.place];
@@ -104,10 +111,9 @@ mod tests {
         drop(first);
         let third = replies.place(4, 2).expect("its place");
         assert_eq!(third.ticket.place, old.place);
-        replies.hand_out(old, 1);
-        replies.hand_out(second.ticket, 2);
-        let reply = |place: &Place<'_, u8>| replies.0.borrow()[place.ticket.place].reply;
-        assert_eq!((reply(&third), reply(&second)), (None, Some(2)));
+        assert!(!replies.hand_out(old, 1), "it is gone");
+        assert!(replies.hand_out(second.ticket, 2) && replies.hand_out(second.ticket, 3));
+        assert_eq!((third.left(), second.left(), second.left()), (None, Some(3), None));
         drop((second, third));
         assert!(replies.0.borrow().is_empty());
     }

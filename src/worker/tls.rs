@@ -102,21 +102,29 @@ pub async fn accept(
     buffers: &Rc<Buffers>,
     metrics: &Arc<WorkerShard>,
 ) -> Result<Shaken, Refused> {
-    if rule.kernel && kernel_tls::may_begin(stream) {
-        return Box::pin(kernel_tls::accept(stream, rule, buffers, metrics)).await;
-    }
-    let session = ServerConnection::new(rule.server.clone()).map_err(|error| Refused {
-        failure: TlsFailure::Internal,
-        error: io::Error::other(error),
-    })?;
-    let mut tls = Tls::new(session.into(), buffers.clone(), metrics.clone());
     let until_ms = now_ms() + rule.handshake_timeout_ms;
     let wait = Wait { idle_ms: rule.handshake_timeout_ms, until_ms };
-    let shaken = tls.shake_hands(stream, wait).await;
+    let shaken = if rule.kernel && kernel_tls::may_begin(stream) {
+        Box::pin(kernel_tls::accept(stream, rule, (buffers, metrics), wait)).await
+    } else {
+        accept_here(stream, rule, (buffers, metrics), wait).await
+    };
     if let Err(Refused { failure: TlsFailure::PlainHttp, .. }) = shaken {
         tell_plain_http(stream, buffers, wait).await;
     }
-    let shaken = shaken?;
+    shaken
+}
+
+/// As [`accept`], with records that are sealed and opened here.
+async fn accept_here(
+    stream: &Stream,
+    rule: &TlsRule,
+    (buffers, metrics): (&Rc<Buffers>, &Arc<WorkerShard>),
+    wait: Wait,
+) -> Result<Shaken, Refused> {
+    let session = ServerConnection::new(rule.server.clone()).map_err(internal)?;
+    let mut tls = Tls::new(session.into(), buffers.clone(), metrics.clone());
+    let shaken = tls.shake_hands(stream, wait).await?;
     if rule.asks_certificate {
         let session = tls.session.borrow();
         let shown = session.peer_certificates().and_then(|chain| chain.first());
@@ -127,8 +135,13 @@ pub async fn accept(
     Ok(shaken)
 }
 
+/// A handshake that fails here, and not by what the client sent.
+pub fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Refused {
+    Refused { failure: TlsFailure::Internal, error: io::Error::other(error) }
+}
+
 /// Tells a client that speaks HTTP that TLS is spoken here.
-pub async fn tell_plain_http(stream: &Stream, buffers: &Buffers, wait: Wait) {
+async fn tell_plain_http(stream: &Stream, buffers: &Buffers, wait: Wait) {
     let _ = stream.write_all(&mut plain_http(buffers), wait).await;
     stream.finish_writing();
 }

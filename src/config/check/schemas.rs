@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -67,6 +67,13 @@ fn loader(files: &Arc<Files>, folder: PathBuf) -> Arc<Load> {
         };
         let name =
             percent_decode_str(path.split('#').next().unwrap_or_default()).decode_utf8_lossy();
+        // `..` is gone from a URI, but for what was escaped in it.
+        if !Path::new(&*name).components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(format!(
+                "`$ref` leads to `{name}`, out of the schema's folder: put that file beside the \
+                 schema or below it"
+            ));
+        }
         let read = files.read(&folder.join(&*name));
         read.map(|read| read.0.clone())
             .map_err(|why| format!("`$ref` leads to `{name}`, which {why}"))
@@ -143,4 +150,34 @@ pub(super) fn wrong_here(wrong: &Wrong, place: Place) -> Problem {
     let title = format!("the schema is wrong{at}: {}", wrong.what);
     Problem::error(place, title)
         .fix("write a JSON Schema, such as { type = \"integer\", minimum = 1 }")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_stay_in_the_schemas_folder() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let inside = dir.path().join("in");
+        std::fs::create_dir(&inside).expect("made");
+        for path in [dir.path().join("b.json"), inside.join("b.json")] {
+            std::fs::write(path, "{\"type\": \"string\"}").expect("written");
+        }
+        let outside = dir.path().join("b.json").display().to_string().replace('/', "%2f");
+        for (reference, is_inside) in [
+            ("b.json", true),
+            // As any URI, which leads to nothing above its root (RFC 3986 §5.2.4).
+            ("../b.json", true),
+            ("..%2fb.json", false),
+            ("%2e%2e%2fb.json", false),
+            (&outside, false),
+        ] {
+            let value = json!({ "$ref": reference });
+            let built = inline(&Arc::default(), &inside, &value, false);
+            let why = built.err().map(|wrong| wrong.what).unwrap_or_default();
+            assert_eq!(why.is_empty(), is_inside, "{reference}: {why}");
+            assert!(is_inside || why.contains("out of the schema's folder"), "{why}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -76,9 +76,16 @@ pub struct Cell {
     /// The last fetch that was asked for may not be followed by another before that (by
     /// [`clock_ms`]).
     next_ms: AtomicU64,
-    is_asked: AtomicBool,
+    /// The most that is asked for.
+    wanted: AtomicU8,
     asked: Notify,
 }
+
+const NOTHING: u8 = 0;
+/// Keys at all, by who had none: whatever fetch brings them.
+const FIRST: u8 = 1;
+/// A fetch that begins from then on.
+const NEWER: u8 = 2;
 
 /// Milliseconds of a clock that all threads share.
 pub fn clock_ms() -> u64 {
@@ -121,25 +128,40 @@ impl Cell {
     /// Asks for a fetch that begins from now on, if it may begin within `wait_ms`. Answers the
     /// count of ended fetches at which it is over.
     pub fn ask(&self, wait_ms: u64) -> Option<u64> {
+        self.want(NEWER, wait_ms)
+    }
+
+    /// As [`Cell::ask`], for who has looked at the keys of this number. Who found none needs no
+    /// fetch of its own: the first one will do, also when it began before.
+    pub fn awaited(&self, number: u64, wait_ms: u64) -> Option<u64> {
+        if number > 0 {
+            return self.ask(wait_ms);
+        }
+        let ended = self.ended();
+        if self.number() > 0 {
+            return None;
+        }
+        let is_under_way = self.begun.load(Ordering::Acquire) > ended;
+        // It may begin just now, and end with keys: then nothing is wanted any more.
+        if is_under_way { Some(ended + 1) } else { self.want(FIRST, wait_ms) }
+    }
+
+    fn want(&self, what: u8, wait_ms: u64) -> Option<u64> {
         // The flag first: a fetch that begins after it is set will do.
-        let is_asked = self.is_asked.load(Ordering::Acquire);
-        if !is_asked {
+        if self.wanted.load(Ordering::Acquire) < what {
             if self.next_ms.load(Ordering::Acquire) > clock_ms() + wait_ms {
                 return None;
             }
-            if !self.is_asked.swap(true, Ordering::AcqRel) {
+            if self.wanted.fetch_max(what, Ordering::AcqRel) < what {
                 self.asked.notify_one();
             }
         }
         Some(self.begun.load(Ordering::Acquire) + 1)
     }
 
-    /// As [`Cell::ask`], but where there are no keys yet and a fetch is under way, that one will
-    /// do.
-    pub fn awaited(&self, wait_ms: u64) -> Option<u64> {
-        let ended = self.ended();
-        let is_under_way = self.begun.load(Ordering::Acquire) > ended;
-        if self.number() == 0 && is_under_way { Some(ended + 1) } else { self.ask(wait_ms) }
+    /// Whether that is still to be fetched.
+    fn is_open(&self, wanted: u8) -> bool {
+        wanted == NEWER || (wanted == FIRST && self.number() == 0)
     }
 
     /// Fetches that have ended.
@@ -154,7 +176,7 @@ impl Cell {
 
     /// Waits until a fetch is asked for.
     pub async fn asked(&self) {
-        while !self.is_asked.load(Ordering::Acquire) {
+        while !self.is_open(self.wanted.load(Ordering::Acquire)) {
             self.asked.notified().await;
         }
     }
@@ -163,7 +185,7 @@ impl Cell {
     pub fn begin(&self, next_ms: u64) {
         self.begun.fetch_add(1, Ordering::AcqRel);
         // After the count: whoever asks from now on waits for the next one.
-        if self.is_asked.swap(false, Ordering::AcqRel) {
+        if self.is_open(self.wanted.swap(NOTHING, Ordering::AcqRel)) {
             self.next_ms.store(next_ms, Ordering::Release);
         }
     }
@@ -229,12 +251,51 @@ mod tests {
         assert_eq!((cell.ask(0), cell.failed()), (None, 1));
     }
 
+    fn keys() -> KeySet {
+        let jwk = br#"{"kty":"OKP","crv":"Ed25519","kid":"a",
+            "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        KeySet::remote(jwk).expect("a set").0
+    }
+
+    fn is_asked(cell: &Cell) -> bool {
+        cell.is_open(cell.wanted.load(Ordering::Acquire))
+    }
+
+    /// Wherever it comes between the beginning and the end of that fetch.
+    #[test]
+    fn who_had_no_keys_is_answered_by_the_first_fetch() {
+        let steps: [fn(&Cell); 4] =
+            [|_| (), |cell| cell.begin(u64::MAX), |cell| cell.put(keys()), |cell| cell.end(Ok(7))];
+        for asks_at in 0..steps.len() {
+            let cell = Cell::default();
+            let mut over = None;
+            for (at, step) in steps.iter().enumerate() {
+                step(&cell);
+                if at == asks_at {
+                    over = cell.awaited(0, 0);
+                }
+            }
+            // From where keys are there nobody waits.
+            assert_eq!((over, is_asked(&cell)), ((asks_at < 2).then_some(1), false), "{asks_at}");
+        }
+        // One that saw none under way, before it began.
+        let cell = Cell::default();
+        cell.begin(u64::MAX);
+        assert!(cell.want(FIRST, 0).is_some() && is_asked(&cell));
+        cell.put(keys());
+        cell.end(Ok(7));
+        assert!(!is_asked(&cell));
+        // Who misses one among keys asks for a fetch, as does who finds none after one that failed.
+        assert_eq!((cell.awaited(1, 0), is_asked(&cell)), (Some(2), true));
+        let cell = Cell::default();
+        cell.begin(0);
+        cell.end(Err(0));
+        assert_eq!((cell.awaited(0, 0), is_asked(&cell)), (Some(2), true));
+    }
+
     #[test]
     fn the_same_keys_are_no_news() {
         let cell = Cell::default();
-        let jwk = br#"{"kty":"OKP","crv":"Ed25519","kid":"a",
-            "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
-        let keys = || KeySet::remote(jwk).expect("a set").0;
         assert_eq!((cell.number(), cell.keys().is_some()), (0, false));
         cell.put(keys());
         cell.put(keys());

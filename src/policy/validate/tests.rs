@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     fault::Location,
     parameter::{Shape, Style},
-    schema::{Load, Schema, Text},
+    schema::{Load, Schema, Text, Wrong},
     types::{Fuel, In},
     *,
 };
@@ -15,10 +15,15 @@ use crate::{
     wire::{HeadLimits, Method, RequestHead, Span},
 };
 
-fn schema(value: &Value) -> Schema {
-    let load: Arc<Load> = Arc::new(|uri: &str| Err(format!("{uri} is not there")));
+/// Beside which there are no other files.
+fn compiled(value: &Value) -> Result<Schema, Wrong> {
+    let load: Arc<Load> = Arc::new(|uri: &str| Err(format!("`{uri}` is not there")));
     let text = Text { value, whole: None, base: "schema:///-", formats: true };
-    Schema::compile(&text, &load).expect("a schema")
+    Schema::compile(&text, &load)
+}
+
+fn schema(value: &Value) -> Schema {
+    compiled(value).expect("a schema")
 }
 
 fn parameter(from: Location, style: Style, explode: bool, value: &Value) -> Parameter {
@@ -232,7 +237,6 @@ proptest! {
 
 #[test]
 fn schemas_that_are_wrong_say_where() {
-    let load: Arc<Load> = Arc::new(|uri: &str| Err(format!("`{uri}` is not there")));
     for (value, pointer, told) in [
         (json!({"type": "strin"}), "/type", "`type` is string"),
         (json!({"properties": {"a": {"minimum": "x"}}}), "/properties/a/minimum", "of type number"),
@@ -249,8 +253,7 @@ fn schemas_that_are_wrong_say_where() {
         ),
         (json!(1), "", "of type"),
     ] {
-        let text = Text { value: &value, whole: None, base: "schema:///-", formats: true };
-        let wrong = Schema::compile(&text, &load).expect_err("no schema");
+        let wrong = compiled(&value).expect_err("no schema");
         assert_eq!(wrong.pointer, pointer, "{wrong:?}");
         assert!(wrong.what.contains(told), "{wrong:?}");
     }

@@ -111,17 +111,21 @@ async fn later(
     provider: &Provider,
     token: Cow<'_, [u8]>,
 ) -> Seen {
-    fetched((state, WAITING_MAX), provider, asking.exchange.until_ms).await;
+    let by = (provider, state.number());
+    fetched((state, WAITING_MAX), by, asking.exchange.until_ms).await;
     judge(state, way, &token).unwrap_or_else(|KeyUnknown| Seen::Refused(unknown(state)))
 }
 
 /// Waits for a fetch that begins now or soon, but not beyond `until_ms`, and not at all where as
-/// many requests wait as may.
-pub async fn fetched((state, waiting_max): (&State, u32), provider: &Provider, until_ms: u64) {
+/// many requests wait as may. `number`: of the keys that would not do.
+pub async fn fetched(
+    (state, waiting_max): (&State, u32),
+    (provider, number): (&Provider, u64),
+    until_ms: u64,
+) {
     let Some(_waiting) = Waiting::begin(state, waiting_max) else { return };
     let cell = &provider.cell;
-    let number = cell.number();
-    let Some(over) = cell.awaited(provider.wait_ms) else { return };
+    let Some(over) = cell.awaited(number, provider.wait_ms) else { return };
     let until_ms = until_ms.min(clock::now_ms() + provider.wait_ms);
     while cell.ended() < over && cell.number() == number && clock::now_ms() < until_ms {
         monoio::time::sleep(LOOK_EVERY).await;

@@ -184,7 +184,9 @@ pub fn receive(worker: &Worker, letter: Letter) {
             let letter = home::Letter::Nonce(Letter::Answer { ticket, used });
             let _ = worker.homes.leave(from as usize, letter);
         }
-        Letter::Answer { ticket, used } => worker.nonces.waits.hand_out(ticket, used),
+        Letter::Answer { ticket, used } => {
+            worker.nonces.waits.hand_out(ticket, used);
+        }
     }
 }
 

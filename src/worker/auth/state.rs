@@ -115,6 +115,11 @@ impl State {
         self.cache.replace(Cache::default());
     }
 
+    /// Of the keys that it goes by.
+    pub fn number(&self) -> u64 {
+        self.number.get()
+    }
+
     pub fn with_keys<R>(&self, f: impl FnOnce(Option<&KeySet>) -> R) -> R {
         f(self.keys.borrow().as_deref())
     }

@@ -34,6 +34,26 @@ thread_local! {
     static WAITING: Cell<usize> = const { Cell::new(0) };
 }
 
+/// One of the tasks that wait, for as long as it lasts.
+struct Waiting;
+
+impl Waiting {
+    /// `None`: there are as many as there may be.
+    fn begin() -> Option<Waiting> {
+        let count = WAITING.get();
+        (count < WAITING_MAX).then(|| {
+            WAITING.set(count + 1);
+            Waiting
+        })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.set(WAITING.get() - 1);
+    }
+}
+
 /// Called before keys are handed to the kernel.
 pub fn set_room(stream: &Stream) -> io::Result<()> {
     let socket = socket2::SockRef::from(stream);
@@ -49,7 +69,11 @@ pub fn finish(stream: &Stream) {
     if has_room(stream) {
         return end(stream);
     }
-    if WAITING.get() >= WAITING_MAX || later(stream).is_err() {
+    let is_left = match Waiting::begin() {
+        Some(place) => later(stream, place).is_ok(),
+        None => false,
+    };
+    if !is_left {
         stream.reset();
     }
 }
@@ -67,17 +91,36 @@ fn has_room(socket: impl AsFd) -> bool {
     poll(&mut polled, Some(&now)).map_or(true, |ready| ready > 0)
 }
 
-fn later(stream: &Stream) -> io::Result<()> {
+fn later(stream: &Stream, place: Waiting) -> io::Result<()> {
     let fd = stream.as_fd().try_clone_to_owned()?;
     let own = Stream::tcp(TcpStream::from_std(StdStream::from(fd))?, stream.deadline().table());
-    WAITING.set(WAITING.get() + 1);
     monoio::spawn(async move {
+        let _place = place;
         let until_ms = now_ms() + WAIT_MS;
         match own.writable(until_ms).await {
             Ok(()) => end(&own),
             Err(_) => own.reset(),
         }
-        WAITING.set(WAITING.get() - 1);
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    /// However a task ends.
+    #[test]
+    fn a_place_is_free_again() {
+        let all: Vec<_> = std::iter::from_fn(Waiting::begin).collect();
+        assert_eq!((all.len(), WAITING.get()), (WAITING_MAX, WAITING_MAX));
+        let task = AssertUnwindSafe(move || {
+            let _all = all;
+            panic!("as in a task");
+        });
+        assert!(catch_unwind(task).is_err());
+        assert_eq!(WAITING.get(), 0);
+    }
 }

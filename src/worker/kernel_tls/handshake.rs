@@ -25,10 +25,9 @@ use crate::{
     wire::{Parsed, client_hello},
     worker::{
         buffers::{Buffer, Buffers},
-        clock::now_ms,
         net::{Stream, Wait},
         session::Session,
-        tls::{Refused, Shaken, looks_like_http, refused, tell_plain_http},
+        tls::{Refused, Shaken, internal, looks_like_http, refused},
     },
 };
 
@@ -43,20 +42,15 @@ const HANDSHAKE_BYTES_MAX: usize = 128 * 1024;
 pub async fn accept(
     stream: &Stream,
     rule: &TlsRule,
-    buffers: &Rc<Buffers>,
-    metrics: &Arc<WorkerShard>,
+    (buffers, metrics): (&Rc<Buffers>, &Arc<WorkerShard>),
+    wait: Wait,
 ) -> Result<Shaken, Refused> {
-    let until_ms = now_ms() + rule.handshake_timeout_ms;
-    let wait = Wait { idle_ms: rule.handshake_timeout_ms, until_ms };
     let session = UnbufferedServerConnection::new(rule.server.clone()).map_err(internal)?;
     let mut hands = Hands { session, received: Vec::new(), name: None };
     let (mut records, mut piece) = (buffers.head(), buffers.head());
     let shaken = hands.shake(stream, (&mut records, &mut piece), buffers, wait).await;
     buffers.give(records);
     buffers.give(piece);
-    if let Err(Refused { failure: TlsFailure::PlainHttp, .. }) = shaken {
-        tell_plain_http(stream, buffers, wait).await;
-    }
     shaken?;
     let is_proof = hands.session.alpn_protocol() == Some(ACME_TLS);
     let is_resumed = hands.session.handshake_kind() == Some(HandshakeKind::Resumed);
@@ -64,10 +58,6 @@ pub async fn accept(
     metrics.tls_in_kernel.count();
     stream.begin_session(Session::Kernel(tls));
     Ok(Shaken { is_resumed, is_proof })
-}
-
-fn internal(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Refused {
-    Refused { failure: TlsFailure::Internal, error: io::Error::other(error) }
 }
 
 /// A handshake that goes on.

@@ -41,8 +41,7 @@ use crate::{
 };
 use coding::Encoder;
 use response::Shaped;
-use validate::Checked;
-pub use validate::check_parameters;
+pub use validate::{Checked, check as check_body, check_parameters};
 pub use values::View;
 
 /// What the upstream is told of a request whose route has policies.
@@ -87,18 +86,18 @@ pub async fn act<B: RequestBody, S: ResponseSink>(
     worker: &Worker,
     snapshot: &Generation,
     exchange: &mut Exchange,
-    to: (&RouteMatch, Permit),
+    (matched, permit): (&RouteMatch, Permit),
     policies: &Policies,
     (body, sink): (&mut B, &mut S),
 ) -> Result<(), Refusal> {
+    let changes = Changes { worker, snapshot, matched, policies };
     let held = exchange.upstream_fields.as_ref().and_then(|told| told.digested);
     match held.filter(|_| has_body(exchange)) {
-        None => decoded(worker, snapshot, exchange, to, policies, (body, sink)).await,
+        None => changes.decoded(exchange, permit, (body, sink)).await,
         Some(bytes_max) => {
             let (received, mut whole) =
                 digest::body(worker, exchange, (snapshot, bytes_max), body, sink).await?;
-            let both = (&mut whole, sink);
-            let done = decoded(worker, snapshot, exchange, to, policies, both).await;
+            let done = changes.decoded(exchange, permit, (&mut whole, sink)).await;
             received.put_back(exchange);
             done
         }
@@ -109,113 +108,116 @@ fn has_body(exchange: &Exchange) -> bool {
     !matches!(exchange.head().framing, Framing::None | Framing::Length(0))
 }
 
-/// With the request's body decompressed.
-async fn decoded<B: RequestBody, S: ResponseSink>(
-    worker: &Worker,
-    snapshot: &Generation,
-    exchange: &mut Exchange,
-    to: (&RouteMatch, Permit),
-    policies: &Policies,
-    (body, sink): (&mut B, &mut S),
-) -> Result<(), Refusal> {
-    let coded = match policies.decompress {
-        None => None,
-        Some(rule) => inflate::coding(exchange, sink)?.map(|coding| (coding, rule)),
-    };
-    match coded {
-        None => checked(worker, snapshot, exchange, to, policies, (body, sink)).await,
-        Some(coded) => {
-            request::go_on(exchange, body, sink).await?;
-            let (received, mut inflated) = inflate::begin(worker, snapshot, exchange, coded, body)?;
-            let both = (&mut inflated, sink);
-            let done = checked(worker, snapshot, exchange, to, policies, both).await;
-            received.put_back(exchange);
-            done
-        }
-    }
+/// What a route changes, one step behind the other: each does its part and goes on to the next one,
+/// with the body and the sink that it leaves.
+#[derive(Clone, Copy)]
+struct Changes<'c> {
+    worker: &'c Worker,
+    snapshot: &'c Generation,
+    matched: &'c RouteMatch,
+    policies: &'c Policies,
 }
 
-/// With the request's body looked at.
-async fn checked<B: RequestBody, S: ResponseSink>(
-    worker: &Worker,
-    snapshot: &Generation,
-    exchange: &mut Exchange,
-    to: (&RouteMatch, Permit),
-    policies: &Policies,
-    (body, sink): (&mut B, &mut S),
-) -> Result<(), Refusal> {
-    let checked = match &policies.validate {
-        None => Checked::Untouched,
-        // Boxed: it must not enlarge the task of routes that only shape.
-        Some(rule) => {
-            Box::pin(validate::check(worker, snapshot, exchange, rule, (body, sink))).await?
-        }
-    };
-    match checked {
-        Checked::Untouched => changed(worker, snapshot, exchange, to, policies, (body, sink)).await,
-        Checked::Begun(received) => {
-            let done = changed(worker, snapshot, exchange, to, policies, (body, sink)).await;
-            received.put_back(exchange);
-            done
-        }
-        Checked::Whole(received) => {
-            let both = (&mut Whole(body.bytes()), sink);
-            let done = changed(worker, snapshot, exchange, to, policies, both).await;
-            received.put_back(exchange);
-            done
+impl Changes<'_> {
+    /// With the request's body decompressed.
+    async fn decoded<B: RequestBody, S: ResponseSink>(
+        self,
+        exchange: &mut Exchange,
+        permit: Permit,
+        (body, sink): (&mut B, &mut S),
+    ) -> Result<(), Refusal> {
+        let coded = match self.policies.decompress {
+            None => None,
+            Some(rule) => inflate::coding(exchange, sink)?.map(|coding| (coding, rule)),
+        };
+        match coded {
+            None => self.checked(exchange, permit, (body, sink)).await,
+            Some(coded) => {
+                request::go_on(exchange, body, sink).await?;
+                let (received, mut inflated) =
+                    inflate::begin(self.worker, self.snapshot, exchange, coded, body)?;
+                let done = self.checked(exchange, permit, (&mut inflated, sink)).await;
+                received.put_back(exchange);
+                done
+            }
         }
     }
-}
 
-/// With the request's body changed.
-async fn changed<B: RequestBody, S: ResponseSink>(
-    worker: &Worker,
-    snapshot: &Generation,
-    exchange: &mut Exchange,
-    (matched, permit): (&RouteMatch, Permit),
-    policies: &Policies,
-    (body, sink): (&mut B, &mut S),
-) -> Result<(), Refusal> {
-    let rule = policies.transform_request.as_ref().and_then(|rule| rule.body.as_ref());
-    match rule.filter(|rule| request::concerns(exchange, rule)) {
-        None => {
-            respond(worker, snapshot, exchange, (matched, permit), policies, (body, sink)).await
-        }
-        Some(rule) => {
-            let of = (snapshot, matched);
-            let (received, mut whole) =
-                request::body(worker, exchange, of, rule, (body, sink)).await?;
-            let to = (&mut whole, sink);
-            let done = respond(worker, snapshot, exchange, (matched, permit), policies, to).await;
-            received.put_back(exchange);
-            done
+    /// With the request's body looked at.
+    async fn checked<B: RequestBody, S: ResponseSink>(
+        self,
+        exchange: &mut Exchange,
+        permit: Permit,
+        (body, sink): (&mut B, &mut S),
+    ) -> Result<(), Refusal> {
+        let checked = match &self.policies.validate {
+            None => Checked::Untouched,
+            // Boxed: it must not enlarge the task of routes that only shape.
+            Some(rule) => {
+                let to = (&mut *body, &mut *sink);
+                Box::pin(validate::check(self.worker, self.snapshot, exchange, rule, to)).await?
+            }
+        };
+        match checked {
+            Checked::Untouched => self.changed(exchange, permit, (body, sink)).await,
+            Checked::Begun(received) => {
+                let done = self.changed(exchange, permit, (body, sink)).await;
+                received.put_back(exchange);
+                done
+            }
+            Checked::Whole(received) => {
+                let mut whole = Whole(body.bytes());
+                let done = self.changed(exchange, permit, (&mut whole, sink)).await;
+                received.put_back(exchange);
+                done
+            }
         }
     }
-}
 
-/// With the response changed.
-async fn respond<B: RequestBody, S: ResponseSink>(
-    worker: &Worker,
-    snapshot: &Generation,
-    exchange: &Exchange,
-    to: (&RouteMatch, Permit),
-    policies: &Policies,
-    (body, sink): (&mut B, &mut S),
-) -> Result<(), Refusal> {
-    // Also where nothing of it is: see `pipeline::phases`.
-    let mut sink = Shaped {
-        snapshot,
-        exchange,
-        matched: to.0,
-        worker,
-        rule: policies.transform_response.as_ref(),
-        compress: policies.compress.as_ref(),
-        inner: sink,
-        left: policies.response_bytes_max.unwrap_or(u64::MAX),
-        held: None,
-        coded: None,
-    };
-    pipeline::act(worker, snapshot, exchange, to, body, &mut sink).await
+    /// With the request's body changed.
+    async fn changed<B: RequestBody, S: ResponseSink>(
+        self,
+        exchange: &mut Exchange,
+        permit: Permit,
+        (body, sink): (&mut B, &mut S),
+    ) -> Result<(), Refusal> {
+        let rule = self.policies.transform_request.as_ref().and_then(|rule| rule.body.as_ref());
+        match rule.filter(|rule| request::concerns(exchange, rule)) {
+            None => self.respond(exchange, permit, (body, sink)).await,
+            Some(rule) => {
+                let of = (self.snapshot, self.matched);
+                let (received, mut whole) =
+                    request::body(self.worker, exchange, of, rule, (body, sink)).await?;
+                let done = self.respond(exchange, permit, (&mut whole, sink)).await;
+                received.put_back(exchange);
+                done
+            }
+        }
+    }
+
+    /// With the response changed.
+    async fn respond<B: RequestBody, S: ResponseSink>(
+        self,
+        exchange: &Exchange,
+        permit: Permit,
+        (body, sink): (&mut B, &mut S),
+    ) -> Result<(), Refusal> {
+        let Changes { worker, snapshot, matched, policies } = self;
+        // Also where nothing of it is: see `pipeline::phases`.
+        let mut sink = Shaped {
+            snapshot,
+            exchange,
+            matched,
+            worker,
+            rule: policies.transform_response.as_ref(),
+            compress: policies.compress.as_ref(),
+            inner: sink,
+            left: policies.response_bytes_max.unwrap_or(u64::MAX),
+            held: None,
+            coded: None,
+        };
+        pipeline::act(worker, snapshot, exchange, (matched, permit), body, &mut sink).await
+    }
 }
 
 /// Bodies that one worker codes at once.

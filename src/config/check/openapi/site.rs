@@ -1,7 +1,10 @@
 //! Places in OpenAPI documents, and what `$ref` leads to.
+//!
+//! Invariant: nothing is read but the document and what is in its folder or below it, by the names
+//! that are written. Where a symbolic link there leads is whose folder it is to decide.
 
 use std::{
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
@@ -18,6 +21,8 @@ const CHAIN_MAX: usize = 32;
 #[derive(Clone)]
 pub(super) struct Site {
     document: Arc<(Value, String)>,
+    /// Of the document that all of it began with.
+    folder: Arc<Path>,
     pub path: PathBuf,
     pub pointer: String,
 }
@@ -38,7 +43,8 @@ pub(super) fn escaped(name: &str) -> String {
 impl Site {
     pub fn root(files: &Files, path: &Path) -> Result<Site, String> {
         let document = files.read(path)?;
-        Ok(Site { document, path: path.to_owned(), pointer: String::new() })
+        let folder = path.parent().unwrap_or(Path::new("")).into();
+        Ok(Site { document, folder, path: path.to_owned(), pointer: String::new() })
     }
 
     pub fn value(&self) -> &Value {
@@ -86,7 +92,22 @@ impl Site {
         Wrong { at, what: what.into(), fix: fix.into() }
     }
 
-    /// Where a reference leads to: in the same document, or in a file beside it.
+    /// The file that a reference names, if it is in the document's folder or below it.
+    fn named(&self, name: &str) -> Option<PathBuf> {
+        let own = self.path.strip_prefix(&self.folder).ok()?;
+        let mut inside = own.parent()?.to_owned();
+        for component in Path::new(name).components() {
+            match component {
+                Component::Normal(part) => inside.push(part),
+                Component::CurDir => {}
+                Component::ParentDir if inside.pop() => {}
+                _ => return None,
+            }
+        }
+        Some(self.folder.join(inside))
+    }
+
+    /// Where a reference leads to: in the same document, or in a file beside or below it.
     pub fn target(&self, files: &Files, reference: &str) -> Result<Site, Wrong> {
         let (file, pointer) = reference.split_once('#').unwrap_or((reference, ""));
         if file.contains("://") {
@@ -97,12 +118,18 @@ impl Site {
         let site = match file {
             "" => self.clone(),
             name => {
-                let folder = self.path.parent().unwrap_or(Path::new(""));
-                let fix = "write a path relative to the document";
                 let name = decode(name);
-                Site::root(files, &folder.join(&name)).map_err(|why| {
+                let Some(path) = self.named(&name) else {
+                    let what = format!("`$ref` leads to `{name}`, out of the document's folder");
+                    let fix = "put that file beside the document or below it and write where it \
+                               is from here, such as schemas/order.yaml, or put both into one file";
+                    return Err(self.wrong(what, fix));
+                };
+                let document = files.read(&path).map_err(|why| {
+                    let fix = "write a path relative to this file";
                     self.wrong(format!("`$ref` leads to `{name}`, which {why}"), fix)
-                })?
+                })?;
+                Site { document, path, ..self.clone() }
             }
         };
         let site = Site { pointer: decode(pointer), ..site };

@@ -15,7 +15,9 @@ fn warned(
 ) -> Result<(Snapshot, String), String> {
     let dir = tempfile::tempdir().expect("a folder");
     for (name, text) in others.iter().chain(&[("api.yaml", document)]) {
-        fs::write(dir.path().join(name), text).expect("written");
+        let file = dir.path().join(name);
+        fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        fs::write(file, text).expect("written");
     }
     let file = dir.path().join("ringway.toml");
     let text = format!(
@@ -85,7 +87,7 @@ fn mistakes_are_told_with_file_line_and_place() {
         (
             with_b("        - {name: c, in: query, schema: {$ref: 'none.yaml#/x'}}"),
             "`none.yaml`, which cannot be read",
-            "relative to the document",
+            "relative to this file",
         ),
         (
             with_b("        - {name: c, in: query, schema: {$id: 'x'}}"),
@@ -174,6 +176,37 @@ name: {name: first-name, in: path, required: true, schema: {type: string}}
     ] {
         let decided = body.contents[0].kind.check(text.as_bytes(), 9);
         assert_eq!(decided.is_ok(), is_good, "{text}: {decided:?}");
+    }
+}
+
+/// From wherever it is referred to: what is outside of the document's folder is not looked for.
+#[test]
+fn references_stay_in_the_documents_folder() {
+    let document = |reference: &str| {
+        let schema = format!("{{$ref: '{reference}'}}");
+        let body = format!("{{content: {{application/json: {{schema: {schema}}}}}}}");
+        format!("openapi: 3.1.0\npaths:\n  /a:\n    put: {{requestBody: {body}}}\n")
+    };
+    let outside = tempfile::NamedTempFile::new().expect("a file");
+    let outside = outside.path().to_str().expect("a name");
+    for (first, second, is_inside) in [
+        ("in/a.yaml#/a", "../b.yaml#/b", true),
+        ("./in/../in/a.yaml#/a", "b.yaml#/b", true),
+        ("in/a.yaml#/a", "../in/./../in/b.yaml#/b", true),
+        ("in/a.yaml#/a", "%2e%2e/b.yaml#/b", true),
+        ("in/a.yaml#/a", "../../b.yaml#/b", false),
+        ("in/a.yaml#/a", "..%2f..%2fb.yaml#/b", false),
+        ("in/a.yaml#/a", outside, false),
+        ("in/../../b.yaml#/b", "b.yaml#/b", false),
+        ("../b.yaml#/b", "b.yaml#/b", false),
+        (outside, "b.yaml#/b", false),
+    ] {
+        let a = format!("a: {{$ref: '{second}'}}\n");
+        let b = "b: {type: string}\n";
+        let others = [("in/a.yaml", &*a), ("b.yaml", b), ("in/b.yaml", b)];
+        let report = load(&document(first), "", &others).err().unwrap_or_default();
+        assert_eq!(report.is_empty(), is_inside, "{first} {second}: {report}");
+        assert!(is_inside || report.contains("out of the document's folder"), "{report}");
     }
 }
 

@@ -101,10 +101,11 @@ async fn endpoints(
     until_ms: u64,
 ) -> Result<Arc<Endpoints>, Refusal> {
     let cell = &way.provider.cell;
+    let number = cell.number();
     if let Some(endpoints) = cell.endpoints() {
         return Ok(endpoints);
     }
-    jwt::fetched((state, WAITING_MAX), &way.provider, until_ms).await;
+    jwt::fetched((state, WAITING_MAX), (&way.provider, number), until_ms).await;
     cell.endpoints().ok_or_else(|| refusal::AUTH_UNAVAILABLE.into())
 }
 

@@ -76,9 +76,10 @@ pub async fn verified(
         let keys = cell.keys();
         way.rule.id_token.judge(token.as_bytes(), keys.as_deref(), &state.name, jwt::now_s())
     };
+    let number = cell.number();
     let mut judged = judge();
     if matches!(judged, Judged::KeyUnknown) {
-        jwt::fetched((state, WAITING_MAX), &way.provider, until_ms).await;
+        jwt::fetched((state, WAITING_MAX), (&way.provider, number), until_ms).await;
         judged = judge();
     }
     match judged {
