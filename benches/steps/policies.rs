@@ -17,9 +17,11 @@ const KEY: &str = "rw_PyDODjRA3bcJSvCB9aWuZ3uB2V5RsIep4PVsEW";
 /// What an example of this repository stores of it.
 const DIGEST: &str = "sha256:3bdb23e0a349a1b97087618b39e6640dcd22c40e203c6877132c03e7d8f84ec9";
 const PASSWORD: &str = "correct horse";
+/// Of ten properties.
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/steps/account.json");
 
 /// A name, what the route has, and what the configuration has besides.
-const CASES: [(&str, &str, &str); 18] = [
+const CASES: [(&str, &str, &str); 19] = [
     ("none", "", ""),
     ("addresses", "addresses = { allow = ['office'], deny = ['blocked'] }", LISTS),
     ("maintenance-open", "maintenance = { retry_after = '1h', allow = ['192.0.2.0/24'] }", ""),
@@ -38,6 +40,7 @@ const CASES: [(&str, &str, &str); 18] = [
     ("authorize-method", "authorize = [{ methods = ['GET'] }]", ""),
     ("authorize-cel", "authorize = [{ when = 'request.method == \"GET\"' }]", ""),
     ("transform-fields", TRANSFORM, ""),
+    ("validate-json", "validate = { body = 'SCHEMA' }", ""),
 ];
 
 const LISTS: &str = "
@@ -93,6 +96,7 @@ const TRANSFORM: &str = "
 /// `secret`: the path of the file that has [`SECRET`].
 fn configuration(route: &str, more: &str, secret: &Path) -> String {
     let more = more.replace("DIGEST", DIGEST).replace("SECRET", &secret.display().to_string());
+    let route = route.replace("SCHEMA", SCHEMA);
     format!(
         "[runtime]\nworkers = 1\n[[listeners]]\nbind = '127.0.0.1:8080'\n\
          [upstreams.origin]\nendpoints = ['127.0.0.1:8081']\n\
@@ -114,8 +118,22 @@ fn token() -> String {
     format!("{message}.{}", encode(hmac::sign(&key, message.as_bytes()).as_ref()))
 }
 
+/// JSON of 1 KiB, as the schema says.
+fn account() -> String {
+    let account = |note: &str| {
+        format!(
+            r#"{{"id":12345,"name":"Alice Example","email":"alice@example.com","status":"active",
+"balance":1024.5,"is_business":false,"opened_on":"2024-02-29","tags":["retail","newsletter","eu"],
+"phone":"+4930123456","note":"{note}"}}"#
+        )
+    };
+    account(&"A note. ".repeat(128)[..1024 - account("").len()])
+}
+
 /// As a browser would send it, with what the case is to find.
 fn request(name: &str) -> Vec<u8> {
+    let body = if name == "validate-json" { account() } else { String::new() };
+    let method = if body.is_empty() { "GET" } else { "POST" };
     let field = match name {
         "api-key" | "authorize-groups" => format!("X-API-Key: {KEY}\r\n"),
         "jwt-cached" | "jwt-forward" => format!("Authorization: Bearer {}\r\n", token()),
@@ -125,12 +143,15 @@ fn request(name: &str) -> Vec<u8> {
             format!("Authorization: Basic {pair}\r\n")
         }
         "cors" => "Origin: https://app.example.com\r\n".to_owned(),
+        "validate-json" => {
+            format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
+        }
         _ => String::new(),
     };
     format!(
-        "GET /api/v1/users/12345?fields=name HTTP/1.1\r\nHost: api.example.com\r\n\
+        "{method} /api/v1/users/12345?fields=name HTTP/1.1\r\nHost: api.example.com\r\n\
          User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
-         Accept: */*\r\nAccept-Encoding: gzip, deflate, br\r\nX-Tenant: one\r\n{field}\r\n"
+         Accept: */*\r\nAccept-Encoding: gzip, deflate, br\r\nX-Tenant: one\r\n{field}\r\n{body}"
     )
     .into_bytes()
 }
