@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{
     Client, Gateway, Pattern, ReadError, Server, Socket, Upstream, bodies_pass, eventually,
+    within_patience,
 };
 
 const LARGE: usize = 64 << 20;
@@ -398,6 +399,12 @@ fn connections_that_idle_after_uploads_hold_no_large_buffer() {
     // Twice, so that the second one is read into a larger buffer, and closely, so that the
     // connection counts as busy.
     clients.iter_mut().for_each(|client| (0..2).for_each(|_| upload(client)));
-    let bound = before + 200 * 16 * 1024;
-    eventually("200 buffers of 64 KiB are given back", || gateway.anonymous_bytes() < bound);
+    // Half of them: connections hold some memory, and its pages are not full.
+    let bound = before + 200 * 32 * 1024;
+    let mut now = 0;
+    let is_so = within_patience(|| {
+        now = gateway.anonymous_bytes();
+        now < bound
+    });
+    assert!(is_so, "200 buffers of 64 KiB are not given back: {now} bytes, {before} before");
 }
