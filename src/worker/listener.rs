@@ -227,39 +227,32 @@ impl Listener {
         let others: Vec<_> = (1..ahead)
             .map(|_| {
                 let (listener, worker, stop) = (listener.clone(), worker.clone(), stop.clone());
-                monoio::spawn(async move { listener.accept_also(&worker, &stop).await })
+                monoio::spawn(async move { listener.accept_all(&worker, &stop, false).await })
             })
             .collect();
-        listener.accept_all(&worker, &stop).await;
+        listener.accept_all(&worker, &stop, true).await;
         for other in others {
             other.await;
         }
         listener.finish(&worker).await;
     }
 
-    async fn accept_all(&self, worker: &Rc<Worker>, stop: &Stop) {
+    /// One of those that accept; the first says what is wrong, and goes on where nobody can wait.
+    async fn accept_all(&self, worker: &Rc<Worker>, stop: &Stop, is_first: bool) {
         while !stop.is_stopped.get() && !worker.draining.get() {
             match self.accept(worker, stop.handle()).await {
                 Ok((stream, peer)) => self.welcome(worker, stream, peer),
                 Err(e) if net::is_cancelled(&e) || is_transient(&e) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable().await,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match is_first {
+                    true => self.readable().await,
+                    false => return,
+                },
                 Err(e) => {
-                    tracing::error!(error = %e, "cannot accept, resting");
+                    if is_first {
+                        tracing::error!(error = %e, "cannot accept, resting");
+                    }
                     monoio::time::sleep(ACCEPT_REST).await;
                 }
-            }
-        }
-    }
-
-    /// Beside [`Listener::accept_all`], which says what is wrong.
-    async fn accept_also(&self, worker: &Rc<Worker>, stop: &Stop) {
-        while !stop.is_stopped.get() && !worker.draining.get() {
-            match self.accept(worker, stop.handle()).await {
-                Ok((stream, peer)) => self.welcome(worker, stream, peer),
-                Err(e) if net::is_cancelled(&e) || is_transient(&e) => {}
-                // It would not wait.
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => monoio::time::sleep(ACCEPT_REST).await,
             }
         }
     }

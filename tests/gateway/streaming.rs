@@ -399,8 +399,7 @@ fn connections_that_idle_after_uploads_hold_no_large_buffer() {
     // Twice, so that the second one is read into a larger buffer, and closely, so that the
     // connection counts as busy.
     clients.iter_mut().for_each(|client| (0..2).for_each(|_| upload(client)));
-    // Half of them: connections hold some memory, and its pages are not full.
-    let bound = before + 200 * 32 * 1024;
+    let bound = before + 200 * 16 * 1024;
     let mut now = 0;
     let is_so = within_patience(|| {
         now = gateway.anonymous_bytes();

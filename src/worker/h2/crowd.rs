@@ -1,7 +1,8 @@
 //! What all HTTP/2 clients of one worker hold together, because bounds for each connection say
 //! nothing about a hundred of them.
 //!
-//! Three bounds. While [`CROWD_STREAMS`] requests or more are open, a connection begins few of its
+//! Bounds. While [`LIVELY_STREAMS`] requests or more are open, those that take next to nothing have
+//! one at a time. While [`CROWD_STREAMS`] requests or more are open, a connection begins few of its
 //! own at first ([`Pace`]), until it has shown that it takes responses: else all that come at once
 //! would have begun before the first is seen to stall. While [`SCARCE_STREAMS`] of them wait for
 //! their clients, buffers are small. And what is held for clients that do not take it has a budget
