@@ -19,7 +19,7 @@ use ringway::policy::limit::{Ask, Buckets, Window, moment};
 
 use crate::{
     harness::{Gateway, Over, PATIENCE, Papers, Upstream, eventually, redis::Redis},
-    limits_exact::{PLAIN, Run, measured, response, until_judged},
+    limits_exact::{PLAIN, Run, exact_over, response},
 };
 
 /// Of a gateway that shares the limit `exact`.
@@ -52,20 +52,6 @@ fn three(redis: &Redis, run: &Run, more: &str) -> Vec<Gateway> {
     gateways
 }
 
-/// Three gateways let pass what one limit allows, unless the server could not be asked in time.
-fn exact_together(redis: &Redis, run: &Run, meanwhile: impl Fn(&[Gateway])) {
-    until_judged(|| {
-        let gateways = three(redis, run, "");
-        let all: Vec<_> = gateways.iter().collect();
-        let measured = measured(&all, run, || meanwhile(&gateways));
-        let is_judged = gateways.iter().all(|gateway| gateway.figure(FALLBACK) == Some(0.0));
-        // What they still have to say is not for the next ones' buckets.
-        drop(gateways);
-        redis::cmd("FLUSHALL").exec(&mut redis.connection()).unwrap();
-        is_judged.then(|| measured.is_exact(0.03)).is_some()
-    });
-}
-
 #[test]
 fn three_gateways_let_pass_what_one_limit_allows() {
     let redis = Redis::start();
@@ -77,7 +63,11 @@ fn three_gateways_let_pass_what_one_limit_allows() {
         Run { bursty: true, rate: 200, burst: 200, ..run },
         Run { keys: 20, rate: 20, burst: 10, ..run },
     ] {
-        exact_together(&redis, &run, |_| ());
+        let gateways = three(&redis, &run, "");
+        exact_over(&gateways.iter().collect::<Vec<_>>(), &run, 0.03, || ());
+        // What they still have to say is not for the next ones' buckets.
+        drop(gateways);
+        redis::cmd("FLUSHALL").exec(&mut redis.connection()).unwrap();
     }
 }
 
@@ -86,21 +76,22 @@ fn three_gateways_let_pass_what_one_limit_allows() {
 fn reloads_change_nothing_about_what_is_shared() {
     let redis = Redis::start();
     let run = Run { workers: 2, rate: 500, burst: 500, time: Duration::from_secs(3), ..PLAIN };
+    let gateways = three(&redis, &run, "");
     let clients = || -> u64 {
         let info: String = redis::cmd("INFO").arg("stats").query(&mut redis.connection()).unwrap();
         let count = info.lines().find_map(|l| l.strip_prefix("total_connections_received:"));
         count.unwrap().trim().parse().unwrap()
     };
-    exact_together(&redis, &run, |gateways| {
-        let before = clients();
+    let before = clients();
+    exact_over(&gateways.iter().collect::<Vec<_>>(), &run, 0.03, || {
         for n in 0..4 {
-            for gateway in gateways {
+            for gateway in &gateways {
                 let more = format!("[[routes]]\npath = \"/{n}\"\nrespond = {{}}\n");
                 assert!(gateway.reload(&config(&redis, &run, &more)));
             }
         }
-        assert_eq!(clients(), before + 1, "only the one that asks");
     });
+    assert_eq!(clients(), before + 1, "only the one that asks");
 }
 
 /// What one client saw of a server that goes away.
