@@ -131,6 +131,7 @@ pub struct Worker {
     pub alarms: Rc<Alarms>,
     /// What its HTTP/2 clients hold together.
     pub crowd: Rc<h2::Crowd>,
+    pub turns: Rc<h2::Turns>,
     pub date: clock::DateText,
     /// The time as access logs write it.
     pub stamp: RefCell<Stamp>,
@@ -241,6 +242,7 @@ impl Worker {
             deadlines: Rc::default(),
             alarms: Rc::default(),
             crowd: Rc::default(),
+            turns: Rc::new(h2::Turns::new(is_epoll)),
             date: clock::DateText::default(),
             stamp: RefCell::new(Stamp::EPOCH),
             random: Random::default(),

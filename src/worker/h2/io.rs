@@ -7,7 +7,7 @@
 //!
 //! After [`TURN_FRAMES`] frames received the codec waits until others have had their turn: so a
 //! peer of many small ones neither holds up the worker nor fills the codec before streams take
-//! anything.
+//! anything. A client without [`Credit`] waits for longer.
 //!
 //! Invariants: at most one read and one write are in flight; at most [`GATHERED_BYTES_MAX`] wait
 //! beside those in flight; a buffer that is empty is given back while nothing is read or written.
@@ -23,20 +23,25 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::super::{
-    buffers::{Buffer, Buffers, HEAD_BYTES},
-    clock::{NEVER_MS, now_ms},
-    net::{Next, Stream, Wait},
+use super::{
+    super::{
+        buffers::{Buffer, Buffers, HEAD_BYTES},
+        clock::{NEVER_MS, now_ms},
+        net::{Next, Stream, Wait},
+    },
+    turns::{Credit, Seat},
 };
 
 /// Bytes gathered for the next write; then the codec waits.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
 /// Frames that are received in one turn of the task, or a few more.
 const TURN_FRAMES: u32 = 64;
-/// What came last had more frames than one in so many bytes: they are small ones.
-const SMALL_FRAME_BYTES: u32 = 64;
-/// Then so many bytes at a time are handed to the codec.
-const SMALL_PIECE_BYTES: usize = 1024;
+/// The codec is handed so many frames at a time, of the size of those that came last, ...
+const PIECE_FRAMES: usize = 16;
+/// ... and this much of them at least; ...
+const PIECE_BYTES_MIN: usize = 512;
+/// ... of the first ones of a client no more than this.
+const FIRST_BYTES_MAX: usize = 256;
 /// The same where memory is scarce: no more than a small buffer holds.
 const SCARCE_BYTES_MAX: usize = HEAD_BYTES;
 /// A connection without streams gives its buffer back after this time.
@@ -86,8 +91,8 @@ pub struct Link<O> {
     received_bytes: Cell<u64>,
     /// Frames received in this turn.
     turn_frames: Cell<u32>,
-    /// What was received last were small frames.
-    is_small: Cell<bool>,
+    /// Bytes that are handed to the codec at a time.
+    piece_bytes: Cell<usize>,
     /// Little is gathered.
     is_scarce: Cell<bool>,
 }
@@ -98,6 +103,9 @@ pub struct Io<O: Owner> {
     reader: Work,
     /// Sees what is received before the codec does.
     look: Look,
+    /// Of a client; those who serve us need none.
+    credit: Option<Rc<Credit>>,
+    seat: Rc<Seat>,
 }
 
 /// The task's end.
@@ -107,12 +115,14 @@ pub struct Pump<O> {
 }
 
 /// Both ends of a connection. `early` was read from it before. `look` sees what is received before
-/// the codec does, and may refuse it, which ends the connection.
+/// the codec does, and may refuse it, which ends the connection. Of a peer that works on `credit`
+/// the codec gets the first frames a few at a time.
 pub fn pair<O: Owner>(
     owner: O,
     buffers: &Rc<Buffers>,
     early: Buffer,
     write_ms: u64,
+    credit: Option<Rc<Credit>>,
     look: impl FnMut(&[u8], u64) -> Option<u32> + 'static,
 ) -> (Io<O>, Pump<O>) {
     let link = Rc::new(Link {
@@ -133,13 +143,16 @@ pub fn pair<O: Owner>(
         sent_bytes: Cell::new(0),
         received_bytes: Cell::new(0),
         turn_frames: Cell::new(0),
-        is_small: Cell::new(false),
+        piece_bytes: Cell::new(if credit.is_some() { FIRST_BYTES_MAX } else { usize::MAX }),
         is_scarce: Cell::new(false),
     });
     // Each one future for the life of the connection, so that an operation allocates nothing.
     let reader = Box::pin(read_on(link.clone()));
     let writer = Box::pin(write_on(link.clone()));
-    (Io { link: link.clone(), reader, look: Box::new(look) }, Pump { link, writer })
+    (
+        Io { link: link.clone(), reader, look: Box::new(look), credit, seat: Rc::default() },
+        Pump { link, writer },
+    )
 }
 
 impl<O: Owner> Link<O> {
@@ -183,15 +196,11 @@ impl<O: Owner> Link<O> {
         self.stream().read(buf, wait).await
     }
 
-    /// Bytes that are handed to the codec at a time.
-    fn piece_max(&self) -> usize {
-        if self.is_small.get() { SMALL_PIECE_BYTES } else { usize::MAX }
-    }
-
     /// Frames that began in `bytes`.
     fn count(&self, frames: u32, bytes: usize) {
         self.turn_frames.set(self.turn_frames.get() + frames);
-        self.is_small.set(u64::from(frames) * u64::from(SMALL_FRAME_BYTES) > bytes as u64);
+        let frame_bytes = bytes.checked_div(frames as usize).unwrap_or(HEAD_BYTES);
+        self.piece_bytes.set((PIECE_FRAMES * frame_bytes).max(PIECE_BYTES_MIN));
     }
 
     /// Takes what the codec writes, as much as finds room.
@@ -286,10 +295,14 @@ impl<O: Owner> AsyncRead for Io<O> {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                let n = received.len().min(into.remaining()).min(this.link.piece_max());
+                if this.poll_turn(cx).is_pending() {
+                    this.link.received.set(received);
+                    return Poll::Pending;
+                }
+                let n = received.len().min(into.remaining()).min(this.link.piece_bytes.get());
                 let bytes = &received.bytes()[..n];
                 match (this.look)(bytes, this.link.sent_bytes.get()) {
-                    Some(frames) => this.link.count(frames, n),
+                    Some(frames) => this.count(frames, n),
                     // The task ends it: nothing more is to be read.
                     None => this.link.is_refused.set(true),
                 }
@@ -318,6 +331,18 @@ impl<O: Owner> AsyncRead for Io<O> {
 }
 
 impl<O: Owner> Io<O> {
+    #[inline]
+    fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        self.credit.as_ref().map_or(Poll::Ready(()), |credit| credit.poll_turn(&self.seat, cx))
+    }
+
+    fn count(&self, frames: u32, bytes: usize) {
+        self.link.count(frames, bytes);
+        if let Some(credit) = &self.credit {
+            credit.spend(frames);
+        }
+    }
+
     fn has_news(&self) -> bool {
         let received = self.link.received.take();
         let is_empty = received.is_empty();

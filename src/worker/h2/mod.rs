@@ -19,6 +19,7 @@ mod piece;
 mod sink;
 mod stream;
 mod text;
+mod turns;
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,8 +30,11 @@ use std::{
 use h2::{Reason, RecvStream, server};
 use piece::{Outbox, Piece};
 
-pub use self::crowd::Crowd;
-use self::crowd::{Pace, Progress};
+pub use self::{crowd::Crowd, turns::Turns};
+use self::{
+    crowd::{Pace, Progress},
+    turns::Credit,
+};
 use super::{
     Worker,
     alarm::Alarm,
@@ -99,6 +103,7 @@ pub struct Session {
     /// By its SETTINGS the client takes next to nothing.
     is_narrow: Rc<Cell<bool>>,
     pace: Pace,
+    credit: Rc<Credit>,
     /// Wakes the connection's task when it is held up by others.
     pace_alarm: RefCell<Option<Alarm>>,
     pub progress: Progress,
@@ -145,6 +150,7 @@ enum End {
 
 /// Serves a connection until it ends. `early` is what was received of it.
 pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
+    let credit = Credit::begin(&worker.turns).await;
     let snapshot = worker.snapshot();
     let (rule, timeouts) = (snapshot.http2, snapshot.timeouts.clone());
     worker.metrics.http2_connections.count();
@@ -152,7 +158,8 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
     let is_narrow = Rc::new(Cell::new(false));
     let is_hasty = Rc::new(Cell::new(false));
     let look = look(&rule, flood.clone(), is_narrow.clone(), is_hasty.clone());
-    let (codec, pump) = io::pair(client.clone(), &worker.buffers, early, timeouts.write_ms, look);
+    let (of_codec, write_ms) = (Some(credit.clone()), timeouts.write_ms);
+    let (codec, pump) = io::pair(client.clone(), &worker.buffers, early, write_ms, of_codec, look);
     let session = Rc::new(Session {
         outbox: Rc::new(Outbox::new(&worker.buffers, &worker.crowd)),
         idle: pump.idle(),
@@ -163,6 +170,7 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
         held_bytes: Cell::new(0),
         is_narrow,
         pace: Pace::new(worker.random.next()),
+        credit,
         pace_alarm: RefCell::default(),
         progress: Progress::default(),
         stalled: Cell::new((0, 0)),
@@ -457,6 +465,7 @@ impl Session {
     /// The client has taken all of a response.
     fn has_taken(&self) {
         self.pace.taken();
+        self.credit.earn();
     }
 
     /// The client has given a request up before it was answered.

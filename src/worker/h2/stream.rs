@@ -1,6 +1,11 @@
 //! One request of an HTTP/2 connection, from its head to the end of its response.
 
-use std::{future::Future, pin::pin, rc::Rc, task::Poll};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
@@ -13,6 +18,7 @@ use super::{
     piece::Piece,
     sink::{Connect, H2Sink, Half},
     text,
+    turns::{GIVEN_UP_UNITS, REQUEST_UNITS, Seat},
 };
 use crate::{
     policy::{Refusal, grpc::Grpc, refusal},
@@ -56,6 +62,20 @@ pub async fn serve(
     .await;
 }
 
+/// Waits for the request's turn, or until its client gives it up.
+async fn turn(session: &Session, half: &Half) {
+    let credit = &session.credit;
+    if !credit.is_some() {
+        let seat = Rc::new(Seat::default());
+        poll_fn(|cx| match half.is_given_up(cx) {
+            true => Poll::Ready(()),
+            false => credit.poll_turn(&seat, cx),
+        })
+        .await;
+    }
+    credit.spend(if half.is_gone() { GIVEN_UP_UNITS } else { REQUEST_UNITS });
+}
+
 async fn exchange(
     session: &Session,
     snapshot: &Generation,
@@ -64,6 +84,7 @@ async fn exchange(
     mut stream: RecvStream,
 ) {
     let worker = &*session.worker;
+    turn(session, &half).await;
     let key = websocket_key(worker, &parts);
     let arrived = match key {
         None => first_data(&mut stream).await,

@@ -177,7 +177,7 @@ async fn begin(opener: &Opener) -> io::Result<Begun> {
     }
     let early = Buffer::default();
     let (io, pump) =
-        pair(Rc::new(stream), &opener.buffers, early, opener.idle_timeout_ms, |_, _| Some(0));
+        pair(Rc::new(stream), &opener.buffers, early, opener.idle_timeout_ms, None, |_, _| Some(0));
     // Writes to memory: it does not wait.
     let (send, mut codec) =
         builder(opener).handshake(io).await.map_err(|_| io::ErrorKind::Unsupported)?;
