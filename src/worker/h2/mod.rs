@@ -161,7 +161,7 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, early: Buffer) {
     let (of_codec, write_ms) = (Some(credit.clone()), timeouts.write_ms);
     let (codec, pump) = io::pair(client.clone(), &worker.buffers, early, write_ms, of_codec, look);
     let session = Rc::new(Session {
-        outbox: Rc::new(Outbox::new(&worker.buffers, &worker.crowd)),
+        outbox: Rc::new(Outbox::new(&worker.buffers, &worker.crowd, &credit)),
         idle: pump.idle(),
         keep_alive_ms: timeouts.keep_alive_ms,
         streams_max: rule.streams_max,

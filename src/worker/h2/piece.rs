@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes};
 use super::{
     super::buffers::{Buffer, Buffers},
     Crowd,
+    turns::Credit,
 };
 
 /// Bytes of one connection that may wait in the codec. A stream that has more data waits until the
@@ -23,6 +24,7 @@ const SCARCE_BYTES_MAX: usize = 16 * 1024;
 pub struct Outbox {
     buffers: Rc<Buffers>,
     crowd: Rc<Crowd>,
+    credit: Rc<Credit>,
     bytes: Cell<usize>,
     /// Bytes that have left it, since the connection began.
     taken: Cell<u64>,
@@ -30,10 +32,10 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(buffers: &Rc<Buffers>, crowd: &Rc<Crowd>) -> Outbox {
+    pub fn new(buffers: &Rc<Buffers>, crowd: &Rc<Crowd>, credit: &Rc<Credit>) -> Outbox {
         let (bytes, waiting) = (Cell::new(0), RefCell::default());
-        let (buffers, crowd) = (buffers.clone(), crowd.clone());
-        Outbox { buffers, crowd, bytes, taken: Cell::new(0), waiting }
+        let (buffers, crowd, credit) = (buffers.clone(), crowd.clone(), credit.clone());
+        Outbox { buffers, crowd, credit, bytes, taken: Cell::new(0), waiting }
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -64,6 +66,7 @@ impl Outbox {
         let left = self.bytes.get().saturating_sub(bytes);
         self.bytes.set(left);
         self.taken.set(self.taken.get() + bytes as u64);
+        self.credit.earn_for_data();
         if self.has_room(left) {
             // Outside the borrow: a waker may run anything.
             let waiting = self.waiting.take();

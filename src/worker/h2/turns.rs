@@ -47,6 +47,8 @@ pub const GIVEN_UP_UNITS: u32 = 2;
 const SHARE: u32 = 4;
 /// What a client gains by taking a response: the next request, and frames around it.
 const RESPONSE_UNITS: u32 = 16;
+/// And by taking a piece of one: the next message of a call, and what gives way for more.
+const DATA_UNITS: u32 = 2;
 /// The most that it can have.
 const CREDIT_UNITS_MAX: u32 = 64;
 
@@ -272,8 +274,17 @@ impl Credit {
 
     /// Its client has taken a response.
     pub fn earn(&self) {
-        self.units.set((self.units.get() + RESPONSE_UNITS).min(CREDIT_UNITS_MAX));
+        self.gain(RESPONSE_UNITS);
         self.done.set(0);
+    }
+
+    /// Its client has taken a piece of one, which may be without end.
+    pub fn earn_for_data(&self) {
+        self.gain(DATA_UNITS);
+    }
+
+    fn gain(&self, units: u32) {
+        self.units.set((self.units.get() + units).min(CREDIT_UNITS_MAX));
     }
 }
 
