@@ -49,8 +49,8 @@ const SHARE: u32 = 4;
 const RESPONSE_UNITS: u32 = 16;
 /// And by taking a piece of one: the next message of a call, and what gives way for more.
 const DATA_UNITS: u32 = 2;
-/// The most that it can have.
-const CREDIT_UNITS_MAX: u32 = 64;
+/// The most that it can have: about a hundred requests that come together.
+const CREDIT_UNITS_MAX: u32 = 1024;
 
 /// One worker's queues.
 pub struct Turns {
