@@ -20,7 +20,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     future::poll_fn,
-    os::{fd::AsFd, unix::net::UnixStream as StdUnixStream},
+    os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     rc::{Rc, Weak},
     task::{Context, Poll, Waker},
     time::Instant,
@@ -63,7 +63,10 @@ pub struct Turns {
     given: Cell<u32>,
     /// A task begins new rounds.
     is_pacing: Cell<bool>,
-    /// Readable at any time: waiting for that ends a round.
+    /// Readable at any time: waiting for that ends a round. Opened with the worker, so that no
+    /// client's doing opens a descriptor that stays, ...
+    always: Cell<Option<OwnedFd>>,
+    /// ... and put here, known to the worker's runtime, when the first round is to end.
     ready: OnceCell<Option<UnixStream>>,
 }
 
@@ -90,8 +93,10 @@ pub struct Seat {
 
 impl Turns {
     pub fn new(is_epoll: bool) -> Turns {
+        let open = || eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok();
         Turns {
             is_epoll,
+            always: Cell::new(if is_epoll { None } else { open() }),
             left: Cell::new(ROUND_UNITS),
             new: RefCell::default(),
             others: RefCell::default(),
@@ -161,10 +166,8 @@ impl Turns {
             return others().await;
         }
         let ready = self.ready.get_or_init(|| {
-            let always = eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
             // As in `worker::bell`: no socket, but all that is asked of it is readiness.
-            let socket = StdUnixStream::from(always.as_fd().try_clone_to_owned().ok()?);
-            UnixStream::from_std(socket).ok()
+            UnixStream::from_std(StdUnixStream::from(self.always.take()?)).ok()
         });
         let is_done = match ready {
             Some(ready) => ready.readable(false).await.is_ok(),
