@@ -34,8 +34,9 @@ const REQUEST_CONTROL: u64 = 4 * UNIT;
 const STRICT_RESETS: u64 = 20;
 /// Credit for a frame of a body, which its receiver may acknowledge twice.
 const DATA_CONTROL: u64 = 2 * UNIT;
-/// Bytes sent that a client may acknowledge by one WINDOW_UPDATE.
-const BYTES_PER_UPDATE: u64 = 512;
+/// Bytes sent that a client may acknowledge by one WINDOW_UPDATE. Of 40 responses that share a
+/// window, each of whose frames is acknowledged twice at once, frames become as small as that.
+const BYTES_PER_UPDATE: u64 = 64;
 /// Data that is less: not even the shortest message of gRPC, whose head has as many bytes.
 const DATA_BYTES_MIN: u32 = 5;
 /// END_STREAM of DATA: an empty frame that ends a body brings something.
@@ -262,8 +263,8 @@ mod tests {
             assert_eq!(budget.received(&data, 0, 0), Ok(1));
         }
         assert_eq!(let_through(&mut budget, &update, 0, 0), 10);
-        assert_eq!(let_through(&mut budget, &update, 0, 5 * 512), 5);
-        assert_eq!(let_through(&mut budget, &update, 0, 5 * 512), 0, "counted once");
+        assert_eq!(let_through(&mut budget, &update, 0, 5 * 64), 5);
+        assert_eq!(let_through(&mut budget, &update, 0, 5 * 64), 0, "counted once");
     }
 
     #[test]
