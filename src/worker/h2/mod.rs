@@ -439,7 +439,7 @@ impl Session {
 
     fn has_too_many(&self) -> bool {
         let most = match self.is_narrow.get() {
-            true if self.is_one_at_a_time() => 1,
+            true if self.is_one_at_a_time() || self.takes_nothing() => 1,
             true => NARROW_STREAMS,
             false => self.streams_max,
         };
@@ -455,6 +455,12 @@ impl Session {
     /// The client takes next to nothing, and others have many requests open.
     fn is_one_at_a_time(&self) -> bool {
         self.is_narrow.get() && self.worker.crowd.is_lively()
+    }
+
+    /// A stream was given up because the client did not take its response, and nothing since.
+    fn takes_nothing(&self) -> bool {
+        let (count, taken) = self.stalled.get();
+        count > 0 && taken == self.outbox.taken()
     }
 
     /// Many requests are given up, and this client has done so with as many as it may.
