@@ -29,6 +29,8 @@ use std::{
 use monoio::net::UnixStream;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::worker::splice::others_turn;
+
 /// What clients without credit may do in a round, all together.
 const ROUND_UNITS: i32 = 16;
 /// The same on a worker with long rounds.
@@ -188,16 +190,8 @@ fn budget(elapsed_ns: u128, left: i32) -> i32 {
 
 /// Lets all tasks that are ready have two turns.
 async fn others() {
-    let mut turns = 0;
-    poll_fn(|cx| {
-        turns += 1;
-        if turns > 2 {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+    others_turn().await;
+    others_turn().await;
 }
 
 /// The next one that still waits, of those that `take` takes.
