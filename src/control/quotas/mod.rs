@@ -1,7 +1,7 @@
 //! What was used of quotas is kept over restarts and upgrades: in a folder that one gateway has for
 //! itself, written by a thread of its own, at intervals and at the end.
 //!
-//! - `quotas` is all of it ([`file`]), replaced as a whole and synchronised with the disk.
+//! - `quotas` is all of it ([`mod@file`]), replaced as a whole and synchronised with the disk.
 //! - `late-PID-N` is what a process that gives way to a new one has counted since that read
 //!   `quotas`: the new one adds it and removes the file.
 //! - `lock` belongs to the process that writes `quotas`.
