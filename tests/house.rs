@@ -35,7 +35,8 @@ const UNSAFE_FILES: &[&str] = &[
     "src/worker/heap.rs",
     "src/worker/kernel_tls/socket.rs",
     "src/worker/listener.rs",
-    "src/worker/net.rs",
+    "src/worker/net/mod.rs",
+    "src/worker/net/room.rs",
     "src/worker/ring.rs",
 ];
 

@@ -71,7 +71,7 @@ impl Pipe {
         let bytes_max = bytes_max.min(self.bytes_max as u64) as usize;
         let n = splice(from.0, None, &self.into, None, bytes_max, FLAGS)?;
         self.held = n;
-        from.0.moved(n);
+        from.0.taken(n);
         Ok(n)
     }
 
@@ -108,7 +108,7 @@ impl Pipe {
                 Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     self.held -= n;
-                    to.0.moved(n);
+                    to.0.given(n);
                     // It takes time that others should see.
                     refresh();
                 }

@@ -274,6 +274,60 @@ fn half_closed_after_several_requests() {
     drop(upstream);
 }
 
+/// How bodies are passed on: through pipes, and through buffers.
+const PIPES: &str = "";
+const BUFFERS: &str = "[limits]\nsplice = \"0B\"\n";
+
+/// Asks for so many bodies of `bytes`, and then for nothing more.
+fn half_closed(gateway: &Gateway, bytes: usize, count: usize) -> Client {
+    let mut client = gateway.client();
+    client.send(format!("GET /bytes/{bytes} HTTP/1.1\r\nHost: gw.test\r\n\r\n").repeat(count));
+    client.finish_sending();
+    client
+}
+
+#[test]
+fn half_closed_clients_that_do_not_read_are_cut() {
+    let server = Server::start();
+    // The last are written by the ring.
+    for (way, bytes, count) in [(PIPES, LARGE, 1), (BUFFERS, LARGE, 1), (BUFFERS, 20_000, 1000)] {
+        let keys = format!(
+            "{way}[timeouts]\nwrite = \"300ms\"\n\
+             [admin]\nstatus_bind = \"127.0.0.1:0\"\nstatus_hosts = [\"gw.test\"]\n"
+        );
+        let gateway = Gateway::before(server.address(), &keys);
+        let clients: Vec<Client> = (0..8).map(|_| half_closed(&gateway, bytes, count)).collect();
+        let refusals = "ringway_refusals_total{reason=\"client.stalled\"} 8";
+        eventually("the gateway gives all up", || {
+            gateway.admin().get("/metrics").text().contains(refusals)
+        });
+        assert_eq!(gateway.kernel_threads(), 0, "none waits for a client of {bytes} bytes");
+        for mut client in clients {
+            let ended = std::iter::from_fn(|| Some(client.try_response("GET")));
+            let ended = ended.filter_map(Result::err).next();
+            assert!(matches!(ended, Some(ReadError::Cut | ReadError::Reset)), "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_half_closed_client_that_reads_late_gets_all() {
+    for way in [PIPES, BUFFERS] {
+        let server = Server::start();
+        let gateway = Gateway::before(server.address(), way);
+        let mut client = half_closed(&gateway, LARGE, 1);
+        let mut before = 0;
+        eventually("nothing more is taken", || {
+            let sent = server.sent_bytes();
+            sent > 0 && std::mem::replace(&mut before, sent) == sent
+        });
+        client.head();
+        read_large(&mut client);
+        client.expect_clean_close();
+        assert_eq!(gateway.kernel_threads(), 0, "none waited for a client");
+    }
+}
+
 #[test]
 fn a_listener_may_take_a_half_close_for_a_whole_one() {
     let upstream = Upstream::scripted(|conn| {

@@ -12,13 +12,13 @@
 use std::{cell::Cell, io, net::TcpStream as StdStream, os::fd::AsFd};
 
 use monoio::net::TcpStream;
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    net::Shutdown,
-};
+use rustix::net::Shutdown;
 
 use super::{ALERT, WARNING, socket::send};
-use crate::worker::{clock::now_ms, net::Stream};
+use crate::worker::{
+    clock::now_ms,
+    net::{Stream, has_room},
+};
 
 /// Connections of a worker that wait for room, at most.
 const WAITING_MAX: usize = 1024;
@@ -81,14 +81,6 @@ pub fn finish(stream: &Stream) {
 fn end(socket: impl AsFd) {
     let _ = send(&socket, ALERT, &[WARNING, CLOSE_NOTIFY]);
     let _ = rustix::net::shutdown(socket, Shutdown::Write);
-}
-
-fn has_room(socket: impl AsFd) -> bool {
-    let fd = socket.as_fd();
-    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-    // An error is found by whoever writes.
-    poll(&mut polled, Some(&now)).map_or(true, |ready| ready > 0)
 }
 
 fn later(stream: &Stream, place: Waiting) -> io::Result<()> {

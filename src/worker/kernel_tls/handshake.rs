@@ -95,7 +95,7 @@ impl Hands {
                 Ok(Step::Receive) => self.receive(stream, piece, wait).await?,
                 Err(error) => {
                     // What is wrong is told to the client, as far as it takes it.
-                    let _ = self.step(records, buffers);
+                    self.encode_rest(records, buffers);
                     if !records.is_empty() {
                         let _ = stream.write_all(records, wait).await;
                     }
@@ -134,6 +134,16 @@ impl Hands {
                 Some(step) => return Ok(step),
                 None => {}
             }
+        }
+    }
+
+    /// Appends what a session that has failed still says. It sees nothing received: it would find
+    /// the same wrong again, and says so once only.
+    fn encode_rest(&mut self, records: &mut Buffer, buffers: &Buffers) {
+        while self.session.wants_write() {
+            let UnbufferedStatus { state, .. } = self.session.process_tls_records(&mut []);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
+            encode(|room| data.encode(room), records, buffers);
         }
     }
 
@@ -257,4 +267,59 @@ fn encode(
         buffers.give(std::mem::replace(records, larger));
     }
     records.append(&room[..length]);
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{
+        ClientConfig, ClientConnection, RootCertStore, ServerConfig,
+        server::ResolvesServerCertUsingSni,
+    };
+
+    use super::*;
+
+    fn hello() -> Vec<u8> {
+        let config = ClientConfig::builder()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let name = "gw.test".try_into().expect("a name");
+        let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).expect("room");
+        hello
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_once() {
+        let server = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+        let server = Arc::new(server);
+        let damaged = |at: usize| {
+            let mut hello = hello();
+            hello[at] ^= 0x80;
+            hello
+        };
+        let cases = [
+            ("no certificate for it", hello()),
+            ("a record's type", damaged(0)),
+            ("a message's type", damaged(HEADER_BYTES)),
+            ("a version", damaged(HEADER_BYTES + 4)),
+            ("a length within", damaged(HEADER_BYTES + 4 + 2 + 32)),
+        ];
+        for (what, received) in cases {
+            let session = UnbufferedServerConnection::new(server.clone()).expect("a session");
+            let mut hands = Hands { session, received, name: None };
+            let buffers = Buffers::new(4096, 65_536);
+            let mut records = buffers.head();
+            assert!(hands.step(&mut records, &buffers).is_err(), "{what}");
+            hands.encode_rest(&mut records, &buffers);
+            // One record: a fatal alert (RFC 8446 §6).
+            assert!(
+                matches!(records.bytes(), [21, 3, 3, 0, 2, 2, _]),
+                "{what}: {:?}",
+                records.bytes()
+            );
+        }
+    }
 }

@@ -203,6 +203,15 @@ impl Gateway {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
+    /// Threads that the kernel has made for it, for what a ring lets wait.
+    pub fn kernel_threads(&self) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // A thread may end meanwhile.
+        let names =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("iou-wrk")).count()
+    }
+
     /// Copies of its listening TCP sockets, one of each, to see how they are set.
     pub fn listening_sockets(&self) -> Vec<socket2::Socket> {
         use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};

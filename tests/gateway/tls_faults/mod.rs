@@ -367,6 +367,7 @@ impl<'g> Before<'g> {
             self.gateway.open_fds() <= self.descriptors + (self.kept)()
         });
         assert_eq!(self.gateway.figure("ringway_panics_total"), Some(0.0));
+        assert_eq!(self.gateway.kernel_threads(), 0, "none waits for a peer");
         assert!(self.gateway.is_running());
     }
 }

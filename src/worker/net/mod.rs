@@ -7,6 +7,12 @@
 
 #![expect(unsafe_code, reason = "sockets used by one reader beside one writer")]
 
+mod room;
+mod wait;
+
+pub use room::has_room;
+pub use wait::{Next, Wait, WriteFailed, is_cancelled};
+
 use std::{
     cell::{Cell, OnceCell, UnsafeCell},
     io,
@@ -28,6 +34,7 @@ use rustix::{
     net::{RecvFlags, SendFlags, Shutdown},
 };
 
+use self::{room::Room, wait::in_time};
 use super::{
     buffers::Buffer,
     clock::{completed, is_alone, now_ms, refresh},
@@ -37,45 +44,6 @@ use super::{
     tls::{Agreed, Tls},
 };
 use crate::policy::client_cert::ClientCert;
-
-/// How long an operation may wait.
-#[derive(Clone, Copy, Debug)]
-pub struct Wait {
-    /// For this operation, in milliseconds.
-    pub idle_ms: u64,
-    /// For everything: a point of the coarse clock.
-    pub until_ms: u64,
-}
-
-impl Wait {
-    /// The point of the coarse clock at which an operation that begins now is overdue.
-    #[inline]
-    pub fn at(self) -> u64 {
-        now_ms().saturating_add(self.idle_ms).min(self.until_ms)
-    }
-}
-
-/// A write that did not succeed.
-#[derive(Debug)]
-pub struct WriteFailed {
-    pub error: io::Error,
-    /// Some bytes were handed to the socket before.
-    pub sent_any: bool,
-}
-
-impl WriteFailed {
-    pub fn timed_out(&self) -> bool {
-        self.error.kind() == io::ErrorKind::TimedOut
-    }
-}
-
-/// What ended the wait for the next request on a kept connection.
-pub enum Next {
-    /// Bytes, end of stream (0), or an error; an overdue wait is `TimedOut`.
-    Read(io::Result<usize>),
-    /// Nothing came for a while: the buffer is free, the connection stays.
-    Parked,
-}
 
 enum Socket {
     Tcp(TcpStream),
@@ -100,6 +68,7 @@ pub struct Stream {
     fd: RawFd,
     /// Bytes moved at once since the last operation that waited.
     turn: Cell<usize>,
+    room: Room,
     /// See [`Stream::set_followed`].
     is_followed: Cell<bool>,
 }
@@ -130,6 +99,7 @@ impl Stream {
             session: OnceCell::new(),
             fd,
             turn: Cell::new(0),
+            room: Room::default(),
             is_followed: Cell::new(false),
         }
     }
@@ -382,6 +352,9 @@ impl Stream {
         let result = on_socket!(self, s => s.writable(false).await);
         self.turn.set(0);
         completed();
+        if result.is_ok() && !has_room(self) {
+            Box::pin(room::later(self)).await;
+        }
         match self.deadline.write_done() {
             true => Err(io::ErrorKind::TimedOut.into()),
             false => result,
@@ -426,9 +399,15 @@ impl Stream {
         self.turn.get() >= TURN_BYTES_MAX
     }
 
-    /// `n` bytes were moved at once.
-    pub fn moved(&self, n: usize) {
+    /// `n` bytes were taken from it at once.
+    pub fn taken(&self, n: usize) {
         self.turn.set(self.turn.get() + n);
+    }
+
+    /// `n` bytes were given to it at once.
+    pub fn given(&self, n: usize) {
+        self.turn.set(self.turn.get() + n);
+        self.room.fill(n);
     }
 
     /// What is written next is followed by more without a wait, so that they may leave together.
@@ -460,15 +439,16 @@ impl Stream {
                     Err(e) => break Err(e),
                 }
             }
-            if self.writes_at_once(out) {
+            if self.writes_at_once(out) || !self.room.is_sure(self) {
                 match self.write_now(out) {
-                    Ok(()) => {
-                        sent_any = true;
-                        continue;
-                    }
-                    Err(Errno::AGAIN) => {}
+                    Ok(()) => sent_any = true,
+                    Err(Errno::AGAIN) => match self.writable(wait.at()).await {
+                        Ok(()) => {}
+                        Err(e) => break Err(e),
+                    },
                     Err(e) => break Err(e.into()),
                 }
+                continue;
             }
             let taken = take(out);
             self.deadline.write_by(wait.at());
@@ -480,6 +460,7 @@ impl Stream {
             match (self.deadline.write_done(), result) {
                 (false, Ok(0)) => break Err(io::ErrorKind::WriteZero.into()),
                 (false, Ok(n)) => {
+                    self.room.fill(n);
                     out.consume(n);
                     sent_any = true;
                 }
@@ -516,13 +497,17 @@ impl Stream {
     }
 
     /// Writes what the kernel takes of the window without waiting, and takes it off the window.
-    /// What does not wait is not interrupted by signals.
+    /// `AGAIN`: nothing, or it is other sockets' turn. What does not wait is not interrupted by
+    /// signals.
     fn write_now(&self, buf: &mut Buffer) -> Result<(), Errno> {
+        if self.is_turn_over() {
+            return Err(Errno::AGAIN);
+        }
         let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         flags.set(SendFlags::MORE, self.is_followed.get());
         let n = rustix::net::send(self.as_fd(), buf.bytes(), flags)?;
         buf.consume(n);
-        self.turn.set(self.turn.get() + n);
+        self.given(n);
         // A large copy takes time that others should see, and what was done until now is told apart
         // from what the peer takes.
         refresh();
@@ -582,19 +567,4 @@ fn next_records(tls: &Tls, buf: &mut Buffer, records: &mut Buffer) -> io::Result
     let is_more = next.is_some();
     *records = next.unwrap_or_default();
     Ok(is_more)
-}
-
-/// Whether an operation ended because it was cancelled.
-pub fn is_cancelled(e: &io::Error) -> bool {
-    e.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
-}
-
-async fn in_time<T>(
-    timeout_ms: u64,
-    connect: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
-    let timeout = Duration::from_millis(timeout_ms);
-    let result = monoio::time::timeout(timeout, connect).await;
-    completed();
-    result.map_err(|_| io::ErrorKind::TimedOut)?
 }
