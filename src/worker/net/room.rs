@@ -2,7 +2,7 @@
 //!
 //! A ring is of no use for waiting on a peer that has sent FIN: it always asks for that too, so
 //! that each of its polls ends at once. To poll again and again would keep the core busy, and a
-//! write that the ring lets wait is tried a hundred times and then handed to a thread of the
+//! write that the ring lets wait is tried for a while and then handed to a thread of the
 //! kernel, one for each such peer that does not read. So the ring gets only writes that do not
 //! wait: while the socket holds little that the peer has not taken. All others are made by a call
 //! that does not wait, and where a poll ends without room ([`later`]) the worker looks itself, at
@@ -25,8 +25,8 @@ use rustix::{
 
 use crate::worker::clock::completed;
 
-/// A socket that holds less takes at least a part of the next write: the smallest send buffer of
-/// a connection has room for twice as much (tcp(7), tcp_wmem).
+/// A socket that holds less takes at least a part of the next write. Where the system's send
+/// buffers are smaller (tcp(7), tcp_wmem), the ring waits after all, until the write is overdue.
 const SURE_BYTES: usize = 16 * 1024;
 /// What the kernel needs for a write besides its bytes.
 const WRITE_BYTES: usize = 256;

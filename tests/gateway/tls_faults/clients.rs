@@ -153,9 +153,7 @@ fn torture(way: &Way<'_>) {
         }
     }
     let refused = refused.into_inner();
-    // Where the kernel opens records, the reset may overtake the alert (docs/tls.md).
-    let is_kernels = std::env::var_os("RINGWAY_TEST_KTLS").is_some();
-    assert!(refused > 0 || is_kernels, "records are damaged after handshakes too");
+    assert!(refused > 0, "records are damaged after handshakes too");
     // A record that arrives together with the end of the handshake may be taken for a part of it.
     let counted = || {
         let broken = sum(&gateway, "ringway_tls_broken_total{side=\"client\",reason=\"invalid\"}");
